@@ -1,0 +1,31 @@
+"""pontryagin: deep learning as optimal control, trained by Pontryagin's maximum principle.
+
+[LCTE] in docstrings is Q. Li, L. Chen, C. Tai, W. E, "Maximum Principle Based Algorithms for Deep Learning", JMLR 18
+(165), 2018.
+"""
+
+from pontryagin import hamiltonian, maximizer, problem, trajectory, update
+from pontryagin.hamiltonian import Penalties, paper_penalties
+from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, GradientAscent, RowGaussNewton
+from pontryagin.problem import (
+    ControlProblem,
+    CrossEntropy,
+    NonFiniteError,
+    ProblemError,
+    Quadratic,
+    SquaredError,
+    Stage,
+    euler,
+    split_euler,
+    stage,
+)
+from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, Momentum, Secant
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LBFGS", "MSA", "AcceptReject", "ClosedForm", "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "GaussNewton",
+    "GradientAscent", "Momentum", "NonFiniteError", "Penalties", "ProblemError", "Quadratic", "RowGaussNewton", "Secant",
+    "SquaredError", "Stage", "__version__", "euler", "hamiltonian", "maximizer", "paper_penalties", "problem",
+    "split_euler", "stage", "trajectory", "update",
+]

@@ -1,0 +1,61 @@
+"""The exact quadratic model of the augmented Hamiltonian of an affine stage, through its moments.
+
+For z = W x + b with the costate u at z, the state penalty is rho_state/2 mean |dW x + db|^2 and the costate
+penalty rho_costate/2 mean |dW^T u|^2: moments of x and u are all that is needed (theory: README of this
+project's documentation, "Affine stages").
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.problem import AffineForm
+from pontryagin.trajectory import StageGroup
+
+
+@dataclass(frozen=True)
+class AffineMoments:
+    """Means over samples (and over positions, where the stage is applied at several of them).
+
+    gradient: G = mean u x^T.            bias_gradient: g = mean u.
+    inputs: A_c = mean (x - s)(x - s)^T.  input_mean: s = mean x.
+    costates: U = mean u u^T.            positions: rows per sample; sums over positions are means times this.
+    """
+
+    gradient: Float[Tensor, "stage output input"]
+    bias_gradient: Float[Tensor, "stage output"]
+    inputs: Float[Tensor, "stage input input"]
+    input_mean: Float[Tensor, "stage input"]
+    costates: Float[Tensor, "stage output output"]
+    positions: int
+
+
+def affine_moments(group: StageGroup, form: AffineForm) -> AffineMoments:
+    """The moments of a group of affine stages at its trajectory."""
+    x = torch.stack([form.inputs(state) for state in group.states])
+    u = torch.stack([form.adjoint(costate) for costate in group.next_costates])
+    samples = x.shape[1]
+    x, u = x.flatten(1, -2), u.flatten(1, -2)
+    rows = x.shape[1]
+    input_mean, bias_gradient = x.mean(1), u.mean(1)
+    centred = x - input_mean.unsqueeze(1)
+    return AffineMoments(
+        gradient=u.mT @ x / rows,
+        bias_gradient=bias_gradient,
+        inputs=centred.mT @ centred / rows,
+        input_mean=input_mean,
+        costates=u.mT @ u / rows,
+        positions=rows // samples,
+    )
+
+
+def quadratic_forms(moments: AffineMoments, weight_change: Float[Tensor, "stage output input"],
+                    bias_change: Float[Tensor, "stage output"]) -> tuple[Tensor, Tensor, Tensor]:
+    """<G, dW> + <g, db>, mean |dW x + db|^2 and mean |dW^T u|^2 for each stage, means over samples."""
+    linear = (moments.gradient * weight_change).sum((1, 2)) + (moments.bias_gradient * bias_change).sum(1)
+    mean_change = torch.einsum("nij,nj->ni", weight_change, moments.input_mean) + bias_change
+    state = ((weight_change @ moments.inputs) * weight_change).sum((1, 2)) + mean_change.square().sum(1)
+    costate = ((moments.costates @ weight_change) * weight_change).sum((1, 2))
+    return linear * moments.positions, state * moments.positions, costate * moments.positions

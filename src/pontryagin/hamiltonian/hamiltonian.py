@@ -1,0 +1,97 @@
+"""The Hamiltonian, the augmented Hamiltonian and the feasibility errors of one stage.
+
+Shapes: x, p of n: (sample, *state); x, p of n+1: (sample, *next_state); theta: (control,).
+All of these are per sample or means over samples, and differentiable in theta.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import vmap
+
+from pontryagin.hamiltonian.penalties import Penalties
+from pontryagin.problem import Stage
+from pontryagin.trajectory import StageGroup
+
+Control = Float[Tensor, " control"]
+PerSample = Float[Tensor, " sample"]
+
+
+def hamiltonian(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> PerSample:
+    """H_n(x, p, theta) = p . g_n(x, theta) - delta L(theta), for each sample. ([LCTE] equation 13.)"""
+    return _inner(next_costate, stage(state, control)) - stage.cost(control)
+
+
+def costate(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> Tensor:
+    """grad_x H_n(x, p, theta): one step of the costate pass, for each sample."""
+    return _pull_back(stage, control, state, next_costate)[1]
+
+
+def state_error(stage: Stage, control: Control, state: Tensor, next_state: Tensor) -> PerSample:
+    """|x_{n+1} - g_n(x_n, theta)|^2, the squared change of the state that a new control causes."""
+    return _square(next_state - stage(state, control))
+
+
+def costate_error(
+    stage: Stage, control: Control, state: Tensor, old_costate: Tensor, next_costate: Tensor
+) -> PerSample:
+    """|p_n - grad_x H_n(x_n, p_{n+1}, theta)|^2, the squared change of the costate."""
+    return _square(old_costate - costate(stage, control, state, next_costate))
+
+
+def augmented(stage: Stage, control: Control, data: tuple[Tensor, Tensor, Tensor, Tensor],
+              penalties: Penalties) -> Float[Tensor, ""]:
+    """H~_n(theta), the mean over samples of
+    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2. ([LCTE] equation 24, Algorithm 2.)
+
+    data: x_n, x_{n+1}, p_n, p_{n+1}.
+    """
+    state, next_state, old_costate, next_costate = data
+    if penalties.costate == 0:
+        image = stage(state, control)
+        change: Tensor | float = 0.0
+    else:
+        image, new_costate = _pull_back(stage, control, state, next_costate)
+        change = _square(old_costate - new_costate)
+    value = _inner(next_costate, image) - 0.5 * penalties.state * _square(next_state - image)
+    return (value - 0.5 * penalties.costate * change).mean() - stage.cost(control)
+
+
+class Measures(NamedTuple):
+    """What a new control does to its stage, means over samples, one number a stage.
+
+    gain: Delta H_n = H_n(theta_new) - H_n(theta_old), states and costates fixed.
+    state_error, costate_error: the feasibility errors at theta_new.
+    """
+
+    gain: Float[Tensor, " stage"]
+    state_error: Float[Tensor, " stage"]
+    costate_error: Float[Tensor, " stage"]
+
+
+@torch.no_grad()
+def measure(group: StageGroup, controls: Float[Tensor, "stage control"]) -> Measures:
+    """Gain and feasibility errors of new controls, by evaluating g and grad_x H. One evaluation of each stage."""
+
+    def one(new: Tensor, old: Tensor, x: Tensor, x_next: Tensor, p: Tensor, p_next: Tensor) -> tuple[Tensor, ...]:
+        image, pulled = _pull_back(group.stage, new, x, p_next)
+        gain = _inner(p_next, image - x_next).mean() - group.stage.cost(new) + group.stage.cost(old)
+        return gain, _square(x_next - image).mean(), _square(p - pulled).mean()
+
+    return Measures(*vmap(one)(controls, group.control, *group.data))
+
+
+def _pull_back(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> tuple[Tensor, Tensor]:
+    """g(x, theta) and (dg/dx)^T p; samples are independent, so one product serves all of them."""
+    image, transposed = torch.func.vjp(lambda x: stage(x, control), state)
+    return image, transposed(next_costate)[0]
+
+
+def _inner(first: Tensor, second: Tensor) -> PerSample:
+    return (first * second).flatten(1).sum(1)
+
+
+def _square(difference: Tensor) -> PerSample:
+    return difference.square().flatten(1).sum(1)

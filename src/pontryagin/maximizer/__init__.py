@@ -1,0 +1,12 @@
+"""The argmax of the augmented Hamiltonian, one file a method."""
+
+from pontryagin.maximizer.by_form import ByForm
+from pontryagin.maximizer.closed_form import ClosedForm
+from pontryagin.maximizer.gauss_newton import GaussNewton, RowGaussNewton
+from pontryagin.maximizer.gradient_ascent import GradientAscent
+from pontryagin.maximizer.lbfgs import LBFGS
+from pontryagin.maximizer.protocol import HamiltonianModel, Maximizer, QuadraticModel
+from pontryagin.maximizer.stage_by_stage import StageByStage
+
+__all__ = ["LBFGS", "ByForm", "ClosedForm", "GaussNewton", "GradientAscent", "HamiltonianModel", "Maximizer",
+           "QuadraticModel", "RowGaussNewton", "StageByStage"]

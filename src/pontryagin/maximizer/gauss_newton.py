@@ -1,0 +1,184 @@
+"""One Gauss-Newton step on the augmented Hamiltonian, whole or by output rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import jacfwd, jvp, vmap
+
+from pontryagin.hamiltonian import Measures, Penalties, augmented, costate, measure
+from pontryagin.maximizer.gradient_ascent import hamiltonian_gradient
+from pontryagin.maximizer.protocol import require_unconstrained
+from pontryagin.problem import NoCost, ProblemError, Quadratic
+from pontryagin.trajectory import StageGroup
+
+Controls = Float[Tensor, "stage control"]
+_HALVINGS = 30
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """theta + (rho_state M + rho_costate N + damping)^{-1} grad H, for any stage with a small control.
+
+    M = mean J^T J with J = dg/dtheta, N = mean K^T K with K = d(grad_x H)/dtheta: H~ with H linearized and the
+    penalties' curvature to first order, both penalties counted. p x p systems, p the length of the control.
+    Damping is relative to the mean diagonal of the system. The step is halved until H~ does not fall.
+    """
+
+    damping: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_damping(self.damping)
+
+    def model(self, group: StageGroup) -> "GaussNewtonModel":
+        """Gradient and curvatures of all stages, once."""
+        require_unconstrained(group, "GaussNewton")
+        return GaussNewtonModel(group, self.damping, _whole)
+
+
+@dataclass(frozen=True)
+class RowGaussNewton:
+    """The same by output rows: for stages with one weight (output, input) and one bias (output,), where the
+    i-th output depends on the i-th row alone, as in x + delta tanh(W x + b).
+
+    Then M falls apart into a system of size input + 1 for each row: cheap. The costate penalty, which
+    couples the rows, is left out of the curvature (not out of H~, which still does not fall).
+    """
+
+    damping: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_damping(self.damping)
+
+    def model(self, group: StageGroup) -> "GaussNewtonModel":
+        """Gradient and curvatures of all stages, once; ProblemError when rows are coupled."""
+        require_unconstrained(group, "RowGaussNewton")
+        return GaussNewtonModel(group, self.damping, _by_rows)
+
+
+Curvature = Callable[[StageGroup], tuple[Tensor, Tensor | None, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+
+
+class GaussNewtonModel:
+    """A quadratic model of H~ at the start. M and N: (stage, block, size, size)."""
+
+    def __init__(self, group: StageGroup, damping: float, curvature: Curvature) -> None:
+        self.group, self.damping = group, damping
+        self.gradient = hamiltonian_gradient(group)
+        self.state_curvature, self.costate_curvature, self._blocks, self._join = curvature(group)
+        self.evaluations = 2
+
+    def maximize(self, penalties: Penalties) -> Controls:
+        """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
+        change = self._step(penalties)
+        if penalties.state == 0 and penalties.costate == 0 and isinstance(self.group.stage.running_cost, NoCost):
+            raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running cost; with "
+                               "neither, its model of the Hamiltonian is linear and has no maximum")
+        start = self._value(self.group.start, penalties)
+        length = torch.ones_like(start)
+        for _ in range(_HALVINGS):
+            trial = self.group.start + length[:, None] * change
+            fell = ~(self._value(trial, penalties) >= start)
+            if not fell.any():
+                return trial
+            length = torch.where(fell, length / 2, length)
+        return self.group.start + torch.where(fell, 0.0, length)[:, None] * change
+
+    def measure(self, controls: Controls) -> Measures:
+        """By evaluating the stages."""
+        self.evaluations += 1
+        return measure(self.group, controls)
+
+    def _step(self, penalties: Penalties) -> Controls:
+        system = penalties.state * self.state_curvature
+        if self.costate_curvature is not None:
+            system = system + penalties.costate * self.costate_curvature
+        cost = self.group.stage.running_cost
+        weight = self.group.stage.step_size * cost.weight if isinstance(cost, Quadratic) else 0.0
+        scale = system.diagonal(dim1=-2, dim2=-1).mean(-1)
+        floor = torch.finfo(system.dtype).tiny ** 0.5
+        shift = (self.damping * scale + weight).clamp_min(floor)
+        eye = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
+        factor = torch.linalg.cholesky(system + shift[..., None, None] * eye)
+        return self._join(torch.cholesky_solve(self._blocks(self.gradient).unsqueeze(-1), factor).squeeze(-1))
+
+    def _value(self, controls: Controls, penalties: Penalties) -> Tensor:
+        self.evaluations += 1
+
+        def one(control: Tensor, *data: Tensor) -> Tensor:
+            return augmented(self.group.stage, control, data, penalties)  # type: ignore[arg-type]
+
+        with torch.no_grad():
+            return vmap(one)(controls, *self.group.data)
+
+
+def _check_damping(damping: float) -> None:
+    if not (isfinite(damping) and damping > 0):
+        raise ProblemError(f"damping: expected a finite number > 0, found {damping}")
+
+
+def _whole(group: StageGroup):  # type: ignore[no-untyped-def]
+    stage = group.stage
+
+    def state_jacobian(control: Tensor, x: Tensor) -> Tensor:
+        return jacfwd(lambda theta: stage(x, theta))(control).flatten(1, -2)
+
+    def costate_jacobian(control: Tensor, x: Tensor, p_next: Tensor) -> Tensor:
+        return jacfwd(lambda theta: costate(stage, theta, x, p_next))(control).flatten(1, -2)
+
+    def curvature(jacobian: Tensor) -> Tensor:
+        return torch.einsum("nsip,nsiq->npq", jacobian, jacobian).unsqueeze(1) / jacobian.shape[1]
+
+    state = curvature(vmap(state_jacobian)(group.start, group.state))
+    both = curvature(vmap(costate_jacobian)(group.start, group.state, group.next_costate))
+    return state, both, lambda flat: flat.unsqueeze(1), lambda blocks: blocks.squeeze(1)
+
+
+def _by_rows(group: StageGroup):  # type: ignore[no-untyped-def]
+    rows, columns = _row_layout(group)
+    stage, entries = group.stage, rows * columns
+
+    def split(flat: Tensor) -> Tensor:
+        weight = flat[..., :entries].unflatten(-1, (rows, columns))
+        return torch.cat([weight, flat[..., entries:].unsqueeze(-1)], -1)
+
+    def join(blocks: Tensor) -> Tensor:
+        return torch.cat([blocks[..., :columns].flatten(-2), blocks[..., columns]], -1)
+
+    def push(control: Tensor, x: Tensor, tangent: Tensor) -> Tensor:
+        return jvp(lambda theta: stage(x, theta), (control,), (tangent,))[1]
+
+    # Row i reacts to its own entries only, so one tangent that moves entry j of every row serves all rows.
+    tangents = join(torch.eye(columns + 1, dtype=group.start.dtype, device=group.start.device)
+                    .unsqueeze(1).expand(-1, rows, -1))
+    over_entries = vmap(push, in_dims=(None, None, 0))
+    jacobian = vmap(over_entries, in_dims=(0, 0, None))(group.start, group.state, tangents)
+    _refuse_coupled_rows(group, tangents[0], jacobian[0, 0], join, push)
+    # jacobian: (stage, entry, sample, row)
+    state = torch.einsum("njsi,nksi->nijk", jacobian, jacobian) / group.state.shape[1]
+    return state, None, split, join
+
+
+def _row_layout(group: StageGroup) -> tuple[int, int]:
+    shapes = [shape for _, shape in group.stage.layout]
+    outputs = group.next_states[0].shape[1:]
+    fits = (len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][:1] and outputs == shapes[1])
+    if not fits:
+        raise ProblemError(f"RowGaussNewton needs a stage with weight (output, input), bias (output,) and next states "
+                           f"(output,); {group.stage.name} has {shapes} and next states {tuple(outputs)}: use GaussNewton")
+    return shapes[0][0], shapes[0][1]
+
+
+def _refuse_coupled_rows(group: StageGroup, tangent: Tensor, response: Tensor, join, push) -> None:  # type: ignore[no-untyped-def]
+    """Scale the rows of a tangent differently: uncoupled outputs scale alike."""
+    rows, columns = _row_layout(group)
+    scales = torch.linspace(-1.0, 2.0, rows, dtype=response.dtype, device=response.device)
+    blocks = torch.zeros(rows, columns + 1, dtype=response.dtype, device=response.device)
+    blocks[:, 0] = scales
+    scaled = push(group.start[0], group.states[0], join(blocks))
+    if not torch.allclose(scaled, response * scales, rtol=1e-3, atol=1e-6 * float(response.abs().max())):
+        raise ProblemError(f"RowGaussNewton needs outputs that depend on their own row of the weight alone, but those of "
+                           f"{group.stage.name} are coupled: use GaussNewton")

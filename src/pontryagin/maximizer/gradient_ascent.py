@@ -1,0 +1,57 @@
+"""One step of gradient ascent on the Hamiltonian: with it, MSA is gradient descent with back-propagation."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, vmap
+
+from pontryagin.hamiltonian import Measures, Penalties, hamiltonian, measure
+from pontryagin.problem import ProblemError
+from pontryagin.trajectory import StageGroup
+
+
+@dataclass(frozen=True)
+class GradientAscent:
+    """theta + learning_rate * mean_i grad_theta H_n, projected on Theta. ([LCTE] Proposition 5.)
+
+    The penalties have no gradient at the current controls, so they change nothing. Exactly one step of
+    gradient descent on J; H~ does not fall when the learning rate is small enough (no line search).
+    """
+
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ProblemError(f"learning_rate: expected a finite number > 0, found {self.learning_rate}")
+
+    def model(self, group: StageGroup) -> "GradientModel":
+        """One gradient of the mean Hamiltonian for each stage."""
+        return GradientModel(group, self.learning_rate)
+
+
+class GradientModel:
+    """H to first order at the start."""
+
+    def __init__(self, group: StageGroup, learning_rate: float) -> None:
+        self.group, self.learning_rate, self.evaluations = group, learning_rate, 1
+        self.gradient = hamiltonian_gradient(group)
+
+    def maximize(self, penalties: Penalties) -> Float[Tensor, "stage control"]:
+        """The projected gradient step."""
+        return self.group.stage.admissible.project(self.group.start + self.learning_rate * self.gradient)
+
+    def measure(self, controls: Float[Tensor, "stage control"]) -> Measures:
+        """By evaluating the stages."""
+        self.evaluations += 1
+        return measure(self.group, controls)
+
+
+def hamiltonian_gradient(group: StageGroup) -> Float[Tensor, "stage control"]:
+    """mean over samples of grad_theta H_n at the start of each stage: minus the gradient of J. Mean, unscaled."""
+
+    def mean(control: Tensor, state: Tensor, next_costate: Tensor) -> Tensor:
+        return hamiltonian(group.stage, control, state, next_costate).mean()
+
+    return vmap(grad(mean))(group.start, group.state, group.next_costate)

@@ -1,0 +1,54 @@
+"""What every maximizer is: a way to solve theta_n = argmax over Theta of the augmented Hamiltonian."""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.problem import ProblemError
+from pontryagin.trajectory import StageGroup
+
+
+class HamiltonianModel(Protocol):
+    """H~ of a group of equal stages, at fixed states and costates, ready to be maximized.
+
+    What does not depend on the penalties (moments, factorizations) is computed once, so that a rejected
+    iteration can maximize again with other penalties at little cost.
+    """
+
+    group: StageGroup
+    evaluations: int
+    """How often the dynamics of every stage of the group have been evaluated so far."""
+
+    def maximize(self, penalties: Penalties) -> Float[Tensor, "stage control"]:
+        """New controls with H~ not lower than at `group.start`, each stage alone."""
+
+    def measure(self, controls: Float[Tensor, "stage control"]) -> Measures:
+        """Gain and feasibility errors of new controls."""
+
+
+@runtime_checkable
+class QuadraticModel(HamiltonianModel, Protocol):
+    """A model whose argmax is linear in the gradient: theta* - theta = solve(gradient, penalties)."""
+
+    gradient: Float[Tensor, "stage control"]
+    """mean over samples of grad_theta H at the current controls."""
+
+    def solve(self, gradient: Float[Tensor, "stage control"], penalties: Penalties) -> Float[Tensor, "stage control"]:
+        """The change of controls that maximizes <gradient, change> minus the penalties: the inverse
+        Hessian of -H~ times the gradient."""
+
+
+class Maximizer(Protocol):
+    """A method of maximization. One file a method; new ones need only this."""
+
+    def model(self, group: StageGroup) -> HamiltonianModel:
+        """The model of H~ for these stages. ProblemError when the method cannot take them."""
+
+
+def require_unconstrained(group: StageGroup, method: str) -> None:
+    """Refuse an admissible set that a method would leave."""
+    if not group.stage.admissible.unconstrained:
+        raise ProblemError(f"{method} maximizes over R^p, but {group.stage.name} has the admissible set "
+                           f"{group.stage.admissible!r}; use a maximizer made for that set")

@@ -1,0 +1,109 @@
+"""Continuous dynamics dX/dt = f(X, theta) as stages, by the explicit Euler method."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.problem.admissible import AdmissibleSet
+from pontryagin.problem.affine import AffineForm
+from pontryagin.problem.dynamics import Dynamics, EulerStep, Parameters
+from pontryagin.problem.errors import ProblemError
+from pontryagin.problem.running_cost import RunningCost
+from pontryagin.problem.stage import Stage, stage
+
+
+def euler(
+    dynamics: nn.Module | Dynamics | Sequence[nn.Module],
+    step_size: float,
+    steps: int | None = None,
+    *,
+    parameters: Mapping[str, Tensor] | None = None,
+    running_cost: RunningCost | None = None,
+    admissible: AdmissibleSet | None = None,
+) -> list[Stage]:
+    """Stages x_{n+1} = x_n + step_size * f(x_n, theta_n), n = 0 ... steps-1, so T = steps * step_size.
+
+    `dynamics` is one module or function f, used at every step with controls of its own, or a sequence of
+    modules, one a step. The running cost is weighted by step_size, as in the continuous objective.
+    Source: [LCTE] section 3.3, and Algorithm 2 with g = x + delta f.
+    """
+    each = list(dynamics) if isinstance(dynamics, Sequence) else [dynamics] * _count(steps)
+    if steps is not None and len(each) != steps:
+        raise ProblemError(f"expected {steps} modules, one a step, found {len(each)}")
+    stages = []
+    for number, f in enumerate(each):
+        plain = stage(f, parameters, step_size=step_size, running_cost=running_cost, admissible=admissible)
+        stages.append(replace(plain, dynamics=EulerStep(plain.dynamics, step_size), affine=None,
+                              name=f"euler {number}: {plain.name}"))
+    return stages
+
+
+def split_euler(
+    activation: Callable[[Tensor], Tensor],
+    width: int,
+    step_size: float,
+    steps: int,
+    *,
+    running_cost: RunningCost | None = None,
+    admissible: AdmissibleSet | None = None,
+    dtype: torch.dtype | None = None,
+) -> list[Stage]:
+    """x_{n+1} = x_n + step_size * activation(W_n x_n + b_n), each step split at its affine map.
+
+    A step is two stages: [x] -> [x; W x + b], affine in its control and so maximized in closed form, and
+    [x; z] -> [x + step_size * activation(z)], without control. The objective is the same function of
+    (W_n, b_n) as that of the unsplit problem; states are vectors of length width. Controls start at zero.
+    """
+    affine = AffineMap(width)
+    start = torch.zeros(width * width + width, dtype=dtype)
+    layout = (("weight", torch.Size([width, width])), ("bias", torch.Size([width])))
+    form = AffineForm(width, width, affine.inputs, affine.adjoint)
+    move = stage(SplitStep(activation, width, step_size))
+    first = replace(stage(affine, {"weight": start[:width * width].view(width, width),
+                                   "bias": start[width * width:]},
+                          step_size=step_size, running_cost=running_cost, admissible=admissible),
+                    layout=layout, affine=form)
+    stages = []
+    for number in range(_count(steps)):
+        stages += [replace(first, name=f"affine {number}"), replace(move, name=f"step {number}")]
+    return stages
+
+
+@dataclass(frozen=True)
+class AffineMap:
+    """[x] -> [x; W x + b], states of length width."""
+
+    width: int
+
+    def __call__(self, state: Tensor, parameters: Parameters) -> Tensor:
+        affine = torch.addmm(parameters["bias"], state, parameters["weight"].mT)
+        return torch.cat([state, affine], dim=-1)
+
+    def inputs(self, state: Tensor) -> Tensor:
+        """x."""
+        return state
+
+    def adjoint(self, costate: Tensor) -> Tensor:
+        """u, the costate at z = W x + b."""
+        return costate[..., self.width:]
+
+
+@dataclass(frozen=True)
+class SplitStep:
+    """[x; z] -> [x + step_size * activation(z)]."""
+
+    activation: Callable[[Tensor], Tensor]
+    width: int
+    step_size: float
+
+    def __call__(self, state: Tensor, parameters: Parameters) -> Tensor:
+        x, z = state.split(self.width, dim=-1)
+        return torch.add(x, self.activation(z), alpha=self.step_size)
+
+
+def _count(steps: int | None) -> int:
+    if not isinstance(steps, int) or steps < 1:
+        raise ProblemError(f"expected steps >= 1, found {steps!r}")
+    return steps

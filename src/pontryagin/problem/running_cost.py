@@ -1,0 +1,43 @@
+"""Running costs L(theta): the regularizer that a stage adds to the objective, times its step size."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.problem.errors import ProblemError
+
+
+@runtime_checkable
+class RunningCost(Protocol):
+    """L(theta) of one stage. Costs compare equal when they are the same function."""
+
+    def __call__(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
+        """The cost of each control, before the factor delta."""
+
+
+@dataclass(frozen=True)
+class NoCost:
+    """L(theta) = 0."""
+
+    def __call__(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
+        """Zero for each control."""
+        return control.new_zeros(control.shape[:-1])
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """L(theta) = weight/2 |theta|^2, weight >= 0; every entry of the control counts, biases too."""
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.weight) and self.weight >= 0):
+            raise ProblemError(
+                f"Quadratic running cost: expected a finite weight >= 0, found {self.weight}")
+
+    def __call__(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
+        """weight/2 times the squared norm of each control."""
+        return 0.5 * self.weight * control.square().sum(dim=-1)

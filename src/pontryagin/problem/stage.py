@@ -1,0 +1,135 @@
+"""A stage x_{n+1} = g_n(x_n, theta_n): one layer, seen as one time step of a controlled system."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import isfinite, prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pontryagin.problem.admissible import AdmissibleSet, RealSpace
+from pontryagin.problem.affine import AffineForm
+from pontryagin.problem.dynamics import Dynamics, ModuleDynamics
+from pontryagin.problem.errors import ProblemError
+from pontryagin.problem.running_cost import NoCost, RunningCost
+
+Layout = tuple[tuple[str, torch.Size], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """g(x, theta) with everything that the maximum principle has to know of it.
+
+    The control theta is one flat vector of length p; `layout` names the tensors that it is made of, in
+    order. p = 0 is allowed: such a stage moves states and costates and has nothing to maximize.
+
+    step_size is delta, the weight of the running cost in the objective: J = mean_i Phi_i + sum_n delta_n L(theta_n).
+    """
+
+    dynamics: Dynamics
+    start: Float[Tensor, " control"]
+    layout: Layout = ()
+    step_size: float = 1.0
+    running_cost: RunningCost = field(default_factory=NoCost)
+    admissible: AdmissibleSet = field(default_factory=RealSpace)
+    affine: AffineForm | None = None
+    name: str = "stage"
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.step_size) and self.step_size > 0):
+            raise ProblemError(f"{self.name}: expected a finite step_size > 0, found {self.step_size}")
+        if not isinstance(self.admissible, AdmissibleSet):
+            raise ProblemError(f"{self.name}: expected an admissible set such as RealSpace(), "
+                               f"found {self.admissible!r}")
+        if not self.start.isfinite().all():
+            raise ProblemError(f"{self.name}: the initial control holds NaN or infinite values")
+        if self.size and not self.admissible.contains(self.start).all():
+            raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project it first")
+        if sum(prod(shape) for _, shape in self.layout) != self.start.numel():
+            raise ProblemError(f"{self.name}: the layout {self.layout} does not add up to a control of "
+                               f"length {self.start.numel()}")
+
+    def __call__(self, state: Float[Tensor, "sample *state"], control: Float[Tensor, " control"]) -> Tensor:
+        """x_{n+1} = g(x_n, theta_n), one row a sample."""
+        return self.dynamics(state, self.parameters(control))
+
+    @property
+    def size(self) -> int:
+        """p, the length of the control."""
+        return self.start.numel()
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [prod(shape) for _, shape in self.layout]
+
+    def parameters(self, control: Float[Tensor, "*stage control"]) -> dict[str, Tensor]:
+        """The control as named tensors: views, not copies."""
+        if not self.layout:
+            return {}
+        pieces = control.split(self._lengths, -1)
+        return {name: piece.unflatten(-1, shape) if shape else piece.squeeze(-1)
+                for (name, shape), piece in zip(self.layout, pieces, strict=True)}
+
+    def cost(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
+        """delta L(theta), what the control adds to the objective."""
+        return self.step_size * self.running_cost(control)
+
+    def matches(self, other: "Stage") -> bool:
+        """Whether both compute the same function of (x, theta) at the same cost: then they can be batched."""
+        return (self.layout == other.layout and self.start.dtype == other.start.dtype
+                and self.start.device == other.start.device and self.step_size == other.step_size
+                and self.running_cost == other.running_cost and self.admissible == other.admissible
+                and self.affine == other.affine and self.dynamics == other.dynamics)
+
+
+def stage(
+    dynamics: nn.Module | Dynamics,
+    parameters: Mapping[str, Tensor] | None = None,
+    *,
+    step_size: float = 1.0,
+    running_cost: RunningCost | None = None,
+    admissible: AdmissibleSet | None = None,
+    name: str | None = None,
+) -> Stage:
+    """A stage from a torch module, or from a function g(x, theta) and its initial parameters.
+
+    A module brings its own parameters as the initial control (copied: the module itself is never
+    changed). A function without `parameters` is a stage without control.
+
+    Raises ProblemError when the module couples samples (batch normalization in training mode), is random
+    (dropout in training mode) or has parameters that are not floating point.
+    """
+    affine = None
+    if type(dynamics) is nn.Linear:
+        affine = AffineForm(dynamics.in_features, dynamics.out_features, identity, identity,
+                            bias=dynamics.bias is not None)
+    if isinstance(dynamics, nn.Module):
+        if parameters is not None:
+            raise ProblemError("a module brings its own parameters; pass `parameters` only with a function")
+        label, parameters = type(dynamics).__name__, dict(dynamics.named_parameters())
+        function: Dynamics = ModuleDynamics(dynamics)
+    else:
+        if not callable(dynamics):
+            raise ProblemError(f"expected a torch module or a function g(x, theta), found {dynamics!r}")
+        label, parameters, function = getattr(dynamics, "__name__", type(dynamics).__name__), parameters or {}, dynamics
+    start, layout = flatten(parameters)
+    return Stage(function, start, layout, step_size, running_cost or NoCost(), admissible or RealSpace(),
+                 affine, name or label)
+
+
+def identity(state: Tensor) -> Tensor:
+    """x."""
+    return state
+
+
+def flatten(parameters: Mapping[str, Tensor]) -> tuple[Float[Tensor, " control"], Layout]:
+    """Named tensors as one flat copy and the layout that undoes it."""
+    for key, value in parameters.items():
+        if not value.is_floating_point():
+            raise ProblemError(f"parameter {key!r}: expected a floating-point tensor, found {value.dtype}")
+    layout = tuple((key, value.shape) for key, value in parameters.items())
+    if not parameters:
+        return torch.empty(0), layout
+    return torch.cat([value.detach().reshape(-1) for value in parameters.values()]), layout

@@ -1,0 +1,52 @@
+"""Terminal costs Phi_i(x_N): the loss of each sample at the final state, never averaged.
+
+Any function of the final states and the targets that returns one number a sample will do; these are
+the two that most people need.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class TerminalCost(Protocol):
+    """Phi: one number for each sample, depending on that sample only."""
+
+    def __call__(self, state: Float[Tensor, "sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
+        """The cost of each sample."""
+
+
+def _identity(state: Tensor) -> Tensor:
+    return state
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """Phi_i = |readout(x_N^i) - y^i|^2, summed over the components of the prediction.
+
+    The mean over samples is the mean squared error when the prediction is a scalar.
+    """
+
+    readout: Callable[[Tensor], Tensor] = _identity
+
+    def __call__(self, state: Float[Tensor, "sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
+        """The squared error of each sample."""
+        prediction = self.readout(state)
+        if prediction.shape != target.shape:
+            raise ValueError(
+                f"the prediction has shape {tuple(prediction.shape)}, the target {tuple(target.shape)}")
+        return (prediction - target).square().flatten(1).sum(1) if target.ndim > 1 else (
+            prediction - target).square()
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Phi_i = -log softmax(x_N^i)[y^i], in nats; x_N are logits, y are class indices."""
+
+    def __call__(self, state: Float[Tensor, "sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
+        """The cross-entropy of each sample."""
+        return torch.nn.functional.cross_entropy(state, target, reduction="none")

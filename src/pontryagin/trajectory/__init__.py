@@ -1,0 +1,7 @@
+"""Where the current controls lead: states forward, costates backward."""
+
+from pontryagin.trajectory.group import StageGroup, group_stages
+from pontryagin.trajectory.propagate import Propagation, propagate, terminal_costs
+from pontryagin.trajectory.trajectory import Trajectory
+
+__all__ = ["Propagation", "StageGroup", "Trajectory", "group_stages", "propagate", "terminal_costs"]

@@ -1,0 +1,85 @@
+"""Equal stages together, with everything that their maximization needs and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.problem import ControlProblem, Controls, Stage
+from pontryagin.trajectory.trajectory import Trajectory
+
+_Each = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class StageGroup:
+    """Stages that compute the same function, each at its own control, states and costates.
+
+    For the stage with index n: states x_n, next_states x_{n+1} = g_n(x_n, theta_n), next_costates p_{n+1}
+    and costates p_n = grad_x H_n at theta_n. `start` is where an iterative argmax begins: theta_n, or
+    a perturbation of it. The stacked forms carry the leading axis `stage`.
+    """
+
+    stage: Stage
+    indices: tuple[int, ...]
+    control: Float[Tensor, "stage control"]
+    start: Float[Tensor, "stage control"]
+    states: _Each
+    next_states: _Each
+    costates: _Each
+    next_costates: _Each
+
+    @cached_property
+    def state(self) -> Float[Tensor, "stage sample ..."]:
+        """x_n, stacked."""
+        return torch.stack(self.states)
+
+    @cached_property
+    def next_state(self) -> Float[Tensor, "stage sample ..."]:
+        """x_{n+1}, stacked."""
+        return torch.stack(self.next_states)
+
+    @cached_property
+    def costate(self) -> Float[Tensor, "stage sample ..."]:
+        """p_n, stacked."""
+        return torch.stack(self.costates)
+
+    @cached_property
+    def next_costate(self) -> Float[Tensor, "stage sample ..."]:
+        """p_{n+1}, stacked."""
+        return torch.stack(self.next_costates)
+
+    @property
+    def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x_n, x_{n+1}, p_n, p_{n+1}, stacked: the order that hamiltonian.augmented takes."""
+        return self.state, self.next_state, self.costate, self.next_costate
+
+    def singles(self) -> Iterator["StageGroup"]:
+        """The same stages as groups of one."""
+        for n, index in enumerate(self.indices):
+            here = slice(n, n + 1)
+            yield replace(self, indices=(index,), control=self.control[here], start=self.start[here],
+                          states=self.states[here], next_states=self.next_states[here],
+                          costates=self.costates[here], next_costates=self.next_costates[here])
+
+
+def group_stages(problem: ControlProblem, controls: Controls, trajectory: Trajectory,
+                 starts: Controls | None = None) -> list[StageGroup]:
+    """The stages that have a control, equal ones together, at this trajectory."""
+    starts = controls if starts is None else starts
+    return [
+        StageGroup(
+            stage=problem.stages[indices[0]],
+            indices=indices,
+            control=(control := torch.stack([controls[n] for n in indices])),
+            start=control if starts is controls else torch.stack([starts[n] for n in indices]),
+            states=tuple(trajectory.states[n] for n in indices),
+            next_states=tuple(trajectory.states[n + 1] for n in indices),
+            costates=tuple(trajectory.costates[n] for n in indices),
+            next_costates=tuple(trajectory.costates[n + 1] for n in indices),
+        )
+        for indices in problem.groups
+    ]

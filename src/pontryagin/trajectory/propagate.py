@@ -1,0 +1,74 @@
+"""States forward and costates backward through an explicit control problem."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.problem import ControlProblem, Controls, NonFiniteError
+from pontryagin.trajectory.trajectory import Trajectory
+
+
+class Propagation:
+    """The forward pass at some controls; `trajectory()` adds the costate pass.
+
+    It keeps the graph of the forward pass, so that an accepted trial is not propagated twice.
+    """
+
+    def __init__(self, problem: ControlProblem, controls: Controls) -> None:
+        self.problem = problem
+        self.controls = controls
+        with torch.enable_grad():
+            state = problem.initial_state.detach().requires_grad_()
+            self._states = [state]
+            for stage, control in zip(problem.stages, controls, strict=True):
+                state = stage(state, control.detach())
+                self._states.append(state)
+            self._terminal = problem.terminal_cost(state, problem.target)
+            self._total = self._terminal.sum()
+        with torch.no_grad():
+            self.loss = self._total.item() / problem.samples
+            self.objective = self.loss + problem.running_cost(controls).item()
+
+    def trajectory(self) -> Trajectory:
+        """p_N = -grad Phi, p_n = +grad_x H_n(x_n, p_{n+1}, theta_n), by one backward pass; called once.
+
+        Raises NonFiniteError, naming the first stage whose state or the last whose costate is not finite.
+        """
+        if not torch.isfinite(self._total):
+            raise NonFiniteError(describe_non_finite(self.problem, [s.detach() for s in self._states]))
+        gradients = torch.autograd.grad(self._total, self._states, allow_unused=True, materialize_grads=True)
+        costates = tuple(-gradient for gradient in gradients)
+        if not torch.isfinite(costates[0]).all():
+            worst = max(n for n, p in enumerate(costates) if not p.isfinite().all())
+            raise NonFiniteError(f"the costate at state {worst} of {len(costates) - 1} holds NaN or infinite values, "
+                                 "though the states are finite: a stage's derivative does not exist or overflows there")
+        return Trajectory(tuple(state.detach() for state in self._states), costates, self._terminal.detach())
+
+
+def describe_non_finite(problem: ControlProblem, states: Sequence[Tensor]) -> str:
+    """Where the numbers stopped being finite, in words."""
+    for number, (stage, state) in enumerate(zip(problem.stages, states[1:], strict=True)):
+        if not state.isfinite().all():
+            return (f"the states after stage {number} ({stage.name}) hold NaN or infinite values: the controls left "
+                    "the region where the dynamics can be computed; use a larger rho or smaller initial controls")
+    return "the terminal cost is NaN or infinite though all states are finite: check targets and terminal cost"
+
+
+def propagate(problem: ControlProblem, controls: Controls) -> Trajectory:
+    """States, costates and terminal costs at these controls: one forward and one backward pass.
+
+    Costates are per sample and unscaled: p_N^i = -grad Phi_i(x_N^i), not divided by the batch size.
+    Raises NonFiniteError as Propagation.trajectory does.
+    """
+    return Propagation(problem, controls).trajectory()
+
+
+@torch.no_grad()
+def terminal_costs(problem: ControlProblem, controls: Controls) -> Float[Tensor, " sample"]:
+    """Phi_i(x_N^i) of each sample: the forward pass alone."""
+    state = problem.initial_state
+    for stage, control in zip(problem.stages, controls, strict=True):
+        state = stage(state, control)
+    return problem.terminal_cost(state, problem.target)

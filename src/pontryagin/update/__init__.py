@@ -1,0 +1,10 @@
+"""Penalty rules, accelerations, and the solvers MSA and extended MSA."""
+
+from pontryagin.update.acceleration import Acceleration, Momentum, Plain, Secant
+from pontryagin.update.msa import MSA, ExtendedMSA
+from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule
+from pontryagin.update.perturbation import Perturbation
+from pontryagin.update.record import IterationRecord, StageRecord
+
+__all__ = ["MSA", "AcceptReject", "Acceleration", "ExtendedMSA", "Fixed", "IterationRecord", "Momentum", "PenaltyRule",
+           "Perturbation", "Plain", "Secant", "StageRecord"]

@@ -1,0 +1,162 @@
+"""What to do with the argmax beside taking it: nothing, momentum, or secants over all stages."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.hamiltonian import Penalties
+from pontryagin.maximizer import HamiltonianModel, QuadraticModel
+from pontryagin.problem import ProblemError
+
+Controls = list[Float[Tensor, "stage control"]]
+"""One tensor a group of equal stages."""
+Models = list[HamiltonianModel]
+
+
+class Acceleration(Protocol):
+    """Turns the argmax into the controls to try. A solver works on its own copy."""
+
+    full_batch: bool
+    """Whether it compares gradients of different iterations, which must then be on the same samples."""
+
+    def propose(self, models: Models, penalties: Penalties) -> Controls:
+        """The controls of the next trial, a tensor a group."""
+
+    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+        """The trial has been taken."""
+
+
+@dataclass
+class Plain:
+    """The argmax itself: [LCTE] Algorithms 1 and 2."""
+
+    full_batch: bool = field(default=False, init=False)
+
+    def propose(self, models: Models, penalties: Penalties) -> Controls:
+        """theta*."""
+        return [model.maximize(penalties) for model in models]
+
+    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+        """Nothing to remember."""
+
+
+@dataclass
+class Momentum:
+    """v <- beta v + (1 - beta) rho (theta* - theta); try theta + v / rho, rho the state penalty.
+
+    Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, it is set back to
+    the argmax alone, so a predicted decrease is always positive.
+    """
+
+    beta: float = 0.8
+    full_batch: bool = field(default=False, init=False)
+    _velocity: Controls | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.beta < 1:
+            raise ProblemError(f"beta: expected a number in [0, 1), found {self.beta}")
+
+    def propose(self, models: Models, penalties: Penalties) -> Controls:
+        """theta + v / rho."""
+        argmax = [model.maximize(penalties) for model in models]
+        if self._velocity is None:
+            return argmax
+        if penalties.state == 0:
+            raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
+        trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old / penalties.state
+                 for model, best, old in zip(models, argmax, self._velocity, strict=True)]
+        gain = sum(float(model.measure(controls).gain.sum()) for model, controls in zip(models, trial, strict=True))
+        return trial if gain > 0 else argmax
+
+    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+        """Remember the step taken, in units of 1/rho."""
+        self._velocity = [penalties.state * (new - model.group.control)
+                          for model, new in zip(models, controls, strict=True)]
+
+
+@dataclass
+class Secant:
+    """L-BFGS over all stages with the closed-form solve as the initial inverse Hessian; full batches only.
+
+    The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
+    gradients of J add the coupling. The first iteration is the argmax at rho = first_rho. rho here divides the whole
+    quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
+    """
+
+    memory: int = 20
+    first_rho: float = 100.0
+    full_batch: bool = field(default=True, init=False)
+    _pairs: list[tuple[Controls, Controls]] = field(default_factory=list, init=False, repr=False)
+    _last: tuple[Controls, Controls] | None = field(default=None, init=False, repr=False)
+    _proposal: tuple[Models, Controls] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.memory < 1:
+            raise ProblemError(f"memory: expected a number >= 1, found {self.memory}")
+
+    def propose(self, models: Models, penalties: Penalties) -> Controls:
+        """theta + d / rho, d the quasi-Newton direction, found once for an iteration."""
+        quadratic = [_quadratic(model) for model in models]
+        if self._proposal is None or self._proposal[0] is not models:
+            self._proposal = (models, self._direction(quadratic, Penalties(1.0, penalties.costate / penalties.state)))
+        return [model.group.control + move / penalties.state
+                for model, move in zip(quadratic, self._proposal[1], strict=True)]
+
+    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+        """Remember the step and the gradient that it started from."""
+        quadratic = [_quadratic(model) for model in models]
+        step = [new - model.group.control for model, new in zip(quadratic, controls, strict=True)]
+        self._last = (step, [model.gradient for model in quadratic])
+
+    def _direction(self, models: list[QuadraticModel], unit: Penalties) -> Controls:
+        gradient = [model.gradient for model in models]
+        self._remember(gradient)
+        argmax = [model.solve(model.gradient, unit) for model in models]
+        if not self._pairs:
+            return [move / self.first_rho for move in argmax]
+        direction = self._two_loops(models, gradient, unit)
+        if inner(direction, gradient) > 0:
+            return direction
+        self._pairs.clear()
+        return [move / self.first_rho for move in argmax]
+
+    def _remember(self, gradient: Controls) -> None:
+        if self._last is None:
+            return
+        step, before = self._last
+        change = [old - new for old, new in zip(before, gradient, strict=True)]
+        if inner(step, change) > 1e-12 * (inner(step, step) * inner(change, change)) ** 0.5:
+            self._pairs = [*self._pairs, (step, change)][-self.memory:]
+        self._last = None
+
+    def _two_loops(self, models: list[QuadraticModel], gradient: Controls, unit: Penalties) -> Controls:
+        result, weights = gradient, []
+        for step, change in reversed(self._pairs):
+            weights.append(inner(step, result) / inner(step, change))
+            result = _plus(result, change, -weights[-1])
+        result = [model.solve(part, unit) for model, part in zip(models, result, strict=True)]
+        step, change = self._pairs[-1]
+        solved = [model.solve(part, unit) for model, part in zip(models, change, strict=True)]
+        scale = inner(step, change) / inner(change, solved)
+        result = [scale * part for part in result]
+        for (step, change), weight in zip(self._pairs, reversed(weights), strict=True):
+            result = _plus(result, step, weight - inner(change, result) / inner(step, change))
+        return result
+
+
+def inner(first: Controls, second: Controls) -> float:
+    """The inner product over all stages."""
+    return sum(float((a * b).sum()) for a, b in zip(first, second, strict=True))
+
+
+def _plus(first: Controls, second: Controls, factor: float) -> Controls:
+    return [a + factor * b for a, b in zip(first, second, strict=True)]
+
+
+def _quadratic(model: HamiltonianModel) -> QuadraticModel:
+    if not isinstance(model, QuadraticModel):
+        raise ProblemError(f"secant acceleration needs stages with a closed form, but {model.group.stage.name} is maximized "
+                           f"by {type(model).__name__}: split it at its affine map (split_euler)")
+    return model

@@ -1,0 +1,188 @@
+"""The method of successive approximations, basic and extended."""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
+from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
+from pontryagin.trajectory import Propagation, Trajectory, group_stages
+from pontryagin.update.acceleration import Acceleration, Momentum, Plain
+from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule
+from pontryagin.update.perturbation import Perturbation
+from pontryagin.update.record import IterationRecord, StageRecord
+
+
+class ExtendedMSA:
+    """Extended MSA ([LCTE] Algorithm 2; with mini-batches, Algorithm 3).
+
+    An iteration propagates states and costates at the current controls, maximizes the augmented Hamiltonian of
+    every stage independently, and propagates the new controls; the penalty rule accepts them, or asks for
+    another argmax at the same states and costates.
+
+    maximizer: by default the closed form for affine stages and L-BFGS for others.
+    penalty: by default AcceptReject, with which J never rises on a full batch.
+    acceleration: by default Momentum; Plain() is the paper's iteration, Secant() is for full batches.
+    perturbation: where an iterative argmax starts, by default at the controls themselves.
+
+    controls (the problem's initial ones by default) are replaced, never changed in place.
+    """
+
+    def __init__(
+        self,
+        problem: ControlProblem,
+        controls: Sequence[Tensor] | None = None,
+        *,
+        maximizer: Maximizer | None = None,
+        penalty: PenaltyRule | None = None,
+        acceleration: Acceleration | None = None,
+        perturbation: Perturbation | None = None,
+    ) -> None:
+        self.problem = problem
+        self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
+        self.maximizer = maximizer or ByForm()
+        self.penalty = deepcopy(penalty) if penalty is not None else AcceptReject()
+        self.acceleration = deepcopy(acceleration) if acceleration is not None else Momentum()
+        self.perturbation = deepcopy(perturbation)
+        self.iteration = 0
+        self._ready: Propagation | None = None
+
+    def step(self, batch: tuple[Tensor, Tensor] | None = None) -> IterationRecord:
+        """One iteration, on the whole problem or on a batch (initial states, targets).
+
+        Raises NonFiniteError when states, costates or the objective are not finite, ProblemError when a maximizer cannot
+        take a stage; controls and iteration count are then as before.
+        """
+        if batch is not None and self.acceleration.full_batch:
+            raise ProblemError(f"{type(self.acceleration).__name__} compares gradients of successive iterations and needs "
+                               "the full batch; use Momentum() or Plain() with mini-batches")
+        began = _clock(self.problem.initial_state)
+        problem = self.problem if batch is None else self.problem.on(*batch)
+        before = self._ready if self._ready is not None and batch is None else Propagation(problem, self.controls)
+        self._ready = None
+        trajectory = before.trajectory()
+        starts = self.perturbation(problem, self.controls) if self.perturbation else None
+        models = [self.maximizer.model(group)
+                  for group in group_stages(problem, self.controls, trajectory, starts)]
+        trial = self._search(problem, before, trajectory, models)
+        self.iteration += 1
+        after = before
+        if trial.accepted:
+            after, self.controls = trial.propagation, trial.propagation.controls
+            self._ready = after if batch is None else None
+        return IterationRecord(
+            iteration=self.iteration,
+            objective_before=before.objective,
+            objective_after=after.objective,
+            loss_after=after.loss,
+            trial_objective=trial.propagation.objective,
+            stages=_stage_records(models, trial.measures),
+            penalties=trial.penalties,
+            accepted=trial.accepted,
+            rejected=trial.rejected,
+            evaluations=(1 if batch is None else 2) + trial.rejected + _inner_evaluations(models),
+            seconds=_clock(self.problem.initial_state) - began,
+        )
+
+    def iterate(self, iterations: int) -> Iterator[IterationRecord]:
+        """`iterations` full-batch iterations, each as it is done."""
+        for _ in range(iterations):
+            yield self.step()
+
+    def solve(self, iterations: int = 100, tolerance: float = 0.0) -> list[IterationRecord]:
+        """Iterate until the optimality gap mu_k <= tolerance, no trial is accepted, or the iterations are used up."""
+        records = []
+        for record in self.iterate(iterations):
+            records.append(record)
+            if record.optimality_gap <= tolerance or not record.accepted:
+                break
+        return records
+
+    def _search(self, problem: ControlProblem, before: Propagation, trajectory: Trajectory,
+                models: list[HamiltonianModel]) -> "_Trial":
+        self.penalty.begin(_costate_square(models))
+        for rejected in range(self.penalty.attempts):
+            penalties = self.penalty.penalties()
+            parts = self.acceleration.propose(models, penalties)
+            measures = [model.measure(part) for model, part in zip(models, parts, strict=True)]
+            after = Propagation(problem, _scatter(self.controls, models, parts))
+            predicted = sum(float(measure.gain.sum()) for measure in measures)
+            if self.penalty.accepts(predicted, before.objective - after.objective):
+                if not _finite(after):
+                    raise NonFiniteError(
+                        f"iteration {self.iteration + 1}: J becomes {after.objective} (it was {before.objective}); the "
+                        "controls have been left unchanged; use a larger rho, or a penalty rule that rejects (AcceptReject)")
+                self.acceleration.accept(models, penalties, parts)
+                return _Trial(after, measures, penalties, True, rejected)
+        return _Trial(after, measures, penalties, False, self.penalty.attempts)
+
+
+class MSA(ExtendedMSA):
+    """Basic MSA ([LCTE] Algorithm 1): extended MSA with both penalties zero and every argmax taken. May diverge.
+
+    Without a penalty the argmax of an affine or linear-in-control Hamiltonian exists only with a quadratic running
+    cost or within the iterations of LBFGS.
+    """
+
+    def __init__(self, problem: ControlProblem, controls: Sequence[Tensor] | None = None, *,
+                 maximizer: Maximizer | None = None, perturbation: Perturbation | None = None) -> None:
+        super().__init__(problem, controls, maximizer=maximizer, penalty=Fixed(Penalties(0.0, 0.0)),
+                         acceleration=Plain(), perturbation=perturbation)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    propagation: Propagation
+    measures: list[Measures]
+    penalties: Penalties
+    accepted: bool
+    rejected: int
+
+
+def _scatter(controls: Controls, models: list[HamiltonianModel], parts: list[Tensor]) -> Controls:
+    result = list(controls)
+    for model, part in zip(models, parts, strict=True):
+        for index, control in zip(model.group.indices, part.unbind(), strict=True):
+            result[index] = control
+    return tuple(result)
+
+
+def _costate_square(models: list[HamiltonianModel]) -> float:
+    """Mean over stages and samples of |p_{n+1}|^2; of an affine stage only the part that its outputs see."""
+    squares, count = 0.0, 0
+    for model in models:
+        form = model.group.stage.affine
+        for costate in model.group.next_costates:
+            seen = costate if form is None else form.adjoint(costate)
+            squares += float(seen.square().sum()) / costate.shape[0]
+            count += 1
+    return squares / count
+
+
+def _stage_records(models: list[HamiltonianModel], measures: list[Measures]) -> tuple[StageRecord, ...]:
+    records = []
+    for model, measure in zip(models, measures, strict=True):
+        columns = zip(model.group.indices, measure.gain.tolist(), measure.state_error.tolist(),
+                      measure.costate_error.tolist(), strict=True)
+        records += [StageRecord(n, model.group.stage.name, gain, state, costate) for n, gain, state, costate in columns]
+    return tuple(sorted(records, key=lambda record: record.stage))
+
+
+def _inner_evaluations(models: list[HamiltonianModel]) -> int:
+    """Stages can be evaluated side by side, so the most evaluated group counts."""
+    return max(model.evaluations for model in models)
+
+
+def _finite(propagation: Propagation) -> bool:
+    return bool(torch.tensor(propagation.objective).isfinite())
+
+
+def _clock(device_of: Tensor) -> float:
+    if device_of.is_cuda:
+        torch.cuda.synchronize(device_of.device)
+    return perf_counter()

@@ -1,0 +1,61 @@
+"""What one iteration did: the only thing that diagnostics and experiments read."""
+
+from dataclasses import dataclass
+
+from pontryagin.hamiltonian import Penalties
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage in one iteration, at the last controls tried. Means over samples.
+
+    gain: Delta H_n, predicted. state_error, costate_error: feasibility errors, squared.
+    """
+
+    stage: int
+    name: str
+    gain: float
+    state_error: float
+    costate_error: float
+
+
+@dataclass(frozen=True)
+class IterationRecord:
+    """One iteration of MSA or extended MSA: an argmax at every stage, tried until accepted.
+
+    objective_before, objective_after: J on the iteration's batch; equal when nothing was accepted.
+    loss_after: J without running cost. trial_objective: J at the last controls tried.
+    optimality_gap: mu_k, the predicted decrease sum_n Delta H_n of the last trial.
+    rejected: trials that raised J too much and were maximized again at other penalties.
+    evaluations: passes through all stages, forward with or without backward; an inner evaluation of every
+    stage's Hamiltonian counts as one. seconds: wall clock of the iteration.
+    """
+
+    iteration: int
+    objective_before: float
+    objective_after: float
+    loss_after: float
+    trial_objective: float
+    stages: tuple[StageRecord, ...]
+    penalties: Penalties
+    accepted: bool
+    rejected: int
+    evaluations: int
+    seconds: float
+
+    @property
+    def optimality_gap(self) -> float:
+        """mu_k = sum_n Delta H_n, the decrease of J that is predicted to first order."""
+        return sum(stage.gain for stage in self.stages)
+
+    @property
+    def feasibility_error(self) -> float:
+        """sum_n of both feasibility errors: what Lemma 2 weighs with C against the gain."""
+        return sum(stage.state_error + stage.costate_error for stage in self.stages)
+
+    @property
+    def estimate(self) -> float:
+        """C_k = (J_trial - J_before + mu_k) / feasibility errors: the constant of Lemma 2 as seen in this
+        iteration; nan when the controls did not move."""
+        error = self.feasibility_error
+        return (self.trial_objective - self.objective_before + self.optimality_gap) / error if error > 0 else float("nan")
