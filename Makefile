@@ -1,0 +1,33 @@
+# `make` lists the commands. Everything runs in .venv, which is made when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+install: ## make .venv with everything in it
+	@$(PYTHON) bootstrap.py dev
+
+demo: install ## the paper's Figure 1 in small, with a report
+	@$(BIN)/pontryagin reproduce sine --quick --overwrite --out $(OUT)
+
+lint: install ## style, types, import directions
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+test: lint ## lint and all fast tests
+	@$(BIN)/pytest -n 2
+
+test-all: lint ## the slow tests too
+	@$(BIN)/pytest -n 2 --run-slow
+
+bench: install ## speed of the maximizers, as ratios
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers
+
+clean: ## remove .venv and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
