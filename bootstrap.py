@@ -56,7 +56,7 @@ def install(extras: list[str]) -> None:
 
 
 def main(extras: list[str]) -> None:
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - run by whatever python3 is there
         sys.exit(f"pontryagin needs Python 3.10 or newer, found {sys.version.split()[0]}")
     ENVIRONMENT.mkdir(exist_ok=True)
     with (ENVIRONMENT / "lock").open("w") as lock:

@@ -85,7 +85,7 @@ def measure(group: StageGroup, controls: Float[Tensor, "stage control"]) -> Meas
 
 def _pull_back(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> tuple[Tensor, Tensor]:
     """g(x, theta) and (dg/dx)^T p; samples are independent, so one product serves all of them."""
-    image, transposed = torch.func.vjp(lambda x: stage(x, control), state)
+    image, transposed, *_ = torch.func.vjp(lambda x: stage(x, control), state)
     return image, transposed(next_costate)[0]
 
 

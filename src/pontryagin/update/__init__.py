@@ -6,5 +6,17 @@ from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule
 from pontryagin.update.perturbation import Perturbation
 from pontryagin.update.record import IterationRecord, StageRecord
 
-__all__ = ["MSA", "AcceptReject", "Acceleration", "ExtendedMSA", "Fixed", "IterationRecord", "Momentum", "PenaltyRule",
-           "Perturbation", "Plain", "Secant", "StageRecord"]
+__all__ = [
+           "MSA",
+           "Acceleration",
+           "AcceptReject",
+           "ExtendedMSA",
+           "Fixed",
+           "IterationRecord",
+           "Momentum",
+           "PenaltyRule",
+           "Perturbation",
+           "Plain",
+           "Secant",
+           "StageRecord",
+]
