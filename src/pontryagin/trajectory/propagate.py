@@ -24,6 +24,8 @@ class Propagation:
             self._states = [state]
             for stage, control in zip(problem.stages, controls, strict=True):
                 state = stage(state, control.detach())
+                if not state.requires_grad:  # the stage forgets its state: costates start anew here
+                    state = state.detach().requires_grad_()
                 self._states.append(state)
             self._terminal = problem.terminal_cost(state, problem.target)
             self._total = self._terminal.sum()
@@ -38,13 +40,19 @@ class Propagation:
         """
         if not torch.isfinite(self._total):
             raise NonFiniteError(describe_non_finite(self.problem, [s.detach() for s in self._states]))
-        gradients = torch.autograd.grad(self._total, self._states, allow_unused=True, materialize_grads=True)
-        costates = tuple(-gradient for gradient in gradients)
-        if not torch.isfinite(costates[0]).all():
-            worst = max(n for n, p in enumerate(costates) if not p.isfinite().all())
-            raise NonFiniteError(f"the costate at state {worst} of {len(costates) - 1} holds NaN or infinite values, "
-                                 "though the states are finite: a stage's derivative does not exist or overflows there")
+        costates = torch.autograd.grad(self._total, self._states, -torch.ones_like(self._total), allow_unused=True,
+                                       materialize_grads=True)
+        # an infinite sum is a hint only, for large finite numbers may overflow in it
+        if not torch.stack([costate.sum() for costate in costates]).isfinite().all():
+            _refuse_non_finite(costates)
         return Trajectory(tuple(state.detach() for state in self._states), costates, self._terminal.detach())
+
+
+def _refuse_non_finite(costates: Sequence[Tensor]) -> None:
+    wrong = [n for n, costate in enumerate(costates) if not costate.isfinite().all()]
+    if wrong:
+        raise NonFiniteError(f"the costate at state {wrong[-1]} of {len(costates) - 1} holds NaN or infinite values, "
+                             "though the states are finite: a stage's derivative does not exist or overflows there")
 
 
 def describe_non_finite(problem: ControlProblem, states: Sequence[Tensor]) -> str:
