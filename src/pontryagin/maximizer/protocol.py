@@ -10,6 +10,7 @@ from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
 
+@runtime_checkable
 class HamiltonianModel(Protocol):
     """H~ of a group of equal stages, at fixed states and costates, ready to be maximized.
 
@@ -40,6 +41,7 @@ class QuadraticModel(HamiltonianModel, Protocol):
         Hessian of -H~ times the gradient."""
 
 
+@runtime_checkable
 class Maximizer(Protocol):
     """A method of maximization. One file a method; new ones need only this."""
 

@@ -6,13 +6,14 @@ the two that most people need.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
+@runtime_checkable
 class TerminalCost(Protocol):
     """Phi: one number for each sample, depending on that sample only."""
 

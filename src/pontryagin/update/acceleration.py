@@ -1,7 +1,7 @@
 """What to do with the argmax beside taking it: nothing, momentum, or secants over all stages."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ Controls = list[Float[Tensor, "stage control"]]
 Models = list[HamiltonianModel]
 
 
+@runtime_checkable
 class Acceleration(Protocol):
     """Turns the argmax into the controls to try. A solver works on its own copy."""
 

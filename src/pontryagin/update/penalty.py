@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pontryagin.hamiltonian import Penalties
 from pontryagin.problem import ProblemError
 
 
+@runtime_checkable
 class PenaltyRule(Protocol):
     """Chooses the penalties of a trial, judges the trial, and learns from it. A solver works on its own copy."""
 
