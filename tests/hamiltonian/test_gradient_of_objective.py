@@ -1,11 +1,11 @@
 """grad_theta J = -(mean over samples of grad_theta H_n), stage by stage."""
 
 import torch
-from builders import IMAGE_KINDS, VECTOR_KINDS, assert_close, groups_of, mixed_problem, objective
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from builders import IMAGE_KINDS, VECTOR_KINDS, assert_close, groups_of, mixed_problem, objective
 from pontryagin.hamiltonian import Penalties, augmented, hamiltonian
 from pontryagin.maximizer import ClosedForm, GradientAscent
 from pontryagin.problem import ControlProblem

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from builders import assert_close, groups_of, linear_problem, normal, split_problem, tanh_problem
 from torch import Tensor
 
+from builders import assert_close, groups_of, linear_problem, normal, split_problem, tanh_problem
 from pontryagin.hamiltonian import Penalties, augmented, costate, costate_error, hamiltonian, measure, state_error
 from pontryagin.problem import ControlProblem, ProblemError, Quadratic
 from pontryagin.trajectory import StageGroup

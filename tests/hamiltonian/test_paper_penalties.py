@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from builders import assert_close, groups_of, linear_problem, normal, tanh_problem
 from torch import Tensor
 
+from builders import assert_close, groups_of, linear_problem, normal, tanh_problem
 from pontryagin.hamiltonian import augmented, paper_penalties
 from pontryagin.problem import ControlProblem, ProblemError, SquaredError, stage
 from pontryagin.trajectory import StageGroup

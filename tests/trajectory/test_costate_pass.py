@@ -1,11 +1,11 @@
 """The costate pass equals automatic differentiation and the recursion p_n = grad_x H_n."""
 
 import torch
-from builders import IMAGE_KINDS, VECTOR_KINDS, assert_all_close, assert_close, mixed_problem, objective
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from builders import IMAGE_KINDS, VECTOR_KINDS, assert_all_close, assert_close, mixed_problem, objective
 from pontryagin.problem import ControlProblem
 from pontryagin.trajectory import propagate, terminal_costs
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from builders import normal
 from torch import Tensor, nn
 
+from builders import normal
 from pontryagin.problem import ControlProblem, NonFiniteError, SquaredError, Stage, stage
 from pontryagin.trajectory import propagate
 

@@ -1,8 +1,8 @@
 """Groups carry the trajectory of each of their stages."""
 
 import torch
-from builders import groups_of, linear_problem, mixed_problem, normal
 
+from builders import groups_of, linear_problem, mixed_problem, normal
 from pontryagin.trajectory import group_stages, propagate
 
 

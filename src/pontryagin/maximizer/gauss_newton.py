@@ -59,7 +59,10 @@ class RowGaussNewton:
         return GaussNewtonModel(group, self.damping, _by_rows)
 
 
-Curvature = Callable[[StageGroup], tuple[Tensor, Tensor | None, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
+Parts = tuple[Tensor, Tensor | None, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+"""M, N, and how controls fall into the blocks of M and are joined again."""
+Curvature = Callable[[StageGroup], Parts]
+Push = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class GaussNewtonModel:
@@ -69,7 +72,7 @@ class GaussNewtonModel:
         self.group, self.damping = group, damping
         self.gradient = hamiltonian_gradient(group)
         self.state_curvature, self.costate_curvature, self._blocks, self._join = curvature(group)
-        self.evaluations = 2
+        self.evaluations = 3  # the gradient, and two in either curvature
 
     def maximize(self, penalties: Penalties) -> Controls:
         """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
@@ -120,7 +123,7 @@ def _check_damping(damping: float) -> None:
         raise ProblemError(f"damping: expected a finite number > 0, found {damping}")
 
 
-def _whole(group: StageGroup):  # type: ignore[no-untyped-def]
+def _whole(group: StageGroup) -> Parts:
     stage = group.stage
 
     def state_jacobian(control: Tensor, x: Tensor) -> Tensor:
@@ -137,7 +140,7 @@ def _whole(group: StageGroup):  # type: ignore[no-untyped-def]
     return state, both, lambda flat: flat.unsqueeze(1), lambda blocks: blocks.squeeze(1)
 
 
-def _by_rows(group: StageGroup):  # type: ignore[no-untyped-def]
+def _by_rows(group: StageGroup) -> Parts:
     rows, columns = _row_layout(group)
     stage, entries = group.stage, rows * columns
 
@@ -156,7 +159,7 @@ def _by_rows(group: StageGroup):  # type: ignore[no-untyped-def]
                     .unsqueeze(1).expand(-1, rows, -1))
     over_entries = vmap(push, in_dims=(None, None, 0))
     jacobian = vmap(over_entries, in_dims=(0, 0, None))(group.start, group.state, tangents)
-    _refuse_coupled_rows(group, tangents[0], jacobian[0, 0], join, push)
+    _refuse_coupled_rows(group, jacobian[0, columns], join, push)
     # jacobian: (stage, entry, sample, row)
     state = torch.einsum("njsi,nksi->nijk", jacobian, jacobian) / group.state.shape[1]
     return state, None, split, join
@@ -172,12 +175,12 @@ def _row_layout(group: StageGroup) -> tuple[int, int]:
     return shapes[0][0], shapes[0][1]
 
 
-def _refuse_coupled_rows(group: StageGroup, tangent: Tensor, response: Tensor, join, push) -> None:  # type: ignore[no-untyped-def]
-    """Scale the rows of a tangent differently: uncoupled outputs scale alike."""
+def _refuse_coupled_rows(group: StageGroup, response: Tensor, join: Callable[[Tensor], Tensor], push: Push) -> None:
+    """Scale the rows of the bias' tangent, which moves every output, differently: uncoupled outputs scale alike."""
     rows, columns = _row_layout(group)
     scales = torch.linspace(-1.0, 2.0, rows, dtype=response.dtype, device=response.device)
     blocks = torch.zeros(rows, columns + 1, dtype=response.dtype, device=response.device)
-    blocks[:, 0] = scales
+    blocks[:, columns] = scales
     scaled = push(group.start[0], group.states[0], join(blocks))
     if not torch.allclose(scaled, response * scales, rtol=1e-3, atol=1e-6 * float(response.abs().max())):
         raise ProblemError(f"RowGaussNewton needs outputs that depend on their own row of the weight alone, but those of "
