@@ -1,5 +1,6 @@
 """L-BFGS on the augmented Hamiltonian, batched over equal stages, each with its own step and line search."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ from pontryagin.trajectory import StageGroup
 Controls = Float[Tensor, "stage control"]
 PerStage = Float[Tensor, " stage"]
 Mask = Bool[Tensor, " stage"]
+Evaluate = Callable[[Controls, Mask], tuple[PerStage, Controls]]
+"""Values and gradients of the stages in the mask; those of the others are not used."""
 
 _SUFFICIENT = 1e-4  # Armijo and curvature constants of the weak Wolfe conditions
 _CURVATURE = 0.9
@@ -24,9 +27,8 @@ _CURVATURE = 0.9
 class LBFGS:
     """`iterations` of L-BFGS from `group.start`, the paper's argmax (10 iterations in [LCTE] section 4).
 
-    Each stage has its own history, step length and weak-Wolfe line search by bisection; a stage that has
-    converged, or whose search fails, is masked and stays where it is. The stages are evaluated together by
-    vmap; StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
+    Each stage has its own history, step length and weak-Wolfe line search; a stage that has converged, or whose search
+    fails, is masked and stays where it is. The stages that are not masked are evaluated together by vmap; StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
     """
 
     iterations: int = 10
@@ -58,10 +60,15 @@ class LBFGSModel:
 
         batched = vmap(grad_and_value(one))
 
-        def evaluate(controls: Controls) -> tuple[PerStage, Controls]:
+        def evaluate(controls: Controls, wanted: Mask) -> tuple[PerStage, Controls]:
             self.evaluations += 1
-            gradient, value = batched(controls, *self.group.data)
-            return value, gradient
+            if wanted.all():
+                gradient, value = batched(controls, *self.group.data)
+                return value, gradient
+            rows = wanted.nonzero().squeeze(1)
+            gradient, value = batched(controls[rows], *(part[rows] for part in self.group.data))
+            return (torch.full_like(controls[:, 0], torch.inf).index_put((rows,), value),
+                    torch.zeros_like(controls).index_put((rows,), gradient))
 
         return minimize(evaluate, self.group.start, self.settings)
 
@@ -72,10 +79,10 @@ class LBFGSModel:
 
 
 @torch.no_grad()
-def minimize(evaluate, start: Controls, settings: LBFGS) -> Controls:  # type: ignore[no-untyped-def]
-    """Minimize several functions at once; `evaluate` gives values (stage,) and gradients (stage, control)."""
+def minimize(evaluate: Evaluate, start: Controls, settings: LBFGS) -> Controls:
+    """Minimize several functions at once; `evaluate` gives values (stage,) and gradients (stage, control) where it is asked."""
     point = start
-    value, gradient = evaluate(point)
+    value, gradient = evaluate(point, torch.ones(len(start), dtype=torch.bool, device=start.device))
     history = _History(settings.memory)
     active = value.isfinite() & gradient.isfinite().all(1)
     for _ in range(settings.iterations):
@@ -83,8 +90,8 @@ def minimize(evaluate, start: Controls, settings: LBFGS) -> Controls:  # type: i
         if not active.any():
             break
         direction, length = _direction(history, gradient)
-        found = _weak_wolfe(evaluate, (point, value, gradient), direction, length, active, settings.searches)
-        new_point, new_value, new_gradient, active = found
+        new_point, new_value, new_gradient, active = _weak_wolfe(
+            evaluate, (point, value, gradient), direction, length, active, settings.searches)
         history.add(new_point - point, new_gradient - gradient)
         point, value, gradient = new_point, new_value, new_gradient
     return point
@@ -100,35 +107,51 @@ def _direction(history: "_History", gradient: Controls) -> tuple[Controls, PerSt
     return direction, length
 
 
-def _weak_wolfe(evaluate, current, direction: Controls, length: PerStage,  # type: ignore[no-untyped-def]
-                active: Mask, searches: int):
-    """Bisection between too long (no sufficient decrease) and too short (still steep), a step per stage.
+def _weak_wolfe(evaluate: Evaluate, current: tuple[Controls, PerStage, Controls], direction: Controls, length: PerStage,
+                active: Mask, searches: int) -> tuple[Controls, PerStage, Controls, Mask]:
+    """A bracket between too short (still steep) and too long (no sufficient decrease), a step per stage.
 
-    Returns the new points, values, gradients and the stages that moved. A stage whose search ends without a
-    Wolfe point keeps the best sufficient decrease that it saw.
+    A bracket is narrowed at the least point of the parabola through what is known of its lower end and the value at its
+    upper end; without an upper end the step is multiplied by 3. Returns the new points, values, gradients and the stages
+    that moved. A stage whose search ends without a Wolfe point keeps the best sufficient decrease that it saw.
     """
     point, value, gradient = current
     slope = (direction * gradient).sum(1)
     low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
-    best = [point, value, gradient]
+    low_value, low_slope, high_value = value, slope, high
+    best = (point, value, gradient)
     moved, searching = torch.zeros_like(active), active.clone()
     for _ in range(searches):
         trial = point + length[:, None] * direction
-        trial_value, trial_gradient = evaluate(trial)
+        trial_value, trial_gradient = evaluate(trial, searching)
         finite = trial_value.isfinite() & trial_gradient.isfinite().all(1)
         enough = finite & (trial_value <= value + _SUFFICIENT * length * slope)
-        flat = (direction * trial_gradient).sum(1) >= _CURVATURE * slope
+        trial_slope = (direction * trial_gradient).sum(1)
         better = searching & enough & (trial_value <= best[1])
-        best = [torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip((trial, trial_value, trial_gradient), best, strict=True)]
+        best = (_where(better, trial, best[0]), _where(better, trial_value, best[1]), _where(better, trial_gradient, best[2]))
         moved = moved | better
-        high = torch.where(enough, high, length)
-        low = torch.where(enough & ~flat, length, low)
-        searching = searching & ~(enough & flat)
+        short = searching & enough & (trial_slope < _CURVATURE * slope)
+        long = searching & ~enough
+        low, low_value, low_slope = (_where(short, new, old) for new, old in (
+            (length, low), (trial_value, low_value), (trial_slope, low_slope)))
+        high, high_value = _where(long, length, high), _where(long, trial_value, high_value)
+        searching = short | long
         if not searching.any():
             break
-        length = torch.where(searching, torch.where(high.isinf(), 2 * low, (low + high) / 2), length)
+        length = _where(searching, _next_length(low, low_value, low_slope, high, high_value), length)
     return *best, moved
+
+
+def _next_length(low: PerStage, low_value: PerStage, low_slope: PerStage, high: PerStage, high_value: PerStage) -> PerStage:
+    """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper."""
+    width = torch.where(high.isinf(), 0.0, high - low)
+    fraction = 0.5 * (-low_slope * width) / (high_value - low_value - low_slope * width)
+    inside = low + width * fraction.nan_to_num(0.5).clamp(0.1, 0.5)
+    return torch.where(high.isinf(), 3 * low, inside)
+
+
+def _where(mask: Mask, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(mask.view(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 class _History:

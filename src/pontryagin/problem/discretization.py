@@ -99,7 +99,7 @@ class SplitStep:
     step_size: float
 
     def __call__(self, state: Tensor, parameters: Parameters) -> Tensor:
-        x, z = state.split(self.width, dim=-1)
+        x, z = torch.split_with_sizes(state, (self.width, self.width), -1)
         return torch.add(x, self.activation(z.contiguous()), alpha=self.step_size)  # contiguous: twice as fast
 
 

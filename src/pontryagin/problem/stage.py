@@ -68,9 +68,9 @@ class Stage:
         """The control as named tensors: views, not copies."""
         if not self.layout:
             return {}
-        pieces = control.split(self._lengths, -1)
-        return {name: piece.unflatten(-1, shape) if shape else piece.squeeze(-1)
-                for (name, shape), piece in zip(self.layout, pieces, strict=True)}
+        pieces = torch.split_with_sizes(control, self._lengths, -1)
+        outer = control.shape[:-1]
+        return {name: piece.view(outer + shape) for (name, shape), piece in zip(self.layout, pieces, strict=True)}
 
     def cost(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
         """delta L(theta), what the control adds to the objective."""

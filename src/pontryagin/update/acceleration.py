@@ -51,7 +51,7 @@ class Momentum:
     the argmax alone, so a predicted decrease is always positive.
     """
 
-    beta: float = 0.8
+    beta: float = 0.7
     full_batch: bool = field(default=False, init=False)
     _velocity: Controls | None = field(default=None, init=False, repr=False)
 
@@ -86,7 +86,7 @@ class Secant:
     quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
     """
 
-    memory: int = 20
+    memory: int = 100
     first_rho: float = 100.0
     full_batch: bool = field(default=True, init=False)
     _pairs: list[tuple[Controls, Controls]] = field(default_factory=list, init=False, repr=False)

@@ -59,7 +59,7 @@ class AcceptReject:
     least sufficient * mu. restart: begin every iteration at the first rho, as a line search does.
     """
 
-    rho: float = 100.0
+    rho: float = 5.0
     sufficient: float = 1e-3
     grow: tuple[float, float] = (1.5, 10.0)
     shrink: tuple[float, float] = (0.5, 1.0)

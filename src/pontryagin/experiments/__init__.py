@@ -1,0 +1,1 @@
+"""Models, data, runs, figures and reports: what the command line repeats."""

@@ -1,0 +1,64 @@
+"""Progress of long work, for people: bars on a terminal, a line a task elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+Advance = Callable[[int, float | None], None]
+"""How far the task is, and the loss there if there is one."""
+
+
+class Progress(Protocol):
+    """Where a run says how far it is."""
+
+    @contextmanager
+    def task(self, title: str, length: int) -> Iterator[Advance]:
+        """A piece of work of so many steps."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+
+class Silent:
+    """Says nothing."""
+
+    @contextmanager
+    def task(self, title: str, length: int) -> Iterator[Advance]:
+        """Nothing to see."""
+        yield lambda done, loss: None
+
+    def say(self, text: str) -> None:
+        """Nothing to hear."""
+
+
+class TerminalProgress:
+    """A bar while a task runs and a line when it has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def task(self, title: str, length: int) -> Iterator[Advance]:
+        """One bar, drawn at most a few times a second."""
+        last: list[float | None] = [None]
+        bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+                    TextColumn("{task.fields[loss]}"), console=self.console, transient=True, refresh_per_second=4)
+        with bars:
+            bar = bars.add_task(title, total=length, loss="")
+
+            def advance(done: int, loss: float | None) -> None:
+                last[0] = loss
+                bars.update(bar, completed=done, loss="" if loss is None else f"loss {loss:.2e}")
+
+            yield advance
+        ending = "" if last[0] is None else f"  train loss {last[0]:.3g}"
+        self.console.print(f"{title}{ending}", highlight=False)
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, highlight=False)

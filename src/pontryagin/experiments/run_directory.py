@@ -1,0 +1,112 @@
+"""The folder of a run: made safely, written so that nothing measured is lost."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pontryagin.experiments.errors import ExperimentError
+
+_MARK = "summary.json"
+
+
+def prepare(out: Path, overwrite: bool) -> Path:
+    """Make `out` ready for a run, or refuse before any work is done.
+
+    A folder that holds a run (a metrics.csv or summary.json) is refused unless `overwrite`, and then only the files of
+    a run are removed. Any other folder with something in it is refused always. Raises ExperimentError.
+    """
+    if out.exists() and not out.is_dir():
+        raise ExperimentError(f"--out {out}: expected a folder, found a file; name another one")
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if held:
+        if not {"metrics.csv", _MARK} & set(held):
+            raise ExperimentError(f"--out {out}: expected a new or empty folder, or that of a run; found {held[0]!r} and "
+                                  f"{len(held) - 1} others; name another folder")
+        if not overwrite:
+            raise ExperimentError(f"--out {out} already holds a run; name another folder, or add --overwrite to replace it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable.tmp"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ExperimentError(f"--out {out}: cannot be written ({error.strerror}); name a folder that can") from error
+    for name in held:
+        _remove_run_file(out / name)
+    return out
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Indented, with null for what is not a finite number."""
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+class Table:
+    """A csv file that grows row by row; every row is in the file as soon as `flush` has been called."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(columns)
+
+    def add(self, *values: Any) -> None:
+        """One row; numbers with all their digits, None as an empty cell, truth as 1 and 0."""
+        if len(values) != len(self.columns):
+            raise ValueError(f"expected {len(self.columns)} values for {self.columns}, found {len(values)}")
+        self._writer.writerow([_cell(value) for value in values])
+
+    def add_all(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Several rows."""
+        for row in rows:
+            self.add(*row)
+
+    def flush(self) -> None:
+        """Hand the rows over to the system."""
+        self._file.flush()
+
+    def __enter__(self) -> "Table":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    return repr(value) if isinstance(value, float) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value
+
+
+def _remove_run_file(path: Path) -> None:
+    if path.name == "figures" and path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.suffix in {".csv", ".json", ".html", ".tmp"} and path.is_file():
+        path.unlink()

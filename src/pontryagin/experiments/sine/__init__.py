@@ -1,0 +1,1 @@
+"""The sine experiment: Figure 1 of [LCTE]."""
