@@ -2,35 +2,40 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
-from pontryagin.cli.reproduce import sine
+from pontryagin.cli import reproduce
 from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.report import ReportError
 from pontryagin.problem import NonFiniteError, ProblemError
 
-COMMANDS: dict[str, Any] = {
-    "_help": "Deep learning as optimal control: training by Pontryagin's maximum principle.",
-    "reproduce": {
-        "_help": "Repeat an experiment of the paper (Li, Chen, Tai, E 2018), with baselines and a report.",
-        "sine": sine,
-    },
-}
 WRONG_REQUEST, INTERRUPTED = 2, 130
+
+
+def parser() -> ArgumentParser:
+    """The whole command line. Every command takes --config FILE (YAML) and --print_config too."""
+    top = ArgumentParser(prog="pontryagin", version=pontryagin.__version__,
+                         description="Deep learning as optimal control: training by Pontryagin's maximum principle.")
+    commands = top.add_subcommands(dest="command")
+    reproduce.add_to(commands)
+    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, with 2 for a wrong request, with 130 after Ctrl-C."""
+    settings = parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
     try:
-        status = auto_cli(COMMANDS, args=list(sys.argv[1:] if arguments is None else arguments), as_positional=False,
-                          version=pontryagin.__version__, prog="pontryagin")
-    except (ExperimentError, ReportError, ProblemError, NonFiniteError) as error:
+        status = _dispatch(settings)
+    except (ExperimentError, ProblemError, NonFiniteError) as error:
         print(f"pontryagin: {error}", file=sys.stderr)
         sys.exit(WRONG_REQUEST)
     except KeyboardInterrupt:
         print("pontryagin: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    sys.exit(status or 0)
+    sys.exit(INTERRUPTED if status else 0)
+
+
+def _dispatch(settings: Namespace) -> bool:
+    """Run the chosen command; whether it was interrupted."""
+    return {"reproduce": reproduce.run}[settings.command](settings[settings.command])

@@ -1,50 +1,64 @@
-"""`pontryagin reproduce ...`: one function a figure of the paper."""
+"""`pontryagin reproduce ...`: one command a figure of the paper."""
 
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import TerminalProgress
 from pontryagin.experiments.sine.experiment import SineSettings, run_sine
+from pontryagin.experiments.sine.methods import METHODS
 
-INTERRUPTED = 130
+
+def add_to(commands: Any) -> None:
+    """Add `reproduce` and its experiments to the subcommands of the program."""
+    own = ArgumentParser(description="Repeat an experiment of Li, Chen, Tai and E (2018), beside tuned baselines.")
+    commands.add_subcommand("reproduce", own, help="repeat an experiment of the paper")
+    experiments = own.add_subcommands(dest="experiment")
+    experiments.add_subcommand("sine", _sine_parser(), help="Figure 1: sin x from a good and a poor initialisation")
 
 
-def sine(
-    out: str = "runs/sine",
-    seeds: int = 3,
-    iterations: int | None = None,
-    methods: str = "all",
-    quick: bool = False,
-    overwrite: bool = False,
-) -> int:
-    """Figure 1: fit sin x with a residual network of 20 layers, from a good (a) and a poor (b) initialisation.
+def run(settings: Namespace) -> bool:
+    """Run the chosen experiment; whether it was interrupted."""
+    return {"sine": _sine}[settings.experiment](settings[settings.experiment])
 
-    Writes metrics.csv, stages.csv, states.csv, fit.csv, summary.json, figures and report.html. Ctrl-C stops it; what has
-    been measured is kept and reported.
 
-    Args:
-        out: Folder for the results; must be new or empty.
-        seeds: How many times every method is run, on other data and initial controls.
-        iterations: Iterations of every method. By default 500 in (a); in (b) 2000 for E-MSA and 10000 for gradient methods.
-        methods: Names separated by commas, or all: msa, emsa-paper, emsa, emsa-secant, sgd, adagrad, adam, lbfgs, lm.
-        quick: Short runs with one seed, for a first look.
-        overwrite: Replace the run that is in the folder.
-    """
+def _sine_parser() -> ArgumentParser:
+    options = ArgumentParser(description=(
+        "Figure 1: fit sin x with a residual network of 20 layers, from a good (a) and a poor (b) initialisation. Writes "
+        "metrics.csv, stages.csv, states.csv, fit.csv, summary.json, figures and report.html. Ctrl-C stops it; what has been "
+        "measured is kept and reported."))
+    options.add_argument("--config", action="config", help="a YAML file with options")
+    options.add_argument("--out", type=str, default="runs/sine", help="folder for the results, new or empty")
+    options.add_argument("--seeds", type=int, default=3, help="runs of every method, on other data and initial controls")
+    options.add_argument("--iterations", type=int | None, default=None, help=(
+        "iterations of every method; by default 500 in (a), and in (b) 2000 for E-MSA and 10000 for gradient methods"))
+    options.add_argument("--methods", type=str, default="all", help=f"all, or names with commas: {', '.join(METHODS)}")
+    options.add_argument("--quick", action="store_true", help="short runs with one seed, for a first look")
+    options.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    return options
+
+
+def _sine(options: Namespace) -> bool:
     try:
         from pontryagin.experiments.figures import draw_figures
         from pontryagin.experiments.report import write_report
     except ImportError as error:
         raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
     console = Console()
-    names = None if methods == "all" else tuple(name.strip() for name in methods.split(",") if name.strip())
-    settings = SineSettings(Path(out), 1 if quick else seeds, iterations, names, quick, overwrite)
-    folder, interrupted = run_sine(settings, "pontryagin " + shlex.join(sys.argv[1:]), TerminalProgress(console))
+    settings = SineSettings(Path(options.out), 1 if options.quick else options.seeds, options.iterations,
+                            _names(options.methods), options.quick, options.overwrite)
+    folder, interrupted = run_sine(settings, shlex.join(["pontryagin", *sys.argv[1:]]), TerminalProgress(console))
     if interrupted:
         console.print("Interrupted: reporting what has been measured.")
     report = write_report(folder, draw_figures(folder))
-    console.print(f"Report: {report}", soft_wrap=True)
-    return INTERRUPTED if interrupted else 0
+    console.print(f"Report: {report}", soft_wrap=True, highlight=False)
+    return interrupted
+
+
+def _names(text: str) -> tuple[str, ...] | None:
+    return None if text == "all" else tuple(name.strip() for name in text.split(","))

@@ -47,7 +47,8 @@ class TerminalProgress:
         """One bar, drawn at most a few times a second."""
         last: list[float | None] = [None]
         bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
-                    TextColumn("{task.fields[loss]}"), console=self.console, transient=True, refresh_per_second=4)
+                    TextColumn("{task.fields[loss]}"), console=self.console, transient=True, refresh_per_second=4,
+                    disable=not self.console.is_terminal)
         with bars:
             bar = bars.add_task(title, total=length, loss="")
 

@@ -28,7 +28,8 @@ class LBFGS:
     """`iterations` of L-BFGS from `group.start`, the paper's argmax (10 iterations in [LCTE] section 4).
 
     Each stage has its own history, step length and weak-Wolfe line search; a stage that has converged, or whose search
-    fails, is masked and stays where it is. The stages that are not masked are evaluated together by vmap; StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
+    fails, is masked and stays where it is. The stages that are not masked are evaluated together by vmap;
+    StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
     """
 
     iterations: int = 10
@@ -80,7 +81,7 @@ class LBFGSModel:
 
 @torch.no_grad()
 def minimize(evaluate: Evaluate, start: Controls, settings: LBFGS) -> Controls:
-    """Minimize several functions at once; `evaluate` gives values (stage,) and gradients (stage, control) where it is asked."""
+    """Minimize several functions at once; `evaluate` gives values (stage,) and gradients (stage, control)."""
     point = start
     value, gradient = evaluate(point, torch.ones(len(start), dtype=torch.bool, device=start.device))
     history = _History(settings.memory)
@@ -128,7 +129,8 @@ def _weak_wolfe(evaluate: Evaluate, current: tuple[Controls, PerStage, Controls]
         enough = finite & (trial_value <= value + _SUFFICIENT * length * slope)
         trial_slope = (direction * trial_gradient).sum(1)
         better = searching & enough & (trial_value <= best[1])
-        best = (_where(better, trial, best[0]), _where(better, trial_value, best[1]), _where(better, trial_gradient, best[2]))
+        best = (_where(better, trial, best[0]), _where(better, trial_value, best[1]),
+                _where(better, trial_gradient, best[2]))
         moved = moved | better
         short = searching & enough & (trial_slope < _CURVATURE * slope)
         long = searching & ~enough
@@ -142,7 +144,8 @@ def _weak_wolfe(evaluate: Evaluate, current: tuple[Controls, PerStage, Controls]
     return *best, moved
 
 
-def _next_length(low: PerStage, low_value: PerStage, low_slope: PerStage, high: PerStage, high_value: PerStage) -> PerStage:
+def _next_length(low: PerStage, low_value: PerStage, low_slope: PerStage, high: PerStage,
+                 high_value: PerStage) -> PerStage:
     """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper."""
     width = torch.where(high.isinf(), 0.0, high - low)
     fraction = 0.5 * (-low_slope * width) / (high_value - low_value - low_slope * width)

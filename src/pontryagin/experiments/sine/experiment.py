@@ -24,6 +24,8 @@ from pontryagin.update import IterationRecord
 
 TARGETS = (0.1, 0.01, 1e-4, 1e-6)
 CONVERGED = 1e-12
+TUNING_ITERATIONS = 1000
+QUICK_RATES = (1e-2, 3e-2, 1e-1)
 PAPER = {
     "a": {name: {"loss": loss, "iteration": 500}
           for name, loss in {"emsa-paper": 0.03, "adam": 0.04, "adagrad": 0.055, "sgd": 0.07}.items()},
@@ -34,7 +36,7 @@ PAPER = {
 METRICS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss", "accepted", "rho",
            "optimality_gap", "rejected")
 STAGES = ("figure", "method", "seed", "iteration", "stage", "gain", "state_error", "costate_error")
-_QUICK = {"emsa-paper": 60, "msa": 20, "lm": 30}
+_QUICK = {"emsa-paper": 120, "msa": 15, "lm": 30}
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class SineSettings:
         if self.iterations is not None:
             wanted = self.iterations
         elif self.quick:
-            wanted = _QUICK.get(method.name, 150 if figure == "a" else 300)
+            wanted = _QUICK.get(method.name, 300)
         else:
             wanted = 500 if figure == "a" else 10000 if method.rates else 2000
         return wanted if method.longest is None else min(wanted, method.longest)
@@ -113,8 +115,8 @@ def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[
 def _rate(settings: SineSettings, figure: str, method: Method, results: Results, progress: Progress) -> float:
     if not method.rates:
         return 0.0
-    tuning = tune(figure, method, min(settings.length(figure, method), 200 if settings.quick else 1000),
-                  method.rates[2:] if settings.quick else method.rates, progress)
+    tuning = tune(figure, method, min(settings.length(figure, method), TUNING_ITERATIONS),
+                  QUICK_RATES if settings.quick else method.rates, progress)
     results.tuning.setdefault(figure, {})[method.name] = tuning
     return tuning.best
 
@@ -193,7 +195,7 @@ def _write_summary(out: Path, settings: SineSettings, command: str, results: Res
         "results": measured,
         "tuning": {figure: {name: tuning.scores for name, tuning in methods.items()}
                    for figure, methods in results.tuning.items()},
-        "tuning_rule": Tuning.RULE, "diverged": results.diverged, "paper": PAPER,
+        "tuning_rule": f"{Tuning.RULE}; at most {TUNING_ITERATIONS} iterations", "diverged": results.diverged, "paper": PAPER,
     })
 
 

@@ -34,14 +34,14 @@ class Method:
 
 def _msa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """Algorithm 1. The argmax of H without penalties is bounded by the 10 iterations of L-BFGS."""
-    _iterate(MSA(task.problem(), task.start(), maximizer=LBFGS()), iterations, observe)
+    _iterate(MSA(task.problem(), task.start().unbind(), maximizer=LBFGS()), iterations, observe)
 
 
 def _emsa_paper(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """Algorithm 2 as in the paper: rho = 1 in its units, every argmax taken."""
     problem = task.problem()
     penalty = Fixed(paper_penalties(PAPER_RHO, problem.samples))
-    solver = ExtendedMSA(problem, task.start(), maximizer=LBFGS(), penalty=penalty, acceleration=Plain())
+    solver = ExtendedMSA(problem, task.start().unbind(), maximizer=LBFGS(), penalty=penalty, acceleration=Plain())
     _iterate(solver, iterations, observe)
 
 
