@@ -10,8 +10,8 @@ from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import HamiltonianModel, QuadraticModel
 from pontryagin.problem import ProblemError
 
-Controls = list[Float[Tensor, "stage control"]]
-"""One tensor a group of equal stages."""
+Controls = list[Float[Tensor, "_ _"]]
+"""One tensor (stage, control) a group of equal stages."""
 Models = list[HamiltonianModel]
 
 
