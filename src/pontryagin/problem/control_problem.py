@@ -43,20 +43,21 @@ class ControlProblem:
         if not any(stage.size for stage in self.stages):
             raise ProblemError(f"none of the {len(self.stages)} stages has a control: there is nothing to maximize")
         _check_data(self.initial_state, self.target)
-        self.state_shapes  # noqa: B018 - a forward pass of one sample: shapes are checked before any work
+        self.state_shapes  # noqa: B018 - a forward pass of two samples: shapes are checked before any work
 
     @cached_property
     def state_shapes(self) -> tuple[torch.Size, ...]:
         """The shapes of x_0 ... x_N without the sample axis."""
-        state, shapes = self.initial_state[:1], [self.initial_state.shape[1:]]
+        state, shapes = self.initial_state[:2], [self.initial_state.shape[1:]]
+        samples = len(state)
         with torch.no_grad():
             for number, stage in enumerate(self.stages):
                 state = _apply(number, stage, state)
                 shapes.append(state.shape[1:])
-            cost = _terminal(self.terminal_cost, state, self.target[:1])
-        if cost.shape != (1,):
-            raise ProblemError(f"the terminal cost must give one number a sample: for 1 sample expected shape (1,), "
-                               f"found {tuple(cost.shape)}; do not average over the batch")
+            cost = _terminal(self.terminal_cost, state, self.target[:2])
+        if cost.shape != (samples,):
+            raise ProblemError(f"the terminal cost must give one number a sample: for {samples} samples expected shape "
+                               f"({samples},), found {tuple(cost.shape)}; do not average over the batch")
         return tuple(shapes)
 
     @cached_property
@@ -101,6 +102,9 @@ class ControlProblem:
             if control.shape != stage.start.shape:
                 raise ProblemError(f"stage {number} ({stage.name}): expected a control of shape "
                                    f"{tuple(stage.start.shape)}, found {tuple(control.shape)}")
+            if stage.size and (control.dtype, control.device) != (stage.start.dtype, stage.start.device):
+                raise ProblemError(f"stage {number} ({stage.name}): expected a control of dtype {stage.start.dtype} on "
+                                   f"{stage.start.device}, found {control.dtype} on {control.device}")
             if stage.size and not stage.admissible.contains(control).all():
                 raise ProblemError(f"stage {number} ({stage.name}): the control lies outside {stage.admissible!r}")
         return tuple(controls)
@@ -121,7 +125,7 @@ def _apply(number: int, stage: Stage, state: Tensor) -> Tensor:
     if not isinstance(result, Tensor) or result.ndim == 0 or result.shape[0] != state.shape[0]:
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ProblemError(f"stage {number} ({stage.name}) must return one state a sample: for {state.shape[0]} "
-                           f"sample found {shape}")
+                           f"samples found {shape}")
     if not result.is_floating_point():
         raise ProblemError(f"stage {number} ({stage.name}) must return floating-point states, found {result.dtype}")
     return result

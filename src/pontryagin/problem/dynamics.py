@@ -89,11 +89,22 @@ def same_structure(first: nn.Module, second: nn.Module) -> bool:
 
 
 _PLAIN = (int, float, str, bool, tuple, type(None), torch.dtype, torch.device)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_TORCH = frozenset(vars(nn.Module())) - {"training"}  # parameters, buffers and children are compared on their own
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer of torch computes what its type says: no hooks, and the parameters that it was made with."""
+    made_with = [name for name, value in layer._parameters.items() if value is not None]
+    return not layer._buffers and not any(vars(layer)[key] for key in _HOOKS) and made_with in (
+        ["weight"], ["weight", "bias"])
 
 
 def _same_settings(first: nn.Module, second: nn.Module) -> bool:
-    ours, theirs = ({key: value for key, value in vars(module).items() if not key.startswith("_")
-                     or isinstance(value, _PLAIN)} for module in (first, second))
+    if any(list(vars(first)[key].values()) != list(vars(second)[key].values()) for key in _HOOKS):
+        return False
+    ours, theirs = ({key: value for key, value in vars(module).items() if key not in _TORCH}
+                    for module in (first, second))
     return ours.keys() == theirs.keys() and all(
         value is theirs[key] or (isinstance(value, _PLAIN) and value == theirs[key])
         for key, value in ours.items())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pontryagin.problem.admissible import AdmissibleSet, RealSpace
 from pontryagin.problem.affine import AffineForm
-from pontryagin.problem.dynamics import Dynamics, ModuleDynamics
+from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, is_plain
 from pontryagin.problem.errors import ProblemError
 from pontryagin.problem.running_cost import NoCost, RunningCost
 
@@ -102,7 +102,7 @@ def stage(
     (dropout in training mode) or has parameters that are not floating point.
     """
     affine = None
-    if type(dynamics) is nn.Linear:
+    if type(dynamics) is nn.Linear and is_plain(dynamics):
         affine = AffineForm(dynamics.in_features, dynamics.out_features, identity, identity,
                             bias=dynamics.bias is not None)
     if isinstance(dynamics, nn.Module):

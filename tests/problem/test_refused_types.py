@@ -1,0 +1,47 @@
+"""Values of a wrong type are refused in words too where shapes and types are not checked at run time."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, torch
+from pontryagin.problem import *
+torch.set_num_threads(1)
+linear = stage(torch.nn.Linear(3, 2))
+x, y, functions = torch.ones(4, 3), torch.ones(4, 2), {}
+cases = {
+    "a module": lambda: ControlProblem([torch.nn.Linear(3, 2)], SquaredError(), x, y),
+    "no tensor": lambda: ControlProblem([linear, stage(lambda x, _: None)], SquaredError(), x, y),
+    "integer states": lambda: ControlProblem([linear], SquaredError(), x.long(), y),
+    "admissible set": lambda: stage(torch.nn.Linear(3, 2), admissible=3),
+    "no function": lambda: stage(3),
+}
+messages = {}
+for name, make in cases.items():
+    try:
+        make()
+    except ProblemError as error:
+        messages[name] = str(error)
+print(json.dumps(messages))
+"""
+EXPECTED = {
+    "a module": "expected a Stage, found Linear: wrap it with stage(...)",
+    "no tensor": "stage 1 (<lambda>) must return one state a sample: for 2 samples found NoneType",
+    "integer states": "the initial state must be floating point, found torch.int64",
+    "admissible set": "Linear: expected an admissible set such as RealSpace(), found 3",
+    "no function": "expected a torch module or a function g(x, theta), found 3",
+}
+
+
+@pytest.fixture(scope="module")
+def messages() -> dict[str, str]:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_refused(case: str, messages: dict[str, str]) -> None:
+    assert messages.get(case) == EXPECTED[case]
