@@ -100,6 +100,8 @@ class Secant:
     def propose(self, models: Models, penalties: Penalties) -> Controls:
         """theta + d / rho, d the quasi-Newton direction, found once for an iteration."""
         quadratic = [_quadratic(model) for model in models]
+        if penalties.state == 0:
+            raise ProblemError("secant acceleration needs a state penalty > 0: it divides the quasi-Newton step")
         if self._proposal is None or self._proposal[0] is not models:
             self._proposal = (models, self._direction(quadratic, Penalties(1.0, penalties.costate / penalties.state)))
         return [model.group.control + move / penalties.state

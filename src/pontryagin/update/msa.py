@@ -63,8 +63,9 @@ class ExtendedMSA:
                                "the full batch; use Momentum() or Plain() with mini-batches")
         began = _clock(self.problem.initial_state)
         problem = self.problem if batch is None else self.problem.on(*batch)
-        before = self._ready if self._ready is not None and batch is None else Propagation(problem, self.controls)
-        self._ready = None
+        ready, self._ready = self._ready, None
+        reused = ready is not None and batch is None and ready.controls is self.controls
+        before = ready if ready is not None and reused else Propagation(problem, self.controls)
         trajectory = before.trajectory()
         starts = self.perturbation(problem, self.controls) if self.perturbation else None
         models = [self.maximizer.model(group)
@@ -81,11 +82,11 @@ class ExtendedMSA:
             objective_after=after.objective,
             loss_after=after.loss,
             trial_objective=trial.propagation.objective,
-            stages=_stage_records(models, trial.measures),
+            stages=_stage_records(problem, models, trial.measures),
             penalties=trial.penalties,
             accepted=trial.accepted,
             rejected=trial.rejected,
-            evaluations=(1 if batch is None else 2) + trial.rejected + _inner_evaluations(models),
+            evaluations=(not reused) + trial.rejected + trial.accepted + _inner_evaluations(models),
             seconds=_clock(self.problem.initial_state) - began,
         )
 
@@ -164,12 +165,13 @@ def _costate_square(models: list[HamiltonianModel]) -> float:
     return squares / count
 
 
-def _stage_records(models: list[HamiltonianModel], measures: list[Measures]) -> tuple[StageRecord, ...]:
+def _stage_records(problem: ControlProblem, models: list[HamiltonianModel], measures: list[Measures]
+                   ) -> tuple[StageRecord, ...]:
     records = []
     for model, measure in zip(models, measures, strict=True):
         columns = zip(model.group.indices, measure.gain.tolist(), measure.state_error.tolist(),
                       measure.costate_error.tolist(), strict=True)
-        records += [StageRecord(n, model.group.stage.name, gain, state, costate) for n, gain, state, costate in columns]
+        records += [StageRecord(n, problem.stages[n].name, gain, state, costate) for n, gain, state, costate in columns]
     return tuple(sorted(records, key=lambda record: record.stage))
 
 

@@ -92,7 +92,7 @@ class AcceptReject:
 
     def accepts(self, predicted: float, achieved: float) -> bool:
         """The test of sufficient decrease; multiplies rho either way."""
-        accepted = isfinite(achieved) and achieved >= self.sufficient * predicted
+        accepted = isfinite(achieved) and achieved >= self.sufficient * max(predicted, 0.0)
         factor = 2 * (predicted - achieved) / predicted if predicted > 0 and isfinite(achieved) else float("inf")
         low, high = self.shrink if accepted else self.grow
         self.rho *= min(max(factor, low), high)

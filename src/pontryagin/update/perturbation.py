@@ -1,6 +1,7 @@
 """A seeded perturbation of the controls before an argmax."""
 
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 
@@ -21,8 +22,8 @@ class Perturbation:
     _generator: torch.Generator | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.scale >= 0:
-            raise ProblemError(f"perturbation scale: expected a number >= 0, found {self.scale}")
+        if not (isfinite(self.scale) and self.scale >= 0):
+            raise ProblemError(f"perturbation scale: expected a finite number >= 0, found {self.scale}")
 
     def __call__(self, problem: ControlProblem, controls: Controls) -> Controls:
         """Perturbed copies, different at each call, the same for equal seeds."""
