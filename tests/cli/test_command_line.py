@@ -1,0 +1,91 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pontryagin
+from pontryagin.cli import main
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_version_and_help(capsys):
+    assert run("--version") == 0
+    assert pontryagin.__version__ in capsys.readouterr().out
+    assert run("reproduce", "sine", "--help") == 0
+    assert "emsa-secant" in capsys.readouterr().out
+
+
+def test_a_short_run_leaves_tables_figures_and_a_report(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run("reproduce", "sine", "--out", str(out), "--seeds", "1", "--iterations", "5", "--methods", "emsa,lbfgs") == 0
+    assert {path.name for path in out.iterdir()} == {
+        "metrics.csv", "stages.csv", "states.csv", "fit.csv", "summary.json", "report.html", "figures"}
+    assert str(out / "report.html") in capsys.readouterr().out
+    assert list((out / "figures").glob("*.png"))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--methods", "emsa,adan"], "'adan'"),
+    (["--seeds", "0"], "--seeds"),
+    (["--iterations", "-1"], "--iterations"),
+    (["--out", "/proc/nowhere/run"], "/proc/nowhere/run"),
+])
+def test_a_wrong_request_is_refused_in_one_line(options, message, tmp_path, capsys):
+    arguments = ["reproduce", "sine", *([] if "--out" in options else ["--out", str(tmp_path / "run")]), *options]
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelt_option_is_named(capsys):
+    assert run("reproduce", "sine", "--iteration-count", "3") == 2
+    assert "iteration-count" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path, capsys):
+    out = tmp_path / "run"
+    short = ["reproduce", "sine", "--out", str(out), "--seeds", "1", "--iterations", "2", "--methods", "emsa"]
+    assert run(*short) == 0
+    before = (out / "metrics.csv").read_bytes()
+    assert run(*short) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (out / "metrics.csv").read_bytes() == before
+    assert run(*short, "--overwrite") == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_keeps_what_has_been_measured(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "pontryagin", "reproduce", "sine", "--out", str(out), "--methods", "emsa,adam"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(out / "summary.json", process)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert "emsa" in summary["results"]["a"]
+    assert "nterrupted" in (out / "report.html").read_text()
+    rows = (out / "metrics.csv").read_text().splitlines()
+    assert all(row.count(",") == rows[0].count(",") for row in rows)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        assert process.poll() is None, process.stderr
+        time.sleep(0.1)
+    pytest.fail(f"{path.name} did not appear within a minute")
