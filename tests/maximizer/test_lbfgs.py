@@ -31,7 +31,7 @@ def scipy_argmax(group: StageGroup, n: int, penalties: Penalties) -> Tensor:
 @pytest.mark.parametrize("penalties", [BOTH, Penalties(20.0, 0.0)], ids=["both", "state"])
 def test_converges_to_the_maximum_that_scipy_finds(penalties: Penalties) -> None:
     (group,) = groups_of(tanh_problem(samples=20, cost=Quadratic(0.1)))
-    found = LBFGS(300).model(group).maximize(penalties)
+    found = LBFGS(60).model(group).maximize(penalties)
     for n, control in enumerate(found):
         assert_close(control, scipy_argmax(group, n, penalties), 1e-6)
 
@@ -39,7 +39,7 @@ def test_converges_to_the_maximum_that_scipy_finds(penalties: Penalties) -> None
 def test_converges_to_the_closed_form_on_an_affine_stage() -> None:
     (group,) = groups_of(linear_problem(samples=30, cost=Quadratic(0.4)))
     exact = ClosedForm(0.0).model(group).maximize(BOTH)
-    assert_close(LBFGS(300).model(group).maximize(BOTH), exact, 1e-7)
+    assert_close(LBFGS(60).model(group).maximize(BOTH), exact, 1e-7)
 
 
 def test_more_iterations_are_not_worse() -> None:

@@ -47,7 +47,7 @@ def test_accept_reject_with_the_closed_form(rho: float, acceleration: Accelerati
 @pytest.mark.parametrize("name", ["tanh", "mixed"])
 @pytest.mark.parametrize("perturbation", [None, Perturbation(0.3)], ids=["exact", "perturbed"])
 def test_accept_reject_with_lbfgs(perturbation: Perturbation | None, name: str) -> None:
-    never_rises(PROBLEMS[name](), ByForm(other=LBFGS(4)), AcceptReject(rho=1e-2), Momentum(), 12, perturbation)
+    never_rises(PROBLEMS[name](), ByForm(other=LBFGS(4)), AcceptReject(rho=1e-2), Momentum(), 8, perturbation)
 
 
 def never_rises(problem: ControlProblem, maximizer: Maximizer, rule: AcceptReject, acceleration: Acceleration,
