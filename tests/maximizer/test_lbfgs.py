@@ -108,3 +108,14 @@ def test_a_wall_of_infinite_values_is_not_crossed() -> None:
     starts = [torch.tensor([start], dtype=torch.float64) for start in (0.9, 0.02, 1e-3)]
     found = LBFGS(60).model(cost_alone(walled, starts)).maximize(Penalties(0.0, 0.0))
     assert_close(found, torch.full((3, 1), 0.02, dtype=torch.float64), 1e-6)
+
+
+def uphill(u: Tensor) -> Tensor:
+    """u, with the gradient of -u: no step along the gradient lowers it."""
+    return (2 * u.detach() - u).sum(-1)
+
+
+def test_a_stage_whose_search_fails_is_given_up() -> None:
+    model = LBFGS(iterations=9, searches=5).model(cost_alone(uphill, [normal(2), normal(2, seed=1)]))
+    assert torch.equal(model.maximize(Penalties(0.0, 0.0)), model.group.start)
+    assert model.evaluations == 1 + 5
