@@ -4,7 +4,7 @@
 (165), 2018.
 """
 
-from pontryagin import hamiltonian, maximizer, problem, trajectory, update
+from pontryagin import hamiltonian, maximizer, optim, problem, trajectory, update
 from pontryagin.hamiltonian import Penalties, paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, GradientAscent, RowGaussNewton
 from pontryagin.problem import (
@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LBFGS", "MSA", "AcceptReject", "ClosedForm", "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "GaussNewton",
     "GradientAscent", "Momentum", "NonFiniteError", "Penalties", "ProblemError", "Quadratic", "RowGaussNewton", "Secant",
-    "SquaredError", "Stage", "__version__", "euler", "hamiltonian", "maximizer", "paper_penalties", "problem",
+    "SquaredError", "Stage", "__version__", "euler", "hamiltonian", "maximizer", "optim",
+    "paper_penalties", "problem",
     "split_euler", "stage", "trajectory", "update",
 ]

@@ -1,0 +1,32 @@
+"""How often the moments and their factorization are renewed: as often as a share of the step's work allows.
+
+The work is counted, not timed, so that equal runs are bitwise equal on any machine and on every process.
+"""
+
+from math import ceil
+
+_EIGEN = 60.0  # measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products
+_SUBSPACE = 12.0
+
+
+def propagation_flops(positions: int, outputs: int, inputs: int) -> float:
+    """Forward and backward pass of W x at so many positions: three products."""
+    return 6.0 * positions * outputs * inputs
+
+
+def refresh_flops(rows: int, inputs: int, rank: int, groups: int) -> float:
+    """Second moment of so many rows, and its factorization."""
+    factorization = _EIGEN * inputs**3 if inputs <= rank else _SUBSPACE * inputs * inputs * rank
+    return groups * (2.0 * rows * inputs * inputs + factorization)
+
+
+def period(refresh: float, step: float, share: float) -> int:
+    """Steps between two refreshes, so that they cost at most `share` of the propagation; at least 1, at most 1000."""
+    return min(max(ceil(refresh / max(share * step, 1.0)), 1), 1000)
+
+
+def is_due(step: int, every: int) -> bool:
+    """Whether to refresh before step 1, 2, 3 ...: at the first, then at doubling distances up to `every`, then by it."""
+    if step % every == 0:
+        return True
+    return step < every and (step & (step - 1)) == 0

@@ -1,0 +1,252 @@
+"""EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.optim import adamw
+from pontryagin.optim.acceptance import Acceptance
+from pontryagin.optim.affine_stage import AffineStage
+from pontryagin.optim.budget import is_due, period
+from pontryagin.optim.capture import capture
+from pontryagin.optim.table import StageTable, rows_of
+from pontryagin.problem import NonFiniteError, ProblemError
+
+Move = tuple[Tensor, Tensor]
+"""A parameter and the change that a whole step would add to it."""
+
+
+class EMSA(torch.optim.Optimizer):
+    """Extended method of successive approximations with the closed-form argmax of affine stages.
+
+    Every Linear, convolution (plain or transposed), Embedding and normalization is a stage z = W x + b, maximized by itself:
+    with G, g minus the gradients of the loss, s and A_c the running mean and centred second moment of x,
+
+        dW = (G - g s^T) (A_c + delta I)^-power,   db = g - dW s,   delta = damping * mean(diag A_c)
+        W_i <- W_i + lr * dW_i / rho_i             rho_i = running root mean square of the change of output z_i by dW_i, db_i
+
+    with Nesterov momentum after the solve. So lr is the change of every output per step, root mean square, in units of that
+    output: it carries over between layers and networks. power = 1 is the argmax with a state penalty alone ([LCTE] Algorithm 2);
+    the default 1/2 also whitens the noise of G. Parameters outside any supported module are trained by AdamW with the rate
+    lr * fallback, and named in one warning.
+
+    model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
+    lr, damping, power, momentum, memory (of rho), weight_decay (decoupled) and fallback can be set per group.
+    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond four
+    times so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that enter the
+    moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
+
+    Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
+    been changed then.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        params: Iterable[Any] | None = None,
+        *,
+        lr: float = 0.03,
+        damping: float = 0.1,
+        power: float = 0.5,
+        momentum: float = 0.6,
+        memory: float = 0.95,
+        weight_decay: float = 0.0,
+        fallback: float = 0.1,
+        budget: float = 0.1,
+        rank: int = 32,
+        rows: int | None = 2048,
+        strict: bool = False,
+        acceptance: Acceptance | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the "
+                               "layers; pass parameters by params=")
+        defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
+                    "weight_decay": weight_decay, "fallback": fallback, "steps": 0, "refresh_every": 1, "relaxation": 1.0}
+        if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
+            raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
+        self.budget, self.rank, self.acceptance = budget, rank, acceptance
+        captured, self._hooks = capture(model, rows)
+        self._affine = [AffineStage(stage, rank, rows) for stage in captured]
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        super().__init__(model.parameters() if params is None else params, defaults)
+        for group in self.param_groups:
+            _check_group(group)
+            self._check_members(group)
+        self._outside = self._find_outside(strict)
+        self._arm()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """More parameters of the same model, such as layers that have been unfrozen."""
+        super().add_param_group(param_group)
+        _check_group(self.param_groups[-1])
+        self._check_members(self.param_groups[-1])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step of every stage. closure: computes the loss and its gradients; it may return None."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+            if loss is not None and not torch.as_tensor(loss).isfinite().all():
+                raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
+        elif self.acceptance is not None:
+            raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
+        self._check_gradients()
+        if self._hooks and self._hooks[0].armed:
+            self._refresh()
+        moves = list(chain.from_iterable(self._moves(group) for group in self.param_groups))
+        if self.acceptance is None or closure is None:
+            _add(moves, 1.0)
+        else:
+            self._search(moves, closure, loss)
+        for group in self.param_groups:
+            group["steps"] += 1
+        self._arm()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32)."""
+        super().load_state_dict(state_dict)
+        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+        numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        for number, parameter in zip(numbers, parameters, strict=True):
+            for key, value in state_dict["state"].get(number, {}).items():
+                if isinstance(value, Tensor):
+                    self.state[parameter][key] = value.detach().clone().to(parameter.device)
+        self._arm()
+
+    def stages(self) -> StageTable:
+        """What each stage is, how it is maximized and what it costs: print it."""
+        return StageTable(rows_of(self._affine, self._outside_names(), self.param_groups[0]["refresh_every"]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("an EMSA optimizer holds hooks on its model and cannot be copied or pickled: save state_dict(), and make "
+                        "a new EMSA(model) to load it into")
+
+    def _groups(self) -> dict[int, dict[str, Any]]:
+        return {id(parameter): group for group in self.param_groups for parameter in group["params"]}
+
+    def _moves(self, group: dict[str, Any]) -> list[Move]:
+        """The changes of all parameters of a group; running means are updated."""
+        moves: list[Move] = []
+        members = {id(parameter) for parameter in group["params"]}
+        done: set[int] = set()
+        for stage in self._affine:
+            weight, bias = stage.parameters(members)
+            if weight is None or id(weight) in self._outside:
+                continue
+            done |= {id(weight), id(bias)}
+            if weight.grad is None:
+                continue
+            step = stage.step(self.state[weight], bias, group)
+            if step is None:
+                self._move_outside(stage.name, weight, bias)
+                done -= {id(weight), id(bias)}
+                continue
+            moves += step
+        for parameter in group["params"]:
+            if id(parameter) not in done and parameter.grad is not None:
+                state = self.state[parameter]
+                if not state:
+                    state.update(adamw.initial(parameter))
+                moves.append((parameter, adamw.direction(state, parameter.grad) * (group["lr"] * group["fallback"])))
+        if group["weight_decay"]:
+            moves += [(parameter, -group["lr"] * group["weight_decay"] * parameter) for parameter in group["params"]
+                      if parameter.grad is not None and parameter.ndim > 1]
+        return moves
+
+    def _refresh(self) -> None:
+        groups = self._groups()
+        refresh = work = 0.0
+        for stage in self._affine:
+            weight, bias = stage.parameters(groups.keys())
+            if weight is None or id(weight) in self._outside:
+                continue
+            stage.refresh(self.state[weight], bias is not None)
+            refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
+        every = period(refresh, work, self.budget)
+        for group in self.param_groups:
+            group["refresh_every"] = every
+
+    def _search(self, moves: list[Move], closure: Callable[[], Any], loss: Any) -> None:
+        assert self.acceptance is not None
+        if loss is None:
+            raise ProblemError("acceptance needs the loss: the closure returned None")
+        group = self.param_groups[0]
+        for _ in range(self.acceptance.attempts):
+            _add(moves, group["relaxation"])
+            with torch.enable_grad():
+                trial = closure()
+            if float(trial) <= float(loss):
+                self._relax(min(1.0, group["relaxation"] / self.acceptance.shrink))
+                return
+            _add(moves, -group["relaxation"])
+            self._relax(group["relaxation"] / self.acceptance.grow)
+
+    def _relax(self, factor: float) -> None:
+        for group in self.param_groups:
+            group["relaxation"] = factor
+
+    def _arm(self) -> None:
+        group = self.param_groups[0]
+        due = is_due(group["steps"] + 1, group["refresh_every"])
+        for hook in self._hooks:
+            hook.armed = due
+
+    def _check_gradients(self) -> None:
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        sums = torch.stack([parameter.grad.sum().float() for parameter in parameters])
+        if sums.isfinite().all():
+            return
+        for parameter in parameters:
+            if not parameter.grad.isfinite().all():
+                raise NonFiniteError(f"the gradient of {self._names.get(id(parameter), 'a parameter')} holds NaN or infinite "
+                                     "values: nothing has been changed; skip this batch or look at its loss")
+
+    def _check_members(self, group: dict[str, Any]) -> None:
+        for parameter in group["params"]:
+            if id(parameter) not in self._names:
+                raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not one of the model's")
+
+    def _find_outside(self, strict: bool) -> set[int]:
+        inside = {id(p) for stage in self._affine for p in (stage.captured.weight, stage.captured.bias) if p is not None}
+        outside = {id(p) for group in self.param_groups for p in group["params"] if p.requires_grad} - inside
+        if not outside:
+            return outside
+        names = ", ".join(self._names[number] for number in outside)
+        if strict:
+            raise ProblemError(f"strict: these parameters belong to no affine stage: {names}; freeze them or drop strict=True")
+        warnings.warn(f"EMSA trains these parameters, which belong to no affine stage, by AdamW: {names}", stacklevel=3)
+        return outside
+
+    def _move_outside(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
+        """A stage whose inputs never came through its hook, such as F.linear(x, module.weight)."""
+        if not weight.grad.any():  # type: ignore[union-attr]
+            return
+        warnings.warn(f"EMSA has seen no inputs of {name}: its module is not called in the forward pass (or was compiled "
+                      "before the optimizer was made); it is trained by AdamW", stacklevel=4)
+        self._outside |= {id(weight)} | ({id(bias)} if bias is not None else set())
+
+    def _outside_names(self) -> list[str]:
+        return [self._names[number] for number in self._names if number in self._outside]
+
+
+def _add(moves: list[Move], factor: float) -> None:
+    for parameter, change in moves:
+        parameter.add_(change.to(parameter.dtype), alpha=factor)
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    limits = {"lr": (0, float("inf")), "damping": (0, float("inf")), "power": (0, 1), "momentum": (0, 0.999),
+              "memory": (0, 0.9999), "weight_decay": (0, float("inf")), "fallback": (0, float("inf"))}
+    for name, (low, high) in limits.items():
+        if not low <= float(group[name]) <= high:
+            raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}], found {group[name]}")

@@ -1,0 +1,83 @@
+"""The metric in which a stage's step is measured: powers of the damped second moment of its inputs.
+
+With A_c = mean (x - s)(x - s)^T and the shift delta = damping * mean(diag A_c), the metric is (A_c + delta I)^power. Power 1 is
+the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta I)^-1 its argmax. Power 1/2 is the geometric
+mean of the state penalty and |dW|^2: it whitens the noise of G, whose covariance is close to U (x) A / samples.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Moment = Float[Tensor, "group input input"]
+Diagonal = Float[Tensor, "group input"]
+Matrix = Float[Tensor, "group output input"]
+
+
+class Factor(NamedTuple):
+    """A_c as Q diag(values) Q^T + tail (I - Q Q^T). Q: (group, input, rank), orthonormal columns."""
+
+    basis: Tensor
+    values: Float[Tensor, "group rank"]
+    tail: Float[Tensor, " group"]
+
+
+def factorize(moment: Moment, rank: int, previous: Tensor | None) -> Factor:
+    """Exact up to `rank` inputs; beyond that the leading subspace by subspace iteration, warm-started, the rest by its mean.
+
+    The leading subspace is found by one iteration from the previous one, or two from a fixed random one.
+    """
+    groups, inputs, _ = moment.shape
+    if inputs == 1:
+        return Factor(torch.ones_like(moment), moment.squeeze(2), moment.new_zeros(groups))
+    if inputs <= rank:
+        values, basis = torch.linalg.eigh(moment.double() if inputs <= 64 else moment)
+        return Factor(basis.to(moment.dtype), values.clamp_min(0).to(moment.dtype), moment.new_zeros(groups))
+    if previous is None:
+        generator = torch.Generator().manual_seed(inputs)
+        start = torch.randn(1, inputs, rank, generator=generator, dtype=torch.float64).to(moment)
+        previous = torch.linalg.qr(moment @ start)[0]
+        previous = torch.linalg.qr(moment @ previous)[0]
+    basis = torch.linalg.qr(moment @ previous)[0]
+    values, rotation = torch.linalg.eigh(basis.mT @ (moment @ basis))
+    values = values.clamp_min(0)
+    trace = moment.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return Factor(basis @ rotation, values, ((trace - values.sum(-1)) / (inputs - rank)).clamp_min(0))
+
+
+def solve(factor: Factor, right: Matrix, damping: float, power: float) -> Matrix:
+    """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance get 0."""
+    shift = damping * mean_diagonal(factor)
+    inside = _power(factor.values + shift[:, None], factor.values, power)
+    rotated = right @ factor.basis
+    if factor.basis.shape[1] == factor.basis.shape[2]:
+        return (rotated * inside.unsqueeze(1)) @ factor.basis.mT
+    outside = _power((factor.tail + shift)[:, None], factor.values, power)
+    return right * outside.unsqueeze(1) + (rotated * (inside - outside).unsqueeze(1)) @ factor.basis.mT
+
+
+def squared_change(factor: Factor, change: Matrix) -> Float[Tensor, "group output"]:
+    """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
+    inside = (change @ factor.basis).square()
+    result = (inside * factor.values.unsqueeze(1)).sum(-1)
+    if factor.basis.shape[1] != factor.basis.shape[2]:
+        result = result + factor.tail[:, None] * (change.square().sum(-1) - inside.sum(-1)).clamp_min(0)
+    return result
+
+
+def mean_diagonal(factor: Factor) -> Float[Tensor, " group"]:
+    """mean(diag A_c)."""
+    inputs, rank = factor.basis.shape[1:]
+    return (factor.values.sum(-1) + (inputs - rank) * factor.tail) / inputs
+
+
+def solve_diagonal(moment: Diagonal, right: Matrix, damping: float, power: float) -> Matrix:
+    """The same for one-hot inputs, whose second moment is diagonal: their frequencies."""
+    return right * _power(moment + damping * moment.mean(-1, keepdim=True), moment, power).unsqueeze(1)
+
+
+def _power(shifted: Tensor, values: Tensor, power: float) -> Tensor:
+    floor = torch.finfo(values.dtype).eps * values.shape[-1] * values.amax(-1, keepdim=True)
+    return torch.where(shifted > floor, shifted, torch.inf).pow(-power)

@@ -1,0 +1,70 @@
+"""The step of one affine stage: the argmax in its metric, rho per output, momentum after the solve."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.optim.metric import Factor, solve, solve_diagonal, squared_change
+
+Matrix = Float[Tensor, "group output input"]
+Vector = Float[Tensor, "group output"]
+
+
+class Settings(NamedTuple):
+    """damping of the metric, its power, momentum, and the memory of rho (all per param group)."""
+
+    damping: float
+    power: float
+    momentum: float
+    memory: float
+
+
+def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Factor | Tensor, damping: float,
+           power: float) -> tuple[Matrix, Vector | None]:
+    """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(power/2)|^2 - 1/2 |dW s + db|^2.
+
+    dW = (G - g s^T)(A_c + delta I)^-power, and z moves by g in the mean: db = g - dW s. With power 1 and damping 0 this is the
+    argmax of the augmented Hamiltonian with rho_state = 1. metric: a Factor, or frequencies of one-hot inputs.
+    """
+    right = gradient
+    if bias_gradient is not None:
+        right = gradient - bias_gradient.unsqueeze(2) * mean.unsqueeze(1)
+    change = solve(metric, right, damping, power) if isinstance(metric, Factor) else solve_diagonal(
+        metric, right, damping, power)
+    if bias_gradient is None:
+        return change, None
+    return change, bias_gradient - (change @ mean.unsqueeze(2)).squeeze(2)
+
+
+def output_change(change: Matrix, mean_change: Vector | None, metric: Factor | Tensor) -> Vector:
+    """Mean squared change of each output z_i that the step causes. mean_change: dW s + db."""
+    if not isinstance(metric, Factor):
+        return (change.square() * metric.unsqueeze(1)).sum(-1)
+    square = squared_change(metric, change)
+    return square if mean_change is None else square + mean_change.square()
+
+
+def normalized(state: dict[str, Tensor], change: Matrix, bias_change: Vector | None, square: Vector,
+               settings: Settings) -> tuple[Matrix, Vector | None]:
+    """Divide by rho_i = sqrt of the running mean of the squared changes, then Nesterov momentum.
+
+    So every output moves by about 1 (root mean square over samples) in a step before the factor tau. The running mean is
+    bias-corrected; a hundredth of its mean over outputs keeps rho of silent outputs from vanishing.
+    """
+    state["square"].lerp_(square, 1 - settings.memory)
+    state["square_weight"].lerp_(torch.ones_like(state["square_weight"]), 1 - settings.memory)
+    mean_square = state["square"] / state["square_weight"]
+    floor = 0.01 * mean_square.mean() if mean_square.shape[1] > 1 else 1e-6 * mean_square.mean()
+    scale = (mean_square + floor + torch.finfo(square.dtype).tiny).rsqrt()
+    moved = _nesterov(state["velocity"], change * scale.unsqueeze(2), settings.momentum)
+    if bias_change is None:
+        return moved, None
+    return moved, _nesterov(state["bias_velocity"], bias_change * scale, settings.momentum)
+
+
+def _nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
+    """v <- m v + (1 - m) d; returns m v + (1 - m) d with the new v."""
+    velocity.lerp_(step, 1 - momentum)
+    return torch.lerp(step, velocity, momentum)
