@@ -14,7 +14,7 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 
 
 def direction(state: dict[str, Tensor], gradient: Tensor) -> Tensor:
-    """Minus the bias-corrected first moment divided by the root of the second. (Kingma and Ba 2015; Loshchilov and Hutter 2019.)"""
+    """Minus the bias-corrected first moment over the root of the second. (Kingma and Ba 2015; Loshchilov and Hutter 2019.)"""
     gradient = gradient.to(state["first"].dtype)
     state["updates"] += 1
     count = state["updates"].item()

@@ -80,7 +80,8 @@ class AffineStage:
         factor = factorize(state["moment"], self.rank, state.get("basis"))
         state.update(basis=factor.basis, values=factor.values, tail=factor.tail)
 
-    def step(self, state: dict[str, Tensor], bias: nn.Parameter | None, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]] | None:
+    def step(self, state: dict[str, Tensor], bias: nn.Parameter | None, group: dict[str, Any]
+             ) -> list[tuple[Tensor, Tensor]] | None:
         """The changes of weight and bias; None when the inputs have never been seen."""
         if "moment" not in state:
             return None
@@ -98,7 +99,7 @@ class AffineStage:
             _begin(state, change, bias_change, square)
         settings = Settings(group["damping"], group["power"], group["momentum"], group["memory"])
         change, bias_change = normalized(state, change, bias_change, square, settings)
-        moves = [(weight, layer.shaped(change * group["lr"]))]
+        moves: list[tuple[Tensor, Tensor]] = [(weight, layer.shaped(change * group["lr"]))]
         if bias is not None and bias_change is not None:
             moves.append((bias, (bias_change * group["lr"]).reshape(bias.shape)))
         return moves

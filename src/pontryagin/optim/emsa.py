@@ -27,7 +27,7 @@ class EMSA(torch.optim.Optimizer):
     with G, g minus the gradients of the loss, s and A_c the running mean and centred second moment of x,
 
         dW = (G - g s^T) (A_c + delta I)^-power,   db = g - dW s,   delta = damping * mean(diag A_c)
-        W_i <- W_i + lr * dW_i / rho_i             rho_i = running root mean square of the change of output z_i by dW_i, db_i
+        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by (dW_i, db_i)
 
     with Nesterov momentum after the solve. So lr is the change of every output per step, root mean square, in units of that
     output: it carries over between layers and networks. power = 1 is the argmax with a state penalty alone ([LCTE] Algorithm 2);
@@ -87,7 +87,7 @@ class EMSA(torch.optim.Optimizer):
         self._check_members(self.param_groups[-1])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every stage. closure: computes the loss and its gradients; it may return None."""
         loss = None
         if closure is not None:

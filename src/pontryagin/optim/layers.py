@@ -6,8 +6,9 @@ parameters become W of (group, m, d), and back. Groups are independent copies of
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -108,7 +109,7 @@ def _transposed(module: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspo
     return stages + [_shift(module)] if module.bias is not None else stages
 
 
-def _unfolded(u: Tensor, module: nn.Module) -> Float[Tensor, "position feature"]:
+def _unfolded(u: Tensor, module: Any) -> Float[Tensor, "position feature"]:
     """What each input position of a transposed convolution touches: the costates under its kernel."""
     dims = u.ndim - 2
     pads = [pad for padding in reversed(module.padding) for pad in (padding, padding)]
@@ -118,7 +119,7 @@ def _unfolded(u: Tensor, module: nn.Module) -> Float[Tensor, "position feature"]
     return u.permute(0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
 
 
-def _shift(module: nn.Module) -> Layer:
+def _shift(module: Any) -> Layer:
     """A bias alone: z_c = b_c * 1, a group for each channel."""
     return Layer("shift", "bias", None, lambda x: x.new_ones(module.bias.numel(), 1, 1), lambda b: b.reshape(-1, 1, 1),
                  _back(module.bias), lambda u: u.flatten(2).transpose(0, 1).flatten(1).unsqueeze(2))
@@ -131,7 +132,7 @@ def _embedding(module: nn.Embedding) -> list[Layer]:
                   lambda matrix: matrix.squeeze(0).mT.reshape(module.weight.shape), _linear_rows, one_hot=True)]
 
 
-def _normalization(normalize: Callable[[nn.Module, Tensor], Tensor], channel: int) -> Callable[[nn.Module], list[Layer]]:
+def _normalization(normalize: Callable[[Any, Tensor], Tensor], channel: int) -> Callable[[nn.Module], list[Layer]]:
     """z_c = gamma_c xhat_c + beta_c: a group of one input and one output for each component."""
 
     def make(module: nn.Module) -> list[Layer]:
@@ -150,7 +151,7 @@ def _normalization(normalize: Callable[[nn.Module, Tensor], Tensor], channel: in
     return make
 
 
-def _batch_normalized(module: nn.Module, x: Tensor) -> Tensor:
+def _batch_normalized(module: Any, x: Tensor) -> Tensor:
     if module.training or module.running_mean is None:
         return F.batch_norm(x, None, None, training=True, eps=module.eps)
     return F.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
