@@ -20,7 +20,7 @@ Evaluate = Callable[[Controls, Mask], tuple[PerStage, Controls]]
 """Values and gradients of the stages in the mask; those of the others are not used."""
 
 _SUFFICIENT = 1e-4  # Armijo and curvature constants of the weak Wolfe conditions
-_CURVATURE = 0.9
+_CURVATURE = 0.5
 
 
 @dataclass(frozen=True)
