@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from pontryagin.optim.budget import propagation_flops, refresh_flops
 from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.communication import mean_over_processes
+from pontryagin.optim.communication import Moments, largest_over_processes, mean_over_processes
 from pontryagin.optim.metric import Factor, factorize
+from pontryagin.optim.operator_step import ROWS, operator_step
+from pontryagin.optim.precision import wide
 from pontryagin.optim.stage_step import Settings, argmax, normalized, output_change
 
 _FRESH = 0.15
@@ -27,7 +29,7 @@ class AffineStage:
         self.rank = self.inputs if self.inputs <= _EXACT * rank else rank
 
     def parameters(self, members: Collection[int]) -> tuple[nn.Parameter | None, nn.Parameter | None]:
-        """Weight and bias as far as they are trained by a group with these parameters; no weight, no stage."""
+        """Weight and bias as far as they are trained and among these parameters; no weight, no stage."""
         weight, bias = self.captured.weight, self.captured.bias
         if not weight.requires_grad or id(weight) not in members:
             return None, None
@@ -54,18 +56,21 @@ class AffineStage:
         Moments that are not finite are left out: the gradients of their batch are not finite either, or a state
         overflowed in a half-precision pass that had no say in the loss.
         """
-        taken = self.captured.moments.take()
+        taken = mean_over_processes(self._take(), self._zeros)
         if taken is None:
             return
-        mean, moment = mean_over_processes(*taken)
+        mean, moment = taken
         if not (mean.isfinite().all() and moment.isfinite().all()):
             return
         if not has_bias:
             if moment.ndim == 3:
                 moment = moment + mean.unsqueeze(2) * mean.unsqueeze(1)
             mean = torch.zeros_like(mean)
-        if "moment" not in state:
-            state.update({"mean": mean, "moment": moment, "refreshes": torch.zeros((), dtype=torch.float32)})
+        known = has_moments(state)
+        if not known:
+            by_operator = largest_over_processes(int(self._sees_many_rows()), mean.device)
+            state.update({"mean": mean, "moment": moment, "refreshes": torch.zeros((), dtype=torch.float32),
+                          "by_operator": torch.tensor(bool(by_operator))})
         state["refreshes"] += 1
         weight = max(_FRESH, 1 / state["refreshes"].item())
         shift = mean - state["mean"]
@@ -74,39 +79,83 @@ class AffineStage:
         if moment.ndim == 3:
             if has_bias:  # the spread of the batches' means is variance too
                 state["moment"].add_(shift.unsqueeze(2) * shift.unsqueeze(1), alpha=weight * (1 - weight))
-            self._factorize(state)
+            self._factorize(state, state["basis"] if known else None)
 
-    def _factorize(self, state: dict[str, Tensor]) -> None:
-        factor = factorize(state["moment"], self.rank, state.get("basis"))
+    def initialize(self, state: dict[str, Tensor], bias: nn.Parameter | None) -> None:
+        """All entries of the state, for those who fill them in place; the first moments overwrite them."""
+        if state:
+            return
+        mean, moment = self._zeros()
+        state.update({"mean": mean, "moment": moment, "refreshes": torch.zeros((), dtype=torch.float32),
+                      "by_operator": torch.tensor(False)})
+        if moment.ndim == 3:
+            self._factorize(state, None)
+        change = moment.new_zeros(self.groups, self.outputs, self.inputs)
+        _begin(state, change, None if bias is None else change[..., 0])
+
+    def _factorize(self, state: dict[str, Tensor], previous: Tensor | None) -> None:
+        factor = factorize(state["moment"], self.rank, previous)
         state.update(basis=factor.basis, values=factor.values, tail=factor.tail)
 
-    def step(self, state: dict[str, Tensor], bias: nn.Parameter | None, group: dict[str, Any]
+    def _take(self) -> Moments | None:
+        taken = self.captured.moments.take()
+        return None if taken is None else (taken[0].to(self._dtype), taken[1].to(self._dtype))
+
+    def _zeros(self) -> Moments:
+        mean = self.captured.weight.new_zeros(self.groups, self.inputs, dtype=self._dtype)
+        return mean, mean.clone() if self.captured.layer.one_hot else mean.new_zeros(*mean.shape, self.inputs)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return wide(self.captured.weight.dtype)
+
+    def step(self, state: dict[str, Tensor], bias: nn.Parameter | None, group: dict[str, Any], bias_lr: float
              ) -> list[tuple[Tensor, Tensor]] | None:
-        """The changes of weight and bias; None when the inputs have never been seen."""
-        if "moment" not in state:
+        """The changes of weight and bias; None when the moments of the inputs are not known."""
+        if not has_moments(state):
             return None
         layer, weight = self.captured.layer, self.captured.weight
-        wide = state["moment"].dtype
-        gradient = -layer.matrix(weight.grad).to(wide)  # type: ignore[arg-type]
+        gradient = -layer.matrix(weight.grad).to(self._dtype)  # type: ignore[arg-type]
         bias_gradient = None
         if bias is not None:
             found = bias.grad if bias.grad is not None else torch.zeros_like(bias)
-            bias_gradient = -found.to(wide).reshape(self.groups, self.outputs)
-        metric = state["moment"] if layer.one_hot else Factor(state["basis"], state["values"], state["tail"])
-        change, bias_change = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
-        square = output_change(change, bias_gradient, metric)
-        if "square" not in state:
-            _begin(state, change, bias_change, square)
-        settings = Settings(group["damping"], group["power"], group["momentum"], group["memory"])
-        change, bias_change = normalized(state, change, bias_change, square, settings)
+            bias_gradient = -found.to(self._dtype).reshape(self.groups, self.outputs)
+        change, bias_change = self._direction(state, gradient, bias_gradient, group)
         moves: list[tuple[Tensor, Tensor]] = [(weight, layer.shaped(change * group["lr"]))]
         if bias is not None and bias_change is not None:
-            moves.append((bias, (bias_change * group["lr"]).reshape(bias.shape)))
+            moves.append((bias, (bias_change * bias_lr).reshape(bias.shape)))
         return moves
 
+    def _direction(self, state: dict[str, Tensor], gradient: Tensor, bias_gradient: Tensor | None, group: dict[str, Any]
+                   ) -> tuple[Tensor, Tensor | None]:
+        """(dW, db) for lr = 1."""
+        _begin(state, gradient, bias_gradient)
+        if self.captured.layer.one_hot:
+            metric: Factor | Tensor = state["moment"]
+        else:
+            metric = Factor(state["basis"], state["values"], state["tail"])
+        if state["by_operator"] and isinstance(metric, Factor):
+            return operator_step(state, gradient, bias_gradient, metric, group["damping"], group["power"])
+        change, bias_change = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
+        square = output_change(change, bias_gradient, metric)
+        settings = Settings(group["damping"], group["power"], group["momentum"], group["memory"])
+        return normalized(state, change, bias_change, square, settings)
 
-def _begin(state: dict[str, Tensor], change: Tensor, bias_change: Tensor | None, square: Tensor) -> None:
-    state.update(velocity=torch.zeros_like(change), square=torch.zeros_like(square),
-                 square_weight=torch.zeros((), dtype=square.dtype))
-    if bias_change is not None:
-        state["bias_velocity"] = torch.zeros_like(bias_change)
+    def _sees_many_rows(self) -> bool:
+        """Whether a batch has enough rows for a step bounded in the operator norm."""
+        layer = self.captured.layer
+        return layer.kind == "Linear" and self.captured.positions >= ROWS * max(self.inputs, self.outputs)
+
+
+def has_moments(state: dict[str, Tensor]) -> bool:
+    """Whether any inputs have entered the state."""
+    return "refreshes" in state and bool(state["refreshes"] > 0)
+
+
+def _begin(state: dict[str, Tensor], gradient: Tensor, bias_gradient: Tensor | None) -> None:
+    if "velocity" not in state:
+        state["velocity"] = torch.zeros_like(gradient)
+        state["velocity_weight"] = torch.zeros((), dtype=gradient.dtype)
+        state["square"], state["square_weight"] = torch.zeros_like(gradient[..., 0]), state["velocity_weight"].clone()
+    if bias_gradient is not None and "bias_velocity" not in state:
+        state["bias_velocity"] = torch.zeros_like(bias_gradient)

@@ -8,25 +8,29 @@ from torch import Tensor, nn
 
 from pontryagin.optim.layers import Layer, layer_of
 from pontryagin.optim.moments import IndexMoments, InputMoments
+from pontryagin.optim.precision import full_precision, wide
 
 
 class CapturedStage:
     """An affine stage of a module: its layer, its parameters, and the moments of its inputs.
 
-    gradient_check, when set, also sums u x^T and u over all calls: exactly minus the gradients of W and b.
+    armed: whether to look at inputs at all. seen: whether any have come. gradient_check, when set, also lists u x^T and u of
+    every call, summed over its positions with u the gradient at z: together exactly the gradients of W and b.
     """
 
     def __init__(self, name: str, module: nn.Module, layer: Layer) -> None:
         self.name, self.module, self.layer = name, module, layer
         self.weight: nn.Parameter = getattr(module, layer.weight)
         self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
-        self.moments = IndexMoments(self.weight.shape[0]) if layer.one_hot else InputMoments()
+        self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
+        self.armed, self.seen = True, False
         self.positions = 0
         """Rows of the last call, all of them, and so the stage's share of the work."""
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
 
     def commit(self, inputs: Tensor, rows: int | None) -> None:
         """Add the inputs of one call to the moments: at most about `rows` positions, whole samples, evenly spaced."""
+        self.seen = True
         self.moments.add(self.layer.rows(_thin(inputs, self.positions, rows)))
 
 
@@ -34,7 +38,7 @@ class StageHook:
     """The forward hook of a module. Copies of the module carry a copy that does nothing."""
 
     def __init__(self, stages: list[CapturedStage], rows: int | None) -> None:
-        self.stages, self.rows, self.armed = stages, rows, False
+        self.stages, self.rows = stages, rows
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "StageHook":
         return StageHook([], None)
@@ -43,21 +47,26 @@ class StageHook:
         return StageHook, ([], None)
 
     @torch.compiler.disable
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """Remember the inputs until the costate of the output arrives: a forward pass without a backward pass leaves no trace."""
-        if not (self.armed and self.stages and torch.is_grad_enabled() and arguments and isinstance(output, Tensor)
-                and output.requires_grad and isinstance(arguments[0], Tensor)):
+        stages = [stage for stage in self.stages if stage.armed and stage.weight.requires_grad]
+        first = output[0] if isinstance(output, tuple) else output
+        if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
-        inputs = arguments[0].detach()
+        found = stages[0].layer.inputs(arguments, named)
+        if found is None:
+            return
+        inputs, size = found.detach(), first.numel()
 
         def arrive(costate: Tensor) -> None:
-            for stage in self.stages:
-                stage.positions = max(output.numel() // max(_width(stage), 1), 1)
-                stage.commit(inputs, self.rows)
-                if stage.gradient_check is not None:
-                    stage.gradient_check.append(_gradients(stage.layer, inputs, costate))
+            with full_precision(inputs.device):
+                for stage in stages:
+                    stage.positions = _positions(stage, inputs.numel(), size)
+                    stage.commit(inputs, self.rows)
+                    if stage.gradient_check is not None and stage.layer.outputs is not None:
+                        stage.gradient_check.append(_gradients(stage, inputs, costate))
 
-        output.register_hook(arrive)
+        first.register_hook(arrive)
 
 
 def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], list[StageHook]]:
@@ -70,7 +79,9 @@ def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], li
     modules = sorted(_modules(model), key=lambda item: isinstance(item[1], nn.Embedding))
     for name, module in modules:
         for layer in layer_of(module):
-            parameter = getattr(module, layer.weight)
+            parameter = module._parameters.get(layer.weight)
+            if parameter is None:  # reparametrized: what is trained is not W
+                continue
             if id(parameter) in taken:  # tied: the same stage sees the inputs of both, if they are of one kind
                 stage = taken[id(parameter)]
                 if stage.layer.kind == layer.kind:
@@ -83,7 +94,7 @@ def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], li
     for _, module in modules:
         if id(module) in by_module:
             hook = StageHook(by_module[id(module)], rows)
-            module.register_forward_hook(hook)
+            module.register_forward_hook(hook, with_kwargs=True)
             hooks.append(hook)
     order = {id(parameter): n for n, parameter in enumerate(model.parameters())}
     return sorted(taken.values(), key=lambda stage: order[id(stage.weight)]), hooks
@@ -95,11 +106,16 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, module) for name, module in model.named_modules() if id(module) not in bypassed)
 
 
-def _width(stage: CapturedStage) -> int:
-    """Outputs of the module at one position."""
-    if stage.layer.kind.startswith("ConvTranspose"):
-        return stage.weight.shape[1] * getattr(stage.module, "groups", 1)
-    return stage.weight.shape[-1] if stage.layer.one_hot else stage.weight.shape[0]
+def _positions(stage: CapturedStage, inputs: int, outputs: int) -> int:
+    """Rows of a call, from the numbers of elements of its inputs and of its output."""
+    kind, shape = stage.layer.kind, stage.weight.shape
+    if stage.layer.one_hot:
+        return inputs
+    if kind == "MultiheadAttention":
+        return inputs // shape[1]
+    if kind.startswith("ConvTranspose"):
+        return inputs // shape[0]
+    return outputs // (shape[0] if kind == "Linear" or kind.startswith("Conv") else stage.weight.numel())
 
 
 def _thin(inputs: Tensor, positions: int, rows: int | None) -> Tensor:
@@ -109,9 +125,11 @@ def _thin(inputs: Tensor, positions: int, rows: int | None) -> Tensor:
     return inputs[::-(-inputs.shape[0] // kept)]
 
 
-def _gradients(layer: Layer, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
-    u, x = layer.outputs(costate.detach()), layer.rows(inputs)
-    if layer.one_hot:
-        size = int(inputs.max()) + 1
-        x = torch.nn.functional.one_hot(x.squeeze(2), size).to(u.dtype)
-    return u.mT @ x, u.sum(1)
+def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
+    assert stage.layer.outputs is not None
+    u, x = stage.layer.outputs(costate.detach()), stage.layer.rows(inputs)
+    if stage.layer.one_hot:
+        x = torch.nn.functional.one_hot(x.squeeze(2), stage.weight.shape[0]).to(u.dtype)
+        if stage.module.padding_idx is not None:
+            x[..., stage.module.padding_idx] = 0
+    return u.mT @ x.to(u.dtype).expand(-1, u.shape[1], -1), u.sum(1)

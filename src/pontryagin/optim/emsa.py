@@ -1,7 +1,7 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from pontryagin.optim import adamw
 from pontryagin.optim.acceptance import Acceptance
-from pontryagin.optim.affine_stage import AffineStage
+from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
+from pontryagin.optim.communication import largest_over_processes
+from pontryagin.optim.precision import full_precision
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -27,9 +29,10 @@ class EMSA(torch.optim.Optimizer):
     with G, g minus the gradients of the loss, s and A_c the running mean and centred second moment of x,
 
         dW = (G - g s^T) (A_c + delta I)^-power,   db = g - dW s,   delta = damping * mean(diag A_c)
-        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by (dW_i, db_i)
+        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i that dW_i, db_i cause
 
-    with Nesterov momentum after the solve. So lr is the change of every output per step, root mean square, in units of that
+    with Nesterov momentum after the solve. A Linear that sees at least twice as many rows per batch as it has inputs or outputs
+    takes the step bounded in the operator norm instead (operator_step). So lr is the change of every output per step, root mean square, in units of that
     output: it carries over between layers and networks. power = 1 is the argmax with a state penalty alone ([LCTE] Algorithm 2);
     the default 1/2 also whitens the noise of G. Parameters outside any supported module are trained by AdamW with the rate
     lr * fallback, and named in one warning.
@@ -55,7 +58,7 @@ class EMSA(torch.optim.Optimizer):
         momentum: float = 0.6,
         memory: float = 0.95,
         weight_decay: float = 0.0,
-        fallback: float = 0.1,
+        fallback: float = 0.3,
         budget: float = 0.1,
         rank: int = 32,
         rows: int | None = 2048,
@@ -65,6 +68,8 @@ class EMSA(torch.optim.Optimizer):
         if not isinstance(model, nn.Module):
             raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the "
                                "layers; pass parameters by params=")
+        if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+            raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
                     "weight_decay": weight_decay, "fallback": fallback, "steps": 0, "refresh_every": 1, "relaxation": 1.0}
         if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
@@ -73,18 +78,25 @@ class EMSA(torch.optim.Optimizer):
         captured, self._hooks = capture(model, rows)
         self._affine = [AffineStage(stage, rank, rows) for stage in captured]
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._bypassed: set[int] = set()
+        self._constructed = False
         super().__init__(model.parameters() if params is None else params, defaults)
-        for group in self.param_groups:
-            _check_group(group)
-            self._check_members(group)
-        self._outside = self._find_outside(strict)
+        self._constructed = True
+        self._report_outside(self.param_groups, strict)
         self._arm()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """More parameters of the same model, such as layers that have been unfrozen."""
         super().add_param_group(param_group)
-        _check_group(self.param_groups[-1])
-        self._check_members(self.param_groups[-1])
+        try:
+            _check_group(self.param_groups[-1])
+            self._check_members(self.param_groups[-1])
+        except ProblemError:
+            del self.param_groups[-1]
+            raise
+        if self._constructed:
+            self._report_outside(self.param_groups[-1:], strict=False)
+            self._arm()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -94,13 +106,14 @@ class EMSA(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
             if loss is not None and not torch.as_tensor(loss).isfinite().all():
+                self._forget()
                 raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
         elif self.acceptance is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         self._check_gradients()
-        if self._hooks and self._hooks[0].armed:
+        with full_precision(self.param_groups[0]["params"][0].device):
             self._refresh()
-        moves = list(chain.from_iterable(self._moves(group) for group in self.param_groups))
+            moves = self._moves()
         if self.acceptance is None or closure is None:
             _add(moves, 1.0)
         else:
@@ -118,12 +131,13 @@ class EMSA(torch.optim.Optimizer):
         for number, parameter in zip(numbers, parameters, strict=True):
             for key, value in state_dict["state"].get(number, {}).items():
                 if isinstance(value, Tensor):
-                    self.state[parameter][key] = value.detach().clone().to(parameter.device)
+                    device = parameter.device if value.ndim else torch.device("cpu")  # counters are read without waiting
+                    self.state[parameter][key] = value.detach().clone().to(device)
         self._arm()
 
     def stages(self) -> StageTable:
         """What each stage is, how it is maximized and what it costs: print it."""
-        return StageTable(rows_of(self._affine, self._outside_names(), self.param_groups[0]["refresh_every"]))
+        return StageTable(rows_of([stage for stage, _, _ in self._trained()], self._outside(self.param_groups), self.param_groups[0]["refresh_every"]))
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an EMSA optimizer holds hooks on its model and cannot be copied or pickled: save state_dict(), and make "
@@ -132,53 +146,68 @@ class EMSA(torch.optim.Optimizer):
     def _groups(self) -> dict[int, dict[str, Any]]:
         return {id(parameter): group for group in self.param_groups for parameter in group["params"]}
 
-    def _moves(self, group: dict[str, Any]) -> list[Move]:
-        """The changes of all parameters of a group; running means are updated."""
-        moves: list[Move] = []
-        members = {id(parameter) for parameter in group["params"]}
-        done: set[int] = set()
+    def _trained(self) -> Iterator[tuple[AffineStage, nn.Parameter, nn.Parameter | None]]:
+        """The stages that are maximized as such, with their trained weight and bias, in whatever groups these are."""
+        members = self._groups().keys()
         for stage in self._affine:
             weight, bias = stage.parameters(members)
-            if weight is None or id(weight) in self._outside:
-                continue
+            if weight is not None and id(weight) not in self._bypassed:
+                yield stage, weight, bias
+
+    def _moves(self) -> list[Move]:
+        """The changes of all parameters; running means are updated. Weight and bias of a stage have each its own lr."""
+        moves: list[Move] = []
+        groups, done = self._groups(), set()
+        for stage, weight, bias in list(self._trained()):
+            step = None
+            if weight.grad is not None:
+                group, bias_group = groups[id(weight)], groups[id(weight if bias is None else bias)]
+                step = stage.step(self.state[weight], bias, group, bias_group["lr"])
+                if step is None and not stage.captured.seen:
+                    if weight.grad.any():
+                        self._bypass(stage.name, weight)
+                        continue
+                    stage.initialize(self.state[weight], bias)
             done |= {id(weight), id(bias)}
-            if weight.grad is None:
-                continue
-            step = stage.step(self.state[weight], bias, group)
-            if step is None:
-                self._move_outside(stage.name, weight, bias)
-                done -= {id(weight), id(bias)}
-                continue
-            moves += step
-        for parameter in group["params"]:
-            if id(parameter) not in done and parameter.grad is not None:
-                state = self.state[parameter]
-                if not state:
-                    state.update(adamw.initial(parameter))
-                moves.append((parameter, adamw.direction(state, parameter.grad) * (group["lr"] * group["fallback"])))
-        if group["weight_decay"]:
-            moves += [(parameter, -group["lr"] * group["weight_decay"] * parameter) for parameter in group["params"]
-                      if parameter.grad is not None and parameter.ndim > 1]
+            moves += step or []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None or not parameter.requires_grad:
+                    continue
+                if id(parameter) not in done:
+                    state = self.state[parameter]
+                    if "first" not in state:
+                        state.update(adamw.initial(parameter))
+                    moves.append((parameter, adamw.direction(state, parameter.grad) * (group["lr"] * group["fallback"])))
+                if group["weight_decay"] and parameter.ndim > 1:
+                    moves.append((parameter, -group["lr"] * group["weight_decay"] * parameter))
         return moves
 
     def _refresh(self) -> None:
-        groups = self._groups()
         refresh = work = 0.0
-        for stage in self._affine:
-            weight, bias = stage.parameters(groups.keys())
-            if weight is None or id(weight) in self._outside:
-                continue
-            stage.refresh(self.state[weight], bias is not None)
+        for stage, weight, bias in self._trained():
+            if stage.captured.armed:
+                stage.refresh(self.state[weight], bias is not None)
             refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
-        every = period(refresh, work, self.budget)
-        for group in self.param_groups:
-            group["refresh_every"] = every
+        if self._due:
+            every = largest_over_processes(period(refresh, work, self.budget), self.param_groups[0]["params"][0].device)
+            for group in self.param_groups:
+                group["refresh_every"] = every
+
+    def _forget(self) -> None:
+        """Drop what has been seen of a batch that is not used."""
+        for stage in self._affine:
+            stage.captured.moments.take()
+            stage.captured.seen = False
 
     def _search(self, moves: list[Move], closure: Callable[[], Any], loss: Any) -> None:
         assert self.acceptance is not None
         if loss is None:
             raise ProblemError("acceptance needs the loss: the closure returned None")
         group = self.param_groups[0]
+        for stage in self._affine:  # the moments of a trial are not those of a step
+            stage.captured.armed = False
+        before = [(parameter, parameter.clone()) for parameter, _ in moves]
         for _ in range(self.acceptance.attempts):
             _add(moves, group["relaxation"])
             with torch.enable_grad():
@@ -186,7 +215,8 @@ class EMSA(torch.optim.Optimizer):
             if float(trial) <= float(loss):
                 self._relax(min(1.0, group["relaxation"] / self.acceptance.shrink))
                 return
-            _add(moves, -group["relaxation"])
+            for parameter, value in before:
+                parameter.copy_(value)
             self._relax(group["relaxation"] / self.acceptance.grow)
 
     def _relax(self, factor: float) -> None:
@@ -194,10 +224,13 @@ class EMSA(torch.optim.Optimizer):
             group["relaxation"] = factor
 
     def _arm(self) -> None:
+        """Look at the next batch if a refresh is due, and in any case at stages that have never been seen."""
         group = self.param_groups[0]
-        due = is_due(group["steps"] + 1, group["refresh_every"])
-        for hook in self._hooks:
-            hook.armed = due
+        self._due = is_due(group["steps"] + 1, group["refresh_every"])
+        members = self._groups().keys()
+        for stage in self._affine:
+            weight = stage.captured.weight
+            stage.captured.armed = id(weight) in members and (self._due or not has_moments(self.state.get(weight, {})))
 
     def _check_gradients(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -208,6 +241,7 @@ class EMSA(torch.optim.Optimizer):
             return
         for parameter in parameters:
             if not parameter.grad.isfinite().all():
+                self._forget()
                 raise NonFiniteError(f"the gradient of {self._names.get(id(parameter), 'a parameter')} holds NaN or infinite "
                                      "values: nothing has been changed; skip this batch or look at its loss")
 
@@ -216,27 +250,24 @@ class EMSA(torch.optim.Optimizer):
             if id(parameter) not in self._names:
                 raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not one of the model's")
 
-    def _find_outside(self, strict: bool) -> set[int]:
-        inside = {id(p) for stage in self._affine for p in (stage.captured.weight, stage.captured.bias) if p is not None}
-        outside = {id(p) for group in self.param_groups for p in group["params"] if p.requires_grad} - inside
-        if not outside:
-            return outside
-        names = ", ".join(self._names[number] for number in outside)
-        if strict:
+    def _outside(self, groups: Iterable[dict[str, Any]]) -> list[str]:
+        """Names of the trained parameters of some groups that belong to no stage."""
+        inside = {id(parameter) for _, weight, bias in self._trained() for parameter in (weight, bias)}
+        return [self._names[id(parameter)] for group in groups for parameter in group["params"]
+                if parameter.requires_grad and id(parameter) not in inside]
+
+    def _report_outside(self, groups: Iterable[dict[str, Any]], strict: bool) -> None:
+        names = ", ".join(self._outside(groups))
+        if names and strict:
             raise ProblemError(f"strict: these parameters belong to no affine stage: {names}; freeze them or drop strict=True")
-        warnings.warn(f"EMSA trains these parameters, which belong to no affine stage, by AdamW: {names}", stacklevel=3)
-        return outside
+        if names:
+            warnings.warn(f"EMSA trains these parameters, which belong to no affine stage, by AdamW: {names}", stacklevel=4)
 
-    def _move_outside(self, name: str, weight: Tensor, bias: Tensor | None) -> None:
+    def _bypass(self, name: str, weight: Tensor) -> None:
         """A stage whose inputs never came through its hook, such as F.linear(x, module.weight)."""
-        if not weight.grad.any():  # type: ignore[union-attr]
-            return
         warnings.warn(f"EMSA has seen no inputs of {name}: its module is not called in the forward pass (or was compiled "
-                      "before the optimizer was made); it is trained by AdamW", stacklevel=4)
-        self._outside |= {id(weight)} | ({id(bias)} if bias is not None else set())
-
-    def _outside_names(self) -> list[str]:
-        return [self._names[number] for number in self._names if number in self._outside]
+                      "before the optimizer was made); it is trained by AdamW", stacklevel=5)
+        self._bypassed.add(id(weight))
 
 
 def _add(moves: list[Move], factor: float) -> None:

@@ -33,7 +33,7 @@ def factorize(moment: Moment, rank: int, previous: Tensor | None) -> Factor:
     if inputs == 1:
         return Factor(torch.ones_like(moment), moment.squeeze(2), moment.new_zeros(groups))
     if inputs <= rank:
-        values, basis = torch.linalg.eigh(moment.double() if inputs <= 64 else moment)
+        values, basis = _eigh(moment)
         return Factor(basis.to(moment.dtype), values.clamp_min(0).to(moment.dtype), moment.new_zeros(groups))
     if previous is None:
         generator = torch.Generator().manual_seed(inputs)
@@ -41,10 +41,15 @@ def factorize(moment: Moment, rank: int, previous: Tensor | None) -> Factor:
         previous = torch.linalg.qr(moment @ start)[0]
         previous = torch.linalg.qr(moment @ previous)[0]
     basis = torch.linalg.qr(moment @ previous)[0]
-    values, rotation = torch.linalg.eigh(basis.mT @ (moment @ basis))
+    values, rotation = (part.to(moment.dtype) for part in _eigh(basis.mT @ (moment @ basis)))
     values = values.clamp_min(0)
     trace = moment.diagonal(dim1=-2, dim2=-1).sum(-1)
     return Factor(basis @ rotation, values, ((trace - values.sum(-1)) / (inputs - rank)).clamp_min(0))
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """In float64 where there is one: the small eigenvalues of a moment are lost in float32."""
+    return tuple(torch.linalg.eigh(matrix.double() if matrix.device.type != "mps" else matrix))  # type: ignore[return-value]
 
 
 def solve(factor: Factor, right: Matrix, damping: float, power: float) -> Matrix:

@@ -20,6 +20,8 @@ class InputMoments:
     @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
+        if rows.shape[1] == 0:
+            return
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         if self._centre is None or self._sum is None or self._square is None:
             self._centre = rows.mean(1)
@@ -43,14 +45,16 @@ class InputMoments:
 class IndexMoments:
     """The same for one-hot inputs given as indices (1, position, 1): frequencies (1, input)."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, dtype: torch.dtype = torch.float32) -> None:
+        self._size, self._dtype = size, dtype
         self._counts: Tensor | None = None
 
     @torch.no_grad()
     def add(self, rows: Tensor) -> None:
         """More indices."""
-        counts = torch.bincount(rows.flatten(), minlength=self._size).to(torch.float32).unsqueeze(0)
+        if rows.shape[1] == 0:
+            return
+        counts = torch.bincount(rows.flatten(), minlength=self._size).to(self._dtype).unsqueeze(0)
         self._counts = counts if self._counts is None else self._counts + counts
 
     def take(self) -> tuple[Tensor, Tensor] | None:

@@ -36,11 +36,14 @@ class StageTable:
 
 
 def rows_of(stages: Sequence[AffineStage], outside: Sequence[str], every: int) -> tuple[StageRow, ...]:
-    """Before the first step the shares of work are unknown and given as 0."""
+    """Of the stages that are trained as such, and the parameters trained outside any.
+
+    Before the first step the shares of work are unknown and given as 0.
+    """
     work = sum(stage.propagation_work for stage in stages) or 1.0
     rows = [StageRow(stage.name, stage.captured.layer.kind, stage.outputs, stage.inputs, stage.groups, _method(stage),
                      stage.propagation_work / work, stage.refresh_work / every / work)
-            for stage in stages if stage.name not in outside]
+            for stage in stages]
     return tuple(rows) + tuple(StageRow(name, "-", 0, 0, 0, "AdamW", 0.0, 0.0) for name in outside)
 
 

@@ -1,0 +1,15 @@
+"""The metric needs full precision, also where a training loop runs everything under autocast."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """No autocast inside: products keep the dtype of their factors."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the running state of a parameter: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
