@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
-from pontryagin.cli import reproduce
+from pontryagin.cli import bench, reproduce
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -19,6 +19,7 @@ def parser() -> ArgumentParser:
                          description="Deep learning as optimal control: training by Pontryagin's maximum principle.")
     commands = top.add_subcommands(dest="command")
     reproduce.add_to(commands)
+    bench.add_to(commands)
     return top
 
 
@@ -38,4 +39,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _dispatch(settings: Namespace) -> bool:
     """Run the chosen command; whether it was interrupted."""
-    return {"reproduce": reproduce.run}[settings.command](settings[settings.command])
+    return {"reproduce": reproduce.run, "bench": bench.run}[settings.command](settings[settings.command])

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from pontryagin.cli.lists import names
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import TerminalProgress
 from pontryagin.experiments.sine.experiment import SineSettings, run_sine
@@ -51,14 +52,10 @@ def _sine(options: Namespace) -> bool:
         raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
     console = Console()
     settings = SineSettings(Path(options.out), 1 if options.quick else options.seeds, options.iterations,
-                            _names(options.methods), options.quick, options.overwrite)
+                            names(options.methods), options.quick, options.overwrite)
     folder, interrupted = run_sine(settings, shlex.join(["pontryagin", *sys.argv[1:]]), TerminalProgress(console))
     if interrupted:
         console.print("Interrupted: reporting what has been measured.")
     report = write_report(folder, draw_figures(folder))
     console.print(f"Report: {report}", soft_wrap=True, highlight=False)
     return interrupted
-
-
-def _names(text: str) -> tuple[str, ...] | None:
-    return None if text == "all" else tuple(name.strip() for name in text.split(","))

@@ -32,16 +32,15 @@ class EMSA(torch.optim.Optimizer):
         W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i that dW_i, db_i cause
 
     with Nesterov momentum after the solve. A Linear that sees at least twice as many rows per batch as it has inputs or outputs
-    takes the step bounded in the operator norm instead (operator_step). So lr is the change of every output per step, root mean square, in units of that
-    output: it carries over between layers and networks. power = 1 is the argmax with a state penalty alone ([LCTE] Algorithm 2);
-    the default 1/2 also whitens the noise of G. Parameters outside any supported module are trained by AdamW with the rate
-    lr * fallback, and named in one warning.
+    takes the step bounded in the operator norm instead (operator_step). So lr is the change of every output per step, root mean
+    square, in units of that output: it carries over between layers and networks. power = 1 is the argmax with a state penalty
+    alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. Parameters outside any supported module are trained
+    by AdamW with the rate lr * fallback, and named in one warning.
 
     model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
     lr, damping, power, momentum, memory (of rho), weight_decay (decoupled) and fallback can be set per group.
-    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond four
-    times so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that enter the
-    moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
+    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond four times so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a
+    batch that enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
 
     Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
     been changed then.
@@ -137,7 +136,8 @@ class EMSA(torch.optim.Optimizer):
 
     def stages(self) -> StageTable:
         """What each stage is, how it is maximized and what it costs: print it."""
-        return StageTable(rows_of([stage for stage, _, _ in self._trained()], self._outside(self.param_groups), self.param_groups[0]["refresh_every"]))
+        stages, outside = [stage for stage, _, _ in self._trained()], self._outside(self.param_groups)
+        return StageTable(rows_of(stages, outside, self.param_groups[0]["refresh_every"]))
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an EMSA optimizer holds hooks on its model and cannot be copied or pickled: save state_dict(), and make "

@@ -49,7 +49,7 @@ def factorize(moment: Moment, rank: int, previous: Tensor | None) -> Factor:
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """In float64 where there is one: the small eigenvalues of a moment are lost in float32."""
-    return tuple(torch.linalg.eigh(matrix.double() if matrix.device.type != "mps" else matrix))  # type: ignore[return-value]
+    return tuple(torch.linalg.eigh(matrix.double() if matrix.device.type != "mps" else matrix))
 
 
 def solve(factor: Factor, right: Matrix, damping: float, power: float) -> Matrix:

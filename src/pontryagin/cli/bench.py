@@ -1,0 +1,53 @@
+"""`pontryagin bench ...`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from pontryagin.cli.lists import names
+from pontryagin.experiments.bench.benchmark import BenchSettings, run_bench
+from pontryagin.experiments.bench.methods import METHODS
+from pontryagin.experiments.bench.table import write_page
+from pontryagin.experiments.progress import TerminalProgress
+
+
+def add_to(commands: Any) -> None:
+    """Add `bench` and its benchmarks to the subcommands of the program."""
+    own = ArgumentParser(description="Measure speed, as ratios within one run.")
+    commands.add_subcommand("bench", own, help="measure speed")
+    own.add_subcommands(dest="benchmark").add_subcommand("optimizers", _parser(), help="EMSA beside tuned optimizers")
+
+
+def run(settings: Namespace) -> bool:
+    """Run the chosen benchmark; whether it was interrupted."""
+    options = settings[settings.benchmark]
+    console = Console()
+    wanted = BenchSettings(options.task, options.dataset, options.data, names(options.methods), options.seeds, options.iterations,
+                           options.tuning, options.threads, Path(options.out), options.overwrite)
+    folder, interrupted = run_bench(wanted, shlex.join(["pontryagin", *sys.argv[1:]]), TerminalProgress(console))
+    text = write_page(folder)
+    console.print(text, highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    return interrupted
+
+
+def _parser() -> ArgumentParser:
+    options = ArgumentParser(description=(
+        "EMSA beside Adam, AdamW, SGD with momentum, Muon, SOAP and Shampoo: cost of an iteration, peak memory, iterations and "
+        "seconds to targets. The methods run side by side, an iteration each in turn, on equal weights and batches."))
+    options.add_argument("--config", action="config", help="a YAML file with options")
+    options.add_argument("--task", type=str, default="cnn", help="cnn (the paper's), mlp, autoencoder or transformer")
+    options.add_argument("--dataset", type=str, default="digits", help="digits, mnist or fashion-mnist")
+    options.add_argument("--data", type=str | None, default=None, help="folder of the IDX files (or PONTRYAGIN_DATA)")
+    options.add_argument("--methods", type=str, default="all", help=f"all, or names with commas: {', '.join(METHODS)}")
+    options.add_argument("--seeds", type=int, default=3, help="runs of every method, on other weights and batches")
+    options.add_argument("--iterations", type=int | None, default=None, help="horizon of every run; by default the task's")
+    options.add_argument("--tuning", type=int, default=150, help="iterations of a tuning run; each grid has four rates")
+    options.add_argument("--threads", type=int, default=1, help="threads of torch")
+    options.add_argument("--out", type=str, default="runs/bench", help="folder for the results, new or empty")
+    options.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    return options
