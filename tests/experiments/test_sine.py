@@ -1,5 +1,6 @@
 import csv
 import json
+from itertools import pairwise
 from math import pi
 
 import pytest
@@ -61,7 +62,7 @@ def test_tasks_are_seeded_and_as_the_paper_says():
 @pytest.mark.parametrize("figure", ["a", "b"])
 def test_the_default_method_learns_the_sine_and_never_rises(figure):
     history = losses(figure, 0, "emsa", 250 if figure == "a" else 400, until=1e-4)
-    assert all(later <= earlier + 1e-15 for earlier, later in zip(history, history[1:], strict=False))
+    assert all(later <= earlier + 1e-15 for earlier, later in pairwise(history))
     assert first_below(history, 0.1) <= 40
     assert first_below(history, 1e-4) <= (250 if figure == "a" else 400)
 

@@ -29,8 +29,8 @@ white-space:nowrap}}tr:first-child{{font-weight:600}}img{{max-width:100%}}pre{{o
 <p><code>{escape(summary["command"])}</code></p><table>{cells}</table>
 <p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to Adam. A target's column
 holds iterations, seconds, and in brackets tuned Adam's seconds divided by them (median over seeds, range): above 1 is sooner
-than Adam. A dash: not reached by most seeds. Train loss is the running mean of batch losses; {escape(summary["schedule"])}. Rates:
-{escape(summary["tuning_rule"])}.</p>
+than Adam. A dash: not reached by most seeds. Train loss is the running mean of batch losses; {escape(summary["schedule"])}.
+Rates: {escape(summary["tuning_rule"])}.</p>
 <img alt="train loss against iterations and seconds" src="data:image/png;base64,{encoded}">
 <details><summary>Settings, tuning, versions, machine</summary><pre>{details}</pre></details></html>
 """)

@@ -1,0 +1,111 @@
+import csv
+import json
+
+import pytest
+import torch
+
+from pontryagin.cli import main
+from pontryagin.experiments.bench.benchmark import COLUMNS, BenchSettings, summarize
+from pontryagin.experiments.bench.lockstep import Racer, badness, race, racer
+from pontryagin.experiments.bench.methods import METHODS
+from pontryagin.experiments.bench.table import table
+from pontryagin.experiments.bench.tasks import make
+from pontryagin.experiments.errors import ExperimentError
+
+
+def silent(done: int, loss: float | None) -> None:
+    """Progress that nobody looks at."""
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp", "autoencoder", "transformer"])
+def test_emsa_lowers_the_loss_of_every_task(name):
+    task = make(name, "digits", None)
+    one = racer(task, METHODS["emsa"], 0.03, 0)
+    race(task, [one], 12, 12, silent)
+    assert one.losses[-1] < 0.95 * one.losses[0]
+    assert not one.stopped
+    assert list(one.scores) == [12]
+
+
+@pytest.mark.parametrize("method", ["emsa", "adam", "adamw", "sgd", "muon"])
+def test_methods_start_alike_and_learn(method):
+    task = make("cnn", "digits", None)
+    one, other = (racer(task, METHODS[method], METHODS[method].rates[0], 3) for _ in range(2))
+    race(task, [one, other], 6, 0, silent)
+    assert one.losses == other.losses
+    fresh = task.model(3)
+    assert any(not torch.equal(a, b) for a, b in zip(one.model.parameters(), fresh.parameters(), strict=True))
+    assert one.losses[0] == pytest.approx(racer_start(task, 3))
+
+
+def racer_start(task, seed: int) -> float:
+    return task.loss(task.model(seed), next(task.batches(seed))).item()
+
+
+def test_the_rate_falls_linearly_to_zero():
+    task = make("mlp", "digits", None)
+    one = racer(task, METHODS["sgd"], 0.1, 0)
+    seen = []
+    race(task, [one], 4, 0, lambda done, loss: seen.append(one.optimizer.param_groups[0]["lr"]))
+    assert seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
+def test_a_racer_that_diverges_stops_and_says_why():
+    task = make("mlp", "digits", None)
+    one = racer(task, METHODS["sgd"], 1e12, 0)
+    race(task, [one], 8, 0, silent)
+    assert one.stopped
+    assert len(one.losses) < 8
+    assert badness(one.losses, 8) == float("inf")
+
+
+def finished(name: str, seconds: list[float], losses: list[float], scores: dict[int, float]) -> Racer:
+    return Racer(METHODS[name], 0.1, torch.nn.Linear(1, 1), None, iter(()), seconds=seconds, losses=losses, scores=scores)
+
+
+def test_ratios_are_adams_seconds_over_ours():
+    task = make("cnn", "digits", None)
+    adam = finished("adam", [1.0, 2.0, 3.0, 4.0], [1.0, 0.5, 0.2, 0.1], {2: 0.5, 4: 0.975})
+    emsa = finished("emsa", [1.5, 3.0, 4.5, 6.0], [0.4, 0.2, 0.1, 0.05], {2: 0.97, 4: 0.99})
+    result = summarize(task, [[emsa, adam]], {"emsa": 150, "adam": 100})["emsa"]
+    assert result["cost"]["median"] == 1.5
+    assert result["memory"] == 1.5
+    assert result["to_loss"]["0.2"]["adam_over_this"]["median"] == pytest.approx(3.0 / 3.0)
+    assert result["to_loss"]["0.1"]["adam_over_this"]["median"] == pytest.approx(4.0 / 4.5)
+    assert result["to_loss"]["0.05"]["adam_over_this"]["median"] is None
+    assert result["to_score"]["0.97"]["iterations"]["median"] == 2
+    assert result["loss_when_adam_ends"]["median"] == 0.2
+
+
+def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "optimizers", "--task", "mlp", "--methods", "emsa,adam", "--seeds", "1", "--iterations", "5",
+              "--tuning", "2", "--out", str(out)])
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    assert "emsa" in printed
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 10
+    summary = json.loads((out / "summary.json").read_text())
+    assert set(summary["tuning"]["adam"]) == {str(rate) for rate in METHODS["adam"].rates}
+    assert summary["results"]["emsa"]["memory"] > 0
+    assert len(table(summary)) == 3
+    page = (out / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"tuning": 0}, {"iterations": 0}, {"methods": ("lion",)}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ExperimentError):
+        BenchSettings(**wrong)
+
+
+def test_an_unknown_task_or_data_set_is_named():
+    with pytest.raises(ExperimentError, match="'gan'"):
+        make("gan", "digits", None)
+    with pytest.raises(ExperimentError, match="'imagenet'"):
+        make("cnn", "imagenet", None)
