@@ -94,7 +94,9 @@ class AffineStage:
         _begin(state, change, None if bias is None else change[..., 0])
 
     def _factorize(self, state: dict[str, Tensor], previous: Tensor | None) -> None:
-        factor = factorize(state["moment"], self.rank, previous)
+        rounding = torch.finfo(self._dtype).eps * state["mean"].square().mean(1)  # less variance than that is no information
+        identity = torch.eye(self.inputs, dtype=self._dtype, device=rounding.device)
+        factor = factorize(state["moment"] + rounding[:, None, None] * identity, self.rank, previous)
         state.update(basis=factor.basis, values=factor.values, tail=factor.tail)
 
     def _take(self) -> Moments | None:

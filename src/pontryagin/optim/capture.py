@@ -53,6 +53,8 @@ class StageHook:
         first = output[0] if isinstance(output, tuple) else output
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
+        if torch._C._functorch.is_functorch_wrapped_tensor(first):  # vmap, grad: not the loss of a training step
+            return
         found = stages[0].layer.inputs(arguments, named)
         if found is None:
             return
@@ -130,6 +132,6 @@ def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[T
     u, x = stage.layer.outputs(costate.detach()), stage.layer.rows(inputs)
     if stage.layer.one_hot:
         x = torch.nn.functional.one_hot(x.squeeze(2), stage.weight.shape[0]).to(u.dtype)
-        if stage.module.padding_idx is not None:
-            x[..., stage.module.padding_idx] = 0
+        if isinstance(padding := stage.module.padding_idx, int):
+            x[..., padding] = 0
     return u.mT @ x.to(u.dtype).expand(-1, u.shape[1], -1), u.sum(1)

@@ -39,8 +39,9 @@ class EMSA(torch.optim.Optimizer):
 
     model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
     lr, damping, power, momentum, memory (of rho), weight_decay (decoupled) and fallback can be set per group.
-    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond four times so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a
-    batch that enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
+    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond four times
+    so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
+    enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
 
     Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
     been changed then.
@@ -212,7 +213,7 @@ class EMSA(torch.optim.Optimizer):
             _add(moves, group["relaxation"])
             with torch.enable_grad():
                 trial = closure()
-            if float(trial) <= float(loss):
+            if torch.as_tensor(trial).item() <= torch.as_tensor(loss).item():
                 self._relax(min(1.0, group["relaxation"] / self.acceptance.shrink))
                 return
             for parameter, value in before:

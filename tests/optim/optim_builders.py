@@ -1,0 +1,122 @@
+"""Small models, batches and training loops for the tests of the torch optimizer."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from pontryagin.optim import EMSA
+from pontryagin.optim.capture import CapturedStage, capture
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+    """Equal within a tolerance relative to the largest number."""
+    assert found.shape == expected.shape
+    assert torch.isfinite(found).all()
+    scale = max(expected.abs().max().item(), 1e-5)
+    assert (found - expected).abs().max().item() <= tolerance * scale, ((found - expected).abs().max().item(), scale)
+
+
+class Net(nn.Module):
+    """A convolutional net with every kind of stage in use: convolution, batch norm, linear, layer norm."""
+
+    def __init__(self, bias: bool = True) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, bias=bias), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.head = nn.Sequential(nn.Linear(36, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).flatten(1))
+
+
+class Attention(nn.Module):
+    """A transformer with one layer on tokens."""
+
+    def __init__(self, batch_first: bool = True) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 8, padding_idx=0)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=batch_first)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.layer(self.table(tokens)).mean(1))
+
+
+def net(dtype: torch.dtype = torch.float64, seed: int = 0) -> Net:
+    torch.manual_seed(seed)
+    return Net().to(dtype)
+
+
+def mlp(dtype: torch.dtype = torch.float64, seed: int = 0, outputs: int = 3) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, outputs)).to(dtype)
+
+
+def images(count: int = 12, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(count, 1, 7, 7, generator=generator, dtype=torch.float64).to(dtype),
+            torch.randint(0, 3, (count,), generator=generator))
+
+
+def vectors(count: int = 12, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(count, 5, generator=generator, dtype=torch.float64).to(dtype),
+            torch.randint(0, 3, (count,), generator=generator))
+
+
+def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, batch: Callable[..., tuple[Tensor, Tensor]],
+          first: int = 0, **options: torch.dtype) -> list[float]:
+    """Steps on batches numbered from `first`; the losses before each step."""
+    losses = []
+    for step in range(first, first + steps):
+        optimizer.zero_grad()
+        loss = loss_of(model, *batch(seed=step, **options))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def checked(model: nn.Module) -> list[CapturedStage]:
+    """The stages of a model, ready to sum u x^T."""
+    stages, _ = capture(model, None)
+    for stage in stages:
+        stage.gradient_check = []
+    return stages
+
+
+def summed(stage: CapturedStage) -> tuple[Tensor, Tensor]:
+    """Sum of u x^T, shaped as the weight, and of u, as the bias."""
+    assert stage.gradient_check
+    products, costates = zip(*stage.gradient_check, strict=True)
+    return stage.layer.shaped(sum(products[1:], products[0])), sum(costates[1:], costates[0]).flatten()
+
+
+def check_gradients(stages: list[CapturedStage], tolerance: float = 1e-10) -> None:
+    """Sum of u x^T is the gradient of the weight, and sum of u that of the bias."""
+    for stage in stages:
+        if stage.layer.outputs is None:
+            continue
+        product, costate = summed(stage)
+        assert stage.weight.grad is not None, stage.name
+        close(product, stage.weight.grad, tolerance)
+        if stage.bias is not None:
+            assert stage.bias.grad is not None
+            close(costate, stage.bias.grad.flatten(), tolerance)
+
+
+def parameters(model: nn.Module) -> Tensor:
+    """All parameters and buffers as one vector of float64."""
+    return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()])
+
+
+def emsa(model: nn.Module, **options: object) -> EMSA:
+    """EMSA with all rows, so that batches may be split."""
+    return EMSA(model, **{"rows": None, **options})  # type: ignore[arg-type]

@@ -1,0 +1,205 @@
+"""Streamed moments equal direct formulas, and the metric is the power of the damped second moment."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optim_builders import close, vectors
+from torch import Tensor, nn
+
+from pontryagin.optim import EMSA
+from pontryagin.optim.metric import Factor, factorize, mean_diagonal, solve, solve_diagonal, squared_change
+from pontryagin.optim.moments import IndexMoments, InputMoments
+from pontryagin.optim.stage_step import argmax, output_change
+
+Sizes = tuple[int, int, int]
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 5))
+seeds = st.integers(0, 10_000)
+powers = st.floats(0.05, 0.5)
+
+
+def rows(size: Sizes, seed: int, offset: float = 1.0, scale: float = 1.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return offset + scale * torch.randn(*size, generator=generator, dtype=torch.float64)
+
+
+def second_moment(x: Tensor) -> tuple[Tensor, Tensor]:
+    mean = x.mean(1)
+    shifted = x - mean.unsqueeze(1)
+    return mean, shifted.mT @ shifted / x.shape[1]
+
+
+def power_of(moment: Tensor, damping: float, power: float) -> Tensor:
+    """(A_c + delta I)^power of one matrix."""
+    size = moment.shape[0]
+    values, vectors = torch.linalg.eigh(moment + damping * moment.diagonal().mean() * torch.eye(size, dtype=moment.dtype))
+    return vectors @ values.pow(power).diag() @ vectors.mT
+
+
+@given(sizes, seeds, st.integers(1, 4))
+def test_streamed_moments(size: Sizes, seed: int, parts: int) -> None:
+    x = rows(size, seed)
+    moments = InputMoments()
+    assert moments.take() is None
+    for part in x.chunk(parts, 1):
+        moments.add(part)
+    moments.add(x[:, :0])
+    found, expected = moments.take(), second_moment(x)
+    assert found is not None
+    close(found[0], expected[0])
+    close(found[1], expected[1])
+    assert moments.take() is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_moments_with_a_large_mean(dtype: torch.dtype) -> None:
+    """Uncentred, float32 sums would lose all digits of a spread of 1 at a mean of 3000."""
+    x = rows((1, 400, 3), 0, 3000.0, 1.0 if dtype == torch.float32 else 30.0).to(dtype)
+    moments = InputMoments()
+    for part in x.split(50, 1):
+        moments.add(part)
+    found, expected = moments.take(), second_moment(x.double())
+    assert found is not None
+    assert found[1].dtype == torch.float32
+    close(found[0].double(), expected[0], 1e-6)
+    close(found[1].double(), expected[1], 1e-4)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(1, 3))
+def test_frequencies(indices: list[int], parts: int) -> None:
+    tokens = torch.tensor(indices).reshape(1, -1, 1)
+    moments = IndexMoments(6, torch.float64)
+    for part in tokens.chunk(parts, 1):
+        moments.add(part)
+    moments.add(tokens[:, :0])
+    found = moments.take()
+    assert found is not None
+    assert not found[0].any()
+    close(found[1][0], torch.nn.functional.one_hot(tokens.flatten(), 6).double().mean(0))
+    assert moments.take() is None
+
+
+@given(sizes, seeds, st.floats(0.01, 2.0), st.floats(0.0, 1.0))
+def test_solve_is_the_power(size: Sizes, seed: int, damping: float, power: float) -> None:
+    _, moment = second_moment(rows((size[0], size[1] + size[2], size[2]), seed))
+    right = rows((size[0], 2, size[2]), seed + 1)
+    found = solve(factorize(moment, size[2], None), right, damping, power)
+    for one, start, matrix in zip(found, right, moment, strict=True):
+        close(one, start @ power_of(matrix, damping, -power), 1e-8)
+
+
+@given(seeds, powers, powers, st.sampled_from([2, 6]))
+def test_powers_compose(seed: int, first: float, second: float, rank: int) -> None:
+    _, moment = second_moment(rows((2, 20, 6), seed))
+    right = rows((2, 3, 6), seed + 1)
+    factor = factorize(moment, rank, None)
+    twice = solve(factor, solve(factor, right, 0.1, first), 0.1, second)
+    close(twice, solve(factor, right, 0.1, first + second))
+
+
+@given(sizes, seeds)
+def test_squared_change_is_the_mean_over_rows(size: Sizes, seed: int) -> None:
+    x = rows(size, seed)
+    mean, moment = second_moment(x)
+    change, bias = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1), seed + 2).squeeze(2)
+    factor = factorize(moment, size[2], None)
+    z = (x - mean.unsqueeze(1)) @ change.mT
+    close(squared_change(factor, change), z.square().mean(1), 1e-8)
+    moved = x @ change.mT + bias.unsqueeze(1)
+    mean_change = (change @ mean.unsqueeze(2)).squeeze(2) + bias
+    close(output_change(change, mean_change, factor), moved.square().mean(1), 1e-8)
+
+
+def test_output_change_of_tokens() -> None:
+    tokens = torch.tensor([0, 2, 2, 1, 2])
+    frequencies = torch.nn.functional.one_hot(tokens, 4).double().mean(0)
+    change = rows((1, 3, 4), 0)
+    close(output_change(change, None, frequencies[None])[0], change[0][:, tokens].square().mean(1))
+
+
+def test_full_rank_subspace_is_exact() -> None:
+    """Subspace iteration with one direction left out of a moment that has one direction less."""
+    x = rows((1, 30, 5), 0)
+    x[..., 4] = x[..., 0] - x[..., 1]
+    _, moment = second_moment(x)
+    right = rows((1, 2, 5), 1)
+    close(solve(factorize(moment, 4, None), right, 0.1, 0.5), solve(factorize(moment, 5, None), right, 0.1, 0.5), 1e-7)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_isotropic_tail_is_exact(warm: bool) -> None:
+    basis = torch.linalg.qr(rows((1, 12, 12), 0))[0]
+    values = torch.tensor([900.0, 700.0, 500.0] + [1.0] * 9, dtype=torch.float64)
+    moment = basis @ torch.diag(values) @ basis.mT
+    previous = factorize(moment, 3, None).basis if warm else None
+    factor = factorize(moment, 3, previous)
+    change = rows((1, 4, 12), 1)
+    close(solve(factor, change, 0.1, 0.5)[0], change[0] @ power_of(moment[0], 0.1, -0.5), 1e-5)
+    close(squared_change(factor, change), ((change @ moment) * change).sum(-1), 1e-5)
+    close(mean_diagonal(factor), moment.diagonal(dim1=1, dim2=2).mean(1))
+
+
+@given(seeds, st.integers(1, 5))
+def test_subspaces_keep_the_trace_and_the_quadratic_form_positive(seed: int, rank: int) -> None:
+    _, moment = second_moment(rows((2, 15, 6), seed))
+    factor = factorize(moment, rank, None)
+    close(mean_diagonal(factor), moment.diagonal(dim1=1, dim2=2).mean(1))
+    assert (squared_change(factor, rows((2, 3, 6), seed + 1)) >= 0).all()
+    close(factor.basis.mT @ factor.basis, torch.eye(rank, dtype=torch.float64).expand(2, -1, -1))
+
+
+def test_diagonal_solve_is_the_power() -> None:
+    frequencies = torch.tensor([[0.5, 0.3, 0.2, 0.0]], dtype=torch.float64)
+    right = rows((1, 3, 4), 0)
+    dense = power_of(frequencies[0].diag(), 0.1, -0.5)
+    close(solve_diagonal(frequencies, right, 0.1, 0.5)[0], right[0] @ dense)
+    assert not solve_diagonal(frequencies, right, 0.0, 0.5)[..., 3].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+@pytest.mark.parametrize("rank", [2, 6])
+@pytest.mark.parametrize("kind", ["zero", "constant", "repeated", "one row"])
+def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: float, dtype: torch.dtype) -> None:
+    x = rows((1, 10, 6), 0)
+    x = {"zero": 0 * x, "constant": torch.ones_like(x) * 1e3, "repeated": x[:, :2].repeat(1, 5, 1), "one row": x[:, :1]}[kind]
+    moments = InputMoments()
+    moments.add(x.to(dtype))
+    mean, moment = moments.take() or (x, x)
+    factor = factorize(moment, rank, None)
+    u = rows((1, x.shape[1], 3), 1).to(dtype)
+    change, bias = argmax(u.mT @ x.to(dtype), u.sum(1), mean, factor, damping, 0.5)
+    assert change.isfinite().all()
+    assert bias is not None
+    assert bias.isfinite().all()
+    for again in (factor.basis, None):
+        assert all(part.isfinite().all() for part in factorize(torch.zeros_like(moment), rank, again))
+
+
+@pytest.mark.parametrize("kind", ["zero", "constant", "repeated", "one row", "dead output", "tiny", "large"])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, damping: float) -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.LayerNorm(6), nn.Linear(6, 3))
+    optimizer = EMSA(model, damping=damping, rank=1 if wide else 32)
+    x, y = vectors(12, torch.float32)
+    if kind == "dead output":
+        with torch.no_grad():
+            model[0].bias[:3] = -100  # type: ignore[index, union-attr]
+    x = {"zero": 0 * x, "constant": torch.ones_like(x), "repeated": x[:2].repeat(6, 1), "tiny": 1e-12 * x,
+         "large": 1e6 * x}.get(kind, x)
+    if kind == "one row":
+        x, y = x[:1], y[:1]
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    limit = 110 if kind == "dead output" else 30
+    assert all(parameter.isfinite().all() and parameter.abs().max() < limit for parameter in model.parameters())
+
+
+def test_factor_of_one_input_is_its_variance() -> None:
+    moment = torch.tensor([[[4.0]], [[0.0]]])
+    factor = factorize(moment, 32, None)
+    assert isinstance(factor, Factor)
+    close(solve(factor, torch.ones(2, 1, 1), 0.0, 0.5).flatten(), torch.tensor([0.5, 0.0]))
