@@ -27,6 +27,7 @@ class AffineStage:
         self.captured, self.rows, self.name = captured, rows, captured.name
         self.groups, self.outputs, self.inputs = captured.layer.matrix(captured.weight.detach()).shape
         self.rank = self.inputs if self.inputs <= _EXACT * rank else rank
+        self._factor: Factor | None = None
 
     def parameters(self, members: Collection[int]) -> tuple[nn.Parameter | None, nn.Parameter | None]:
         """Weight and bias as far as they are trained and among these parameters; no weight, no stage."""
@@ -132,16 +133,21 @@ class AffineStage:
                    ) -> tuple[Tensor, Tensor | None]:
         """(dW, db) for lr = 1."""
         _begin(state, gradient, bias_gradient)
-        if self.captured.layer.one_hot:
-            metric: Factor | Tensor = state["moment"]
-        else:
-            metric = Factor(state["basis"], state["values"], state["tail"])
+        metric = self._metric(state)
         if state["by_operator"] and isinstance(metric, Factor):
             return operator_step(state, gradient, bias_gradient, metric, group["damping"], group["power"])
         change, bias_change = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
         square = output_change(change, bias_gradient, metric)
         settings = Settings(group["damping"], group["power"], group["momentum"], group["memory"])
         return normalized(state, change, bias_change, square, settings)
+
+    def _metric(self, state: dict[str, Tensor]) -> Factor | Tensor:
+        """Of the last refresh, kept with its powers while the state's tensors are the same."""
+        if self.captured.layer.one_hot:
+            return state["moment"]
+        if self._factor is None or self._factor.basis is not state["basis"]:
+            self._factor = Factor(state["basis"], state["values"], state["tail"])
+        return self._factor
 
     def _sees_many_rows(self) -> bool:
         """Whether a batch has enough rows for a step bounded in the operator norm."""

@@ -5,7 +5,7 @@ the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delt
 mean of the state penalty and |dW|^2: it whitens the noise of G, whose covariance is close to U (x) A / samples.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -16,12 +16,17 @@ Diagonal = Float[Tensor, "group input"]
 Matrix = Float[Tensor, "group output input"]
 
 
-class Factor(NamedTuple):
-    """A_c as Q diag(values) Q^T + tail (I - Q Q^T). Q: (group, input, rank), orthonormal columns."""
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A_c as Q diag(values) Q^T + tail (I - Q Q^T). Q: (group, input, rank), orthonormal columns.
+
+    roots keeps the powers that have been asked for, where Q is square: they serve until the next refresh.
+    """
 
     basis: Tensor
     values: Float[Tensor, "group rank"]
     tail: Float[Tensor, " group"]
+    roots: dict[tuple[float, float], Tensor] = field(default_factory=dict)
 
 
 def factorize(moment: Moment, rank: int, previous: Tensor | None) -> Factor:
@@ -54,13 +59,19 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def solve(factor: Factor, right: Matrix, damping: float, power: float) -> Matrix:
     """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance get 0."""
-    shift = damping * mean_diagonal(factor)
-    inside = _power(factor.values + shift[:, None], factor.values, power)
-    rotated = right @ factor.basis
     if factor.basis.shape[1] == factor.basis.shape[2]:
-        return (rotated * inside.unsqueeze(1)) @ factor.basis.mT
+        if (damping, power) not in factor.roots:
+            factor.roots[damping, power] = (factor.basis * _inside(factor, damping, power).unsqueeze(1)) @ factor.basis.mT
+        return right @ factor.roots[damping, power]
+    shift = damping * mean_diagonal(factor)
+    inside = _inside(factor, damping, power)
+    rotated = right @ factor.basis
     outside = _power((factor.tail + shift)[:, None], factor.values, power)
     return right * outside.unsqueeze(1) + (rotated * (inside - outside).unsqueeze(1)) @ factor.basis.mT
+
+
+def _inside(factor: Factor, damping: float, power: float) -> Float[Tensor, "group rank"]:
+    return _power(factor.values + damping * mean_diagonal(factor)[:, None], factor.values, power)
 
 
 def squared_change(factor: Factor, change: Matrix) -> Float[Tensor, "group output"]:

@@ -17,8 +17,6 @@ Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 
 MOMENTUM = 0.9
-LENGTH = 1.5
-"""The polar step moves an output by 1.5 where the step by rows moves it by 1: it has no outliers among the directions."""
 ROWS = 2.0
 """Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be signal."""
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -27,7 +25,7 @@ _ITERATIONS = 5
 
 def operator_step(state: dict[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, metric: Factor, damping: float,
                   power: float) -> tuple[Matrix, Vector | None]:
-    """(dW, db), mean squared change of an output 1 before LENGTH. Nesterov momentum before the argmax, bias-corrected.
+    """(dW, db), scaled to a mean squared change of an output of 1. Nesterov momentum before the argmax, bias-corrected.
 
     The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1 with
     M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does.
@@ -45,7 +43,7 @@ def operator_step(state: dict[str, Tensor], gradient: Matrix, bias_gradient: Vec
     mean_change = None if bias_gradient is None else polar[..., -1]
     change = solve(metric, polar if mean_change is None else polar[..., :-1], damping, power / 2)
     square = output_change(change, mean_change, metric).mean(1)
-    scale = LENGTH * (square + torch.finfo(square.dtype).tiny).rsqrt()[:, None]
+    scale = (square + torch.finfo(square.dtype).tiny).rsqrt()[:, None]
     change = change * scale.unsqueeze(2)
     if mean_change is None:
         return change, None
@@ -53,15 +51,38 @@ def operator_step(state: dict[str, Tensor], gradient: Matrix, bias_gradient: Vec
 
 
 def polar_factor(matrix: Matrix) -> Matrix:
-    """About U V^T of matrix = U S V^T: five Newton-Schulz iterations with a quintic; singular values end in about [0.7, 1.2]."""
+    """About U V^T of matrix = U S V^T: five Newton-Schulz iterations with a quintic; singular values end in about [0.7, 1.2].
+
+    All iterates are functions of the Gram matrix of the shorter side, so for long matrices only that is iterated.
+    """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny)
+    long = x.shape[2] >= 2 * x.shape[1]
+    x = _long_iterations(x) if long else _plain_iterations(x)
+    return x if wide else x.mT
+
+
+def _plain_iterations(x: Matrix) -> Matrix:
     a, b, c = _QUINTIC
     for _ in range(_ITERATIONS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * (square @ square)) @ x
-    return x if wide else x.mT
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _long_iterations(x: Matrix) -> Matrix:
+    """x <- S x with S = a + b R + c R^2, R = x x^T: then R <- S R S, and the product of all S is applied once."""
+    a, b, c = _QUINTIC
+    gram = x @ x.mT
+    product = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand_as(gram)
+    for number in range(_ITERATIONS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor @ product if number else factor
+        if number < _ITERATIONS - 1:
+            gram = factor @ (gram @ factor)
+    return product @ x
 
 
 def _nesterov(velocity: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
