@@ -11,10 +11,10 @@ import pytest
 from matplotlib.image import imread
 from run_directory import HEADERS, read_rows, write_run, write_table
 
-from pontryagin.experiments.curves import Curve, band, curves
 from pontryagin.experiments.figures import Drawing, ReportError, draw_figures
-from pontryagin.experiments.run_files import METRICS, first_seed, read_run, read_table, write_atomically
-from pontryagin.experiments.step_figures import _rise, _steps, _sums
+from pontryagin.experiments.figures.curves import Curve, band, curves
+from pontryagin.experiments.figures.step_figures import _rise, _steps, _sums
+from pontryagin.experiments.run_files import METRICS, first_seed, read_run, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
 
@@ -216,20 +216,6 @@ def test_the_caption_of_divergence_tells_the_first_rise(whole_run: Path, drawing
     assert text in drawings[-1].caption
     quiet = metrics.take(metrics["iteration"] < 0)
     assert _rise(quiet, *_sums(first_seed(run.stages, "a", "msa"))).startswith("J did not rise")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "figures" / "rho.png"
-    write_atomically(target, b"old")
-
-    def full(self: Path, data: bytes) -> int:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert [entry.name for entry in target.parent.iterdir()] == ["rho.png"]
 
 
 def test_a_run_may_be_moved_and_drawn_again(whole_run: Path, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import json
+import os
 
 import pytest
 
 from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.run_directory import Table, prepare, write_json, write_text
+from pontryagin.experiments.run_directory import Table, prepare, write_bytes, write_json
 from pontryagin.experiments.summary import Point, spread, summarize, until
 
 
@@ -41,12 +42,18 @@ def test_json_has_no_nan(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"bad": None, "worse": [None], "0.5": 1.0}
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(TypeError):
-        write_text(path, 3)  # type: ignore[arg-type]
-    assert path.read_text() == "old"
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "figures" / "a.png"
+    write_bytes(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.png"]
 
 
 def test_rows_are_checked_and_exact(tmp_path):

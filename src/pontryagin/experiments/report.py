@@ -6,9 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pontryagin.experiments.method_style import figure_title
+from pontryagin.experiments.figures.method_style import figure_title
 from pontryagin.experiments.report_text import lead, paper_table, results_table, table, tuning_table
-from pontryagin.experiments.run_files import Drawing, ReportError, read_summary, write_atomically
+from pontryagin.experiments.run_directory import write_bytes
+from pontryagin.experiments.run_files import Drawing, ReportError, read_summary
 
 __all__ = ["ReportError", "write_report"]
 
@@ -62,7 +63,7 @@ did not get there; “2/3 seeds” where not all did.</small></p>"""
 def write_report(directory: Path, drawings: Sequence[Drawing]) -> Path:
     """directory/report.html from summary.json and the drawings, which are embedded. Raises ReportError."""
     path = directory / "report.html"
-    write_atomically(path, _page(read_summary(directory / "summary.json"), drawings).encode())
+    write_bytes(path, _page(read_summary(directory / "summary.json"), drawings).encode())
     return path
 
 

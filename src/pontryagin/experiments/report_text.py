@@ -5,7 +5,7 @@ from html import escape
 from math import isfinite, isnan
 from typing import Any
 
-from pontryagin.experiments.method_style import METHODS, figure_title, in_order, style_of
+from pontryagin.experiments.figures.method_style import METHODS, figure_title, in_order, style_of
 
 Result = dict[str, Any]
 NONE = "—"

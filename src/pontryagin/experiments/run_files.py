@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from sys import intern
 from typing import Any
 
 import numpy as np
+
+from pontryagin.experiments.errors import ExperimentError
 
 METRICS = (("figure", "method"), ("seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss", "accepted",
                                   "rho", "optimality_gap", "rejected"))
@@ -25,7 +26,7 @@ FIT = (("figure", "method"), ("x", "target", "prediction"))
 """Columns of fit.csv: the final controls' function, first seed."""
 
 
-class ReportError(ValueError):
+class ReportError(ExperimentError):
     """A file of a run directory is missing, or is not what figures and report need."""
 
 
@@ -131,17 +132,6 @@ def first_seed(table: Table, figure: str, method: str) -> Table:
     """A method's rows for one figure and the first seed that it was run with."""
     rows = table.where(figure=figure, method=method)
     return rows.where(seed=rows["seed"].min()) if len(rows) else rows
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or the old one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _columns(path: Path, lines: Iterator[list[str]], text: Sequence[str], numbers: Sequence[str]) -> Table:

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pontryagin.experiments.canvas import new_figure, png, style
-from pontryagin.experiments.run_directory import write_text
+from pontryagin.experiments.figures.canvas import new_figure, png, style
+from pontryagin.experiments.run_directory import write_bytes, write_text
 
 
 def write_page(folder: Path) -> str:
@@ -86,7 +86,6 @@ def _draw(folder: Path, summary: dict[str, Any]) -> Path:
         if curves:
             right.legend(frameon=False)
         content = png(figure)
-    (folder / "figures").mkdir(exist_ok=True)
     path = folder / "figures" / "train-loss.png"
-    path.write_bytes(content)
+    write_bytes(path, content)
     return path

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from pontryagin.experiments.method_style import style_of
+from pontryagin.experiments.figures.method_style import style_of
 
 DPI = 150
 WIDTH = 10.0

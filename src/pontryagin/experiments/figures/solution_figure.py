@@ -6,8 +6,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from pontryagin.experiments.canvas import Sketch, handle, legend_below, log_y, new_figure
-from pontryagin.experiments.method_style import figure_title, in_order, style_of
+from pontryagin.experiments.figures.canvas import Sketch, handle, legend_below, log_y, new_figure
+from pontryagin.experiments.figures.method_style import figure_title, in_order, style_of
 from pontryagin.experiments.run_files import Run, Table
 
 _PREFERRED = ("emsa", "emsa-secant", "emsa-paper")

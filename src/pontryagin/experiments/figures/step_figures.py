@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pontryagin.experiments.canvas import (
+from pontryagin.experiments.figures.canvas import (
     INK,
     Sketch,
     handle,
@@ -18,7 +18,7 @@ from pontryagin.experiments.canvas import (
     log_y,
     new_figure,
 )
-from pontryagin.experiments.method_style import figure_title, style_of
+from pontryagin.experiments.figures.method_style import figure_title, style_of
 from pontryagin.experiments.run_files import Run, Table, first_seed
 
 _SUMS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from pontryagin.experiments.canvas import (
+from pontryagin.experiments.figures.canvas import (
     INK,
     Sketch,
     handle,
@@ -19,7 +19,7 @@ from pontryagin.experiments.canvas import (
     new_figure,
     plain,
 )
-from pontryagin.experiments.method_style import figure_title, in_order, style_of
+from pontryagin.experiments.figures.method_style import figure_title, in_order, style_of
 from pontryagin.experiments.run_files import Run, Table
 
 FLOOR = 1e-9

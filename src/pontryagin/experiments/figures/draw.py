@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pontryagin.experiments.canvas import Sketch, png, style
-from pontryagin.experiments.curves import loss_figure
-from pontryagin.experiments.run_files import Drawing, ReportError, Run, read_run, write_atomically
-from pontryagin.experiments.solution_figure import states
-from pontryagin.experiments.stage_maps import feasibility, gain
-from pontryagin.experiments.step_figures import decrease, divergence, rho
-
-__all__ = ["Drawing", "ReportError", "draw_figures"]
+from pontryagin.experiments.figures.canvas import Sketch, png, style
+from pontryagin.experiments.figures.curves import loss_figure
+from pontryagin.experiments.figures.solution_figure import states
+from pontryagin.experiments.figures.stage_maps import feasibility, gain
+from pontryagin.experiments.figures.step_figures import decrease, divergence, rho
+from pontryagin.experiments.run_directory import write_bytes
+from pontryagin.experiments.run_files import Drawing, Run, read_run
 
 _SKETCHES: dict[str, Callable[[Run], Sketch | None]] = {
     "figure-1a": lambda run: loss_figure(run, "a"),
@@ -38,6 +37,6 @@ def draw_figures(directory: Path) -> list[Drawing]:
             sketch = sketch_of(run)
             if sketch is not None:
                 path = directory / "figures" / f"{name}.png"
-                write_atomically(path, png(sketch.figure))
+                write_bytes(path, png(sketch.figure))
                 drawings.append(Drawing(name, sketch.title, sketch.caption, path))
     return drawings

@@ -6,8 +6,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from pontryagin.experiments.canvas import MASKED, Sketch, iteration_axis, log_ticks, new_figure
-from pontryagin.experiments.method_style import style_of
+from pontryagin.experiments.figures.canvas import MASKED, Sketch, iteration_axis, log_ticks, new_figure
+from pontryagin.experiments.figures.method_style import style_of
 from pontryagin.experiments.run_files import Run, Table, first_seed
 
 _DECADES = 12
