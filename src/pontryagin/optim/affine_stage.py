@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim.budget import propagation_flops, refresh_flops
 from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.communication import Moments, largest_over_processes, mean_over_processes
+from pontryagin.optim.communication import Moments, mean_over_processes, sum_over_processes
 from pontryagin.optim.metric import Factor, factorize
 from pontryagin.optim.operator_step import ROWS, operator_step
 from pontryagin.optim.precision import wide
@@ -48,7 +48,8 @@ class AffineStage:
         """Flops of one refresh."""
         if self.captured.layer.one_hot or self.inputs == 1:
             return 0.0
-        rows = min(self.captured.positions, self.rows or self.captured.positions)
+        positions = self.captured.positions
+        rows = positions if self.rows is None else min(positions, self.captured.calls * self.rows)
         return refresh_flops(rows, self.inputs, self.rank, self.groups)
 
     def refresh(self, state: dict[str, Tensor], has_bias: bool) -> None:
@@ -69,9 +70,9 @@ class AffineStage:
             mean = torch.zeros_like(mean)
         known = has_moments(state)
         if not known:
-            by_operator = largest_over_processes(int(self._sees_many_rows()), mean.device)
+            positions = sum_over_processes(self.captured.positions, mean.device)
             state.update({"mean": mean, "moment": moment, "refreshes": torch.zeros((), dtype=torch.float32),
-                          "by_operator": torch.tensor(bool(by_operator))})
+                          "by_operator": torch.tensor(self._are_many_rows(positions))})
         state["refreshes"] += 1
         weight = max(_FRESH, 1 / state["refreshes"].item())
         shift = mean - state["mean"]
@@ -101,7 +102,7 @@ class AffineStage:
         state.update(basis=factor.basis, values=factor.values, tail=factor.tail)
 
     def _take(self) -> Moments | None:
-        taken = self.captured.moments.take()
+        taken = self.captured.take()
         return None if taken is None else (taken[0].to(self._dtype), taken[1].to(self._dtype))
 
     def _zeros(self) -> Moments:
@@ -149,10 +150,9 @@ class AffineStage:
             self._factor = Factor(state["basis"], state["values"], state["tail"])
         return self._factor
 
-    def _sees_many_rows(self) -> bool:
+    def _are_many_rows(self, positions: int) -> bool:
         """Whether a batch has enough rows for a step bounded in the operator norm."""
-        layer = self.captured.layer
-        return layer.kind == "Linear" and self.captured.positions >= ROWS * max(self.inputs, self.outputs)
+        return self.captured.layer.kind == "Linear" and positions >= ROWS * max(self.inputs, self.outputs)
 
 
 def has_moments(state: dict[str, Tensor]) -> bool:

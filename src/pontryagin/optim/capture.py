@@ -24,14 +24,23 @@ class CapturedStage:
         self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
         self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
         self.armed, self.seen = True, False
-        self.positions = 0
-        """Rows of the last call, all of them, and so the stage's share of the work."""
+        self.calls = self.positions = 0
+        """Of the last batch, and the rows of all its calls: the stage's share of the work."""
+        self._counted = False
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
 
-    def commit(self, inputs: Tensor, rows: int | None) -> None:
+    def commit(self, inputs: Tensor, positions: int, rows: int | None) -> None:
         """Add the inputs of one call to the moments: at most about `rows` positions, whole samples, evenly spaced."""
-        self.seen = True
-        self.moments.add(self.layer.rows(_thin(inputs, self.positions, rows)))
+        if not self._counted:
+            self.calls = self.positions = 0
+        self.seen = self._counted = True
+        self.calls, self.positions = self.calls + 1, self.positions + positions
+        self.moments.add(self.layer.rows(_thin(inputs, positions, rows)))
+
+    def take(self) -> tuple[Tensor, Tensor] | None:
+        """The moments of the batch; the next call belongs to another one."""
+        self._counted = False
+        return self.moments.take()
 
 
 class StageHook:
@@ -63,8 +72,7 @@ class StageHook:
         def arrive(costate: Tensor) -> None:
             with full_precision(inputs.device):
                 for stage in stages:
-                    stage.positions = _positions(stage, inputs.numel(), size)
-                    stage.commit(inputs, self.rows)
+                    stage.commit(inputs, _positions(stage, inputs.numel(), size), self.rows)
                     if stage.gradient_check is not None and stage.layer.outputs is not None:
                         stage.gradient_check.append(_gradients(stage, inputs, costate))
 

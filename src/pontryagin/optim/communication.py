@@ -32,10 +32,17 @@ def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> 
 
 def largest_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
-    if _alone():
-        return number
+    return number if _alone() else _reduced(number, device, distributed.ReduceOp.MAX)
+
+
+def sum_over_processes(number: int, device: torch.device) -> int:
+    """The same number everywhere."""
+    return number if _alone() else _reduced(number, device, distributed.ReduceOp.SUM)
+
+
+def _reduced(number: int, device: torch.device, operation: distributed.ReduceOp.RedOpType) -> int:
     result = torch.tensor(number, device=device)
-    distributed.all_reduce(result, op=distributed.ReduceOp.MAX)
+    distributed.all_reduce(result, op=operation)
     return int(result)
 
 

@@ -14,7 +14,7 @@ from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
-from pontryagin.optim.precision import full_precision
+from pontryagin.optim.precision import full_precision, wide
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -169,6 +169,8 @@ class EMSA(torch.optim.Optimizer):
                         self._bypass(stage.name, weight)
                         continue
                     stage.initialize(self.state[weight], bias)
+            if bias is not None and self.state.get(weight):  # checkpoints expect an entry for every parameter
+                self.state[bias].setdefault("with_weight", torch.tensor(True))
             done |= {id(weight), id(bias)}
             moves += step or []
         for group in self.param_groups:
@@ -198,7 +200,7 @@ class EMSA(torch.optim.Optimizer):
     def _forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
         for stage in self._affine:
-            stage.captured.moments.take()
+            stage.captured.take()
             stage.captured.seen = False
 
     def _search(self, moves: list[Move], closure: Callable[[], Any], loss: Any) -> None:
@@ -235,16 +237,13 @@ class EMSA(torch.optim.Optimizer):
 
     def _check_gradients(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not parameters:
+        finite = [_norm(parameter.grad).isfinite() for parameter in parameters]
+        if not parameters or torch.stack(finite).all():
             return
-        sums = torch.stack([parameter.grad.sum().float() for parameter in parameters])
-        if sums.isfinite().all():
-            return
-        for parameter in parameters:
-            if not parameter.grad.isfinite().all():
-                self._forget()
-                raise NonFiniteError(f"the gradient of {self._names.get(id(parameter), 'a parameter')} holds NaN or infinite "
-                                     "values: nothing has been changed; skip this batch or look at its loss")
+        self._forget()
+        name = next(self._names[id(parameter)] for parameter, fine in zip(parameters, finite, strict=True) if not fine)
+        raise NonFiniteError(f"the gradient of {name} holds values that are NaN, infinite or too large to be squared: nothing "
+                             "has been changed; skip this batch or look at its loss")
 
     def _check_members(self, group: dict[str, Any]) -> None:
         for parameter in group["params"]:
@@ -262,13 +261,18 @@ class EMSA(torch.optim.Optimizer):
         if names and strict:
             raise ProblemError(f"strict: these parameters belong to no affine stage: {names}; freeze them or drop strict=True")
         if names:
-            warnings.warn(f"EMSA trains these parameters, which belong to no affine stage, by AdamW: {names}", stacklevel=4)
+            warnings.warn(f"EMSA trains these parameters, which belong to no affine stage, by AdamW: {names}", stacklevel=3)
 
     def _bypass(self, name: str, weight: Tensor) -> None:
         """A stage whose inputs never came through its hook, such as F.linear(x, module.weight)."""
         warnings.warn(f"EMSA has seen no inputs of {name}: its module is not called in the forward pass (or was compiled "
-                      "before the optimizer was made); it is trained by AdamW", stacklevel=5)
+                      "before the optimizer was made); it is trained by AdamW", stacklevel=6)
         self._bypassed.add(id(weight))
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return torch.linalg.vector_norm(values, dtype=wide(values.dtype))
 
 
 def _add(moves: list[Move], factor: float) -> None:

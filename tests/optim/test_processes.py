@@ -1,0 +1,159 @@
+"""Two processes with half a batch each take the steps of one process with the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from optim_builders import close, emsa, mlp, parameters, train, vectors
+from torch import Tensor, distributed, nn
+
+from pontryagin.optim import EMSA
+from pontryagin.optim.communication import largest_over_processes, mean_over_processes, sum_over_processes
+
+CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite"]
+
+
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.norm, self.head = nn.Embedding(9, 4), nn.LayerNorm(4), nn.Linear(4, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.norm(self.table(tokens).mean(1)))
+
+
+class Branch(nn.Module):
+    """A part that only batches with a positive mark pass through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.extra, self.last = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).tanh()
+        return self.last(hidden + self.extra(hidden).tanh() if x[0, 0] > 0 else hidden)
+
+
+def model_of(case: str) -> nn.Module:
+    torch.manual_seed(0)
+    return {"embedding": Words, "unused on one process": Branch}.get(case, mlp)().double()
+
+
+def batch_of(case: str, seed: int) -> tuple[Tensor, Tensor]:
+    x, y = vectors(12, seed=seed)
+    if case == "embedding":
+        return torch.randint(0, 9, (12, 4), generator=torch.Generator().manual_seed(seed)), y
+    if case == "unused on one process":
+        x[0, 0], x[6, 0] = 1.0, -1.0
+    return x, y
+
+
+def shard_of(case: str, seed: int, rank: int) -> tuple[Tensor, Tensor]:
+    x, y = batch_of(case, seed)
+    if case == "uneven":  # the last batch of an epoch; work differs between the processes
+        return (x[:2], y[:2]) if rank == 0 else (x[2:], y[2:])
+    return x[6 * rank:6 * rank + 6], y[6 * rank:6 * rank + 6]
+
+
+def of_one_process(rank: int, folder: Path) -> None:
+    """What each of two processes does: all cases; the parameters go into a file."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    found: dict[str, list[Tensor]] = {}
+    for case in CASES:
+        model = model_of(case)
+        parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=case == "unused on one process")
+        optimizer = EMSA(parallel, rows=None, budget=0.05 if case == "uneven" else 1.0, strict=True)
+        found[case] = []
+        for seed in range(5):
+            if case == "not finite" and seed == 1:
+                skip(parallel, optimizer, rank)
+            train(parallel, optimizer, 1, lambda seed, case=case: shard_of(case, seed, rank), first=seed)
+            found[case].append(parameters(model))
+    generator = torch.Generator().manual_seed(rank)
+    rows = 1000 + torch.randn(1, 50, 3, generator=generator)
+    mean = rows.mean(1)
+    moments = mean, (rows - mean).mT @ (rows - mean) / 50
+    joint = mean_over_processes(moments, lambda: moments)
+    none = mean_over_processes(None, lambda: (torch.zeros(1, 3), torch.zeros(1, 3, 3)))
+    half = mean_over_processes(moments if rank else None, lambda: (torch.zeros(1, 3), torch.zeros(1, 3, 3)))
+    assert joint is not None
+    assert half is not None
+    found["moments"] = [rows, *joint, *half, torch.tensor(none is None),
+                        torch.tensor([call(3 + rank, rows.device) for call in (largest_over_processes, sum_over_processes)])]
+    torch.save(found, folder / f"rank{rank}.pt")
+    distributed.barrier()
+
+
+def skip(model: nn.Module, optimizer: EMSA, rank: int) -> None:
+    """A bad batch on one process is refused by both."""
+    from pontryagin.problem import NonFiniteError
+
+    x, y = vectors(6, seed=50 + rank)
+    if rank:
+        x[0, 0] = torch.nan
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    with pytest.raises(NonFiniteError):
+        optimizer.step()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
+    folder = tmp_path_factory.mktemp("processes")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", __file__]
+    running = [subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
+               for rank in range(2)]
+    try:
+        errors = [process.communicate(timeout=60)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert all(process.returncode == 0 for process in running), errors
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_processes_hold_the_same_parameters(case: str, found: list[dict[str, list[Tensor]]]) -> None:
+    for one, other in zip(found[0][case], found[1][case], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("case", ["linear", "embedding", "not finite"])
+def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list[Tensor]]]) -> None:
+    model = model_of(case)
+    optimizer = emsa(model, budget=1.0, strict=True)
+    for seed in range(5):
+        train(model, optimizer, 1, lambda seed: batch_of(case, seed), first=seed)
+        close(found[0][case][seed], parameters(model), 1e-9)
+
+
+def test_moments_of_both_processes(found: list[dict[str, list[Tensor]]]) -> None:
+    """In float32 with a large mean; a process without rows takes part."""
+    (rows, mean, moment, *_), (other, half, spread, half_again, spread_again, none, numbers) = (
+        found[0]["moments"], found[1]["moments"])
+    assert torch.equal(mean, half)
+    both = torch.cat([rows, other], 1).double()
+    close(mean.double(), both.mean(1), 1e-6)
+    close(moment[0].double(), torch.cov(both[0].mT, correction=0), 1e-3)
+    assert torch.equal(moment, spread)
+    close(half_again.double(), other.double().mean(1), 1e-6)
+    close(spread_again[0].double(), torch.cov(other[0].double().mT, correction=0), 1e-3)
+    assert bool(none)
+    assert numbers.tolist() == [4, 7]
+
+
+def test_one_process_alone() -> None:
+    moments = torch.ones(1, 2), torch.ones(1, 2, 2)
+    assert mean_over_processes(moments, lambda: moments) is moments
+    assert mean_over_processes(None, lambda: moments) is None
+    assert largest_over_processes(3, torch.device("cpu")) == sum_over_processes(3, torch.device("cpu")) == 3
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    of_one_process(int(sys.argv[1]), Path(sys.argv[2]))
+    os._exit(0)  # gloo may wait for ever when it is torn down after its peer

@@ -1,0 +1,223 @@
+"""Bad batches change nothing, bad settings are refused, and steps that raise the loss can be taken back."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from optim_builders import images, loss_of, mlp, net, parameters, train, vectors
+from torch import Tensor, nn
+
+from pontryagin.optim import EMSA, Acceptance
+from pontryagin.problem import NonFiniteError, ProblemError
+
+
+def snapshot(model: nn.Module, optimizer: EMSA) -> dict[str, Any]:
+    return copy.deepcopy({"parameters": list(model.parameters()), "optimizer": optimizer.state_dict()})
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_batches_that_are_not_finite_change_nothing(value: float, steps: int) -> None:
+    model, plain = mlp(), mlp()
+    optimizer, reference = EMSA(model), EMSA(plain)
+    train(model, optimizer, steps, vectors)
+    train(plain, reference, steps, vectors)
+    before = snapshot(model, optimizer)
+    x, y = vectors(seed=77)
+    x[3, 2] = value
+    optimizer.zero_grad()
+    loss_of(model, x, y).backward()
+    with pytest.raises(NonFiniteError, match=r"gradient of 0\.weight"):
+        optimizer.step()
+    assert same(snapshot(model, optimizer), before)
+    train(model, optimizer, 3, vectors, first=steps)
+    train(plain, reference, 3, vectors, first=steps)
+    assert torch.equal(parameters(model), parameters(plain))
+
+
+def test_one_gradient_that_is_not_finite() -> None:
+    model = net()
+    optimizer = EMSA(model)
+    train(model, optimizer, 1, images)
+    before = snapshot(model, optimizer)
+    loss_of(model, *images()).backward()
+    model.head[1].bias.grad[2] = -torch.inf
+    with pytest.raises(NonFiniteError, match=r"head\.1\.bias.*nothing has been changed"):
+        optimizer.step()
+    assert same(snapshot(model, optimizer), before)
+
+
+@pytest.mark.parametrize("value", [1e15, 3e38])
+def test_large_gradients(value: float) -> None:
+    """As long as they can be squared they are gradients as any others; beyond that they are refused."""
+    model = mlp(torch.float32)
+    optimizer = EMSA(model)
+    loss_of(model, *vectors(dtype=torch.float32)).backward()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, value)
+    before = parameters(model)
+    if value > 1e19:
+        with pytest.raises(NonFiniteError, match="too large to be squared"):
+            optimizer.step()
+        assert torch.equal(parameters(model), before)
+        return
+    optimizer.step()
+    train(model, optimizer, 3, vectors, dtype=torch.float32)
+    assert parameters(model).isfinite().all()
+    assert not torch.equal(parameters(model), before)
+
+
+@pytest.mark.parametrize("acceptance", [None, Acceptance()])
+def test_closures_with_a_loss_that_is_not_finite(acceptance: Acceptance | None) -> None:
+    model, plain = mlp(), mlp()
+    optimizer, reference = EMSA(model, acceptance=acceptance), EMSA(plain, acceptance=acceptance)
+
+    def closure_of(one: nn.Module, method: EMSA, factor: float) -> Callable[[], Tensor]:
+        def closure() -> Tensor:
+            method.zero_grad()
+            loss = factor * loss_of(one, *vectors())
+            loss.backward()
+            return loss
+
+        return closure
+
+    before = snapshot(model, optimizer)
+    with pytest.raises(NonFiniteError, match="loss of the closure is"):
+        optimizer.step(closure_of(model, optimizer, torch.nan))
+    assert same(snapshot(model, optimizer), before)
+    for one, method in ((model, optimizer), (plain, reference)):
+        method.step(closure_of(one, method, 1.0))
+    assert torch.equal(parameters(model), parameters(plain))
+
+
+def accepted(lr: float, steps: int, **options: Any) -> tuple[list[float], EMSA, nn.Module]:
+    model = mlp()
+    optimizer = EMSA(model, lr=lr, acceptance=Acceptance(**options))
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, *vectors())
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(steps)]
+    return [*losses, loss_of(model, *vectors()).item()], optimizer, model
+
+
+@pytest.mark.parametrize("lr", [0.03, 5.0, 1000.0])
+def test_acceptance_never_raises_the_loss(lr: float) -> None:
+    losses, optimizer, _ = accepted(lr, 12)
+    assert all(after <= before for before, after in pairwise(losses))
+    assert losses[-1] < 0.9 * losses[0]
+    relaxation = optimizer.param_groups[0]["relaxation"]
+    assert relaxation == 1 if lr < 1 else relaxation < 1
+
+
+def test_acceptance_gives_up_and_leaves_the_parameters_bitwise() -> None:
+    start = parameters(mlp())
+    losses, optimizer, model = accepted(1e6, 1, attempts=2, grow=1.5)
+    assert torch.equal(parameters(model), start)
+    assert losses[0] == losses[1]
+    assert optimizer.param_groups[0]["relaxation"] == pytest.approx(1 / 1.5**2)
+
+
+def test_trials_of_acceptance_leave_the_moments_alone() -> None:
+    """Moments are of the batches that steps start from: the same as without trials while every step is accepted."""
+    losses, optimizer, model = accepted(0.01, 6)
+    plain = mlp()
+    reference = EMSA(plain, lr=0.01)
+    assert losses[:6] == train(plain, reference, 6, lambda seed: vectors())
+    assert torch.equal(optimizer.state[model[0].weight]["moment"], reference.state[plain[0].weight]["moment"])
+
+
+def test_acceptance_needs_a_loss() -> None:
+    model = mlp()
+    optimizer = EMSA(model, acceptance=Acceptance())
+    loss_of(model, *vectors()).backward()
+    with pytest.raises(ProblemError, match="needs a closure"):
+        optimizer.step()
+    with pytest.raises(ProblemError, match="returned None"):
+        optimizer.step(lambda: None)
+
+
+@pytest.mark.parametrize("options", [{"grow": 1.0}, {"shrink": 0.0}, {"shrink": 1.1}, {"attempts": 0}])
+def test_refused_acceptance(options: dict[str, Any]) -> None:
+    with pytest.raises(ProblemError, match="Acceptance: expected"):
+        Acceptance(**options)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"lr": -0.1}, "EMSA lr: expected a number in"), ({"lr": float("nan")}, "lr"), ({"power": 1.5}, "power"),
+    ({"damping": -1.0}, "damping"), ({"momentum": 1.0}, "momentum"), ({"memory": 1.0}, "memory"),
+    ({"weight_decay": -1.0}, "weight_decay"), ({"fallback": -1.0}, "fallback"), ({"rank": 0}, "rank >= 1"),
+    ({"rows": 4}, "rows >= 8 or None"), ({"budget": 0.0}, "budget > 0"),
+])
+def test_refused_settings(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        EMSA(mlp(), **options)
+
+
+def test_refused_groups() -> None:
+    model = mlp()
+    with pytest.raises(ProblemError, match="EMSA lr"):
+        EMSA(model, [{"params": model[0].parameters(), "lr": -1.0}])
+    with pytest.raises(ProblemError, match=r"shape \(7, 5\) that is not one of the model's"):
+        EMSA(model, mlp().parameters())
+    optimizer = EMSA(model, model[2].parameters())
+    with pytest.raises(ProblemError, match="EMSA power"):
+        optimizer.add_param_group({"params": model[0].parameters(), "power": 2.0})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_refused_models() -> None:
+    with pytest.raises(ProblemError, match="expects a torch module, found list"):
+        EMSA(list(mlp().parameters()))  # type: ignore[arg-type]
+    with pytest.raises(ProblemError, match="lazy parameters"):
+        EMSA(nn.LazyLinear(3))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.scale, self.shift = nn.Linear(5, 3), nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.linear(x) + self.shift
+
+
+def test_parameters_outside_stages_give_one_warning() -> None:
+    model = Scaled()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer = EMSA(model)
+        train(model, optimizer, 3, vectors, dtype=torch.float32)
+    assert [str(one.message) for one in caught] == [
+        "EMSA trains these parameters, which belong to no affine stage, by AdamW: scale, shift"]
+    assert caught[0].filename == __file__
+    assert {row.name: row.maximized for row in optimizer.stages().rows}["scale"] == "AdamW"
+    with pytest.raises(ProblemError, match="strict: these parameters belong to no affine stage: scale, shift"):
+        EMSA(Scaled(), strict=True)
+    quiet = Scaled()
+    EMSA(quiet, quiet.linear.parameters(), strict=True)
+    EMSA(mlp(), strict=True)
+
+
+def test_late_parameters_outside_stages_are_named() -> None:
+    model = Scaled()
+    optimizer = EMSA(model, model.linear.parameters())
+    with pytest.warns(UserWarning, match=r"by AdamW: scale$"):
+        optimizer.add_param_group({"params": [model.scale]})
