@@ -118,13 +118,15 @@ def test_closures_that_return_the_loss_or_nothing() -> None:
     assert torch.equal(parameters(silent), parameters(plain))
 
 
-def test_accumulation_is_the_big_batch() -> None:
-    whole, parts = net(), net()
-    for model in (whole, parts):
-        model.features[1].eval()  # batch norm in training sees its own batch
+@pytest.mark.parametrize("name", ["convolutions", "operator steps"])
+def test_accumulation_is_the_big_batch(name: str) -> None:
+    whole, parts = (net(), net()) if name == "convolutions" else (mlp(), mlp())
+    for module in (*whole.modules(), *parts.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # in training it sees its own batch
     one, other = emsa(whole), emsa(parts)
     for step in range(4):
-        x, y = images(12, seed=step)
+        x, y = images(12, seed=step) if name == "convolutions" else vectors(30, seed=step)
         one.zero_grad(), other.zero_grad()  # type: ignore[func-returns-value]
         loss_of(whole, x, y).backward()
         for some, labels in zip(x.chunk(3), y.chunk(3), strict=True):
