@@ -59,9 +59,9 @@ class EMSA(torch.optim.Optimizer):
         memory: float = 0.95,
         weight_decay: float = 0.0,
         fallback: float = 0.3,
-        budget: float = 0.1,
+        budget: float = 0.05,
         rank: int = 32,
-        rows: int | None = 2048,
+        rows: int | None = 1024,
         strict: bool = False,
         acceptance: Acceptance | None = None,
     ) -> None:

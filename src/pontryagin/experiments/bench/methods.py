@@ -90,7 +90,7 @@ def _second_order(name: str) -> Callable[[nn.Module, float], Any]:
     return make
 
 
-_ADAM = (1e-3, 3e-4, 2e-3, 5e-3)
+_ADAM = (1e-3, 2e-3, 5e-3, 1e-2)
 
 METHODS = {method.name: method for method in (
     Method("emsa", lambda model, rate: EMSA(model, lr=rate), (0.03,)),
