@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from pontryagin.optim.metric import Factor, factorize
+from pontryagin.optim.operator_step import _long_iterations, _plain_iterations, operator_step, polar_factor
+
+DTYPE = torch.float64
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=DTYPE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 9), (1, 9, 6), (2, 4, 30), (1, 30, 4), (1, 5, 5), (1, 1, 7)])
+def test_the_polar_factor_keeps_directions_and_evens_out_lengths(shape):
+    matrix = randn(*shape)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    inside = left.mT @ polar_factor(matrix) @ right.mT
+    lengths = inside.diagonal(dim1=1, dim2=2)
+    assert (lengths > 0.5).all()
+    assert (lengths < 1.3).all()
+    torch.testing.assert_close(inside, torch.diag_embed(lengths), rtol=0, atol=1e-10)
+
+
+def test_iterating_the_gram_matrix_is_the_same_iteration():
+    x = randn(2, 5, 40)
+    x = x / x.norm(dim=(1, 2), keepdim=True)
+    torch.testing.assert_close(_long_iterations(x), _plain_iterations(x), rtol=1e-10, atol=1e-12)
+
+
+def test_zero_stays_zero():
+    assert (polar_factor(torch.zeros(1, 3, 8, dtype=DTYPE)) == 0).all()
+
+
+def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Factor]:
+    mean = rows.mean(0, keepdim=True)
+    moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
+    state = {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
+             "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "velocity_weight": torch.zeros((), dtype=DTYPE)}
+    return state, factorize(moment, rows.shape[1], None)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_first_step_is_the_dense_formula(bias):
+    rows, gradient, bias_gradient = randn(50, 4) + 1, randn(1, 3, 4, seed=1), randn(1, 3, seed=2)
+    state, factor = stage(rows, 3)
+    change, bias_change = operator_step(state, gradient, bias_gradient if bias else None, factor, 0.1, 0.5)
+    mean = rows.mean(0)
+    moment = (rows - mean).mT @ (rows - mean) / len(rows)
+    values, vectors = torch.linalg.eigh(moment + 0.1 * moment.diagonal().mean() * torch.eye(4, dtype=DTYPE))
+    root = vectors @ torch.diag(values**-0.25) @ vectors.mT
+    if bias:
+        right = (gradient[0] - torch.outer(bias_gradient[0], mean)) @ root
+        polar = polar_factor(torch.cat([right, bias_gradient[0, :, None]], 1).unsqueeze(0))[0]
+        direction, move = polar[:, :4] @ root, polar[:, 4]
+    else:
+        direction, move = polar_factor((gradient[0] @ root).unsqueeze(0))[0] @ root, torch.zeros(3, dtype=DTYPE)
+    outputs = (rows - mean) @ direction.mT + move
+    scale = outputs.square().mean().rsqrt()
+    torch.testing.assert_close(change[0], direction * scale, rtol=1e-9, atol=1e-10)
+    if bias:
+        torch.testing.assert_close(bias_change[0], move * scale - direction @ mean * scale, rtol=1e-9, atol=1e-10)
+        moved = rows @ change[0].mT + bias_change[0]
+        assert moved.square().mean().item() == pytest.approx(1.0)
+
+
+def test_momentum_averages_the_gradients_before_the_argmax():
+    state, factor = stage(randn(50, 4), 3)
+    first, second = randn(1, 3, 4, seed=1), randn(1, 3, 4, seed=2)
+    operator_step(state, first, None, factor, 0.1, 0.5)
+    change, _ = operator_step(state, second, None, factor, 0.1, 0.5)
+    average = (0.09 * first + 0.1 * second) / 0.19
+    alone, _ = operator_step(stage(randn(50, 4), 3)[0], 0.1 * second + 0.9 * average, None, factor, 0.1, 0.5)
+    torch.testing.assert_close(change, alone, rtol=1e-9, atol=1e-10)
