@@ -86,7 +86,7 @@ class Secant:
     quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
     """
 
-    memory: int = 100
+    memory: int = 20
     first_rho: float = 100.0
     full_batch: bool = field(default=True, init=False)
     _pairs: list[tuple[Controls, Controls]] = field(default_factory=list, init=False, repr=False)

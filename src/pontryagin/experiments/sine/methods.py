@@ -54,7 +54,7 @@ def _emsa(task: SineTask, iterations: int, rate: float, observe: Observe) -> Non
 def _emsa_secant(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """The closed form as the initial inverse Hessian of an L-BFGS over all stages."""
     problem = task.split_problem()
-    solver = ExtendedMSA(problem, _split_controls(task.start()), maximizer=ClosedForm(damping=1e-2),
+    solver = ExtendedMSA(problem, _split_controls(task.start()), maximizer=ClosedForm(damping=5e-2),
                          penalty=AcceptReject(rho=1.0, restart=True), acceleration=Secant())
     _iterate(solver, iterations, observe)
 
