@@ -409,3 +409,16 @@ def test_lightning() -> None:
     trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
                                 enable_progress_bar=False, enable_model_summary=False)
     assert all(change.any() for change in changes(task, lambda: trainer.fit(task, loader)).values())
+
+
+def test_a_stage_that_is_unfrozen_late_moves_by_finite_steps():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    model[0].requires_grad_(False)
+    optimizer = EMSA(model)
+    for step in range(27):
+        if step == 21:
+            model[0].requires_grad_(True)
+        optimizer.zero_grad()
+        model(torch.randn(16, 4, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+        optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())

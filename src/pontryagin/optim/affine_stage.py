@@ -12,13 +12,15 @@ from pontryagin.optim.communication import Moments, mean_over_processes, sum_ove
 from pontryagin.optim.metric import Factor, factorize
 from pontryagin.optim.operator_step import ROWS, operator_step
 from pontryagin.optim.precision import wide
-from pontryagin.optim.stage_step import Settings, argmax, normalized, output_change
+from pontryagin.optim.stage_step import argmax, normalized, output_change, remember
 
 _FRESH = 0.15
 """Least weight of a new batch in the running moments."""
 _EXACT = 4
 """The metric is exact up to so many times the rank: below that, a subspace saves nothing."""
 
+_EARLY, _SELDOM = 20, 4
+"""Rho is renewed in each of the first steps, then in every fourth with the memory of four: it costs a product with A_c."""
 
 class AffineStage:
     """The maximization of one stage. All that lasts is in the optimizer's state of its weight, as tensors."""
@@ -138,9 +140,11 @@ class AffineStage:
         if state["by_operator"] and isinstance(metric, Factor):
             return operator_step(state, gradient, bias_gradient, metric, group["damping"], group["power"])
         change, bias_change = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
-        square = output_change(change, bias_gradient, metric)
-        settings = Settings(group["damping"], group["power"], group["momentum"], group["memory"])
-        return normalized(state, change, bias_change, square, settings)
+        early = group["steps"] < _EARLY
+        if early or group["steps"] % _SELDOM == 0 or not state["square_weight"]:
+            square = output_change(change, bias_gradient, metric)
+            remember(state, square, group["memory"] if early else group["memory"] ** _SELDOM)
+        return normalized(state, change, bias_change, group["momentum"])
 
     def _metric(self, state: dict[str, Tensor]) -> Factor | Tensor:
         """Of the last refresh, kept with its powers while the state's tensors are the same."""

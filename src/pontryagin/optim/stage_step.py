@@ -1,7 +1,5 @@
 """The step of one affine stage: the argmax in its metric, rho per output, momentum after the solve."""
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,15 +8,6 @@ from pontryagin.optim.metric import Factor, solve, solve_diagonal, squared_chang
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
-
-
-class Settings(NamedTuple):
-    """damping of the metric, its power, momentum, and the memory of rho (all per param group)."""
-
-    damping: float
-    power: float
-    momentum: float
-    memory: float
 
 
 def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Factor | Tensor, damping: float,
@@ -46,22 +35,26 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Factor | T
     return square if mean_change is None else square + mean_change.square()
 
 
-def normalized(state: dict[str, Tensor], change: Matrix, bias_change: Vector | None, square: Vector,
-               settings: Settings) -> tuple[Matrix, Vector | None]:
+def remember(state: dict[str, Tensor], square: Vector, memory: float) -> None:
+    """Take the squared changes of the outputs into their running, bias-corrected mean: rho^2."""
+    state["square"].lerp_(square, 1 - memory)
+    state["square_weight"].lerp_(torch.ones_like(state["square_weight"]), 1 - memory)
+
+
+def normalized(state: dict[str, Tensor], change: Matrix, bias_change: Vector | None, momentum: float
+               ) -> tuple[Matrix, Vector | None]:
     """Divide by rho_i = sqrt of the running mean of the squared changes, then Nesterov momentum.
 
-    So every output moves by about 1 (root mean square over samples) in a step before the factor tau. The running mean is
-    bias-corrected; a hundredth of its mean over outputs keeps rho of silent outputs from vanishing.
+    So every output moves by about 1 (root mean square over samples) in a step before the factor tau. A hundredth of the mean
+    over outputs keeps rho of silent outputs from vanishing.
     """
-    state["square"].lerp_(square, 1 - settings.memory)
-    state["square_weight"].lerp_(torch.ones_like(state["square_weight"]), 1 - settings.memory)
     mean_square = state["square"] / state["square_weight"]
     floor = 0.01 * mean_square.mean() if mean_square.shape[1] > 1 else 1e-6 * mean_square.mean()
-    scale = (mean_square + floor + torch.finfo(square.dtype).tiny).rsqrt()
-    moved = _nesterov(state["velocity"], change * scale.unsqueeze(2), settings.momentum)
+    scale = (mean_square + floor + torch.finfo(mean_square.dtype).tiny).rsqrt()
+    moved = _nesterov(state["velocity"], change * scale.unsqueeze(2), momentum)
     if bias_change is None:
         return moved, None
-    return moved, _nesterov(state["bias_velocity"], bias_change * scale, settings.momentum)
+    return moved, _nesterov(state["bias_velocity"], bias_change * scale, momentum)
 
 
 def _nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
