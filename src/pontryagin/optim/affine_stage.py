@@ -64,11 +64,11 @@ class AffineStage:
         if taken is None:
             return
         mean, moment = taken
-        if not (mean.isfinite().all() and moment.isfinite().all()):
+        if not (mean.isfinite().all() and torch.linalg.vector_norm(moment, float("inf")).isfinite()):
             return
         if not has_bias:
             if moment.ndim == 3:
-                moment = moment + mean.unsqueeze(2) * mean.unsqueeze(1)
+                moment.baddbmm_(mean.unsqueeze(2), mean.unsqueeze(1))
             mean = torch.zeros_like(mean)
         known = has_moments(state)
         if not known:
@@ -82,7 +82,7 @@ class AffineStage:
         state["moment"].lerp_(moment, weight)
         if moment.ndim == 3:
             if has_bias:  # the spread of the batches' means is variance too
-                state["moment"].add_(shift.unsqueeze(2) * shift.unsqueeze(1), alpha=weight * (1 - weight))
+                state["moment"].baddbmm_(shift.unsqueeze(2), shift.unsqueeze(1), alpha=weight * (1 - weight))
             self._factorize(state, state["basis"] if known else None)
 
     def initialize(self, state: dict[str, Tensor], bias: nn.Parameter | None) -> None:
@@ -99,9 +99,8 @@ class AffineStage:
 
     def _factorize(self, state: dict[str, Tensor], previous: Tensor | None) -> None:
         rounding = torch.finfo(self._dtype).eps * state["mean"].square().mean(1)  # less variance than that is no information
-        identity = torch.eye(self.inputs, dtype=self._dtype, device=rounding.device)
-        factor = factorize(state["moment"] + rounding[:, None, None] * identity, self.rank, previous)
-        state.update(basis=factor.basis, values=factor.values, tail=factor.tail)
+        factor = factorize(state["moment"], self.rank, previous)
+        state.update(basis=factor.basis, values=factor.values + rounding[:, None], tail=factor.tail + rounding)
 
     def _take(self) -> Moments | None:
         taken = self.captured.take()

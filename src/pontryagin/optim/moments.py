@@ -37,9 +37,9 @@ class InputMoments:
         if self._centre is None or self._sum is None or self._square is None:
             return None
         offset = self._sum / self._count
-        result = self._centre + offset, self._square / self._count - offset.unsqueeze(2) * offset.unsqueeze(1)
+        mean, moment = self._centre + offset, self._square.div_(self._count)
         self.__init__()  # type: ignore[misc]
-        return result
+        return mean, moment.baddbmm_(offset.unsqueeze(2), offset.unsqueeze(1), alpha=-1)
 
 
 class IndexMoments:

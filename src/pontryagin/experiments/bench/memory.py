@@ -5,7 +5,6 @@
 prints how many bytes the resident set grew, at its peak, between the built model and ten iterations later.
 """
 
-import resource
 import subprocess
 import sys
 
@@ -19,15 +18,22 @@ ITERATIONS = 10
 
 
 def peak_growth(task: str, dataset: str, folder: str | None, method: str) -> int | None:
-    """Bytes, measured in a new process; None where it fails."""
+    """Bytes, measured in a new process; None where it fails, as on systems without /proc."""
     command = [sys.executable, "-m", "pontryagin.experiments.bench.memory", task, dataset, folder or "", method]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     return int(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.split() else None
 
 
-def _resident() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def _resident(peak: bool) -> int:
+    """Bytes of the resident set: now, or the most since the last reset. Linux only."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+
+def _reset_peak() -> None:
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
 
 
 def main(task_name: str, dataset: str, folder: str, method: str) -> None:
@@ -35,9 +41,10 @@ def main(task_name: str, dataset: str, folder: str, method: str) -> None:
     torch.set_num_threads(1)
     task = make(task_name, dataset, folder or None)
     one = racer(task, METHODS[method], METHODS[method].rates[0], 0)
-    before = _resident()
+    _reset_peak()
+    before = _resident(peak=False)
     race(task, [one], ITERATIONS, 0, lambda done, loss: None)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    print(_resident(peak=True) - before)
 
 
 if __name__ == "__main__":
