@@ -69,7 +69,8 @@ def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path, capsys):
 def test_ctrl_c_keeps_what_has_been_measured(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "pontryagin", "reproduce", "sine", "--out", str(out), "--methods", "emsa,adam"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                          preexec_fn=listen_to_ctrl_c) as process:
         wait_for_rows(out / "metrics.csv", process)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=120)
@@ -80,6 +81,11 @@ def test_ctrl_c_keeps_what_has_been_measured(tmp_path):
     assert "nterrupted" in (out / "report.html").read_text()
     rows = (out / "metrics.csv").read_text().splitlines()
     assert all(row.count(",") == rows[0].count(",") for row in rows)
+
+
+def listen_to_ctrl_c() -> None:
+    """A process started in the background of a shell inherits that it ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for_rows(path: Path, process: subprocess.Popen) -> None:
