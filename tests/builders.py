@@ -1,7 +1,7 @@
 """Small random problems in float64 and how to compare their numbers."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,18 @@ def groups_of(problem: ControlProblem, controls: Controls | None = None) -> list
     """The groups at the trajectory of these controls."""
     controls = problem.initial_controls() if controls is None else controls
     return group_stages(problem, controls, propagate(problem, controls))
+
+
+@dataclass(eq=False)
+class Counted:
+    """Dynamics that count their evaluations. Two are never equal, so stages with dynamics of their own are not batched."""
+
+    dynamics: object
+    calls: int = 0
+
+    def __call__(self, state: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        self.calls += 1
+        return self.dynamics(state, parameters)
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -49,9 +49,10 @@ def test_a_wrong_request_is_refused_in_one_line(options, message, tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
-def test_a_misspelt_option_is_named(capsys):
-    assert run("reproduce", "sine", "--iteration-count", "3") == 2
-    assert "iteration-count" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--iteration-count", "--iteration", "--over"])
+def test_a_misspelt_or_shortened_option_is_named(option, capsys):
+    assert run("reproduce", "sine", option, "3") == 2
+    assert option in capsys.readouterr().err
 
 
 def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path, capsys):

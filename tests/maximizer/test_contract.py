@@ -9,6 +9,7 @@ from torch import Tensor
 from builders import (
     BOTH,
     STATE_ONLY,
+    Counted,
     assert_close,
     conv_problem,
     groups_of,
@@ -126,18 +127,6 @@ def test_maximizing_again_forgets_earlier_penalties(maximizer: Maximizer, name: 
         used.maximize(STATE_ONLY)
         used.maximize(Penalties(50.0, 3.0))
         assert torch.equal(used.maximize(BOTH), maximizer.model(group).maximize(BOTH))
-
-
-@dataclass
-class Counted:
-    """Dynamics that count their evaluations."""
-
-    dynamics: object
-    calls: int = 0
-
-    def __call__(self, state: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        self.calls += 1
-        return self.dynamics(state, parameters)
 
 
 @each_simple

@@ -1,30 +1,14 @@
 """A record's evaluations are the passes through a stage that its iteration has made."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
-from torch import Tensor
 
-from builders import normal, tanh_problem
+from builders import Counted, normal, tanh_problem
 from pontryagin.maximizer import LBFGS, GaussNewton, GradientAscent, Maximizer
 from pontryagin.problem import ControlProblem, SquaredError
 from pontryagin.update import AcceptReject, ExtendedMSA, Momentum
 from pontryagin.update.acceleration import Plain
-
-
-@dataclass
-class Counted:
-    """Dynamics that count their evaluations; every stage has its own, so stages are not batched."""
-
-    dynamics: object
-    calls: int = 0
-
-    def __call__(self, state: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-        self.calls += 1
-        return self.dynamics(state, parameters)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 @pytest.mark.parametrize("maximizer", [GradientAscent(0.01), LBFGS(3), GaussNewton()], ids=str)

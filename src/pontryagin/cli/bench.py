@@ -17,7 +17,7 @@ from pontryagin.experiments.progress import TerminalProgress
 
 def add_to(commands: Any) -> None:
     """Add `bench` and its benchmarks to the subcommands of the program."""
-    own = ArgumentParser(description="Measure speed, as ratios within one run.")
+    own = ArgumentParser(allow_abbrev=False, description="Measure speed, as ratios within one run.")
     commands.add_subcommand("bench", own, help="measure speed")
     own.add_subcommands(dest="benchmark").add_subcommand("optimizers", _parser(), help="EMSA beside tuned optimizers")
 
@@ -36,7 +36,7 @@ def run(settings: Namespace) -> bool:
 
 
 def _parser() -> ArgumentParser:
-    options = ArgumentParser(description=(
+    options = ArgumentParser(allow_abbrev=False, description=(
         "EMSA beside Adam, AdamW, SGD with momentum, Muon, SOAP and Shampoo: cost of an iteration, peak memory, iterations and "
         "seconds to targets. The methods run side by side, an iteration each in turn, on equal weights and batches."))
     options.add_argument("--config", action="config", help="a YAML file with options")

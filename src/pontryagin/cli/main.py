@@ -15,7 +15,7 @@ WRONG_REQUEST, INTERRUPTED = 2, 130
 
 def parser() -> ArgumentParser:
     """The whole command line. Every command takes --config FILE (YAML) and --print_config too."""
-    top = ArgumentParser(prog="pontryagin", version=pontryagin.__version__,
+    top = ArgumentParser(allow_abbrev=False, prog="pontryagin", version=pontryagin.__version__,
                          description="Deep learning as optimal control: training by Pontryagin's maximum principle.")
     commands = top.add_subcommands(dest="command")
     reproduce.add_to(commands)

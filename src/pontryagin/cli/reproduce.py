@@ -17,7 +17,8 @@ from pontryagin.experiments.sine.methods import METHODS
 
 def add_to(commands: Any) -> None:
     """Add `reproduce` and its experiments to the subcommands of the program."""
-    own = ArgumentParser(description="Repeat an experiment of Li, Chen, Tai and E (2018), beside tuned baselines.")
+    own = ArgumentParser(
+        allow_abbrev=False, description="Repeat an experiment of Li, Chen, Tai and E (2018), beside tuned baselines.")
     commands.add_subcommand("reproduce", own, help="repeat an experiment of the paper")
     experiments = own.add_subcommands(dest="experiment")
     experiments.add_subcommand("sine", _sine_parser(), help="Figure 1: sin x from a good and a poor initialisation")
@@ -29,7 +30,7 @@ def run(settings: Namespace) -> bool:
 
 
 def _sine_parser() -> ArgumentParser:
-    options = ArgumentParser(description=(
+    options = ArgumentParser(allow_abbrev=False, description=(
         "Figure 1: fit sin x with a residual network of 20 layers, from a good (a) and a poor (b) initialisation. Writes "
         "metrics.csv, stages.csv, states.csv, fit.csv, summary.json, figures and report.html. Ctrl-C stops it; what has been "
         "measured is kept and reported."))
