@@ -10,12 +10,13 @@ import torch
 
 from pontryagin.experiments.bench.lockstep import Racer, badness, race, racer
 from pontryagin.experiments.bench.memory import peak_growth
-from pontryagin.experiments.bench.methods import Method, choose
+from pontryagin.experiments.bench.methods import METHODS
 from pontryagin.experiments.bench.tasks import Task, make
 from pontryagin.experiments.environment import machine, versions
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import Progress
 from pontryagin.experiments.run_directory import Table, prepare, write_json
+from pontryagin.experiments.train.methods import Method, choose
 
 COLUMNS = ("method", "learning_rate", "seed", "iteration", "seconds", "train_loss", "score")
 TUNING_SEED, SCORE_EVERY = 1000, 25
@@ -43,14 +44,14 @@ class BenchSettings:
                 raise ExperimentError(f"--{name}: expected a number >= 1, found {getattr(self, name)}")
         if self.iterations is not None and self.iterations < 1:
             raise ExperimentError(f"--iterations: expected a number >= 1, found {self.iterations}")
-        choose(self.methods)
+        choose(self.methods, METHODS)
 
 
 def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tuple[Path, bool]:
     """Write metrics.csv and summary.json into settings.out. Returns the folder and whether Ctrl-C ended the run early."""
     torch.set_num_threads(settings.threads)
     task = make(settings.task, settings.dataset, settings.data)
-    methods = _available(task, choose(settings.methods), progress)
+    methods = _available(task, choose(settings.methods, METHODS), progress)
     out = prepare(settings.out, settings.overwrite)
     iterations = settings.iterations or task.iterations
     finished: list[list[Racer]] = []
@@ -151,7 +152,7 @@ def _available(task: Task, methods: list[Method], progress: Progress) -> list[Me
     result = []
     for method in methods:
         try:
-            method.make(task.model(0), method.rates[0])
+            method.trainer(task.model(0), task.objective)
         except ExperimentError as error:
             progress.say(f"without {method.name}: {error}")
         else:

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, log
-from typing import Any
 
 import torch
 from torch import nn
 
-from pontryagin.experiments.bench.methods import Method
-from pontryagin.experiments.bench.tasks import Batch, Task
+from pontryagin.experiments.bench.tasks import Task
 from pontryagin.experiments.stopwatch import Stopwatch
+from pontryagin.experiments.train.methods import Method
+from pontryagin.experiments.train.trainer import Batch, Trainer
 from pontryagin.problem import NonFiniteError
 
 SMOOTHING = 0.9
@@ -23,8 +23,7 @@ class Racer:
 
     method: Method
     rate: float
-    model: nn.Module
-    optimizer: Any
+    trainer: Trainer
     batches: Iterator[Batch]
     watch: Stopwatch = field(default_factory=Stopwatch)
     seconds: list[float] = field(default_factory=list)
@@ -33,31 +32,24 @@ class Racer:
     stopped: str = ""
     _mean: float = 0.0
 
-    def step(self, task: Task, factor: float) -> None:
-        """One iteration at `factor` times the rate; only this is timed. A loss that is not finite ends the racer."""
+    def step(self, factor: float) -> None:
+        """One iteration at `factor` times the rate; only this is timed. What is not finite ends the racer."""
         batch = next(self.batches)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+        self.trainer.set_factor(factor)
+        value = float("nan")
         self.watch.start()
-        loss = task.loss(self.model, batch)
-        self.optimizer.zero_grad()
-        loss.backward()
         try:
-            self.optimizer.step()
+            value = self.trainer.step(batch).loss
         except NonFiniteError as error:
             self.stopped = str(error)
         self.seconds.append(self.watch.pause())
-        value = loss.item()
-        if not isfinite(value):
-            self.stopped = self.stopped or "the loss is not finite"
         self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * value
         self.losses.append(self._mean / (1 - SMOOTHING ** (len(self.losses) + 1)))
 
 
 def racer(task: Task, method: Method, rate: float, seed: int) -> Racer:
     """At the start: the same initial weights and batches for every method."""
-    model = task.model(seed)
-    return Racer(method, rate, model, method.make(model, rate), task.batches(seed))
+    return Racer(method, rate, method.trainer(task.model(seed), task.objective, rate), task.batches(seed))
 
 
 def race(task: Task, racers: Sequence[Racer], iterations: int, score_every: int,
@@ -66,9 +58,9 @@ def race(task: Task, racers: Sequence[Racer], iterations: int, score_every: int,
     for number in range(1, iterations + 1):
         for one in racers:
             if not one.stopped:
-                one.step(task, 1 - (number - 1) / iterations)
+                one.step(1 - (number - 1) / iterations)
                 if score_every and (number % score_every == 0 or number == iterations):
-                    one.scores[number] = _score(task, one.model)
+                    one.scores[number] = _score(task, one.trainer.model)
         advance(number, racers[0].losses[-1])
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 from pontryagin.experiments.bench import models
 from pontryagin.experiments.data import Images, load_images, load_text
 from pontryagin.experiments.errors import ExperimentError
-
-Batch = tuple[Tensor, Tensor]
+from pontryagin.experiments.train.objective import OBJECTIVES, Objective
+from pontryagin.experiments.train.trainer import Batch
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Task:
     name: str
     model: Callable[[int], nn.Module]
     batches: Callable[[int], Iterator[Batch]]
-    loss: Callable[[nn.Module, Batch], Tensor]
+    objective: Objective
     score: Callable[[nn.Module], float]
     score_name: str
     losses: tuple[float, ...]
@@ -48,24 +48,21 @@ def make(name: str, dataset: str, folder: str | None) -> Task:
     scores = (0.85, 0.87, 0.89) if dataset == "fashion-mnist" else (0.97, 0.98, 0.985)
     losses = {"cnn": (0.2, 0.1, 0.05), "mlp": (0.3, 0.2, 0.1)}[name] if dataset != "fashion-mnist" else (0.5, 0.4, 0.3)
     return Task(name, _seeded(build), lambda seed: _batches(images.train, images.train_labels, 100, seed),
-                lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]),
-                lambda model: _accuracy(model, images), "accuracy", losses, scores, 550 if name == "cnn" else 800)
+                OBJECTIVES["cross-entropy"], lambda model: _accuracy(model, images), "accuracy", losses, scores,
+                550 if name == "cnn" else 800)
 
 
 def _autoencoder(images: Images) -> Task:
     inputs = images.train[0].numel()
     widths = (1000, 500, 250, 30) if inputs == 784 else (64, 32, 8)
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        target = batch[0].flatten(1)
-        return functional.binary_cross_entropy_with_logits(model(batch[0]), target, reduction="sum") / len(target)
-
     def score(model: nn.Module) -> float:
         test = images.test[:2000]
         return -(torch.sigmoid(model(test)) - test.flatten(1)).square().sum(1).mean().item()
 
     return Task("autoencoder", _seeded(lambda: models.autoencoder(inputs, widths)),
-                lambda seed: _batches(images.train, images.train_labels, 200, seed), loss, score, "minus squared error",
+                lambda seed: _batches(images.train, images.train.flatten(1), 200, seed),
+                OBJECTIVES["binary-cross-entropy"], score, "minus squared error",
                 (150.0, 120.0, 100.0, 90.0) if inputs == 784 else (28.0, 26.0, 24.0), (), 300)
 
 
@@ -79,11 +76,13 @@ def _transformer() -> Task:
         while True:
             yield _windows(text, torch.randint(cut - length - 1, (16,), generator=generator), length)
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return functional.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+    def cost(output: Tensor, target: Tensor) -> Tensor:
+        return functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
-    return Task("transformer", _seeded(lambda: models.CharacterModel(characters, length=length)), batches, loss,
-                lambda model: -loss(model, held_out).item(), "minus validation loss", (2.6, 2.4, 2.2, 2.0), (), 400)
+    return Task("transformer", _seeded(lambda: models.CharacterModel(characters, length=length)), batches,
+                Objective("cross-entropy of characters", cost, False),
+                lambda model: -cost(model(held_out[0]), held_out[1]).item(), "minus validation loss",
+                (2.6, 2.4, 2.2, 2.0), (), 400)
 
 
 def _windows(text: Tensor, starts: Tensor, length: int) -> Batch:

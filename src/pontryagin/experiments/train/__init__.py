@@ -1,0 +1,1 @@
+"""Training of any model by any method: stopped, resumed and looked at."""

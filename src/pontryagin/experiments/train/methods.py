@@ -1,0 +1,135 @@
+"""The methods of training, each by the name that options, tables and figures use, with its grid of learning rates."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import nn
+
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.train.muon import muon
+from pontryagin.experiments.train.objective import Objective
+from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, Trainer
+from pontryagin.optim import EMSA
+from pontryagin.problem import ProblemError
+
+Make = Callable[..., Trainer]
+"""make(model, objective, rate, *, option, ...): a trainer at its start. Options are keyword-only, with defaults."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never tuned."""
+
+    name: str
+    make: Make
+    rates: tuple[float, ...]
+
+    def trainer(self, model: nn.Module, objective: Objective, rate: float | None = None,
+                options: Mapping[str, Any] | None = None) -> Trainer:
+        """At its start. Raises ExperimentError for an option that the method does not have or a value that it refuses."""
+        given = dict(options or {})
+        known = [name for name, found in signature(self.make).parameters.items() if found.kind is Parameter.KEYWORD_ONLY]
+        unknown = sorted(given.keys() - set(known))
+        if unknown:
+            raise ExperimentError(f"{self.name} has no option {', '.join(unknown)}: expected {', '.join(known) or 'none'}")
+        try:
+            return self.make(model, objective, self.rates[0] if rate is None else rate, **given)
+        except (ProblemError, ExperimentError):
+            raise
+        except (TypeError, ValueError) as error:
+            raise ExperimentError(f"{self.name} cannot be made with rate {rate} and options {given}: {error}") from error
+
+
+def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, power: float = 0.5,
+         momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.05, rank: int = 32) -> Trainer:
+    """The closed-form argmax."""
+    made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, weight_decay=weight_decay, budget=budget,
+                rank=rank)
+    return OptimizerTrainer(model, made, objective)
+
+
+def sgd(model: nn.Module, objective: Objective, rate: float, *, momentum: float = 0.0, weight_decay: float = 0.0) -> Trainer:
+    """Stochastic gradient descent, plain by default as in the paper."""
+    return _trained(torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay), model, objective)
+
+
+def sgd_momentum(model: nn.Module, objective: Objective, rate: float, *, momentum: float = 0.9,
+                 weight_decay: float = 0.0) -> Trainer:
+    """The same with momentum."""
+    return sgd(model, objective, rate, momentum=momentum, weight_decay=weight_decay)
+
+
+def adagrad(model: nn.Module, objective: Objective, rate: float, *, weight_decay: float = 0.0) -> Trainer:
+    """Adagrad."""
+    return _trained(torch.optim.Adagrad(model.parameters(), lr=rate, weight_decay=weight_decay), model, objective)
+
+
+def adam(model: nn.Module, objective: Objective, rate: float, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8,
+         weight_decay: float = 0.0) -> Trainer:
+    """Adam."""
+    return _trained(torch.optim.Adam(model.parameters(), lr=rate, betas=_pair(betas), eps=eps, weight_decay=weight_decay),
+                    model, objective)
+
+
+def adamw(model: nn.Module, objective: Objective, rate: float, *, betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8,
+          weight_decay: float = 0.01) -> Trainer:
+    """Adam with decoupled weight decay."""
+    return _trained(torch.optim.AdamW(model.parameters(), lr=rate, betas=_pair(betas), eps=eps, weight_decay=weight_decay),
+                    model, objective)
+
+
+def with_muon(model: nn.Module, objective: Objective, rate: float) -> Trainer:
+    """Muon on hidden layers, AdamW elsewhere."""
+    return _trained(muon(model, rate), model, objective)
+
+
+def soap(model: nn.Module, objective: Objective, rate: float) -> Trainer:
+    """SOAP of pytorch-optimizer."""
+    return packaged("SOAP", model, objective, rate)
+
+
+def packaged(name: str, model: nn.Module, objective: Objective, rate: float) -> Trainer:
+    """An optimizer of pytorch-optimizer by its class's name."""
+    try:
+        import pytorch_optimizer
+    except ImportError as error:
+        raise ExperimentError(f"{name} comes with pytorch-optimizer: pip install 'pontryagin[baselines]', or leave it "
+                              "out") from error
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # they flatten gradients by view
+    return _trained(getattr(pytorch_optimizer, name)(model.parameters(), lr=rate), model, objective)
+
+
+_ADAM = (1e-3, 2e-3, 5e-3, 1e-2)
+
+METHODS = {method.name: method for method in (
+    Method("emsa", emsa, (0.03,)),
+    Method("sgd", sgd, (1e-1, 3e-2, 3e-1, 1.0)),
+    Method("sgd-momentum", sgd_momentum, (1e-2, 3e-2, 1e-1, 3e-1)),
+    Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1)),
+    Method("adam", adam, _ADAM),
+    Method("adamw", adamw, _ADAM),
+    Method("muon", with_muon, (1e-2, 3e-3, 2e-2, 4e-2)),
+    Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2)),
+)}
+"""A new method is a file with its `make` and a line here."""
+
+
+def choose(names: Sequence[str] | None, methods: Mapping[str, Method] = METHODS) -> list[Method]:
+    """The methods with these names, all if None, in the order of `methods`. Raises ExperimentError."""
+    unknown = sorted(set(names or ()) - methods.keys())
+    if unknown:
+        raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))}: expected one or more of {', '.join(methods)}")
+    return [method for method in methods.values() if names is None or method.name in names]
+
+
+def _trained(optimizer: Optimizer, model: nn.Module, objective: Objective) -> Trainer:
+    return OptimizerTrainer(model, optimizer, objective)
+
+
+def _pair(betas: Sequence[float]) -> tuple[float, float]:
+    if len(betas) != 2:
+        raise ValueError(f"expected two betas, found {len(betas)}")
+    return betas[0], betas[1]

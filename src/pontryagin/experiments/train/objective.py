@@ -1,0 +1,57 @@
+"""What a training minimizes, and when a prediction counts as right."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.problem import CrossEntropy, SquaredError
+
+Cost = Callable[[Tensor, Tensor], Tensor]
+"""(output, target) -> the cost of each sample, (sample,), as a terminal cost; or, from others' code, their mean as a scalar."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """J = mean over samples of cost(model(x), y). classifies: outputs are scores of classes, targets class indices."""
+
+    name: str
+    cost: Cost
+    classifies: bool
+
+    def mean(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean cost of a batch, a scalar with a gradient."""
+        return self.cost(output, target).mean()
+
+    def right(self, output: Tensor, target: Tensor) -> Tensor | None:
+        """How many predictions (the class of the greatest score) are right; None where nothing is classified."""
+        return (output.argmax(1) == target).sum() if self.classifies else None
+
+
+def squared_hinge(output: Tensor, target: Tensor) -> Tensor:
+    """Sum over classes c of max(0, 1 - s_c output_c)^2, s_c = 1 for the sample's class and -1 for others: (sample,)."""
+    signs = torch.full_like(output, -1.0).scatter_(1, target.unsqueeze(1), 1.0)
+    return (1 - signs * output).clamp_min(0).square().sum(1)
+
+
+def binary_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    """Of logits against targets in [0, 1], summed over components: (sample,)."""
+    costs = torch.nn.functional.binary_cross_entropy_with_logits(output, target, reduction="none")
+    return costs.flatten(1).sum(1) if costs.ndim > 1 else costs
+
+
+OBJECTIVES = {one.name: one for one in (
+    Objective("cross-entropy", CrossEntropy(), True),
+    Objective("squared-hinge", squared_hinge, True),
+    Objective("squared-error", SquaredError(), False),
+    Objective("binary-cross-entropy", binary_cross_entropy, False),
+)}
+
+
+def objective_named(name: str) -> Objective:
+    """One of OBJECTIVES. Raises ExperimentError."""
+    if name not in OBJECTIVES:
+        raise ExperimentError(f"unknown loss {name!r}: expected {', '.join(OBJECTIVES)}, or module:function")
+    return OBJECTIVES[name]

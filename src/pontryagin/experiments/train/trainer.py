@@ -1,0 +1,115 @@
+"""What a training run asks of a method, and how a torch optimizer answers."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from pontryagin.experiments.train.objective import Objective
+from pontryagin.problem import NonFiniteError
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, the first axis of both the samples, on the model's device."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One iteration. loss: mean over the batch, without regularizer, at the controls before the step.
+
+    evaluations: passes of the batch through all stages, forward, with or without a backward pass. The rest, where a method has
+    it: whether the last trial was accepted, its state penalty rho, the decrease of J that it predicted (mu_k), and how many
+    trials were rejected.
+    """
+
+    loss: float
+    evaluations: int = 1
+    accepted: bool | None = None
+    rho: float | None = None
+    optimality_gap: float | None = None
+    rejected: int | None = None
+
+
+class Trainer(Protocol):
+    """A method with the model that it trains.
+
+    The runner saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together, with the states of
+    the global random generators, are all that a method may depend on: training goes on bitwise from them. In evaluation the
+    runner calls `model` in eval mode without gradients, between steps, and sets train mode back.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The module whose parameters and buffers are the current controls after every step."""
+
+    def step(self, batch: Batch) -> StepRecord:
+        """One iteration. Raises NonFiniteError, with the model as before, when the loss or a gradient is not finite."""
+
+    def set_factor(self, factor: float) -> None:
+        """Take the coming steps at `factor` times the initial rate: the schedule, from 1 towards 0."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method knows beside the model's own state: tensors and plain types in dicts, lists and tuples."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+
+
+class Optimizer(Protocol):
+    """What is asked of a torch optimizer."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """As torch's."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> Any:
+        """Use the gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's."""
+
+
+class OptimizerTrainer:
+    """Any torch optimizer: propagate, differentiate, step. network: what is called in the place of the model, such as its
+    DistributedDataParallel; by default the model itself."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective, network: nn.Module | None = None) -> None:
+        self._model, self.optimizer, self.objective = model, optimizer, objective
+        self._network = model if network is None else network
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self._model
+
+    def step(self, batch: Batch) -> StepRecord:
+        """One iteration of the optimizer."""
+        inputs, targets = batch
+        self.optimizer.zero_grad()
+        loss = self.objective.mean(self._network(inputs), targets)
+        loss.backward()
+        value = loss.item()
+        if not isfinite(value):
+            raise NonFiniteError(f"the loss of the batch is {value}: nothing has been changed; lower the learning rate or look "
+                                 "at the data")
+        self.optimizer.step()
+        return StepRecord(value)
+
+    def set_factor(self, factor: float) -> None:
+        """Every group's rate is `factor` times the one that it began with."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Into the optimizer."""
+        self.optimizer.load_state_dict(state)
