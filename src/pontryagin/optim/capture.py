@@ -80,9 +80,21 @@ class StageHook:
 
 
 def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], list[StageHook]]:
-    """Hooks on every supported module, each parameter in one stage: the first module that names it as an affine map.
+    """Hooks on every supported module, and the stages that they feed."""
+    stages, users = find_stages(model)
+    hooks = []
+    for module, fed in users:
+        hook = StageHook(fed, rows)
+        module.register_forward_hook(hook, with_kwargs=True)
+        hooks.append(hook)
+    return stages, hooks
 
-    An embedding whose table is tied to a linear layer's weight leaves it to the linear layer.
+
+def find_stages(model: nn.Module) -> tuple[list[CapturedStage], list[tuple[nn.Module, list[CapturedStage]]]]:
+    """The affine stages of a model in the order of its parameters, and the modules that compute them; nothing is hooked.
+
+    Each parameter is in one stage: the first module that names it as an affine map. An embedding whose table is tied to a
+    linear layer's weight leaves it to the linear layer.
     """
     taken: dict[int, CapturedStage] = {}
     by_module: dict[int, list[CapturedStage]] = {}
@@ -100,14 +112,9 @@ def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], li
             stage = CapturedStage(f"{name}.{layer.weight}".lstrip("."), module, layer)
             taken[id(parameter)] = stage
             by_module.setdefault(id(module), []).append(stage)
-    hooks = []
-    for _, module in modules:
-        if id(module) in by_module:
-            hook = StageHook(by_module[id(module)], rows)
-            module.register_forward_hook(hook, with_kwargs=True)
-            hooks.append(hook)
     order = {id(parameter): n for n, parameter in enumerate(model.parameters())}
-    return sorted(taken.values(), key=lambda stage: order[id(stage.weight)]), hooks
+    users = [(module, by_module[id(module)]) for _, module in modules if id(module) in by_module]
+    return sorted(taken.values(), key=lambda stage: order[id(stage.weight)]), users
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
