@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
-from pontryagin.cli import bench, reproduce
+from pontryagin.cli import bench, data, reproduce
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -20,6 +20,7 @@ def parser() -> ArgumentParser:
     commands = top.add_subcommands(dest="command")
     reproduce.add_to(commands)
     bench.add_to(commands)
+    data.add_to(commands)
     return top
 
 
@@ -39,4 +40,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _dispatch(settings: Namespace) -> bool:
     """Run the chosen command; whether it was interrupted."""
-    return {"reproduce": reproduce.run, "bench": bench.run}[settings.command](settings[settings.command])
+    return {"reproduce": reproduce.run, "bench": bench.run, "data": data.run}[settings.command](settings[settings.command])
