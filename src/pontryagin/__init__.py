@@ -19,14 +19,13 @@ from pontryagin.problem import (
     split_euler,
     stage,
 )
-from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, Momentum, Secant
+from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, FromEstimate, Momentum, PerStageEstimate, Secant
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "LBFGS", "MSA", "AcceptReject", "ClosedForm", "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "GaussNewton",
-    "GradientAscent", "Momentum", "NonFiniteError", "Penalties", "ProblemError", "Quadratic", "RowGaussNewton", "Secant",
-    "SquaredError", "Stage", "__version__", "euler", "hamiltonian", "maximizer", "optim",
-    "paper_penalties", "problem",
-    "split_euler", "stage", "trajectory", "update",
+    "LBFGS", "MSA", "AcceptReject", "ClosedForm", "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate",
+    "GaussNewton", "GradientAscent", "Momentum", "NonFiniteError", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic",
+    "RowGaussNewton", "Secant", "SquaredError", "Stage", "__version__", "euler", "hamiltonian", "maximizer", "optim",
+    "paper_penalties", "problem", "split_euler", "stage", "trajectory", "update",
 ]

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from penalty_trials import models_with, trial
 
 from builders import linear_problem, mixed_problem, split_problem, tanh_problem
 from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import LBFGS, ByForm, ClosedForm, GaussNewton, Maximizer, RowGaussNewton
 from pontryagin.problem import ControlProblem, Quadratic
-from pontryagin.update import AcceptReject, ExtendedMSA, Fixed, Momentum, Secant
+from pontryagin.update import AcceptReject, ExtendedMSA, Fixed, Momentum, Secant, Trial
 from pontryagin.update.acceleration import Acceleration, Plain
 from pontryagin.update.perturbation import Perturbation
 
@@ -74,38 +75,39 @@ def solver_start(problem: ControlProblem) -> float:
 
 def test_a_negative_prediction_does_not_excuse_a_rise() -> None:
     rule = AcceptReject()
-    rule.begin(1.0)
-    assert not rule.accepts(predicted=-1.0, achieved=-1e-6)
-    assert not rule.accepts(predicted=1.0, achieved=float("nan"))
-    assert not rule.accepts(predicted=float("nan"), achieved=1.0)
-    assert rule.accepts(predicted=1.0, achieved=0.5)
+    rule.begin(models_with(1.0))
+    assert not rule.accepts(trial(predicted=-1.0, achieved=-1e-6))
+    assert not rule.accepts(trial(predicted=1.0, achieved=float("nan")))
+    assert not rule.accepts(trial(predicted=float("nan"), achieved=1.0))
+    assert rule.accepts(trial(predicted=1.0, achieved=0.5))
 
 
 def test_a_rejection_raises_rho_and_an_acceptance_does_not() -> None:
     rule = AcceptReject(rho=4.0)
-    rule.begin(0.1)
-    assert rule.penalties() == Penalties(4.0, 4.0)
-    assert not rule.accepts(predicted=1.0, achieved=-1.5)  # c = 2.5, so rho is multiplied by 5
-    assert rule.penalties().state == 20.0
-    assert rule.accepts(predicted=1.0, achieved=0.9)  # c = 0.1, factor 0.2, kept to a half
-    assert rule.penalties().state == 10.0
-    assert rule.accepts(predicted=1.0, achieved=0.01)
-    assert rule.penalties().state == 10.0
+    rule.begin(models_with(0.1))
+    assert rule.penalties() == [Penalties(4.0, 4.0)]
+    assert not rule.accepts(trial(predicted=1.0, achieved=-1.5))  # c = 2.5, so rho is multiplied by 5
+    assert rule.penalties()[0].state == pytest.approx(20.0)
+    assert rule.accepts(trial(predicted=1.0, achieved=0.9))  # c = 0.1, factor 0.2, kept to a half
+    assert rule.penalties()[0].state == pytest.approx(10.0)
+    assert rule.accepts(trial(predicted=1.0, achieved=0.01))
+    assert rule.penalties()[0].state == pytest.approx(10.0)
 
 
 def test_large_costates_weaken_their_penalty() -> None:
     rule = AcceptReject(rho=4.0, costate_weight=0.5)
-    rule.begin(8.0)
-    assert rule.penalties() == Penalties(4.0, 4.0 * 0.5 / 8)
+    rule.begin(models_with(8.0))
+    assert rule.penalties()[0].state == 4.0
+    assert rule.penalties()[0].costate == pytest.approx(4.0 * 0.5 / 8)
 
 
 def test_restart_begins_at_the_first_rho() -> None:
     rule = AcceptReject(rho=4.0, restart=True)
-    rule.begin(1.0)
-    rule.accepts(predicted=1.0, achieved=-10.0)
-    assert rule.penalties().state > 4.0
-    rule.begin(1.0)
-    assert rule.penalties().state == 4.0
+    rule.begin(models_with(1.0))
+    rule.accepts(trial(predicted=1.0, achieved=-10.0))
+    assert rule.penalties()[0].state > 4.0
+    rule.begin(models_with(1.0))
+    assert rule.penalties()[0].state == 4.0
 
 
 def test_nothing_changes_when_every_trial_is_rejected() -> None:
@@ -126,5 +128,5 @@ class Never(Fixed):
         super().__init__(Penalties(50.0, 1.0))
         self.attempts = 3
 
-    def accepts(self, predicted: float, achieved: float) -> bool:
+    def accepts(self, trial: Trial) -> bool:
         return False

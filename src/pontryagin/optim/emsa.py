@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim import adamw
-from pontryagin.optim.acceptance import Acceptance
+from pontryagin.optim.acceptance import AcceptanceRule
 from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
@@ -63,7 +63,7 @@ class EMSA(torch.optim.Optimizer):
         rank: int = 32,
         rows: int | None = 1024,
         strict: bool = False,
-        acceptance: Acceptance | None = None,
+        acceptance: AcceptanceRule | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the "
@@ -211,16 +211,18 @@ class EMSA(torch.optim.Optimizer):
         for stage in self._affine:  # the moments of a trial are not those of a step
             stage.captured.armed = False
         before = [(parameter, parameter.clone()) for parameter, _ in moves]
+        promised, value = _predicted(moves), torch.as_tensor(loss).item()  # trials replace the gradients
         for _ in range(self.acceptance.attempts):
-            _add(moves, group["relaxation"])
+            length = group["relaxation"]
+            _add(moves, length)
             with torch.enable_grad():
-                trial = closure()
-            if torch.as_tensor(trial).item() <= torch.as_tensor(loss).item():
-                self._relax(min(1.0, group["relaxation"] / self.acceptance.shrink))
+                trial = torch.as_tensor(closure()).item()
+            accepted, relaxation = self.acceptance.judge(length, length * promised, value, trial)
+            self._relax(relaxation)
+            if accepted:
                 return
-            for parameter, value in before:
-                parameter.copy_(value)
-            self._relax(group["relaxation"] / self.acceptance.grow)
+            for parameter, old in before:
+                parameter.copy_(old)
 
     def _relax(self, factor: float) -> None:
         for group in self.param_groups:
@@ -273,6 +275,12 @@ class EMSA(torch.optim.Optimizer):
 def _norm(gradient: Tensor) -> Tensor:
     values = gradient.coalesce().values() if gradient.is_sparse else gradient
     return torch.linalg.vector_norm(values, dtype=wide(values.dtype))
+
+
+def _predicted(moves: list[Move]) -> float:
+    """The decrease of the loss that the whole moves promise to first order."""
+    return -sum(float((parameter.grad.to(change.dtype) * change).sum()) for parameter, change in moves
+                if parameter.grad is not None)
 
 
 def _add(moves: list[Move], factor: float) -> None:

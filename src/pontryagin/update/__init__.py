@@ -2,7 +2,15 @@
 
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain, Secant
 from pontryagin.update.msa import MSA, ExtendedMSA
-from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule
+from pontryagin.update.penalty import (
+    AcceptReject,
+    Fixed,
+    FromEstimate,
+    PenaltyRule,
+    PerStageEstimate,
+    RelativeCostates,
+    Trial,
+)
 from pontryagin.update.perturbation import Perturbation
 from pontryagin.update.record import IterationRecord, StageRecord
 
@@ -12,11 +20,15 @@ __all__ = [
            "AcceptReject",
            "ExtendedMSA",
            "Fixed",
+           "FromEstimate",
            "IterationRecord",
            "Momentum",
            "PenaltyRule",
+           "PerStageEstimate",
            "Perturbation",
            "Plain",
+           "RelativeCostates",
            "Secant",
            "StageRecord",
+           "Trial",
 ]

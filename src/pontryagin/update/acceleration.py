@@ -1,5 +1,6 @@
 """What to do with the argmax beside taking it: nothing, momentum, or secants over all stages."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,8 @@ from pontryagin.problem import ProblemError
 Controls = list[Float[Tensor, "_ _"]]
 """One tensor (stage, control) a group of equal stages."""
 Models = list[HamiltonianModel]
+EachPenalties = Sequence[Penalties]
+"""One a group."""
 
 
 @runtime_checkable
@@ -22,10 +25,10 @@ class Acceleration(Protocol):
     full_batch: bool
     """Whether it compares gradients of different iterations, which must then be on the same samples."""
 
-    def propose(self, models: Models, penalties: Penalties) -> Controls:
-        """The controls of the next trial, a tensor a group."""
+    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
+        """The controls of the next trial, a tensor a group, with penalties for each group."""
 
-    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
         """The trial has been taken."""
 
 
@@ -35,11 +38,11 @@ class Plain:
 
     full_batch: bool = field(default=False, init=False)
 
-    def propose(self, models: Models, penalties: Penalties) -> Controls:
+    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
         """theta*."""
-        return [model.maximize(penalties) for model in models]
+        return [model.maximize(own) for model, own in zip(models, penalties, strict=True)]
 
-    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
         """Nothing to remember."""
 
 
@@ -59,22 +62,22 @@ class Momentum:
         if not 0 <= self.beta < 1:
             raise ProblemError(f"beta: expected a number in [0, 1), found {self.beta}")
 
-    def propose(self, models: Models, penalties: Penalties) -> Controls:
+    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
         """theta + v / rho."""
-        argmax = [model.maximize(penalties) for model in models]
+        argmax = [model.maximize(own) for model, own in zip(models, penalties, strict=True)]
         if self._velocity is None:
             return argmax
-        if penalties.state == 0:
+        if any(own.state == 0 for own in penalties):
             raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
-        trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old / penalties.state
-                 for model, best, old in zip(models, argmax, self._velocity, strict=True)]
+        trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old / own.state
+                 for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
         gain = sum(float(model.measure(controls).gain.sum()) for model, controls in zip(models, trial, strict=True))
         return trial if gain > 0 else argmax
 
-    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step taken, in units of 1/rho."""
-        self._velocity = [penalties.state * (new - model.group.control)
-                          for model, new in zip(models, controls, strict=True)]
+        self._velocity = [own.state * (new - model.group.control)
+                          for model, own, new in zip(models, penalties, controls, strict=True)]
 
 
 @dataclass
@@ -97,26 +100,27 @@ class Secant:
         if self.memory < 1:
             raise ProblemError(f"memory: expected a number >= 1, found {self.memory}")
 
-    def propose(self, models: Models, penalties: Penalties) -> Controls:
+    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
         """theta + d / rho, d the quasi-Newton direction, found once for an iteration."""
         quadratic = [_quadratic(model) for model in models]
-        if penalties.state == 0:
+        if any(own.state == 0 for own in penalties):
             raise ProblemError("secant acceleration needs a state penalty > 0: it divides the quasi-Newton step")
         if self._proposal is None or self._proposal[0] is not models:
-            self._proposal = (models, self._direction(quadratic, Penalties(1.0, penalties.costate / penalties.state)))
-        return [model.group.control + move / penalties.state
-                for model, move in zip(quadratic, self._proposal[1], strict=True)]
+            unit = [Penalties(1.0, own.costate / own.state) for own in penalties]
+            self._proposal = (models, self._direction(quadratic, unit))
+        return [model.group.control + move / own.state
+                for model, own, move in zip(quadratic, penalties, self._proposal[1], strict=True)]
 
-    def accept(self, models: Models, penalties: Penalties, controls: Controls) -> None:
+    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step and the gradient that it started from."""
         quadratic = [_quadratic(model) for model in models]
         step = [new - model.group.control for model, new in zip(quadratic, controls, strict=True)]
         self._last = (step, [model.gradient for model in quadratic])
 
-    def _direction(self, models: list[QuadraticModel], unit: Penalties) -> Controls:
+    def _direction(self, models: list[QuadraticModel], unit: EachPenalties) -> Controls:
         gradient = [model.gradient for model in models]
         self._remember(gradient)
-        argmax = [model.solve(model.gradient, unit) for model in models]
+        argmax = [model.solve(model.gradient, own) for model, own in zip(models, unit, strict=True)]
         if not self._pairs:
             return [move / self.first_rho for move in argmax]
         direction = self._two_loops(models, gradient, unit)
@@ -134,14 +138,14 @@ class Secant:
             self._pairs = [*self._pairs, (step, change)][-self.memory:]
         self._last = None
 
-    def _two_loops(self, models: list[QuadraticModel], gradient: Controls, unit: Penalties) -> Controls:
+    def _two_loops(self, models: list[QuadraticModel], gradient: Controls, unit: EachPenalties) -> Controls:
         result, weights = gradient, []
         for step, change in reversed(self._pairs):
             weights.append(inner(step, result) / inner(step, change))
             result = _plus(result, change, -weights[-1])
-        result = [model.solve(part, unit) for model, part in zip(models, result, strict=True)]
+        result = [model.solve(part, own) for model, own, part in zip(models, unit, result, strict=True)]
         step, change = self._pairs[-1]
-        solved = [model.solve(part, unit) for model, part in zip(models, change, strict=True)]
+        solved = [model.solve(part, own) for model, own, part in zip(models, unit, change, strict=True)]
         scale = inner(step, change) / inner(change, solved)
         result = [scale * part for part in result]
         for (step, change), weight in zip(self._pairs, reversed(weights), strict=True):

@@ -13,7 +13,7 @@ from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
 from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
 from pontryagin.trajectory import Propagation, Trajectory, group_stages
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain
-from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule
+from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule, Trial
 from pontryagin.update.perturbation import Perturbation
 from pontryagin.update.record import IterationRecord, StageRecord
 
@@ -68,8 +68,10 @@ class ExtendedMSA:
         before = ready if ready is not None and reused else Propagation(problem, self.controls)
         trajectory = before.trajectory()
         starts = self.perturbation(problem, self.controls) if self.perturbation else None
-        models = [self.maximizer.model(group)
-                  for group in group_stages(problem, self.controls, trajectory, starts)]
+        groups = group_stages(problem, self.controls, trajectory, starts)
+        if self.penalty.per_stage:
+            groups = [single for group in groups for single in group.singles()]
+        models = [self.maximizer.model(group) for group in groups]
         trial = self._search(problem, before, trajectory, models)
         self.iteration += 1
         after = before
@@ -82,8 +84,7 @@ class ExtendedMSA:
             objective_after=after.objective,
             loss_after=after.loss,
             trial_objective=trial.propagation.objective,
-            stages=_stage_records(problem, models, trial.measures),
-            penalties=trial.penalties,
+            stages=_stage_records(problem, models, trial),
             accepted=trial.accepted,
             rejected=trial.rejected,
             evaluations=(not reused) + trial.rejected + trial.accepted + _inner_evaluations(models),
@@ -95,32 +96,39 @@ class ExtendedMSA:
         for _ in range(iterations):
             yield self.step()
 
-    def solve(self, iterations: int = 100, tolerance: float = 0.0) -> list[IterationRecord]:
-        """Iterate until the optimality gap mu_k <= tolerance, no trial is accepted, or the iterations are used up."""
-        records = []
+    def solve(self, iterations: int = 100, tolerance: float = 0.0, patience: int = 1) -> list[IterationRecord]:
+        """Iterate until mu_k has been at most `tolerance` in `patience` successive iterations, no trial is accepted, or the
+        iterations are used up.
+
+        mu_k is the decrease of J that is still promised, in the units of J; it is 0 only where the extended maximum principle
+        holds. A large rho makes it small too: patience > 1 lets a rule that lowers rho show that there is no more to gain.
+        """
+        if patience < 1:
+            raise ProblemError(f"patience: expected a number of iterations >= 1, found {patience}")
+        records, quiet = [], 0
         for record in self.iterate(iterations):
             records.append(record)
-            if record.optimality_gap <= tolerance or not record.accepted:
+            quiet = quiet + 1 if record.optimality_gap <= tolerance else 0
+            if quiet >= patience or not record.accepted:
                 break
         return records
 
     def _search(self, problem: ControlProblem, before: Propagation, trajectory: Trajectory,
-                models: list[HamiltonianModel]) -> "_Trial":
-        self.penalty.begin(_costate_square(models))
+                models: list[HamiltonianModel]) -> "_Tried":
+        self.penalty.begin(models)
         for rejected in range(self.penalty.attempts):
             penalties = self.penalty.penalties()
             parts = self.acceleration.propose(models, penalties)
             measures = [model.measure(part) for model, part in zip(models, parts, strict=True)]
             after = Propagation(problem, _scatter(self.controls, models, parts))
-            predicted = sum(float(measure.gain.sum()) for measure in measures)
-            if self.penalty.accepts(predicted, before.objective - after.objective):
+            if self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective)):
                 if not _finite(after):
                     raise NonFiniteError(
                         f"iteration {self.iteration + 1}: J becomes {after.objective} (it was {before.objective}); the "
                         "controls have been left unchanged; use a larger rho, or a penalty rule that rejects (AcceptReject)")
                 self.acceleration.accept(models, penalties, parts)
-                return _Trial(after, measures, penalties, True, rejected)
-        return _Trial(after, measures, penalties, False, self.penalty.attempts)
+                return _Tried(after, measures, penalties, True, rejected)
+        return _Tried(after, measures, penalties, False, self.penalty.attempts)
 
 
 class MSA(ExtendedMSA):
@@ -137,10 +145,10 @@ class MSA(ExtendedMSA):
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Tried:
     propagation: Propagation
     measures: list[Measures]
-    penalties: Penalties
+    penalties: list[Penalties]
     accepted: bool
     rejected: int
 
@@ -153,25 +161,12 @@ def _scatter(controls: Controls, models: list[HamiltonianModel], parts: list[Ten
     return tuple(result)
 
 
-def _costate_square(models: list[HamiltonianModel]) -> float:
-    """Mean over stages and samples of |p_{n+1}|^2; of an affine stage only the part that its outputs see."""
-    squares, count = 0.0, 0
-    for model in models:
-        form = model.group.stage.affine
-        for costate in model.group.next_costates:
-            seen = costate if form is None else form.adjoint(costate)
-            squares += float(seen.square().sum()) / costate.shape[0]
-            count += 1
-    return squares / count
-
-
-def _stage_records(problem: ControlProblem, models: list[HamiltonianModel], measures: list[Measures]
-                   ) -> tuple[StageRecord, ...]:
+def _stage_records(problem: ControlProblem, models: list[HamiltonianModel], trial: _Tried) -> tuple[StageRecord, ...]:
     records = []
-    for model, measure in zip(models, measures, strict=True):
+    for model, measure, own in zip(models, trial.measures, trial.penalties, strict=True):
         columns = zip(model.group.indices, measure.gain.tolist(), measure.state_error.tolist(),
                       measure.costate_error.tolist(), strict=True)
-        records += [StageRecord(n, problem.stages[n].name, gain, state, costate) for n, gain, state, costate in columns]
+        records += [StageRecord(n, problem.stages[n].name, gain, state, costate, own) for n, gain, state, costate in columns]
     return tuple(sorted(records, key=lambda record: record.stage))
 
 

@@ -9,7 +9,7 @@ from pontryagin.hamiltonian import Penalties
 class StageRecord:
     """One stage in one iteration, at the last controls tried. Means over samples.
 
-    gain: Delta H_n, predicted. state_error, costate_error: feasibility errors, squared.
+    gain: Delta H_n, predicted. state_error, costate_error: feasibility errors, squared. penalties: those of the last trial.
     """
 
     stage: int
@@ -17,6 +17,7 @@ class StageRecord:
     gain: float
     state_error: float
     costate_error: float
+    penalties: Penalties
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,16 @@ class IterationRecord:
     loss_after: float
     trial_objective: float
     stages: tuple[StageRecord, ...]
-    penalties: Penalties
     accepted: bool
     rejected: int
     evaluations: int
     seconds: float
+
+    @property
+    def penalties(self) -> Penalties:
+        """The largest of the stages; all have the same unless the penalty rule sets them per stage."""
+        own = [stage.penalties for stage in self.stages]
+        return Penalties(max(rho.state for rho in own), max(rho.costate for rho in own))
 
     @property
     def optimality_gap(self) -> float:

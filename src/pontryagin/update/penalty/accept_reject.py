@@ -1,47 +1,14 @@
-"""Rules for the penalties rho: fixed, or accepted and rejected."""
+"""Penalties that grow until a trial is accepted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Protocol, runtime_checkable
 
 from pontryagin.hamiltonian import Penalties
+from pontryagin.maximizer import HamiltonianModel
 from pontryagin.problem import ProblemError
-
-
-@runtime_checkable
-class PenaltyRule(Protocol):
-    """Chooses the penalties of a trial, judges the trial, and learns from it. A solver works on its own copy."""
-
-    attempts: int
-    """Trials in an iteration before it is given up."""
-
-    def begin(self, costate_square: float) -> None:
-        """A new iteration starts; costate_square is the mean over stages and samples of |p_{n+1}|^2."""
-
-    def penalties(self) -> Penalties:
-        """The penalties of the next trial."""
-
-    def accepts(self, predicted: float, achieved: float) -> bool:
-        """Whether a trial with predicted decrease mu and achieved decrease J_old - J_new is taken."""
-
-
-@dataclass
-class Fixed:
-    """The same penalties always, every trial taken: [LCTE] Algorithms 1 (both zero) and 2."""
-
-    fixed: Penalties
-    attempts: int = field(default=1, init=False)
-
-    def begin(self, costate_square: float) -> None:
-        """Nothing changes."""
-
-    def penalties(self) -> Penalties:
-        """The fixed ones."""
-        return self.fixed
-
-    def accepts(self, predicted: float, achieved: float) -> bool:
-        """Always."""
-        return True
+from pontryagin.update.penalty.costate_scale import costate_ratio
+from pontryagin.update.penalty.rule import Trial
 
 
 @dataclass
@@ -55,8 +22,10 @@ class AcceptReject:
     then 2c rho = 2 C_k: the penalty of Theorem 4 with the constant measured in this iteration.
 
     The costate penalty is rho * min(1, 1 / mean |p|^2) times `costate_weight`: as strong as the state penalty when
-    costates are small, weaker while they are large. J never rises, and every accepted iteration lowers it by at
-    least sufficient * mu. restart: begin every iteration at the first rho, as a line search does.
+    costates are small, weaker while they are large. restart: begin every iteration at the first rho, as a line search does.
+
+    Guarantee, on a full batch: J never rises, and every accepted iteration lowers it by at least sufficient * mu. How many
+    trials that takes is not bounded beforehand; after `attempts` the iteration changes nothing.
     """
 
     rho: float = 5.0
@@ -66,8 +35,10 @@ class AcceptReject:
     costate_weight: float = 1.0
     restart: bool = False
     attempts: int = 30
+    per_stage: bool = field(default=False, init=False)
     _first: float = field(init=False, repr=False)
     _ratio: float = field(default=0.0, init=False, repr=False)
+    _groups: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         Penalties(self.rho, self.costate_weight)  # refuses what is negative or not finite
@@ -80,20 +51,25 @@ class AcceptReject:
                                f"shrink={self.shrink}")
         self._first = self.rho
 
-    def begin(self, costate_square: float) -> None:
+    def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """The costates' scale sets the costate penalty."""
-        self._ratio = self.costate_weight * min(1.0, 1.0 / costate_square if costate_square > 0 else 1.0)
+        self._ratio, self._groups = costate_ratio(models, self.costate_weight), len(models)
         if self.restart:
             self.rho = self._first
 
-    def penalties(self) -> Penalties:
+    def penalties(self) -> list[Penalties]:
         """rho and its share for the costates."""
-        return Penalties(self.rho, self.rho * self._ratio)
+        return [Penalties(self.rho, self.rho * self._ratio)] * self._groups
 
-    def accepts(self, predicted: float, achieved: float) -> bool:
+    def accepts(self, trial: Trial) -> bool:
         """The test of sufficient decrease; multiplies rho either way."""
-        accepted = isfinite(achieved) and achieved >= self.sufficient * max(predicted, 0.0)
-        factor = 2 * (predicted - achieved) / predicted if predicted > 0 and isfinite(achieved) else float("inf")
+        predicted, accepted = trial.predicted, falls_enough(trial, self.sufficient)
+        factor = 2 * trial.remainder / predicted if predicted > 0 and isfinite(trial.after) else float("inf")
         low, high = self.shrink if accepted else self.grow
         self.rho *= min(max(factor, low), high)
         return accepted
+
+
+def falls_enough(trial: Trial, sufficient: float) -> bool:
+    """Whether J_new <= J_old - sufficient * mu, and J has not risen whatever mu says; never with numbers that are not finite."""
+    return isfinite(trial.after) and trial.achieved >= sufficient * max(trial.predicted, 0.0)

@@ -1,0 +1,34 @@
+"""The same penalties always."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pontryagin.hamiltonian import Penalties
+from pontryagin.maximizer import HamiltonianModel
+from pontryagin.update.penalty.rule import Trial
+
+
+@dataclass
+class Fixed:
+    """The same penalties always, every trial taken: [LCTE] Algorithms 1 (both zero) and 2.
+
+    Guarantee: J falls in every iteration by at least (1 - 2C/rho) mu_k if both penalties exceed 2C, C the constant of Lemma 2
+    ([LCTE] Theorem 4), which is not known beforehand. With smaller penalties there is none: J may rise.
+    """
+
+    fixed: Penalties
+    attempts: int = field(default=1, init=False)
+    per_stage: bool = field(default=False, init=False)
+    _groups: int = field(default=0, init=False, repr=False)
+
+    def begin(self, models: Sequence[HamiltonianModel]) -> None:
+        """Nothing changes."""
+        self._groups = len(models)
+
+    def penalties(self) -> list[Penalties]:
+        """The fixed ones."""
+        return [self.fixed] * self._groups
+
+    def accepts(self, trial: Trial) -> bool:
+        """Always."""
+        return True
