@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pontryagin.experiments.bench import models
 from pontryagin.experiments.data import Images, load_images, load_text
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.models import CharacterModel, autoencoder, mlp, residual_cnn
 from pontryagin.experiments.train.objective import OBJECTIVES, Objective
 from pontryagin.experiments.train.trainer import Batch
 
@@ -41,29 +41,28 @@ def make(name: str, dataset: str, folder: str | None) -> Task:
     images = load_images(dataset, folder)
     if name == "autoencoder":
         return _autoencoder(images)
-    size = images.train.shape[-1]
+    shape = tuple(images.train.shape[1:])
     mean, deviation = images.train.mean(), images.train.std()
     images = images._replace(train=(images.train - mean) / deviation, test=(images.test - mean) / deviation)
-    build = (lambda: models.residual_cnn(size)) if name == "cnn" else (lambda: models.mlp(size * size))
+    network = residual_cnn if name == "cnn" else mlp
     scores = (0.85, 0.87, 0.89) if dataset == "fashion-mnist" else (0.97, 0.98, 0.985)
     losses = {"cnn": (0.2, 0.1, 0.05), "mlp": (0.3, 0.2, 0.1)}[name] if dataset != "fashion-mnist" else (0.5, 0.4, 0.3)
-    return Task(name, _seeded(build), lambda seed: _batches(images.train, images.train_labels, 100, seed),
+    return Task(name, _seeded(lambda: network(shape, 10)), lambda seed: _batches(images.train, images.train_labels, 100, seed),
                 OBJECTIVES["cross-entropy"], lambda model: _accuracy(model, images), "accuracy", losses, scores,
                 550 if name == "cnn" else 800)
 
 
 def _autoencoder(images: Images) -> Task:
-    inputs = images.train[0].numel()
-    widths = (1000, 500, 250, 30) if inputs == 784 else (64, 32, 8)
+    shape = tuple(images.train.shape[1:])
 
     def score(model: nn.Module) -> float:
         test = images.test[:2000]
         return -(torch.sigmoid(model(test)) - test.flatten(1)).square().sum(1).mean().item()
 
-    return Task("autoencoder", _seeded(lambda: models.autoencoder(inputs, widths)),
+    return Task("autoencoder", _seeded(lambda: autoencoder(shape)),
                 lambda seed: _batches(images.train, images.train.flatten(1), 200, seed),
                 OBJECTIVES["binary-cross-entropy"], score, "minus squared error",
-                (150.0, 120.0, 100.0, 90.0) if inputs == 784 else (28.0, 26.0, 24.0), (), 300)
+                (150.0, 120.0, 100.0, 90.0) if len(images.train[0, 0]) == 28 else (28.0, 26.0, 24.0), (), 300)
 
 
 def _transformer() -> Task:
@@ -79,7 +78,7 @@ def _transformer() -> Task:
     def cost(output: Tensor, target: Tensor) -> Tensor:
         return functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
-    return Task("transformer", _seeded(lambda: models.CharacterModel(characters, length=length)), batches,
+    return Task("transformer", _seeded(lambda: CharacterModel(characters, length=length)), batches,
                 Objective("cross-entropy of characters", cost, False),
                 lambda model: -cost(model(held_out[0]), held_out[1]).item(), "minus validation loss",
                 (2.6, 2.4, 2.2, 2.0), (), 400)
