@@ -8,13 +8,24 @@ from pontryagin import hamiltonian, maximizer, optim, problem, trajectory, updat
 from pontryagin.hamiltonian import Penalties, paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, GradientAscent, RowGaussNewton
 from pontryagin.problem import (
+    L0,
+    L1,
+    Binary,
+    Box,
+    Codebook,
     ControlProblem,
     CrossEntropy,
+    KSparse,
     NonFiniteError,
+    NonNegative,
     ProblemError,
     Quadratic,
+    RealSpace,
     SquaredError,
     Stage,
+    Ternary,
+    TwoFourSparse,
+    UnitNormRows,
     euler,
     split_euler,
     stage,
@@ -24,8 +35,10 @@ from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, FromEstimat
 __version__ = "0.1.0"
 
 __all__ = [
-    "LBFGS", "MSA", "AcceptReject", "ClosedForm", "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate",
-    "GaussNewton", "GradientAscent", "Momentum", "NonFiniteError", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic",
-    "RowGaussNewton", "Secant", "SquaredError", "Stage", "__version__", "euler", "hamiltonian", "maximizer", "optim",
+    "L0", "L1", "LBFGS", "MSA", "AcceptReject", "Binary", "Box", "ClosedForm", "Codebook", "ControlProblem",
+    "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent", "KSparse", "Momentum", "NonFiniteError",
+    "NonNegative", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic",
+    "RealSpace", "RowGaussNewton", "Secant", "SquaredError",
+    "Stage", "Ternary", "TwoFourSparse", "UnitNormRows", "__version__", "euler", "hamiltonian", "maximizer", "optim",
     "paper_penalties", "problem", "split_euler", "stage", "trajectory", "update",
 ]

@@ -15,6 +15,8 @@ cases = {
     "no tensor": lambda: ControlProblem([linear, stage(lambda x, _: None)], SquaredError(), x, y),
     "integer states": lambda: ControlProblem([linear], SquaredError(), x.long(), y),
     "admissible set": lambda: stage(torch.nn.Linear(3, 2), admissible=3),
+    "set of a parameter": lambda: stage(torch.nn.Linear(3, 2), admissible={"weight": 3}),
+    "scale": lambda: Ternary("column"),
     "no function": lambda: stage(3),
 }
 messages = {}
@@ -30,6 +32,8 @@ EXPECTED = {
     "no tensor": "stage 1 (<lambda>) must return one state a sample: for 2 samples found NoneType",
     "integer states": "the initial state must be floating point, found torch.int64",
     "admissible set": "Linear: expected an admissible set such as RealSpace(), found 3",
+    "set of a parameter": "Linear, weight: expected a set of matrices such as Binary() or Box(-1, 1), found 3",
+    "scale": "Ternary: expected a finite scale > 0, or \"row\" for a scale per row, found 'column'",
     "no function": "expected a torch module or a function g(x, theta), found 3",
 }
 

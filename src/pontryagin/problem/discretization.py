@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from pontryagin.problem.admissible import AdmissibleSet
+from pontryagin.problem.admissible import Admissible
 from pontryagin.problem.affine import AffineForm
 from pontryagin.problem.dynamics import Dynamics, EulerStep, Parameters
 from pontryagin.problem.errors import ProblemError
@@ -21,7 +21,7 @@ def euler(
     *,
     parameters: Mapping[str, Tensor] | None = None,
     running_cost: RunningCost | None = None,
-    admissible: AdmissibleSet | None = None,
+    admissible: Admissible | None = None,
 ) -> list[Stage]:
     """Stages x_{n+1} = x_n + step_size * f(x_n, theta_n), n = 0 ... steps-1, so T = steps * step_size.
 
@@ -47,7 +47,7 @@ def split_euler(
     steps: int,
     *,
     running_cost: RunningCost | None = None,
-    admissible: AdmissibleSet | None = None,
+    admissible: Admissible | None = None,
     dtype: torch.dtype | None = None,
 ) -> list[Stage]:
     """x_{n+1} = x_n + step_size * activation(W_n x_n + b_n), each step split at its affine map.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.problem.admissible import AdmissibleSet, RealSpace
+from pontryagin.problem.admissible import Admissible, AdmissibleSet, RealSpace, admissible_set
 from pontryagin.problem.affine import AffineForm
 from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, is_plain
 from pontryagin.problem.errors import ProblemError
@@ -41,15 +41,15 @@ class Stage:
         if not (isfinite(self.step_size) and self.step_size > 0):
             raise ProblemError(f"{self.name}: expected a finite step_size > 0, found {self.step_size}")
         if not isinstance(self.admissible, AdmissibleSet):
-            raise ProblemError(f"{self.name}: expected an admissible set such as RealSpace(), "
-                               f"found {self.admissible!r}")
+            raise ProblemError(f"{self.name}: expected an admissible set of whole controls such as RealSpace(), found "
+                               f"{self.admissible!r}; sets of matrices go through stage(..., admissible=...)")
         if not self.start.isfinite().all():
             raise ProblemError(f"{self.name}: the initial control holds NaN or infinite values")
-        if self.size and not self.admissible.contains(self.start).all():
-            raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project it first")
         if sum(prod(shape) for _, shape in self.layout) != self.start.numel():
             raise ProblemError(f"{self.name}: the layout {self.layout} does not add up to a control of "
                                f"length {self.start.numel()}")
+        if self.size and not self.admissible.contains(self.start).all():
+            raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project it first")
 
     def __call__(self, state: Float[Tensor, "sample *state"], control: Float[Tensor, " control"]) -> Tensor:
         """x_{n+1} = g(x_n, theta_n), one row a sample."""
@@ -90,13 +90,17 @@ def stage(
     *,
     step_size: float = 1.0,
     running_cost: RunningCost | None = None,
-    admissible: AdmissibleSet | None = None,
+    admissible: Admissible | None = None,
     name: str | None = None,
 ) -> Stage:
     """A stage from a torch module, or from a function g(x, theta) and its initial parameters.
 
     A module brings its own parameters as the initial control (copied: the module itself is never
     changed). A function without `parameters` is a stage without control.
+
+    admissible is a set of controls; or a set of matrices (Binary(), Box(-1, 1), ...), in which every parameter with two axes
+    or more then lies while the others (biases) stay in R^p; or a mapping from names of parameters to sets of matrices. The
+    initial control is the nearest point of Theta to the parameters.
 
     Raises ProblemError when the module couples samples (batch normalization in training mode), is random
     (dropout in training mode) or has parameters that are not floating point.
@@ -115,8 +119,9 @@ def stage(
             raise ProblemError(f"expected a torch module or a function g(x, theta), found {dynamics!r}")
         label, parameters, function = getattr(dynamics, "__name__", type(dynamics).__name__), parameters or {}, dynamics
     start, layout = flatten(parameters)
-    return Stage(function, start, layout, step_size, running_cost or NoCost(), admissible or RealSpace(),
-                 affine, name or label)
+    theta = admissible_set(name or label, layout, RealSpace() if admissible is None else admissible)
+    start = start if theta.unconstrained or not start.isfinite().all() else theta.project(start)
+    return Stage(function, start, layout, step_size, running_cost or NoCost(), theta, affine, name or label)
 
 
 def identity(state: Tensor) -> Tensor:
