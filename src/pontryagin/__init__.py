@@ -38,6 +38,7 @@ __all__ = [
     "L0", "L1", "LBFGS", "MSA", "AcceptReject", "Binary", "Box", "ClosedForm", "Codebook", "ControlProblem",
     "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent", "KSparse", "Momentum",
     "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic", "RealSpace",
-    "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse", "UnitNormRows", "__version__", "euler", "hamiltonian", "maximizer", "optim",
-    "paper_penalties", "problem", "split_euler", "stage", "trajectory", "update",
+    "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse", "UnitNormRows", "__version__",
+    "euler", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage", "trajectory",
+    "update",
 ]
