@@ -99,7 +99,8 @@ def test_sizes() -> None:
 
 
 def test_only_what_becomes_smaller_is_detected() -> None:
-    assert detected_sets({"column": torch.randn(6, 1), "real": torch.randn(6, 8), "counts": torch.zeros(2, 2, dtype=torch.long)}) == {}
+    counts = torch.zeros(2, 2, dtype=torch.long)
+    assert detected_sets({"column": torch.randn(6, 1), "real": torch.randn(6, 8), "counts": counts}) == {}
 
 
 def test_module_at_two_places_and_module_alone() -> None:
@@ -114,7 +115,7 @@ def test_module_at_two_places_and_module_alone() -> None:
 
 def test_wrong_requests_are_refused() -> None:
     model = nn.Linear(4, 4)
-    with pytest.raises(ProblemError, match="weight: a matrix .* lies outside"):
+    with pytest.raises(ProblemError, match=r"weight: a matrix .* lies outside"):
         packed_state(model.state_dict(), {"weight": Ternary()})
     with pytest.raises(ProblemError, match="no tensor is named 'wieght'"):
         packed_state(model.state_dict(), {"wieght": Ternary()})
@@ -135,7 +136,7 @@ def written(tmp_path: Path) -> Path:
 def test_damaged_files_are_refused(change: Any, tmp_path: Path) -> None:
     path = written(tmp_path)
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ProblemError, match="checksum|not a file of packed weights"):
+    with pytest.raises(ProblemError, match=r"checksum|not a file of packed weights"):
         load_packed(path)
 
 

@@ -40,5 +40,5 @@ def unpack(packed: UInt8[Tensor, " bytes"], grid: Grid, count: int) -> Int8[Tens
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=packed.device)
     places = ((packed.unsqueeze(1) >> shifts) & (2**bits - 1)).flatten()[:count]
     if count and int(places.max()) >= len(grid.codes):
-        raise ProblemError(f"packed codes hold {int(places.max())}, but the grid has {len(grid.codes)} codes: the bytes are damaged")
+        raise ProblemError(f"packed codes hold {int(places.max())}, expected less than {len(grid.codes)}: the bytes are damaged")
     return (places.to(torch.int16) * grid.step - grid.limit).to(torch.int8)

@@ -76,16 +76,17 @@ def load_packed(path: str | Path) -> PackedState:
     if len(content) < 48 or hashlib.sha256(content[40:]).digest() != content[8:40]:
         raise ProblemError(f"{path}: the checksum does not match its {len(content)} bytes: it is damaged or cut off; export anew")
     length = int.from_bytes(content[40:48], "little")
-    if length > min(_LARGEST_HEADER, len(content) - 48):
-        raise ProblemError(f"{path}: expected a header of at most {min(_LARGEST_HEADER, len(content) - 48)} bytes, found {length}")
+    largest = min(_LARGEST_HEADER, len(content) - 48)
+    if length > largest:
+        raise ProblemError(f"{path}: expected a header of at most {largest} bytes, found {length}")
     try:
         entries = [_Entry(one) for one in json.loads(content[48:48 + length])["tensors"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProblemError(f"{path}: the header cannot be read ({error})") from error
     payload = memoryview(content)[48 + length:]
-    if sum(entry.bytes for entry in entries) != len(payload) or len({entry.name for entry in entries}) != len(entries):
-        raise ProblemError(f"{path}: expected {sum(entry.bytes for entry in entries)} bytes for tensors of different names, found "
-                           f"{len(payload)}")
+    total = sum(entry.bytes for entry in entries)
+    if total != len(payload) or len({entry.name for entry in entries}) != len(entries):
+        raise ProblemError(f"{path}: expected {total} bytes for tensors of different names, found {len(payload)}")
     state: PackedState = {}
     for entry in entries:
         try:

@@ -37,7 +37,8 @@ def with_packed_weights(model: nn.Module, state: PackedState) -> nn.Module:
         raise ProblemError(f"expected tensors {', '.join(own)}, found {', '.join(state)}: is it another model?")
     for name, value in state.items():
         if value.shape != own[name].shape:
-            raise ProblemError(f"{name}: expected shape {tuple(own[name].shape)}, found {tuple(value.shape)}: is it another model?")
+            raise ProblemError(f"{name}: expected shape {tuple(own[name].shape)}, found {tuple(value.shape)}: is it another "
+                               "model?")
     by_module: dict[str, dict[str, PackedWeight]] = defaultdict(dict)
     for name, value in state.items():
         if isinstance(value, PackedWeight):

@@ -55,8 +55,9 @@ class Packed(nn.Module):
     def __init__(self, module: nn.Module, weights: Mapping[str, PackedWeight]) -> None:
         super().__init__()
         for name, packed in weights.items():
-            if tuple(module.get_parameter(name).shape) != tuple(packed.shape):
-                raise ProblemError(f"{name}: expected shape {tuple(module.get_parameter(name).shape)}, found {tuple(packed.shape)}")
+            shape = module.get_parameter(name).shape
+            if shape != packed.shape:
+                raise ProblemError(f"{name}: expected shape {tuple(shape)}, found {tuple(packed.shape)}")
             setattr(module, name, None)
             self.register_buffer(f"{name}_codes", packed.codes)
             self.register_buffer(f"{name}_scales", packed.scales)

@@ -40,7 +40,7 @@ class BinaryConnect(torch.optim.Adam):
         self._round()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of Adam and one rounding. closure: computes the loss and its gradients."""
         loss = None
         if closure is not None:

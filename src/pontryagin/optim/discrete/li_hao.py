@@ -44,8 +44,8 @@ class LiHao(torch.optim.Optimizer):
             raise ProblemError(f"LiHao knows the sets Binary() and Ternary() with scale 1, found {admissible!r}")
         rho = RHO[type(admissible)] if rho is None else rho
         if not (rho >= 0 and 0 < renewal <= 1 and 0 < decay <= 1 and period >= 1 and l1 >= 0 and 0 <= lr <= 1):
-            raise ProblemError("LiHao: expected rho >= 0, 0 < renewal <= 1, 0 < decay <= 1, period >= 1, l1 >= 0 and 0 <= lr <= 1, "
-                               f"found {rho}, {renewal}, {decay}, {period}, {l1}, {lr}")
+            raise ProblemError("LiHao: expected rho >= 0, 0 < renewal <= 1, 0 < decay <= 1, period >= 1, l1 >= 0 and 0 <= lr <= "
+                               f"1, found {rho}, {renewal}, {decay}, {period}, {l1}, {lr}")
         weights = taken("LiHao", params)
         check_inside("LiHao", weights, admissible)
         self.admissible = admissible
