@@ -1,0 +1,126 @@
+"""A model under audit: run with other weights and watched at its stages, and left exactly as it was."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
+
+from pontryagin.optim.capture import CapturedStage, StageHook, find_stages
+from pontryagin.problem import ProblemError
+
+Inputs = Any
+"""A tensor, or a tuple or dict of tensors as positional or named arguments; samples along the first axis."""
+
+
+@dataclass
+class Call:
+    """A call of a stage: its inputs x, and z itself where it can be told from the module's output."""
+
+    stage: int
+    inputs: Tensor | None
+    output: Tensor | None
+
+
+class Network:
+    """The model in evaluation mode, its parameters behind aliases of their own, its buffers behind copies.
+
+    stages: with their parameters' names. run() and record() never touch the model's tensors, gradients or flags; hooks and the
+    evaluation mode last as long as the context of `under_audit`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.stages, self.users = find_stages(model)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.weights = [names[id(stage.weight)] for stage in self.stages]
+        self.biases = [None if stage.bias is None else names.get(id(stage.bias)) for stage in self.stages]
+        self.leaves = {name: parameter.detach().requires_grad_(parameter.is_floating_point())
+                       for name, parameter in model.named_parameters()}
+        self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self._calls: list[Call] | None = None
+        if any(parameter.is_meta for parameter in model.parameters()) or not self.stages:
+            raise ProblemError("audit: expected a model with weights in at least one affine stage (Linear, convolution, "
+                               "Embedding, normalization), found none")
+
+    def hook(self, numbers: list[int]) -> Any:
+        """A forward hook that records a call of these stages."""
+
+        def seen(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            if self._calls is None:
+                return None
+            observable = isinstance(output, Tensor)
+            for number in numbers:
+                layer = self.stages[number].layer
+                x = layer.inputs(arguments, named)
+                z = output if observable and layer.outputs is not None else None
+                self._calls.append(Call(number, None if x is None else x.detach(), z))
+            return output.clone() if observable and output.requires_grad else None  # z survives an in-place activation
+
+        return seen
+
+    def record(self, inputs: Inputs) -> tuple[Tensor, list[Call]]:
+        """Outputs with a graph down to the leaves, and all calls of stages in order."""
+        self._calls = []
+        try:
+            output = self._run(inputs, self.leaves)
+            return output, self._calls
+        finally:
+            self._calls = None
+
+    @torch.no_grad()
+    def run(self, inputs: Inputs, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Outputs, with some parameters replaced."""
+        return self._run(inputs, {**self.leaves, **(replaced or {})})
+
+    def _run(self, inputs: Inputs, parameters: Mapping[str, Tensor]) -> Tensor:
+        positional = tuple(inputs) if isinstance(inputs, (tuple, list)) else () if isinstance(inputs, dict) else (inputs,)
+        named = inputs if isinstance(inputs, dict) else {}
+        output = functional_call(self.model, (dict(parameters), self.buffers), positional, named)
+        if not isinstance(output, Tensor):
+            raise ProblemError(f"audit: expected a model whose output is one tensor, found {type(output).__name__}; wrap it in a "
+                               "module that returns what the loss takes")
+        return output
+
+
+@contextmanager
+def under_audit(model: nn.Module) -> Iterator[Network]:
+    """The network of a model; at the end its hooks, training flags and the state of torch's random numbers are as before."""
+    inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if not isinstance(inner, nn.Module):
+        raise ProblemError(f"audit: expected a torch module, found {type(model).__name__}")
+    if any(nn.parameter.is_lazy(parameter) for parameter in inner.parameters()):
+        raise ProblemError("audit: the model has lazy parameters without a shape; run it on one batch first")
+    devices = sorted({p.device.index for p in inner.parameters() if p.device.type == "cuda"})
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices))
+        network = Network(inner)
+        flags = [(module, module.training) for module in inner.modules()]
+        stack.callback(_restore, flags, _silence(inner))
+        for module, stages in network.users:
+            numbers = [network.stages.index(stage) for stage in stages]
+            handle: RemovableHandle = module.register_forward_hook(network.hook(numbers), with_kwargs=True)
+            stack.callback(handle.remove)
+        inner.eval()
+        stack.enter_context(torch.enable_grad())
+        yield network
+
+
+def _silence(model: nn.Module) -> list[tuple[StageHook, list[CapturedStage]]]:
+    """The hooks of an EMSA on this model must not take the audit's batches for its own."""
+    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values() if isinstance(hook, StageHook)]
+    held = [(hook, hook.stages) for hook in hooks]
+    for hook in hooks:
+        hook.stages = []
+    return held
+
+
+def _restore(flags: list[tuple[nn.Module, bool]], hooks: list[tuple[StageHook, list[CapturedStage]]]) -> None:
+    for module, training in flags:
+        module.training = training
+    for hook, stages in hooks:
+        hook.stages = stages

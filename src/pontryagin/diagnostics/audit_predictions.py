@@ -1,0 +1,110 @@
+"""The predicted costs of all changes of all stages, a few stages at a time so that memory stays bounded."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pontryagin.diagnostics.audit_batches import Batch
+from pontryagin.diagnostics.audit_gap import Change
+from pontryagin.diagnostics.audit_loss import MeanLoss
+from pontryagin.diagnostics.audit_network import Network
+from pontryagin.diagnostics.audit_outputs import costs, curvature
+from pontryagin.diagnostics.audit_sets import Projection
+from pontryagin.diagnostics.audit_watch import Trial, Watch, output_changes, probe
+from pontryagin.optim.precision import wide
+from pontryagin.problem import ProblemError
+
+
+@dataclass
+class Prediction:
+    """Of one stage. The lists hold one number a batch: its mean over samples.
+
+    curvature: d^2 loss / dh^2 along h times the argmax's direction. change: |dW| / |W|. cost, first_order: by set.
+    """
+
+    curvature: float = 0.0
+    change: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, list[float]] = field(default_factory=dict)
+    first_order: dict[str, list[float]] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
+
+
+Tried = tuple[Trial, Prediction]
+"""The changes of a stage, those of its sets and then the argmax's direction; and what becomes known of them."""
+
+
+def projected(network: Network, number: int, projection: Projection) -> Tensor:
+    """W of a stage in a set, (group, output, input). ProblemError when it does not fit."""
+    weight = network.stages[number].layer.matrix(network.leaves[network.weights[number]].detach())
+    weight = weight.to(wide(weight.dtype))
+    projection.check(*weight.shape[1:])
+    return projection.project(weight)
+
+
+def predictions(network: Network, loss: MeanLoss, batches: Sequence[Batch], ways: Mapping[int, Change],
+                sets: Mapping[str, Projection], memory: int, advance: Callable[[int], None]) -> dict[int, Prediction]:
+    """Of the stages in `ways`, which holds the argmax's direction of each. memory: bytes that changes may take at a time.
+
+    advance: told every step of as many as there are stages times batches.
+    """
+    watch = probe(network, batches[0])
+    found: dict[int, Prediction] = {}
+    for trials in _in_groups(network, ways, sets, memory):
+        for batch in batches:
+            _predict(network, loss, batch, trials, watch, memory)
+            advance(len(trials))
+        found |= {trial.number: prediction for trial, prediction in trials}
+    return found
+
+
+def _in_groups(network: Network, ways: Mapping[int, Change], sets: Mapping[str, Projection], memory: int
+               ) -> Iterator[list[Tried]]:
+    group: list[Tried] = []
+    held = 0
+    for number, way in ways.items():
+        need = way.weight.numel() * way.weight.element_size() * (len(sets) + 1)
+        if group and held + need > memory:
+            yield group
+            group, held = [], 0
+        group.append(_trial(network, number, way, sets))
+        held += need
+    if group:
+        yield group
+
+
+def _trial(network: Network, number: int, way: Change, sets: Mapping[str, Projection]) -> Tried:
+    leaf, prediction = network.leaves[network.weights[number]], Prediction()
+    weight = network.stages[number].layer.matrix(leaf.detach()).to(way.weight.dtype)
+    changes = []
+    for name, projection in sets.items() if leaf.ndim > 1 else ():
+        try:
+            change = projected(network, number, projection) - weight
+        except ProblemError as error:
+            prediction.omitted[name] = str(error)
+            continue
+        changes.append(change)
+        prediction.change[name] = (torch.linalg.vector_norm(change) / torch.linalg.vector_norm(weight)).nan_to_num(0.0).item()
+        prediction.cost[name], prediction.first_order[name] = [], []
+    biases = None if way.bias is None else torch.stack([torch.zeros_like(way.bias)] * len(changes) + [way.bias])
+    return Trial(number, torch.stack([*changes, way.weight]), biases), prediction
+
+
+def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried], watch: Watch, memory: int) -> None:
+    """Adds the means over one batch, computed on parts of it that fit into memory."""
+    per_sample = 8 * sum(watch.sizes.get(trial.number, 0) * len(trial.weights) for trial, _ in tried)
+    part = max(min(batch.samples, memory // max(per_sample, 1)), 1)
+    for _, prediction in tried:
+        for means in (*prediction.cost.values(), *prediction.first_order.values()):
+            means.append(0.0)
+    for first in range(0, batch.samples, part):
+        inputs, targets = batch.part(first, first + part)
+        outputs, moves, gradient = output_changes(network, loss, inputs, targets, [trial for trial, _ in tried], watch)
+        share = len(targets) / batch.samples
+        for (_, prediction), delta in zip(tried, moves, strict=True):
+            slopes = torch.einsum("nkf,nf->k", delta[:, :-1], gradient.flatten(1).to(delta)).tolist()
+            for name, cost, slope in zip(prediction.cost, costs(loss, outputs, targets, delta[:, :-1]), slopes, strict=True):
+                prediction.cost[name][-1] += share * cost
+                prediction.first_order[name][-1] += share * slope
+            prediction.curvature += curvature(loss, outputs, targets, delta[:, -1]) * share * batch.weight

@@ -1,0 +1,152 @@
+"""The audit of a trained network: passes, then true costs one by one."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.diagnostics.audit_batches import Batch, gathered
+from pontryagin.diagnostics.audit_gradients import StageGradient, stage_gradients
+from pontryagin.diagnostics.audit_loss import MeanLoss
+from pontryagin.diagnostics.audit_network import Network, under_audit
+from pontryagin.diagnostics.audit_predictions import Prediction, predictions, projected
+from pontryagin.diagnostics.audit_result import Audit, Restriction, StageAudit, ranked
+from pontryagin.diagnostics.audit_sets import Projection, chosen
+from pontryagin.problem import ProblemError
+
+Sets = Sequence[str] | Mapping[str, Projection] | None
+DAMPING = 0.1
+"""Of the Gram matrices, relative to their mean diagonal."""
+Report = Callable[[str, int, int], None]
+"""What is being done, how many steps of it are done, and of how many."""
+
+
+def audit(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batches: Iterable[Any], *, sets: Sets = None,
+          measure: bool = True, memory: int = 512 * 2**20, progress: Report | None = None) -> Audit:
+    """What is still to be had at every affine stage of a trained network, and what moving it into other sets would cost.
+
+    The gain of a stage is that of its Hamiltonian, <G, dW>, at the argmax dW with a state penalty, whose rho is the curvature of
+    the loss along dW; a mean over pairs of different batches, so that noise adds nothing to it: at a converged network it is zero
+    within its error. The cost of a set is predicted from the costates of the outputs (audit_outputs) and measured with the
+    stage's weights replaced; biases and vectors stay as they are. Nothing of the model is changed; it runs in evaluation mode.
+
+    model: any module whose output is one tensor. loss: "cross-entropy", "squared error", or a function of outputs and targets
+    (MeanLoss). batches: pairs of inputs and targets, three or more, all held in memory. sets: names out of int8, int4, ternary,
+    binary, 2:4 and 50%, or sets by name with project(W) and check(rows, inputs); None for all of those names. measure: also
+    measure the true costs, which takes a pass over the batches for every stage and set. memory: bytes that the changes of several
+    stages, and those of their states, may take at a time. progress: told what is being done, steps done, and of how many.
+
+    Raises ProblemError for a wrong request, NonFiniteError when the loss or a gradient is not finite.
+    """
+    return list(auditing(model, loss, batches, sets=sets, measure=measure, memory=memory, progress=progress))[-1]
+
+
+def auditing(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batches: Iterable[Any], *, sets: Sets = None,
+             measure: bool = True, memory: int = 512 * 2**20, progress: Report | None = None
+             ) -> Iterator[Audit]:
+    """The same, step by step: first the audit without true costs, then again with those of one more stage each time."""
+    if memory < 2**20:
+        raise ProblemError(f"audit: expected memory of at least 2^20 bytes, found {memory}")
+    wanted = chosen(None if sets is None else tuple(sets)) if not isinstance(sets, Mapping) else dict(sets)
+    say, mean_loss = progress or _silent, MeanLoss(loss)
+    with under_audit(model) as network:
+        held = gathered(batches)
+        done = _predicted(network, mean_loss, held, wanted, memory, say)
+        yield done
+        if measure:
+            yield from _measured(network, mean_loss, held, wanted, done, say)
+
+
+def _predicted(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets: Mapping[str, Projection], memory: int,
+               say: Report) -> Audit:
+    count = _Counter(say, "gradients and Gram matrices", 2 * len(batches))
+    gradients, losses = stage_gradients(network, loss, batches, DAMPING, count)
+    ways = {number: found.direction for number, found in gradients.items()}
+    count = _Counter(say, "predicted costs", len(ways) * len(batches))
+    predicted = predictions(network, loss, batches, ways, sets, memory, count)
+    weights = [batch.weight for batch in batches]
+    stages = [_stage(network, number, gradients[number], predicted[number], weights) for number in sorted(gradients)]
+    mean, error = _spread(losses, weights)
+    return Audit(mean, error, loss.name, sum(batch.samples for batch in batches), len(batches), tuple(sets), DAMPING,
+                 ranked(stages, tuple(sets)), _unseen(network, set(gradients)))
+
+
+def _stage(network: Network, number: int, gradient: StageGradient, prediction: Prediction, weights: Sequence[float]
+           ) -> StageAudit:
+    captured, gram = network.stages[number], gradient.gram
+    scale = gradient.square / prediction.curvature if prediction.curvature > 0 else None  # 1 / rho
+    restrictions = []
+    for name, costs in prediction.cost.items():
+        first, _ = _spread(prediction.first_order[name], weights)
+        mean, spread = _spread(costs, weights)
+        restrictions.append(Restriction(name, prediction.change[name], first, mean, spread))
+    gain, error, here = (None if scale is None else value * scale for value in (*gradient.gain(weights), gradient.total))
+    return StageAudit(
+        name=network.weights[number], kind=captured.layer.kind, shape=tuple(captured.weight.shape),
+        parameters=captured.weight.numel(), inputs=gram.inputs, gain=gain, gain_error=error, gain_here=here,
+        costate_norm=None if gradient.costate is None else sqrt(gradient.costate), condition=gram.condition,
+        effective_rank=gram.effective_rank, rows=gram.rows, restrictions=tuple(restrictions), omitted=prediction.omitted)
+
+
+def _measured(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets: Mapping[str, Projection], done: Audit, say: Report
+              ) -> Iterator[Audit]:
+    pairs = sum(len(stage.restrictions) for stage in done.stages)
+    count = _Counter(say, "true costs", pairs)
+    weights = [batch.weight for batch in batches]
+    base = _losses(network, loss, batches, {})
+    numbers = {name: number for number, name in enumerate(network.weights)}
+    stages = list(done.stages)
+    for place, stage in enumerate(stages):
+        number, found = numbers[stage.name], []
+        for each in stage.restrictions:
+            leaf = network.leaves[stage.name]
+            matrix = projected(network, number, sets[each.set])
+            moved = network.stages[number].layer.shaped(matrix).to(leaf.dtype)
+            after = _losses(network, loss, batches, {stage.name: moved})
+            costs = [new - old for new, old in zip(after, base, strict=True)]
+            mean, error = _spread(costs, weights)
+            found.append(replace(each, true=mean, true_error=error))
+            count()
+        stages[place] = replace(stage, restrictions=tuple(found))
+        yield replace(done, stages=tuple(stages))
+
+
+@torch.no_grad()
+def _losses(network: Network, loss: MeanLoss, batches: Sequence[Batch], replaced: Mapping[str, Tensor]) -> list[float]:
+    return [loss(network.run(batch.inputs, replaced), batch.targets).item() for batch in batches]
+
+
+def _spread(values: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:
+    """Weighted mean, and its standard error from the differences between batches."""
+    mean = sum(weight * value for weight, value in zip(weights, values, strict=True))
+    count = len(values)
+    variance = sum((weight * count * (value - mean))**2 for weight, value in zip(weights, values, strict=True)) / (count - 1)
+    return mean, sqrt(variance / count)
+
+
+def _unseen(network: Network, audited: set[int]) -> dict[str, str]:
+    stages = set(network.weights)
+    held = {network.weights[number] for number in audited}
+    biases = {name for name in network.biases if name is not None}
+    found = dict.fromkeys(sorted(stages - held), "its module is not called in the forward pass, or does not reach the loss")
+    return found | {name: "it belongs to no affine stage" for name in network.leaves if name not in stages | biases}
+
+
+class _Counter:
+    """Counts the steps of one kind of work."""
+
+    def __init__(self, say: Report, title: str, length: int) -> None:
+        self.say, self.title, self.length, self.done = say, title, length, 0
+        say(title, 0, length)
+
+    def __call__(self, steps: int = 1) -> None:
+        self.done += steps
+        self.say(self.title, self.done, self.length)
+
+
+def _silent(title: str, done: int, length: int) -> None:
+    pass
+
