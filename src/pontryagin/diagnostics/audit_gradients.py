@@ -43,8 +43,8 @@ def stage_gradients(network: Network, loss: Loss, batches: Sequence[Batch], damp
     means, grams, costates, losses = _first_pass(network, loss, batches, advance)
     found = {}
     for number in sorted(means):
-        gram = grams[number].gram(damping)
-        if gram is None:
+        gram = grams[number].gram(damping) if number in grams else None
+        if gram is None:  # its module was not called
             continue
         gradient, squares = means.pop(number), costates.get(number)
         direction = argmax_direction(gradient, gram)

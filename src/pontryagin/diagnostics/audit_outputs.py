@@ -48,11 +48,12 @@ def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torc
     return basis.permute(2, 0, 1), factors
 
 
-def moved(layer: Layer, inputs: Tensor, changes: Float[Tensor, "change group output input"],
+def moved(layer: Layer, inputs: Tensor, positions: int, changes: Float[Tensor, "change group output input"],
           biases: Float[Tensor, "change group output"] | None, samples: int) -> Float[Tensor, "sample change state"]:
     """dW x + db of every change, at all positions of each sample. Positions of a sample must lie side by side."""
     count, groups, outputs, size = changes.shape
     rows = layer.rows(inputs)
+    rows = rows.expand(-1, positions, -1)  # a shift has the same input everywhere
     if layer.one_hot:
         z = changes.permute(1, 3, 0, 2).reshape(size, count * outputs)[rows.flatten()].unsqueeze(0)
     else:

@@ -64,9 +64,8 @@ def _predicted(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets:
                say: Report) -> Audit:
     count = _Counter(say, "gradients and Gram matrices", 2 * len(batches))
     gradients, losses = stage_gradients(network, loss, batches, DAMPING, count)
-    ways = {number: found.direction for number, found in gradients.items()}
-    count = _Counter(say, "predicted costs", len(ways) * len(batches))
-    predicted = predictions(network, loss, batches, ways, sets, memory, count)
+    count = _Counter(say, "predicted costs", len(gradients) * len(batches))
+    predicted = predictions(network, loss, batches, gradients, sets, memory, count)
     weights = [batch.weight for batch in batches]
     stages = [_stage(network, number, gradients[number], predicted[number], weights) for number in sorted(gradients)]
     mean, error = _spread(losses, weights)

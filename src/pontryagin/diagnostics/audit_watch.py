@@ -82,8 +82,7 @@ def _seen_by_costates(network: Network, outputs: Tensor, calls: list[Call], basi
     """v . delta of every direction v of the outputs, by stage: costates of v times dW x, added up over the stage's calls."""
     found: dict[int, list[Tensor]] = {}
     with torch.no_grad():
-        states = [moved(network.stages[call.stage].layer, call.inputs, trial.weights, trial.biases, samples)  # type: ignore[arg-type]
-                  for call, trial in zip(calls, trials, strict=True)]
+        states = [_state(network, call, trial, samples) for call, trial in zip(calls, trials, strict=True)]
     for direction in basis if calls else ():
         arrived = torch.autograd.grad(outputs, _outputs(calls), direction.reshape(outputs.shape),
                                       retain_graph=True, allow_unused=True)
@@ -100,13 +99,22 @@ def _seen_by_costates(network: Network, outputs: Tensor, calls: list[Call], basi
     return found
 
 
+def _state(network: Network, call: Call, trial: Trial, samples: int) -> Float[Tensor, "sample change state"]:
+    layer = network.stages[call.stage].layer
+    assert call.inputs is not None
+    assert call.output is not None
+    assert layer.outputs is not None
+    positions = layer.outputs(call.output.detach()).shape[1]
+    return moved(layer, call.inputs, positions, trial.weights, trial.biases, samples)
+
+
 def _by_difference(network: Network, inputs: object, trial: Trial) -> Float[Tensor, "sample change output"]:
     """The same without costates, where a stage's z cannot be watched: a central difference for every change."""
     stage, weight_name, bias_name = network.stages[trial.number], network.weights[trial.number], network.biases[trial.number]
     leaf = network.leaves[weight_name].detach()
-    found = []
+    found, relative = [], torch.finfo(leaf.dtype).eps ** (1 / 3)
     for place, change in enumerate(trial.weights):
-        h = 1e-2 * (torch.linalg.vector_norm(leaf) / torch.linalg.vector_norm(change)).nan_to_num(1.0, posinf=1.0).item()
+        h = relative * (torch.linalg.vector_norm(leaf) / torch.linalg.vector_norm(change)).nan_to_num(1.0, posinf=1.0).item()
         sides = []
         for step in (h, -h):
             replaced = {weight_name: leaf + step * stage.layer.shaped(change).to(leaf.dtype)}
