@@ -16,11 +16,11 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from pontryagin.experiments.bench.models import mlp, residual_cnn
 from torch import Tensor, nn
 
 from pontryagin.diagnostics import Audit, audit
 from pontryagin.diagnostics.audit_result import spearman
-from pontryagin.experiments.bench.models import mlp, residual_cnn
 from pontryagin.experiments.data import load_images
 
 SETS = ("int8", "int4", "ternary", "binary", "2:4", "50%")

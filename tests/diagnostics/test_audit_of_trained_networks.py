@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from pontryagin.experiments.bench.models import mlp, residual_cnn
 from torch import Tensor, nn
 
 from pontryagin.diagnostics import audit
-from pontryagin.experiments.bench.models import mlp, residual_cnn
 from pontryagin.experiments.data import load_images
 
 
