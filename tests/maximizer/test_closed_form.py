@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from builders import STATE_ONLY, assert_close, groups_of, linear_problem, normal, split_problem
-from pontryagin.hamiltonian import Penalties, augmented
+from builders import STATE_ONLY, assert_close, groups_of, linear_problem, normal, split_problem, started
+from pontryagin.hamiltonian import Penalties, augmented, measure
 from pontryagin.maximizer import ClosedForm
-from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Quadratic, RunningCost
+from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Quadratic, RunningCost, SquaredError, stage
 from pontryagin.trajectory import StageGroup
 
 BOTH = Penalties(1.7, 0.9)
@@ -57,6 +57,55 @@ def test_split_steps(cost: RunningCost | None, penalties: Penalties) -> None:
 def test_a_quadratic_cost_needs_no_state_penalty(bias: bool, penalties: Penalties) -> None:
     (group,) = groups_of(linear_problem(bias=bias, cost=Quadratic(0.4)))
     assert_close(ClosedForm(0.0).model(group).maximize(penalties), dense_argmax(group, penalties), 1e-9)
+
+
+CONVOLUTIONS = {
+    "image": ((2, 4, 3), lambda: nn.Conv2d(2, 3, (3, 2), padding=(1, 0))),
+    "stride": ((2, 5, 6), lambda: nn.Conv2d(2, 2, 3, stride=(2, 3), padding=1)),
+    "dilation": ((1, 6, 5), lambda: nn.Conv2d(1, 2, 2, dilation=(2, 3), bias=False)),
+    "point": ((3, 2, 2), lambda: nn.Conv2d(3, 2, 1)),
+    "line": ((2, 6), lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1)),
+}
+
+
+def convolution(name: str, cost: RunningCost | None = None) -> ControlProblem:
+    shape, make = CONVOLUTIONS[name]
+    first = started(stage(make().double(), running_cost=cost), seed=3)
+    second = started(stage(make().double(), running_cost=cost), seed=4)
+    initial = normal(4, *shape, seed=1)
+    back = first(initial, first.start)
+    problem = ControlProblem([first], SquaredError(), initial, normal(*back.shape, seed=2))
+    assert first.affine is not None
+    assert first.matches(second)
+    return problem
+
+
+@pytest.mark.parametrize("penalties", [STATE_ONLY, BOTH, Penalties(0.3, 4.0)], ids=["state", "both", "costates"])
+@pytest.mark.parametrize("cost", [None, Quadratic(0.4)], ids=["free", "quadratic"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name: str, cost: RunningCost | None, penalties: Penalties) -> None:
+    """The costate penalty with its coupling of neighbouring positions, against the dense Hessian of H~."""
+    (group,) = groups_of(convolution(name, cost))
+    found, expected = ClosedForm(0.0).model(group).maximize(penalties), dense_argmax(group, penalties)
+    assert_close(values(group, found, penalties), values(group, expected, penalties), 1e-9)
+    assert_close(found, expected, 1e-6)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_measures_of_convolutions(name: str) -> None:
+    (group,) = groups_of(convolution(name))
+    new = group.control + normal(*group.control.shape, seed=9)
+    for found, expected in zip(ClosedForm().model(group).measure(new), measure(group, new), strict=True):
+        assert_close(found, expected, 1e-12)
+
+
+OTHERS = {"groups": nn.Conv2d(4, 4, 3, groups=2), "circular": nn.Conv2d(2, 2, 3, padding_mode="circular", padding=1),
+          "same": nn.Conv2d(2, 2, 3, padding="same"), "3d": nn.Conv3d(1, 1, 2)}
+
+
+@pytest.mark.parametrize("layer", OTHERS.values(), ids=OTHERS)
+def test_other_convolutions_have_no_closed_form(layer: nn.Module) -> None:
+    assert stage(layer).affine is None
 
 
 def deficient(samples: int, bias: bool) -> ControlProblem:

@@ -45,7 +45,7 @@ SIMPLE: list[tuple[Maximizer, tuple[str, ...]]] = [
     (GaussNewton(1e-3), ("linear cost", "split", "time", "tanh", "conv")),
     (RowGaussNewton(1e-3), ("linear", "tanh cost")),
     (ClosedForm(0.0), ("linear", "linear cost", "no bias", "time", "split cost")),
-    (ClosedForm(1e-2), ("linear cost", "split")),
+    (ClosedForm(1e-2), ("linear cost", "split", "conv")),
     (ByForm(), ("linear", "tanh")),
 ]
 BATCHED = [(maximizer, name) for maximizer, names in SIMPLE for name in names]

@@ -21,14 +21,16 @@ class AffineMoments:
 
     gradient: G = mean u x^T.            bias_gradient: g = mean u.
     inputs: A_c = mean (x - s)(x - s)^T.  input_mean: s = mean x.
-    costates: U = mean u u^T.            positions: rows per sample; sums over positions are means times this.
+    positions: rows per sample; sums over positions are means times this.
+    costates: U = mean u u^T; of a convolution the same with the u that reach a place of x, by output and tap, in the place of u
+    (AffineForm.reaching), as a sum over places divided by positions.
     """
 
     gradient: Float[Tensor, "stage output input"]
     bias_gradient: Float[Tensor, "stage output"]
     inputs: Float[Tensor, "stage input input"]
     input_mean: Float[Tensor, "stage input"]
-    costates: Float[Tensor, "stage output output"]
+    costates: Float[Tensor, "stage reach reach"]
     positions: int
 
 
@@ -46,16 +48,28 @@ def affine_moments(group: StageGroup, form: AffineForm) -> AffineMoments:
         bias_gradient=bias_gradient,
         inputs=centred.mT @ centred / rows,
         input_mean=input_mean,
-        costates=u.mT @ u / rows,
+        costates=(u.mT @ u if form.reaching is None else _reaching_moment(group, form)) / rows,
         positions=rows // samples,
     )
 
 
-def quadratic_forms(moments: AffineMoments, weight_change: Float[Tensor, "stage output input"],
+def _reaching_moment(group: StageGroup, form: AffineForm) -> Float[Tensor, "stage reach reach"]:
+    """Sum over samples and places, a stage at a time: the rows of one are taps times as large as its costates."""
+    assert form.reaching is not None
+    moments = []
+    for costate, state in zip(group.next_costates, group.states, strict=True):
+        rows = form.reaching(costate, state).flatten(0, -2)
+        moments.append(rows.mT @ rows)
+    return torch.stack(moments)
+
+
+def quadratic_forms(form: AffineForm, moments: AffineMoments, weight_change: Float[Tensor, "stage output input"],
                     bias_change: Float[Tensor, "stage output"]) -> tuple[Tensor, Tensor, Tensor]:
-    """<G, dW> + <g, db>, mean |dW x + db|^2 and mean |dW^T u|^2 for each stage, means over samples."""
+    """<G, dW> + <g, db>, mean |dW x + db|^2 and the mean squared change of the costate, |dW^T u|^2 or its sum over overlapping
+    patches, for each stage, means over samples."""
     linear = (moments.gradient * weight_change).sum((1, 2)) + (moments.bias_gradient * bias_change).sum(1)
     mean_change = torch.einsum("nij,nj->ni", weight_change, moments.input_mean) + bias_change
     state = ((weight_change @ moments.inputs) * weight_change).sum((1, 2)) + mean_change.square().sum(1)
-    costate = ((moments.costates @ weight_change) * weight_change).sum((1, 2))
+    moved = form.by_channel(weight_change)
+    costate = ((moved @ moments.costates) * moved).sum((1, 2))
     return linear * moments.positions, state * moments.positions, costate * moments.positions

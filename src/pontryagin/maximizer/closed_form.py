@@ -1,4 +1,4 @@
-"""The argmax of the augmented Hamiltonian of an affine stage, in closed form: a Sylvester equation."""
+"""The argmax of the augmented Hamiltonian of an affine stage, from its moments: a Sylvester equation."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.hamiltonian.affine import affine_moments, quadratic_forms
+from pontryagin.maximizer.conjugate_gradients import conjugate_gradients
 from pontryagin.maximizer.protocol import require_unconstrained
 from pontryagin.problem import NoCost, NonFiniteError, ProblemError, Quadratic, Stage
 from pontryagin.trajectory import StageGroup
@@ -29,6 +30,9 @@ class ClosedForm:
     the part of s s^T that the bias no longer absorbs. damping adds damping * mean(diag A_c) to A_c (and
     likewise to U): 0 is the exact argmax, with the pseudo-inverse where the inputs are rank-deficient; a small
     positive value keeps the step short along directions in which the inputs hardly vary.
+
+    Of a convolution x are the patches. Its costate penalty couples neighbouring positions, so with rho_costate > 0 the
+    equation is solved by conjugate gradients, preconditioned by the Sylvester equation in which the coupling is left out.
     """
 
     damping: float = 1e-3
@@ -73,7 +77,8 @@ class ClosedFormModel:
         absorbed = penalties.state / (penalties.state + self.decay)
         if self.form.bias:
             weight = weight - absorbed * bias.unsqueeze(2) * self.moments.input_mean.unsqueeze(1)
-        change = self._sylvester(weight, penalties, absorbed if self.form.bias else 0.0)
+        solver = self._sylvester if self.form.reaching is None or penalties.costate == 0 else self._coupled
+        change = solver(weight, penalties, absorbed if self.form.bias else 0.0)
         mean_move = torch.einsum("nij,nj->ni", change, self.moments.input_mean)
         bias_change = (bias - penalties.state * mean_move) / (penalties.state + self.decay)
         result = self.form.control(change, bias_change)
@@ -85,7 +90,7 @@ class ClosedFormModel:
     def measure(self, controls: Controls) -> Measures:
         """Exact, from the moments."""
         stage = self.group.stage
-        linear, state, costate = quadratic_forms(self.moments, *self.form.matrices(controls - self.group.control))
+        linear, state, costate = quadratic_forms(self.form, self.moments, *self.form.matrices(controls - self.group.control))
         return Measures(linear - stage.cost(controls) + stage.cost(self.group.control), state, costate)
 
     def _sylvester(self, right: Tensor, penalties: Penalties, absorbed: float) -> Tensor:
@@ -104,18 +109,34 @@ class ClosedFormModel:
             solved = costate_vectors @ solved
         return (solved @ vectors.mT).to(right.dtype)
 
+    def _coupled(self, right: Tensor, penalties: Penalties, absorbed: float) -> Tensor:
+        """The same with the costates' moment of a convolution in the place of U, which acts on (channel, output * tap)."""
+        inputs, costates = damped(self._inputs(absorbed), self.damping), damped(self.moments.costates, self.damping)
+
+        def operator(change: Tensor) -> Tensor:
+            state = penalties.state * (change @ inputs) + self.decay * change
+            return state + penalties.costate * self.form.by_output(self.form.by_channel(change) @ costates)
+
+        return conjugate_gradients(operator, lambda rest: self._sylvester(rest, penalties, absorbed),
+                                   right.to(inputs.dtype)).to(right.dtype)
+
+    def _inputs(self, absorbed: float) -> Tensor:
+        if absorbed == 1:
+            return self.moments.inputs
+        mean = self.moments.input_mean
+        return self.moments.inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1)
+
     def _input_factors(self, absorbed: float) -> tuple[Tensor, Tensor]:
         if self._factors is None or self._factors[0] != absorbed:
-            mean = self.moments.input_mean
-            inputs = self.moments.inputs
-            if absorbed < 1:
-                inputs = inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1)
-            self._factors = (absorbed, damped_eigen(inputs, self.damping))
+            self._factors = (absorbed, damped_eigen(self._inputs(absorbed), self.damping))
         return self._factors[1]
 
     def _output_factors(self) -> tuple[Tensor, Tensor]:
+        """Of U; of a convolution's moment the mean over taps, each tap by itself."""
         if self._costate_factors is None:
-            self._costate_factors = damped_eigen(self.moments.costates, self.damping)
+            moment, taps = self.moments.costates, self.form.taps
+            each = moment.unflatten(1, (-1, taps)).unflatten(3, (-1, taps)).diagonal(dim1=2, dim2=4).mean(-1)
+            self._costate_factors = damped_eigen(each, self.damping)
         return self._costate_factors
 
 
@@ -125,12 +146,23 @@ def damped_eigen(matrix: Float[Tensor, "stage n n"], damping: float) -> tuple[Te
     The factorization of a small moment matrix costs little in float64, and its small eigenvalues are lost
     in float32. Raises NonFiniteError when the moments are not finite.
     """
-    if not matrix.isfinite().all():
-        raise NonFiniteError("the moments of inputs or costates are NaN or infinite: some state or costate is too large")
-    exact = matrix.double() if matrix.device.type != "mps" else matrix
+    exact = _exact(matrix)
     values, vectors = torch.linalg.eigh(exact)
     scale = exact.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
     return values.clamp_min(0) + damping * scale, vectors
+
+
+def damped(matrix: Float[Tensor, "stage n n"], damping: float) -> Float[Tensor, "stage n n"]:
+    """matrix + damping * mean(diagonal) I in float64. Raises NonFiniteError when the moments are not finite."""
+    exact = _exact(matrix)
+    shift = damping * exact.diagonal(dim1=-2, dim2=-1).mean(-1)
+    return exact + shift[:, None, None] * torch.eye(exact.shape[-1], dtype=exact.dtype, device=exact.device)
+
+
+def _exact(matrix: Tensor) -> Tensor:
+    if not matrix.isfinite().all():
+        raise NonFiniteError("the moments of inputs or costates are NaN or infinite: some state or costate is too large")
+    return matrix.double() if matrix.device.type != "mps" else matrix
 
 
 def _quadratic_weight(stage: Stage) -> float:

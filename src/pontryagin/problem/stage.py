@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pontryagin.problem.admissible import Admissible, AdmissibleSet, RealSpace, admissible_set
 from pontryagin.problem.affine import AffineForm
+from pontryagin.problem.convolution import convolution_form
 from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, is_plain
 from pontryagin.problem.errors import ProblemError
 from pontryagin.problem.running_cost import NoCost, RunningCost
@@ -109,6 +110,8 @@ def stage(
     if type(dynamics) is nn.Linear and is_plain(dynamics):
         affine = AffineForm(dynamics.in_features, dynamics.out_features, identity, identity,
                             bias=dynamics.bias is not None)
+    if (type(dynamics) is nn.Conv1d or type(dynamics) is nn.Conv2d) and is_plain(dynamics):
+        affine = convolution_form(dynamics)
     if isinstance(dynamics, nn.Module):
         if parameters is not None:
             raise ProblemError("a module brings its own parameters; pass `parameters` only with a function")

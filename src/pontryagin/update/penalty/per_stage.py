@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +25,7 @@ class PerStageEstimate:
 
         C_n = rho_n (Delta H_n + Delta H'_n) / (2 Delta H_n),   scaled so that the parts add up to the remainder measured.
 
-    rho_n = 2 max(C_n, memory * the last), within a factor `spread` of the others' geometric mean. A rejected trial multiplies all
+    rho_n = 2 max(C_n, memory * the last), within a factor `spread` of their median. A rejected trial multiplies all
     rho_n by one factor.
 
     Guarantee, on a full batch: as FromEstimate, J never rises. Half of the predicted decrease is reached where C_n are those of
@@ -76,8 +77,10 @@ class PerStageEstimate:
         if not 0.5 < scale < 2:  # the step was too long for its third order to be small: one factor for all
             self._each = [step.factor * rho for rho in self._each]
             return
-        self._each = [rho * max(self.memory, 2 * scale * part / gain if gain > 0 else 0.0)
-                      for rho, part, gain in zip(self._each, parts, step.gains, strict=True)]
+        found = [rho * max(self.memory, 2 * scale * part / gain if gain > 0 else 0.0)
+                 for rho, part, gain in zip(self._each, parts, step.gains, strict=True)]
+        middle = median(found)
+        self._each = [min(max(rho, middle / self.spread), middle * self.spread) for rho in found]
 
 
 @dataclass(frozen=True)
