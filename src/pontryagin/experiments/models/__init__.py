@@ -3,6 +3,7 @@
 from pontryagin.experiments.models.autoencoder import autoencoder
 from pontryagin.experiments.models.character_model import CharacterModel
 from pontryagin.experiments.models.mlp import mlp
+from pontryagin.experiments.models.normalized_mlp import normalized_mlp
 from pontryagin.experiments.models.residual_cnn import ResidualStep, residual_cnn
 
-__all__ = ["CharacterModel", "ResidualStep", "autoencoder", "mlp", "residual_cnn"]
+__all__ = ["CharacterModel", "ResidualStep", "autoencoder", "mlp", "normalized_mlp", "residual_cnn"]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.train import discrete
 from pontryagin.experiments.train.muon import muon
 from pontryagin.experiments.train.objective import Objective
 from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, Trainer
@@ -113,6 +114,9 @@ METHODS = {method.name: method for method in (
     Method("adamw", adamw, _ADAM),
     Method("muon", with_muon, (1e-2, 3e-3, 2e-2, 4e-2)),
     Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2)),
+    Method("li-hao", discrete.li_hao, (1e-3,)),
+    Method("bop", discrete.bop, (1e-3, 1e-4, 1e-2)),
+    Method("binaryconnect", discrete.binary_connect, (1e-3, 1e-4, 3e-3, 1e-2)),
 )}
 """A new method is a file with its `make` and a line here."""
 

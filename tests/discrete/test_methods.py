@@ -1,0 +1,61 @@
+"""The methods of training over discrete weights, by name."""
+
+import pytest
+import torch
+from discrete_builders import batch, network
+
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.models import normalized_mlp
+from pontryagin.experiments.train.discrete import set_named
+from pontryagin.experiments.train.methods import METHODS
+from pontryagin.experiments.train.objective import objective_named
+from pontryagin.optim.discrete import inside, rounded, split_parameters
+from pontryagin.problem import ProblemError
+from pontryagin.problem.admissible import Binary
+
+
+def test_network_of_the_paper() -> None:
+    model = normalized_mlp((1, 28, 28), 10, width=32)
+    assert [tuple(weight.shape) for weight in split_parameters(model)[0]] == [(32, 784), (32, 32), (32, 32), (10, 32)]
+    assert model(torch.rand(4, 1, 28, 28)).shape == (4, 10)
+    assert len(model[-1]) == 2
+
+
+@pytest.mark.parametrize("name", ["li-hao", "bop", "binaryconnect"])
+def test_methods_begin_alike_and_stay_in_the_set(name: str) -> None:
+    model = network(Binary())
+    with torch.no_grad():
+        for weight in split_parameters(model)[0]:
+            weight.uniform_(-0.1, 0.1)
+    expected = [rounded(weight.detach(), Binary()) for weight in split_parameters(model)[0]]
+    trainer = METHODS[name].trainer(model, objective_named("squared-hinge"))
+    weights = split_parameters(model)[0]
+    assert all(torch.equal(one, other) for one, other in zip(weights, expected, strict=True))
+    for number in range(3):
+        trainer.set_factor(1 - number / 3)
+        trainer.step(batch(number))
+        assert all(inside(weight, Binary()) for weight in weights)
+
+
+def test_li_hao_keeps_its_own_schedule() -> None:
+    trainer = METHODS["li-hao"].trainer(network(Binary()), objective_named("squared-hinge"))
+    trainer.set_factor(0.1)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [1.0, 1e-3]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), [
+    ("li-hao", {"admissible": "binari"}, "unknown admissible set"),
+    ("li-hao", {"admissible": "2:4-sparse"}, "expected a discrete set"),
+    ("li-hao", {"admissible": "ternary-rows"}, "scale 1"),
+    ("li-hao", {"rho": -1.0}, "rho >= 0"),
+    ("bop", {"admissible": "ternary"}, "has no option admissible"),
+    ("bop", {"threshold": -1.0}, "threshold"),
+    ("binaryconnect", {"admissible": "non-negative"}, "expected a discrete set"),
+])
+def test_wrong_options_are_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises((ExperimentError, ProblemError), match=message):
+        METHODS[name].trainer(network(Binary()), objective_named("cross-entropy"), options=options)
+
+
+def test_sets_have_names() -> None:
+    assert set_named("binary") == Binary()
