@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
-from pontryagin.cli import bench, data, reproduce
+from pontryagin.cli import bench, data, export, reproduce
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -21,6 +21,7 @@ def parser() -> ArgumentParser:
     reproduce.add_to(commands)
     bench.add_to(commands)
     data.add_to(commands)
+    export.add_to(commands)
     return top
 
 
@@ -40,4 +41,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _dispatch(settings: Namespace) -> bool:
     """Run the chosen command; whether it was interrupted."""
-    return {"reproduce": reproduce.run, "bench": bench.run, "data": data.run}[settings.command](settings[settings.command])
+    commands = {"reproduce": reproduce.run, "bench": bench.run, "data": data.run, "export": export.run}
+    return commands[settings.command](settings[settings.command])
