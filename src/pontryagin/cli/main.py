@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
-from pontryagin.cli import bench, data, export, reproduce
+from pontryagin.cli import bench, compare, data, export, predict, reproduce, train
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -18,6 +18,9 @@ def parser() -> ArgumentParser:
     top = ArgumentParser(allow_abbrev=False, prog="pontryagin", version=pontryagin.__version__,
                          description="Deep learning as optimal control: training by Pontryagin's maximum principle.")
     commands = top.add_subcommands(dest="command")
+    train.add_to(commands)
+    compare.add_to(commands)
+    predict.add_to(commands)
     reproduce.add_to(commands)
     bench.add_to(commands)
     data.add_to(commands)
@@ -27,9 +30,10 @@ def parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exits with 0, with 2 for a wrong request, with 130 after Ctrl-C."""
-    settings = parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    settings = parser().parse_args(given)
     try:
-        status = _dispatch(settings)
+        status = _dispatch(settings, given)
     except (ExperimentError, ProblemError, NonFiniteError) as error:
         print(f"pontryagin: {error}", file=sys.stderr)
         sys.exit(WRONG_REQUEST)
@@ -39,7 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(INTERRUPTED if status else 0)
 
 
-def _dispatch(settings: Namespace) -> bool:
+def _dispatch(settings: Namespace, arguments: Sequence[str]) -> bool:
     """Run the chosen command; whether it was interrupted."""
-    commands = {"reproduce": reproduce.run, "bench": bench.run, "data": data.run, "export": export.run}
-    return commands[settings.command](settings[settings.command])
+    command, options = settings.command, settings[settings.command]
+    if command in ("train", "compare"):
+        named = parser().parse_args(arguments, defaults=False)[command]
+        return {"train": train.run, "compare": compare.run}[command](options, named, arguments)
+    commands = {"predict": predict.run, "reproduce": reproduce.run, "bench": bench.run, "data": data.run, "export": export.run}
+    return commands[command](options)

@@ -11,7 +11,7 @@ from pontryagin.experiments.report_text import lead, paper_table, results_table,
 from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing, ReportError, read_summary
 
-__all__ = ["ReportError", "write_report"]
+__all__ = ["ReportError", "details", "frame", "picture", "write_report"]
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -77,7 +77,7 @@ def _page(summary: dict[str, Any], drawings: Sequence[Drawing]) -> str:
     parts += [f"<pre><code>{escape(str(summary['command']))}</code></pre>", lead(summary)]
     for figure, methods in summary["results"].items():
         drawing = by_name.pop(f"figure-1{figure}", None)
-        parts += [f"<h2>{escape(figure_title(figure))}</h2>", _picture(drawing) if drawing else ""]
+        parts += [f"<h2>{escape(figure_title(figure))}</h2>", picture(drawing) if drawing else ""]
         parts += [results_table(methods), _COLUMNS]
     if any(summary["paper"].values()):
         parts += ["<h2>Beside the paper</h2>", _DIFFERENCES, paper_table(summary["paper"], summary["results"])]
@@ -88,12 +88,13 @@ def _page(summary: dict[str, Any], drawings: Sequence[Drawing]) -> str:
                   "score is not finite or a rate was not tried.</p>", tuning_table(summary["tuning"], summary["results"])]
     parts += ["<h2>How to read the following</h2>", _GLOSSARY] if by_name else []
     for drawing in by_name.values():
-        parts += [f"<h2>{escape(drawing.title)}</h2>", _picture(drawing)]
-    parts.append(_details(summary))
-    return _frame(title, "\n".join(parts))
+        parts += [f"<h2>{escape(drawing.title)}</h2>", picture(drawing)]
+    parts.append(details(summary))
+    return frame(title, "\n".join(parts))
 
 
-def _frame(title: str, body: str) -> str:
+def frame(title: str, body: str) -> str:
+    """A page that stands alone. body: HTML."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -110,7 +111,8 @@ def _frame(title: str, body: str) -> str:
 """
 
 
-def _picture(drawing: Drawing) -> str:
+def picture(drawing: Drawing) -> str:
+    """The drawing with its caption, embedded. Raises ReportError."""
     try:
         content = drawing.path.read_bytes()
     except OSError as error:
@@ -122,7 +124,8 @@ def _picture(drawing: Drawing) -> str:
             f"<figcaption>{escape(drawing.caption)}</figcaption></figure>")
 
 
-def _details(summary: dict[str, Any]) -> str:
+def details(summary: dict[str, Any]) -> str:
+    """Settings, versions, machine and early stops, folded."""
     sections = []
     for name in ("settings", "versions", "machine"):
         rows = [[escape(key), escape(value)] for key, value in _flat(summary[name])]

@@ -1,6 +1,7 @@
 """The folder of a run: made safely, written so that nothing measured is lost."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -12,19 +13,21 @@ from typing import Any
 from pontryagin.experiments.errors import ExperimentError
 
 _MARK = "summary.json"
+_MOST = 1 << 16
+"""Characters of rows that wait to be written."""
 
 
 def prepare(out: Path, overwrite: bool) -> Path:
     """Make `out` ready for a run, or refuse before any work is done.
 
-    A folder that holds a run (a metrics.csv or summary.json) is refused unless `overwrite`, and then only the files of
-    a run are removed. Any other folder with something in it is refused always. Raises ExperimentError.
+    A folder that holds a run (a metrics.csv, summary.json or checkpoint.pt) is refused unless `overwrite`, and then only the
+    files of a run are removed. Any other folder with something in it is refused always. Raises ExperimentError.
     """
     if out.exists() and not out.is_dir():
         raise ExperimentError(f"--out {out}: expected a folder, found a file; name another one")
-    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    held = sorted(path.name for path in out.iterdir() if not _is_passing(path.name)) if out.is_dir() else []
     if held:
-        if not {"metrics.csv", _MARK} & set(held):
+        if not {"metrics.csv", _MARK, "checkpoint.pt", "checkpoint.previous.pt"} & set(held):
             raise ExperimentError(f"--out {out}: expected a new or empty folder, or that of a run; found {held[0]!r} and "
                                   f"{len(held) - 1} others; name another folder")
         if not overwrite:
@@ -39,6 +42,12 @@ def prepare(out: Path, overwrite: bool) -> Path:
     for name in held:
         _remove_run_file(out / name)
     return out
+
+
+def sweep(out: Path) -> None:
+    """Remove what a killed process left half-written under a name of its own."""
+    for path in out.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -66,19 +75,37 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 class Table:
-    """A csv file that grows row by row; every row is in the file as soon as `flush` has been called."""
+    """A csv file that grows by whole rows; every row is in the file as soon as `flush` has been called.
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    keep: go on after so many bytes of the file that is there, as `settle` gave them, and drop what follows; by default the file
+    is new. Raises ExperimentError when the file is not the one that is to be continued.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], keep: int | None = None) -> None:
         self.columns = tuple(columns)
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(columns)
+        self._rows = io.StringIO()
+        self._writer = csv.writer(self._rows, lineterminator="\n")
+        if keep is None:
+            self._file = path.open("wb", buffering=0)
+            self._writer.writerow(columns)
+            self.flush()
+            return
+        header = (",".join(columns) + "\n").encode()
+        with path.open("rb") as file:
+            found = file.read(len(header))
+        if found != header or path.stat().st_size < keep:
+            raise ExperimentError(f"{path}: expected the table that the checkpoint goes on from, {keep} bytes with the columns "
+                                  f"{', '.join(columns)}; it has been changed: start anew with --overwrite")
+        os.truncate(path, keep)
+        self._file = path.open("ab", buffering=0)
 
     def add(self, *values: Any) -> None:
         """One row; numbers with all their digits, None as an empty cell, truth as 1 and 0."""
         if len(values) != len(self.columns):
             raise ValueError(f"expected {len(self.columns)} values for {self.columns}, found {len(values)}")
         self._writer.writerow([_cell(value) for value in values])
+        if self._rows.tell() > _MOST:
+            self.flush()
 
     def add_all(self, rows: Iterable[Sequence[Any]]) -> None:
         """Several rows."""
@@ -87,12 +114,23 @@ class Table:
 
     def flush(self) -> None:
         """Hand the rows over to the system."""
-        self._file.flush()
+        waiting = memoryview(self._rows.getvalue().encode())
+        self._rows.seek(0)
+        self._rows.truncate()
+        while waiting:
+            waiting = waiting[self._file.write(waiting):]
+
+    def settle(self) -> int:
+        """Flush onto the disk; how many bytes are there now."""
+        self.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> "Table":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.flush()
         self._file.close()
 
 
@@ -114,8 +152,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _is_passing(name: str) -> bool:
+    """A name of a file that is being written, or of the lock."""
+    return name == ".lock" or (name.startswith(".") and name.endswith(".tmp"))
+
+
 def _remove_run_file(path: Path) -> None:
-    if path.name == "figures" and path.is_dir() and not path.is_symlink():
+    if path.name in {"figures", "tensorboard"} and path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    elif path.suffix in {".csv", ".json", ".html", ".tmp"} and path.is_file():
+    elif path.name == "models" and path.is_dir() and not path.is_symlink():
+        for model in path.glob("*.pt"):
+            model.unlink()
+    elif path.is_file() and (path.suffix in {".csv", ".json", ".html", ".tmp"} or path.name.startswith("checkpoint.")):
         path.unlink()

@@ -22,6 +22,10 @@ METHODS = {
     "adam": MethodStyle("Adam", "#D55E00"),
     "adagrad": MethodStyle("Adagrad", "#E69F00", (0, (5, 1.5))),
     "sgd": MethodStyle("SGD", "#CC79A7", (0, (6, 1.5, 1.5, 1.5))),
+    "sgd-momentum": MethodStyle("SGD with momentum", "#CC79A7"),
+    "adamw": MethodStyle("AdamW", "#D55E00", (0, (5, 1.5))),
+    "muon": MethodStyle("Muon", "#009E73", (0, (3, 1.2))),
+    "soap": MethodStyle("SOAP", "#7F7F7F", (0, (5, 1.5))),
     "lbfgs": MethodStyle("L-BFGS", "#000000", (0, (4, 1.5)), 1.3),
     "lm": MethodStyle("Levenberg–Marquardt", "#000000", (0, (1, 1)), 1.3),
 }

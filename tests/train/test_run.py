@@ -1,0 +1,280 @@
+"""A run as a whole: what it leaves, that it goes on bitwise, and what it refuses."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tasks import classification, regression
+from torch import Tensor
+
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.train import checkpoint
+from pontryagin.experiments.train.board import SilentBoard
+from pontryagin.experiments.train.history import COLUMNS
+from pontryagin.experiments.train.job import Job, Point
+from pontryagin.experiments.train.runner import Outcome, run_training
+from pontryagin.experiments.train.settings import RunSettings
+from pontryagin.experiments.train.task import Task
+
+
+class StoppingBoard(SilentBoard):
+    """Ctrl-C, as often as an iteration in `at` has been shown."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.seen, self.said = at, 0, []
+
+    def show(self, job: Job, point: Point) -> None:
+        self.seen += 1
+        if self.seen == self.at:
+            import signal
+            signal.raise_signal(signal.SIGINT)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def run(task: Task, out: Path, board: SilentBoard | None = None, **settings: Any) -> Outcome:
+    return run_training(task, RunSettings(out=out, **({"epochs": 3, "batch_size": 20} | settings)), "a command",
+                        board or SilentBoard())
+
+
+@pytest.fixture(autouse=True)
+def _reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than these runs: only tests of the report draw."""
+    if "drawn" not in request.keywords:
+        monkeypatch.setattr("pontryagin.experiments.train.report.write_report", lambda out: out / "report.html")
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def untimed(out: Path) -> list[dict[str, str]]:
+    return [{name: cell for name, cell in row.items() if name != "seconds"} for row in rows(out)]
+
+
+def models(out: Path) -> dict[str, dict[str, Tensor]]:
+    return {path.stem: checkpoint.read(path)["model"] for path in sorted((out / "models").glob("*.pt"))}
+
+
+def assert_equal_models(one: Path, other: Path) -> None:
+    first, second = models(one), models(other)
+    assert first.keys() == second.keys()
+    for name, state in first.items():
+        for key, value in state.items():
+            assert torch.equal(value, second[name][key]), (name, key)
+
+
+@pytest.mark.drawn
+def test_a_run_leaves_what_is_documented(tmp_path):
+    outcome = run(classification(), tmp_path / "run", methods=("emsa", "adam"), seeds=(0, 1))
+    assert not outcome.interrupted
+    assert {path.name for path in outcome.out.iterdir()} == {
+        ".lock", "metrics.csv", "summary.json", "report.html", "figures", "models", "checkpoint.pt", "checkpoint.previous.pt"}
+    table = rows(outcome.out)
+    assert tuple(table[0]) == COLUMNS
+    assert len(table) == 2 * 2 * (1 + 15)
+    assert sum(bool(row["train_loss"]) for row in table) == 2 * 2 * (1 + 10)
+    summary = json.loads((outcome.out / "summary.json").read_text())
+    assert summary["state"] == "complete"
+    result = summary["results"]["small"]["adam"]
+    last = [float(row["test_accuracy"]) for row in table if row["method"] == "adam" and row["iteration"] == "15"]
+    assert result["test_accuracy"]["median"] == pytest.approx(sum(last) / 2)
+    assert set(models(outcome.out)) == {"adam-seed0", "adam-seed1", "emsa-seed0", "emsa-seed1"}
+    page = (outcome.out / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "Not finished" not in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_scores_are_those_of_the_controls_reached(tmp_path):
+    task = classification()
+    out = run(task, tmp_path / "run", methods=("sgd",)).out
+    model = task.build().eval()
+    model.load_state_dict(models(out)["sgd-seed0"])
+    inputs, targets = task.test.rows(torch.arange(len(task.test)))
+    output = model(inputs)
+    last = rows(out)[-1]
+    assert float(last["test_loss"]) == pytest.approx(torch.nn.functional.cross_entropy(output, targets).item(), rel=1e-6)
+    assert float(last["test_accuracy"]) == pytest.approx((output.argmax(1) == targets).float().mean().item())
+
+
+def test_equal_weights_and_batches_for_every_method(tmp_path):
+    table = rows(run(classification(), tmp_path / "run", methods=("emsa", "adam", "sgd")).out)
+    for iteration in ("0", "1"):
+        found = {(row["train_loss"], row["batch_loss"]) for row in table if row["iteration"] == iteration}
+        assert len({losses[int(iteration)] for losses in found}) == 1
+
+
+@pytest.mark.parametrize("task", [classification, regression])
+def test_turns_do_not_disturb_each_other(tmp_path, task: Callable[[], Task]):
+    together = run(task(), tmp_path / "together", methods=("emsa", "adam")).out
+    for method in ("emsa", "adam"):
+        run(task(), tmp_path / method, methods=(method,))
+        alone = [row for row in untimed(together) if row["method"] == method]
+        assert untimed(tmp_path / method) == alone
+
+
+@pytest.mark.parametrize("at", [1, 7, 16, 30, 31, 45, 59])
+def test_stopped_and_resumed_is_bitwise_the_whole(tmp_path, at, whole_run):
+    settings = {"methods": ("emsa", "adam"), "seeds": (0, 1)}
+    board = StoppingBoard(at)
+    first = run(classification(), tmp_path / "run", board, checkpoint_every=100.0, **settings)
+    assert first.interrupted
+    assert json.loads((first.out / "summary.json").read_text())["state"] == "interrupted"
+    assert board.seen == at
+    second = run(classification(), tmp_path / "run", resume=True, **settings)
+    assert not second.interrupted
+    assert untimed(second.out) == untimed(whole_run)
+    assert_equal_models(second.out, whole_run)
+    seconds = [float(row["seconds"]) for row in rows(second.out) if row["method"] == "adam" and row["seed"] == "1"]
+    assert seconds == sorted(seconds)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(classification(), tmp_path_factory.mktemp("whole") / "run", methods=("emsa", "adam"), seeds=(0, 1)).out
+
+
+def test_tuning_goes_on_too(tmp_path):
+    settings = {"methods": ("sgd", "adam"), "tune": 4}
+    whole = run(classification(), tmp_path / "whole", **settings)
+
+    class Interrupting(StoppingBoard):
+        def say(self, text: str) -> None:
+            super().say(text)
+            if len(self.said) == 3:
+                import signal
+                signal.raise_signal(signal.SIGINT)
+
+    assert run(classification(), tmp_path / "run", Interrupting(10**9), **settings).interrupted
+    board = StoppingBoard(10**9)
+    run(classification(), tmp_path / "run", board, resume=True, **settings)
+    assert sum("scores" in text for text in board.said) == 5
+    assert untimed(tmp_path / "run") == untimed(whole.out)
+    tuning = json.loads((tmp_path / "run" / "summary.json").read_text())["tuning"]["small"]
+    assert {method: len(scores) for method, scores in tuning.items()} == {"sgd": 4, "adam": 4}
+
+
+@pytest.mark.drawn
+def test_the_page_of_a_stopped_run_says_how_to_go_on(tmp_path):
+    out = run(classification(), tmp_path / "run", StoppingBoard(12)).out
+    page = (out / "report.html").read_text()
+    assert "Not finished" in page
+    assert f"pontryagin train --resume --out {out}" in page
+
+
+def test_resuming_what_is_complete_changes_nothing(tmp_path):
+    out = run(classification(), tmp_path / "run").out
+    before = {path: path.read_bytes() for path in (out / "metrics.csv", out / "models" / "emsa-seed0.pt")}
+    assert not run(classification(), out, resume=True).interrupted
+    for path, content in before.items():
+        assert path.read_bytes() == content
+
+
+def test_a_damaged_checkpoint_leaves_the_one_before(tmp_path, whole_run):
+    settings = {"methods": ("emsa", "adam"), "seeds": (0, 1)}
+    out = run(classification(), tmp_path / "run", StoppingBoard(40), checkpoint_every=0.0, **settings).out
+    content = bytearray((out / "checkpoint.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / "checkpoint.pt").write_bytes(content)
+    board = StoppingBoard(10**9)
+    run(classification(), out, board, resume=True, **settings)
+    assert "checksum" in board.said[0]
+    assert untimed(out) == untimed(whole_run)
+    assert_equal_models(out, whole_run)
+
+
+def test_targets_end_a_run(tmp_path):
+    out = run(classification(), tmp_path / "loss", epochs=50, evaluations=250, methods=("adam",), target_loss=0.9).out
+    last = rows(out)[-1]
+    assert float(last["train_loss"]) <= 0.9
+    assert int(last["iteration"]) < 250
+    out = run(classification(), tmp_path / "accuracy", epochs=50, evaluations=250, methods=("adam",), target_accuracy=0.7).out
+    assert float(rows(out)[-1]["test_accuracy"]) >= 0.7
+    with pytest.raises(ExperimentError, match="--target-accuracy"):
+        run(regression(), tmp_path / "none", target_accuracy=0.7)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_limit_stops_one_method_on_the_schedule_of_all(tmp_path):
+    settings = {"methods": ("sgd", "adam")}
+    whole = rows(run(classification(), tmp_path / "whole", **settings).out)
+    short = rows(run(classification(), tmp_path / "short", limits={"adam": 4}, **settings).out)
+    cut = [row["batch_loss"] for row in short if row["method"] == "adam"]
+    assert cut == [row["batch_loss"] for row in whole if row["method"] == "adam"][:5]
+    assert [row["batch_loss"] for row in short if row["method"] == "sgd"] == [
+        row["batch_loss"] for row in whole if row["method"] == "sgd"]
+
+
+@pytest.mark.drawn
+def test_what_diverges_stops_alone_and_is_reported(tmp_path):
+    out = run(regression(), tmp_path / "run", methods=("sgd", "adam"), rates={"sgd": 1e30}).out
+    summary = json.loads((out / "summary.json").read_text())
+    assert "not finite" in summary["diverged"]["small"]["sgd"][0]
+    assert rows(out)[-1]["method"] == "adam"
+    assert rows(out)[-1]["iteration"] == "15"
+    assert "Stopped early" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("changed", "named"), [
+    ({"epochs": 4}, "epochs: 3 then, 4 now"), ({"seeds": (0, 2)}, "seeds"), ({"rates": {"emsa": 0.1}}, "rates"),
+    ({"dtype": "float64"}, "dtype"), ({"schedule": "cosine"}, "schedule")])
+def test_other_settings_are_not_resumed(tmp_path, changed, named):
+    run(classification(), tmp_path / "run", StoppingBoard(3))
+    before = (tmp_path / "run" / "metrics.csv").read_bytes()
+    with pytest.raises(ExperimentError, match=named):
+        run(classification(), tmp_path / "run", resume=True, **changed)
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+
+
+def test_another_task_or_version_is_not_resumed(tmp_path, monkeypatch):
+    run(classification(), tmp_path / "run", StoppingBoard(3))
+    with pytest.raises(ExperimentError, match="outputs: 3 then, 4 now"):
+        run(classification(classes=4), tmp_path / "run", resume=True)
+    monkeypatch.setattr("pontryagin.__version__", "9.9")
+    with pytest.raises(ExperimentError, match=r"was written with pontryagin .*, this is 9\.9"):
+        run(classification(), tmp_path / "run", resume=True)
+
+
+def test_a_changed_table_is_not_resumed(tmp_path):
+    out = run(classification(), tmp_path / "run", StoppingBoard(3)).out
+    (out / "metrics.csv").write_text("figure,method\n")
+    with pytest.raises(ExperimentError, match="has been changed"):
+        run(classification(), out, resume=True)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    class Meddling(SilentBoard):
+        def show(self, job: Job, point: Point) -> None:
+            for options in ({"resume": True}, {"overwrite": True}):
+                with pytest.raises(ExperimentError, match="another process"):
+                    run(classification(), tmp_path / "run", **options)
+
+    run(classification(), tmp_path / "run", Meddling(), iterations=2)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"epochs": 0}, {"batch_size": 0}, {"batch_size": 101}, {"seeds": ()}, {"schedule": "steps"}, {"dtype": "float8"},
+    {"methods": ("adan",)}, {"rates": {"adam": 0.0}}, {"rates": {"adan": 0.1}}, {"target_accuracy": 98.0}, {"threads": 0},
+    {"options": {"emsa": {"dampin": 1.0}}}, {"device": "cuda:99"}, {"device": "abacus"}, {"checkpoint_every": -1.0},
+    {"overwrite": True, "resume": True}])
+def test_wrong_settings_are_refused_before_any_work(tmp_path, wrong):
+    with pytest.raises(ExperimentError):
+        run(classification(), tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
+    task = classification()
+    for wrong in (Task("x", lambda: torch.nn.Linear(5, 3), task.train, task.test, task.objective, {}),
+                  Task("x", lambda: torch.nn.Tanh(), task.train, task.test, task.objective, {}),
+                  Task("x", task.build, regression().train, task.test, task.objective, {})):
+        with pytest.raises(ExperimentError, match=r"^x: "):
+            run(wrong, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
