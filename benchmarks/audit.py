@@ -16,12 +16,12 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from pontryagin.experiments.bench.models import mlp, residual_cnn
 from torch import Tensor, nn
 
 from pontryagin.diagnostics import Audit, audit
 from pontryagin.diagnostics.audit_result import spearman
 from pontryagin.experiments.data import load_images
+from pontryagin.experiments.models import mlp, residual_cnn
 
 SETS = ("int8", "int4", "ternary", "binary", "2:4", "50%")
 
@@ -35,6 +35,7 @@ def main() -> None:
     options.add_argument("--networks", default="mlp,cnn")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--samples", type=int, default=1024)
+    options.add_argument("--first", type=int, default=0, help="the first seed")
     chosen = options.parse_args()
     if chosen.what == "ranking":
         ranking(chosen)
@@ -47,7 +48,7 @@ def main() -> None:
 def network(name: str, pixels: int, seed: int) -> nn.Module:
     """Ten stages each: the paper's residual CNN with 16 channels, and a plain ReLU network 64 wide."""
     torch.manual_seed(seed)
-    return residual_cnn(pixels, channels=16) if name == "cnn" else mlp(pixels * pixels, width=64, depth=9)
+    return residual_cnn((1, pixels, pixels), channels=16) if name == "cnn" else mlp((1, pixels, pixels), 10, width=64, depth=9)
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed: int) -> None:
@@ -70,7 +71,7 @@ def ranking(chosen: argparse.Namespace) -> None:
     epochs = {"digits": 30, "mnist": 2}.get(chosen.dataset, 2)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for name in chosen.networks.split(","):
-        for seed in range(chosen.seeds):
+        for seed in range(chosen.first, chosen.first + chosen.seeds):
             model = network(name, data.train.shape[-1], seed)
             train(model, data.train, data.train_labels, epochs, seed)
             for split, images, labels in (("train", data.train, data.train_labels), ("test", data.test, data.test_labels)):
@@ -148,7 +149,7 @@ def resnet50(classes: int = 1000) -> nn.Module:
 def large() -> None:
     torch.manual_seed(0)
     models = {"resnet50 64x64": (resnet50(), torch.randn(64, 3, 64, 64), 1000),
-              "mlp 2048 wide": (mlp(3072, width=2048, depth=6), torch.randn(256, 3072), 10)}
+              "mlp 2048 wide": (mlp((3, 32, 32), 10, width=2048, depth=6), torch.randn(256, 3, 32, 32), 10)}
     for name, (model, x, classes) in models.items():
         y = torch.randint(0, classes, (len(x),))
         count = sum(parameter.numel() for parameter in model.parameters())

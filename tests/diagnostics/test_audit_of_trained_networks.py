@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from pontryagin.experiments.bench.models import mlp, residual_cnn
 from torch import Tensor, nn
 
 from pontryagin.diagnostics import audit
 from pontryagin.experiments.data import load_images
+from pontryagin.experiments.models import mlp, residual_cnn
 
 
 def trained(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> nn.Module:
@@ -27,7 +27,7 @@ def pairs(x: Tensor, y: Tensor, samples: int = 512) -> list[tuple[Tensor, Tensor
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_ranking_of_ten_stages_and_falling_gap(name: str) -> None:
     data = load_images("digits")
-    model = mlp(64, width=48, depth=9) if name == "mlp" else residual_cnn(8, channels=8)
+    model = mlp((1, 8, 8), 10, width=48, depth=9) if name == "mlp" else residual_cnn((1, 8, 8), channels=8)
     held = pairs(data.train, data.train_labels)
     before = audit(model, "cross-entropy", held, sets=(), measure=False)
     trained(model, data.train, data.train_labels, 15)

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.problem import ProblemError
+from pontryagin.problem.admissible import Binary, Codebook, KSparse, Ternary, TwoFourSparse
 
 Weight = Float[Tensor, "*stage row input"]
 
 
 class Projection(Protocol):
-    """A set of matrices, row i making output i, and a point of it near to any matrix."""
+    """A set of matrices, row i making output i, and a point of it near to any matrix: every MatrixSet is one."""
 
     def project(self, weight: Weight) -> Weight:
         """The point that stands for W."""
@@ -25,7 +26,10 @@ class Projection(Protocol):
 
 @dataclass(frozen=True)
 class RoundToNearest:
-    """W_ij = a_i c_ij with signed integers of so many bits, |c| <= L = 2^(bits - 1) - 1, and a_i = max_j |W_ij| / L."""
+    """W_ij = a_i c_ij with signed integers of so many bits, |c| <= L = 2^(bits - 1) - 1, and a_i = max_j |W_ij| / L.
+
+    Codebook's projection without the search for the best a_i, which at 8 bits takes long and gains little.
+    """
 
     bits: int
 
@@ -39,42 +43,9 @@ class RoundToNearest:
         """Any shape will do."""
 
 
-@dataclass(frozen=True)
-class _Levels:
-    binary: bool
-
-    def project(self, weight: Weight) -> Weight:
-        if self.binary:
-            return torch.where(weight < 0, -1.0, 1.0) * weight.abs().mean(-1, keepdim=True)
-        size = weight.abs()
-        falling = size.sort(-1, descending=True).values
-        sums, counts = falling.cumsum(-1), torch.arange(1, weight.shape[-1] + 1)
-        best = (sums.square() / counts).argmax(-1, keepdim=True)
-        return torch.where(size >= falling.gather(-1, best), weight.sign() * (sums.gather(-1, best) / (best + 1)), 0.0)
-
-    def check(self, rows: int, inputs: int) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class _Sparse:
-    groups: bool
-
-    def project(self, weight: Weight) -> Weight:
-        rows = weight.unflatten(-1, (-1, 4)) if self.groups else weight
-        places = rows.abs().topk(rows.shape[-1] // 2, -1).indices
-        return torch.zeros_like(rows).scatter(-1, places, rows.gather(-1, places)).reshape(weight.shape)
-
-    def check(self, rows: int, inputs: int) -> None:
-        if self.groups and inputs % 4:
-            raise ProblemError(f"2:4 sparse: expected rows whose length is a multiple of 4, found {inputs}")
-        if inputs < 2:
-            raise ProblemError(f"sparse: expected rows of two entries or more, found {inputs}")
-
-
 SETS: Mapping[str, Projection] = {
-    "int8": RoundToNearest(8), "int4": RoundToNearest(4), "ternary": _Levels(False), "binary": _Levels(True),
-    "2:4": _Sparse(True), "50%": _Sparse(False),
+    "int8": RoundToNearest(8), "int4": Codebook(4), "ternary": Ternary("row"), "binary": Binary("row"),
+    "2:4": TwoFourSparse(), "50%": KSparse(share=0.5),
 }
 """Signed integers of 8 and of 4 bits, {-a, 0, a}, {-a, a}, two of four non-zero, half of each row non-zero; a scale per row."""
 
