@@ -111,7 +111,7 @@ def gap() -> None:
     layer.bias.data.copy_(solution[-1])
     for distance in (1.0, 0.3, 0.1, 0.03, 0.0):
         layer.weight.data.copy_(torch.lerp(solution[:-1].T, start, distance))
-        result = audit(layer, "squared error", batches(x, y, 4096, 128), sets=(), measure=False)
+        result = audit(layer, "squared-error", batches(x, y, 4096, 128), sets=(), measure=False)
         print(f"{distance:4.2f}  {result.loss:.4f}  {result.gain:.4g} +- {result.gain_error:.2g}  "
               f"{result.stages[0].gain_here:.4g}")
 

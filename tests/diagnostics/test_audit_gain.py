@@ -133,7 +133,7 @@ def test_gain_of_a_linear_map_is_twice_the_excess_loss_and_vanishes_at_the_solut
     for distance in (1.0, 0.5, 0.0):
         model.weight.data.copy_(truth + distance)
         model.bias.data.zero_()
-        found = audit(model, "squared error", batches, sets=(), measure=False)
+        found = audit(model, "squared-error", batches, sets=(), measure=False)
         gains.append(found.stages[0])
         assert found.gain == pytest.approx(2 * distance**2 * 12, abs=4 * found.gain_error + 0.05 * 24 * distance**2)
     assert gains[0].gain > gains[1].gain > gains[2].gain  # type: ignore[operator]

@@ -48,8 +48,8 @@ def test_targets_of_the_wrong_shape_are_refused() -> None:
     model, batches = built("mlp")
     with pytest.raises(ProblemError, match="cross-entropy: expected targets"):
         audit(model, "cross-entropy", [(x, y.unsqueeze(1)) for x, y in batches])
-    with pytest.raises(ProblemError, match="squared error: expected targets of shape"):
-        audit(model, "squared error", batches)
+    with pytest.raises(ProblemError, match="squared-error: expected targets of shape"):
+        audit(model, "squared-error", batches)
 
 
 class Bypassed(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
-from pontryagin.cli import bench, compare, data, export, predict, reproduce, train
+from pontryagin.cli import audit, bench, compare, data, export, predict, reproduce, train
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -25,6 +25,7 @@ def parser() -> ArgumentParser:
     bench.add_to(commands)
     data.add_to(commands)
     export.add_to(commands)
+    audit.add_to(commands)
     return top
 
 
@@ -49,5 +50,6 @@ def _dispatch(settings: Namespace, arguments: Sequence[str]) -> bool:
     if command in ("train", "compare"):
         named = parser().parse_args(arguments, defaults=False)[command]
         return {"train": train.run, "compare": compare.run}[command](options, named, arguments)
-    commands = {"predict": predict.run, "reproduce": reproduce.run, "bench": bench.run, "data": data.run, "export": export.run}
+    commands = {"predict": predict.run, "reproduce": reproduce.run, "bench": bench.run, "data": data.run, "export": export.run,
+                "audit": audit.run}
     return commands[command](options)

@@ -11,13 +11,13 @@ from pontryagin.problem import CrossEntropy, ProblemError
 class MeanLoss:
     """Outputs (sample, ...) and targets to a number.
 
-    loss: "cross-entropy" (logits, classes along the second axis, or the last one where targets have the other axes), "squared
-    error" (summed over the components of a sample), or a function of outputs and targets that returns the mean over samples, or
-    one number a sample.
+    loss: "cross-entropy" (logits, classes along the second axis, or the last one where targets have the other axes),
+    "squared-error" (summed over the components of a sample), or a function of outputs and targets that returns the mean over
+    samples, or one number a sample.
     """
 
     def __init__(self, loss: str | Callable[[Tensor, Tensor], Tensor]) -> None:
-        named = {"cross-entropy": cross_entropy, "squared error": squared_error}
+        named = {"cross-entropy": cross_entropy, "squared-error": squared_error}
         if isinstance(loss, str) and loss not in named:
             raise ProblemError(f"unknown loss {loss!r}: expected {' or '.join(map(repr, named))}, or a function of outputs and "
                                "targets")
@@ -51,5 +51,5 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean over samples of |out - y|^2."""
     if outputs.shape != targets.shape:
-        raise ProblemError(f"squared error: expected targets of shape {tuple(outputs.shape)}, found {tuple(targets.shape)}")
+        raise ProblemError(f"squared-error: expected targets of shape {tuple(outputs.shape)}, found {tuple(targets.shape)}")
     return (outputs - targets).square().sum() / outputs.shape[0]

@@ -33,7 +33,7 @@ def audit(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batc
     within its error. The cost of a set is predicted from the costates of the outputs (audit_outputs) and measured with the
     stage's weights replaced; biases and vectors stay as they are. Nothing of the model is changed; it runs in evaluation mode.
 
-    model: any module whose output is one tensor. loss: "cross-entropy", "squared error", or a function of outputs and targets
+    model: any module whose output is one tensor. loss: "cross-entropy", "squared-error", or a function of outputs and targets
     (MeanLoss). batches: pairs of inputs and targets, three or more, all held in memory. sets: names out of int8, int4, ternary,
     binary, 2:4 and 50%, or sets by name with project(W) and check(rows, inputs); None for all of those names. measure: also
     measure the true costs, which takes a pass over the batches for every stage and set. memory: bytes that the changes of several
