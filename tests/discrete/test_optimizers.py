@@ -147,3 +147,13 @@ def test_drawn_weights_use_every_code() -> None:
         weight = draw((20, 20), admissible, torch.Generator().manual_seed(0))
         assert inside(weight, admissible)
         assert len(weight.unique()) == len(admissible.grid.codes)
+
+
+@pytest.mark.parametrize("admissible", [Binary(), Ternary(), Binary(scale=0.3), Ternary(scale=0.3), Binary(scale="row")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inside_is_contains(admissible: Any, dtype: torch.dtype) -> None:
+    weight = admissible.project(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).to(dtype))
+    for change in (0.0, 1e-6, float("nan"), float("inf"), 1.0):
+        changed = weight.clone()
+        changed[1, 2] += change
+        assert inside(changed, admissible) == bool(admissible.contains(changed))

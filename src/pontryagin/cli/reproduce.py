@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
+from pontryagin.cli import reproduce_discrete
 from pontryagin.cli.lists import names
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import TerminalProgress
@@ -18,15 +19,17 @@ from pontryagin.experiments.sine.methods import METHODS
 def add_to(commands: Any) -> None:
     """Add `reproduce` and its experiments to the subcommands of the program."""
     own = ArgumentParser(
-        allow_abbrev=False, description="Repeat an experiment of Li, Chen, Tai and E (2018), beside tuned baselines.")
+        allow_abbrev=False, description="Repeat an experiment of the literature on the maximum principle, beside baselines.")
     commands.add_subcommand("reproduce", own, help="repeat an experiment of the paper")
     experiments = own.add_subcommands(dest="experiment")
     experiments.add_subcommand("sine", _sine_parser(), help="Figure 1: sin x from a good and a poor initialisation")
+    reproduce_discrete.add_to(experiments)
 
 
 def run(settings: Namespace) -> bool:
     """Run the chosen experiment; whether it was interrupted."""
-    return {"sine": _sine}[settings.experiment](settings[settings.experiment])
+    experiments = {"sine": _sine, "binary": reproduce_discrete.runner("binary"), "ternary": reproduce_discrete.runner("ternary")}
+    return experiments[settings.experiment](settings[settings.experiment])
 
 
 def _sine_parser() -> ArgumentParser:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.problem import NonFiniteError, ProblemError
-from pontryagin.problem.admissible import DiscreteSet, MatrixSet
+from pontryagin.problem.admissible import Binary, DiscreteSet, MatrixSet, Ternary
 from pontryagin.problem.admissible.per_parameter import as_matrix
 
 
@@ -37,7 +37,13 @@ def check_inside(name: str, weights: Sequence[Tensor], admissible: MatrixSet) ->
 
 def inside(weight: Tensor, admissible: MatrixSet) -> bool:
     """Whether a weight as the matrix (output, everything else) lies in the set, exactly."""
-    return bool(admissible.contains(as_matrix(weight.detach().flatten(), weight.shape)))
+    weight = weight.detach()
+    if isinstance(admissible, Binary | Ternary) and admissible.scale != "row":  # what training asks after every iteration
+        size = weight.abs()
+        scale = torch.tensor(admissible.scale, dtype=weight.dtype)
+        off = size - scale if isinstance(admissible, Binary) else (size - scale).mul_(size)
+        return all(bound.item() == 0 for bound in off.aminmax())
+    return bool(admissible.contains(as_matrix(weight.flatten(), weight.shape)))
 
 
 def draw(shape: Sequence[int], admissible: MatrixSet, generator: torch.Generator | None = None) -> Tensor:

@@ -1,0 +1,162 @@
+"""`pontryagin reproduce binary` and `ternary`: the methods of Li and Hao's comparison in one run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pontryagin.experiments.data.images import Images, load_images
+from pontryagin.experiments.discrete.paper import BATCH, EPOCHS, WIDTH, printed
+from pontryagin.experiments.discrete.rounding import recalibrated, rounded_model
+from pontryagin.experiments.discrete.watch import WeightWatcher, nonzero_share
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.models import normalized_mlp
+from pontryagin.experiments.progress import Progress
+from pontryagin.experiments.run_directory import write_json
+from pontryagin.experiments.run_files import read_summary
+from pontryagin.experiments.train import checkpoint
+from pontryagin.experiments.train.board import Board
+from pontryagin.experiments.train.discrete import set_named
+from pontryagin.experiments.train.evaluation import evaluate
+from pontryagin.experiments.train.objective import objective_named
+from pontryagin.experiments.train.runner import run_training
+from pontryagin.experiments.train.samples import TensorSamples
+from pontryagin.experiments.train.settings import RunSettings
+from pontryagin.experiments.train.task import Task
+from pontryagin.export import packed_state, save_packed, size_report
+from pontryagin.problem.admissible import DiscreteSet
+
+METHODS = {"binary": ("emsa", "li-hao", "bop", "binaryconnect", "rounding"),
+           "ternary": ("emsa", "li-hao", "binaryconnect", "rounding")}
+"""Of each experiment, in the order of tables. rounding trains real weights by Adam (the row `adam`) and rounds them."""
+QUICK_EPOCHS, QUICK_WIDTH = 20, 128
+
+
+@dataclass(frozen=True)
+class DiscreteSettings:
+    """What the commands take. kind: binary or ternary. dataset: mnist, fashion-mnist or digits; data: a folder of IDX files."""
+
+    kind: str
+    out: Path
+    dataset: str = "mnist"
+    data: str | None = None
+    seeds: int = 1
+    epochs: int = 10
+    width: int = WIDTH
+    random_normalization: bool = False
+    methods: tuple[str, ...] | None = None
+    threads: int | None = 1
+    options: Mapping[str, Mapping[str, Any]] | None = None
+    rates: Mapping[str, float] | None = None
+    tune: int = 0
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        printed(self.kind)
+        for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("width", self.width)):
+            if value < 1:
+                raise ExperimentError(f"--{name}: expected a number >= 1, found {value}")
+        unknown = sorted({*(self.methods or ()), *(self.options or ())} - {*METHODS[self.kind], "adam"})
+        if unknown:
+            raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))} of {self.kind}: expected one or more of "
+                                  f"{', '.join(METHODS[self.kind])}")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The methods, in the order of METHODS."""
+        return tuple(name for name in METHODS[self.kind] if self.methods is None or name in self.methods)
+
+    def quick(self) -> "DiscreteSettings":
+        """A first look: digits, a narrower network, one seed."""
+        return replace(self, dataset="digits", seeds=1, epochs=QUICK_EPOCHS, width=QUICK_WIDTH)
+
+
+def run_discrete(settings: DiscreteSettings, command: str, board: Board, progress: Progress) -> tuple[Path, bool]:
+    """Train, round and export; writes the files of a run, weights.csv, rounded models and packed ones.
+
+    Returns the folder and whether something is left to be resumed. Raises ExperimentError before any work when a setting is
+    wrong, and when a weight leaves its set.
+    """
+    task = _task(settings, load_images(settings.dataset, settings.data, progress))
+    run = _run_settings(settings, len(task.train) // BATCH)
+    admissible = set_named(settings.kind)
+    assert isinstance(admissible, DiscreteSet)
+    discrete = [name for name in run.methods if name != "adam"]
+    outcome = run_training(task, run, command, board, WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)))
+    _finish(settings, task, admissible, [] if outcome.interrupted else discrete)
+    return settings.out, outcome.interrupted
+
+
+def _task(settings: DiscreteSettings, images: Images) -> Task:
+    shape, classes = tuple(images.train.shape[1:]), int(images.train_labels.max()) + 1
+    start = "random" if settings.random_normalization else "1 and 0"
+    description = {"model": f"normalized_mlp, width {settings.width}, depth 3, normalizations begin at {start}",
+                   "data": settings.dataset, "loss": printed(settings.kind).objective}
+
+    def build() -> torch.nn.Module:
+        return normalized_mlp(shape, classes, width=settings.width, random_normalization=settings.random_normalization)
+
+    return Task(f"{settings.dataset}, {settings.kind}", build, TensorSamples(images.train, images.train_labels),
+                TensorSamples(images.test, images.test_labels), objective_named(printed(settings.kind).objective), description)
+
+
+def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
+    """rounding stands for adam in the run itself."""
+    methods = tuple("adam" if name == "rounding" else name for name in settings.chosen)
+    own: dict[str, dict[str, Any]] = {"emsa": {"admissible": settings.kind},
+                                      "li-hao": {"admissible": settings.kind, "period": batches},
+                                      "binaryconnect": {"admissible": settings.kind}}
+    given = settings.options or {}
+    options = {name: own.get(name, {}) | dict(given.get(name, {})) for name in methods}
+    return RunSettings(out=settings.out, methods=methods, seeds=tuple(range(settings.seeds)), epochs=settings.epochs,
+                       batch_size=BATCH, rates={name: rate for name, rate in (settings.rates or {}).items() if name in methods},
+                       options={name: found for name, found in options.items() if found}, evaluations=settings.epochs,
+                       tune=settings.tune, threads=settings.threads, overwrite=settings.overwrite, resume=settings.resume)
+
+
+def _finish(settings: DiscreteSettings, task: Task, admissible: DiscreteSet, methods: list[str]) -> None:
+    """What summary.json says beside a training's; rounded and packed models of these methods."""
+    path = settings.out / "summary.json"
+    summary = read_summary(path)
+    results = summary["results"][task.name]
+    for name in methods:
+        found = [_packed(settings.out, task, admissible, f"{name}-seed{seed}") for seed in range(settings.seeds)]
+        results[name] |= {"nonzero": [share for share, _ in found], "packed_bytes": found[0][1]}
+    seeds = range(settings.seeds) if methods and "adam" in results else ()
+    rounded = [row for seed in seeds for row in _rounded(settings, task, seed)]
+    paper = printed(settings.kind)
+    write_json(path, summary | {"experiment": settings.kind, "rounded": rounded, "printed": {
+        "test_error": paper.errors, "nonzero": paper.nonzero, "epochs": EPOCHS}})
+
+
+def _packed(out: Path, task: Task, admissible: DiscreteSet, name: str) -> tuple[float, int]:
+    """Write models/NAME.packed; the share of non-zero weights and the bytes of the tensors."""
+    model = _trained(out, task, name)
+    weights = [key for key, value in model.named_parameters() if value.ndim > 1]
+    state = packed_state(model.state_dict(), dict.fromkeys(weights, admissible))
+    save_packed(out / "models" / f"{name}.packed", state)
+    return nonzero_share(model), size_report(state).after
+
+
+def _rounded(settings: DiscreteSettings, task: Task, seed: int) -> list[dict[str, Any]]:
+    """Test error of the rounded network, by how its scales and normalizations are chosen."""
+    model, rows = _trained(settings.out, task, f"adam-seed{seed}"), torch.arange(len(task.test))
+    found = []
+    for scale, name in (("one for all rows", settings.kind), ("one per row", f"{settings.kind}-rows")):
+        admissible = set_named(name)
+        assert isinstance(admissible, DiscreteSet)
+        rounded = rounded_model(model, admissible)
+        for again in (False, True):
+            scores = evaluate(recalibrated(rounded, task.train) if again else rounded, task.test, rows, task.objective)
+            found.append({"seed": seed, "scale": scale, "recalibrated": again, "test_error": 100 * (1 - (scores.accuracy or 0.0)),
+                          "nonzero": nonzero_share(rounded)})
+    return found
+
+
+def _trained(out: Path, task: Task, name: str) -> torch.nn.Module:
+    model = task.build()
+    model.load_state_dict(checkpoint.read(out / "models" / f"{name}.pt")["model"])
+    return model.eval()
