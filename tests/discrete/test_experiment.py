@@ -1,0 +1,123 @@
+"""`reproduce binary` and `ternary`, small, from the command line to the packed file."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pontryagin.cli import main
+from pontryagin.experiments.data.images import load_images
+from pontryagin.experiments.discrete.experiment import DiscreteSettings
+from pontryagin.experiments.discrete.rounding import recalibrated, rounded_model
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.models import normalized_mlp
+from pontryagin.experiments.train.samples import TensorSamples
+from pontryagin.export import load_packed, whole_state, with_packed_weights
+from pontryagin.optim.discrete import inside, split_parameters
+from pontryagin.problem.admissible import Binary, Ternary
+
+
+def command(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", *arguments])
+    return int(stop.value.code or 0)
+
+
+def small(kind: str, out: Path, methods: str, *more: str) -> int:
+    return command(kind, "--dataset", "digits", "--width", "24", "--epochs", "2", "--methods", methods, "--out", str(out), *more)
+
+
+@pytest.mark.parametrize("kind", ["binary", "ternary"])
+def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -> None:
+    admissible, out = (Binary() if kind == "binary" else Ternary()), tmp_path / "run"
+    methods = ["li-hao", "binaryconnect"] + (["bop"] if kind == "binary" else [])
+    assert small(kind, out, ",".join([*methods, "rounding"])) == 0
+    images = load_images("digits").test
+    summary = json.loads((out / "summary.json").read_text())
+    (results,) = summary["results"].values()
+    assert results.keys() == {*methods, "adam"}
+    for method in methods:
+        saved = torch.load(out / "models" / f"{method}-seed0.pt", weights_only=True)["model"]
+        model = normalized_mlp((1, 8, 8), 10, width=24)
+        model.load_state_dict(saved)
+        assert all(inside(weight, admissible) for weight in split_parameters(model)[0])
+        state = load_packed(out / "models" / f"{method}-seed0.packed")
+        assert all(torch.equal(value, saved[name]) for name, value in whole_state(state).items())
+        with torch.no_grad():
+            expected = model.eval()(images)
+            assert torch.equal(with_packed_weights(normalized_mlp((1, 8, 8), 10, width=24), state)(images), expected)
+        right = (expected.argmax(1) == load_images("digits").test_labels).double().mean().item()
+        assert results[method]["test_accuracy"]["median"] == pytest.approx(right)
+        assert 0 < results[method]["nonzero"][0] <= 1
+        assert results[method]["packed_bytes"] < sum(value.numel() for value in saved.values())
+    assert [row["recalibrated"] for row in summary["rounded"]] == [False, True, False, True]
+    assert {path.stem for path in (out / "figures").iterdir()} >= {"error", "flips"}
+    assert "Rounding after training" in (out / "report.html").read_text()
+    with (out / "weights.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == set(methods)
+    assert all(0 <= float(row["flips"]) <= 1 for row in rows)
+    assert any(float(row["flips"]) > 0 for row in rows)
+
+
+def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle as by Ctrl-C: same models, same tables."""
+    from pontryagin.experiments.train import runner
+    assert small("ternary", tmp_path / "whole", "li-hao,binaryconnect") == 0
+    advance, calls = runner.Job.advance, []
+
+    def stopping(job):
+        calls.append(job)
+        if len(calls) == 25:
+            import signal
+            signal.raise_signal(signal.SIGINT)
+        return advance(job)
+
+    monkeypatch.setattr(runner.Job, "advance", stopping)
+    assert small("ternary", tmp_path / "parts", "li-hao,binaryconnect") == 130
+    assert "Not finished" in (tmp_path / "parts" / "report.html").read_text()
+    assert small("ternary", tmp_path / "parts", "li-hao,binaryconnect", "--resume") == 0
+    assert (tmp_path / "parts" / "weights.csv").read_text() == (tmp_path / "whole" / "weights.csv").read_text()
+    for name in ("li-hao-seed0.packed", "binaryconnect-seed0.packed"):
+        assert (tmp_path / "parts" / "models" / name).read_bytes() == (tmp_path / "whole" / "models" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["binary", "--methods", "li-hoa"], "unknown method 'li-hoa'"),
+    (["ternary", "--methods", "bop"], "unknown method 'bop' of ternary"),
+    (["binary", "--epochs", "0"], "--epochs: expected"),
+    (["binary", "--width", "0"], "--width: expected"),
+    (["binary", "--quick", "--full"], "give one of them"),
+    (["binary", "--dataset", "cifar"], "cifar"),
+    (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.rho", "-1"], "rho >= 0"),
+    (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.roh", "1"], "has no option roh"),
+    (["ternary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.admissible", "ternary-rows"], "scale 1"),
+])
+def test_wrong_requests_before_any_work(arguments: list[str], message: str, tmp_path: Path,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*arguments, "--out", str(tmp_path / "run")) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_recalibration_averages_the_training_samples() -> None:
+    torch.manual_seed(0)
+    model, inputs = normalized_mlp((1, 4, 4), 3, width=8), torch.rand(300, 1, 4, 4)
+    rounded = rounded_model(model, Binary())
+    assert all(inside(weight, Binary()) for weight in split_parameters(rounded)[0])
+    recalibrated(rounded, TensorSamples(inputs, torch.zeros(300, dtype=torch.long)))
+    first = rounded[0][1](inputs.flatten(1))
+    torch.testing.assert_close(rounded[0][2].running_mean, first.mean(0))
+    assert rounded[0][2].momentum == 0.1
+    assert not rounded.training
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(ExperimentError, match="--seeds"):
+        DiscreteSettings("binary", Path("x"), seeds=0)
+    with pytest.raises(ExperimentError, match="unknown experiment"):
+        DiscreteSettings("quaternary", Path("x"))
