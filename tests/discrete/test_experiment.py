@@ -29,7 +29,7 @@ def small(kind: str, out: Path, methods: str, *more: str) -> int:
     return command(kind, "--dataset", "digits", "--width", "24", "--epochs", "2", "--methods", methods, "--out", str(out), *more)
 
 
-@pytest.mark.parametrize("kind", ["binary", "ternary"])
+@pytest.mark.parametrize("kind", [pytest.param("binary", marks=pytest.mark.slow), "ternary"])
 def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -> None:
     admissible, out = (Binary() if kind == "binary" else Ternary()), tmp_path / "run"
     methods = ["li-hao", "binaryconnect"] + (["bop"] if kind == "binary" else [])
@@ -62,6 +62,7 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
     assert any(float(row["flips"]) > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle as by Ctrl-C: same models, same tables."""
     from pontryagin.experiments.train import runner

@@ -48,7 +48,7 @@ def _parser(kind: str, values: str) -> ArgumentParser:
     options.add_argument("--random-normalization", action="store_true", help=(
         "scales and shifts of the normalizations begin at random, as in the authors' code, not at 1 and 0"))
     options.add_argument("--rates", type=dict[str, float], default={}, help="by method, such as --rates.binaryconnect 3e-3")
-    options.add_argument("--options", type=dict[str, Any], default={}, help="by method, such as --options.li-hao.rho 0.3")
+    options.add_argument("--options", type=dict[str, dict[str, Any]], default={}, help="by method, as --options.li-hao.rho 0.3")
     options.add_argument("--tune", type=int, default=0, help="iterations of a tuning run of each rate of a grid; 0: none")
     options.add_argument("--threads", type=int, default=1, help="of torch")
     options.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")

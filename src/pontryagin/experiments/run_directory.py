@@ -161,7 +161,7 @@ def _remove_run_file(path: Path) -> None:
     if path.name in {"figures", "tensorboard"} and path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     elif path.name == "models" and path.is_dir() and not path.is_symlink():
-        for model in path.glob("*.pt"):
+        for model in (*path.glob("*.pt"), *path.glob("*.packed")):
             model.unlink()
     elif path.is_file() and (path.suffix in {".csv", ".json", ".html", ".tmp"} or path.name.startswith("checkpoint.")):
         path.unlink()

@@ -12,11 +12,11 @@ from torch.utils.data import Dataset, TensorDataset
 
 from pontryagin.experiments.data import load_images
 from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.models import autoencoder, mlp, residual_cnn
+from pontryagin.experiments.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.experiments.user_code import call, import_object
 
 READY_MODELS: dict[str, Callable[..., nn.Module]] = {
-    "residual-cnn": residual_cnn, "mlp": mlp, "autoencoder": autoencoder}
+    "residual-cnn": residual_cnn, "mlp": mlp, "normalized-mlp": normalized_mlp, "autoencoder": autoencoder}
 READY_DATA = ("digits", "mnist", "fashion-mnist")
 
 Part = tuple[Tensor, Tensor] | Dataset[Any]

@@ -19,6 +19,7 @@ from pontryagin.experiments.train.settings import RunSettings
 from pontryagin.experiments.train.stop import Stop
 from pontryagin.experiments.train.task import Task
 from pontryagin.experiments.train.tuning import score
+from pontryagin.experiments.train.watcher import Unwatched, Watcher
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,12 @@ class Outcome:
     report: Path | None
 
 
-def run_training(task: Task, settings: RunSettings, command: str, board: Board) -> Outcome:
+def run_training(task: Task, settings: RunSettings, command: str, board: Board, watcher: Watcher | None = None) -> Outcome:
     """Train, evaluate and write into settings.out; Ctrl-C stops after the current iteration, with a checkpoint.
 
-    The same task and settings give the same controls bit by bit, in one piece or resumed after any kill. Raises
-    ExperimentError before any work when something is wrong with the task, the settings or the folder.
+    watcher: looks at every job between its timed steps. The same task and settings give the same controls bit by bit, in one
+    piece or resumed after any kill. Raises ExperimentError before any work when something is wrong with the task, the settings
+    or the folder.
     """
     with _threads(settings.threads):
         task = task.to(*settings.place())
@@ -44,7 +46,7 @@ def run_training(task: Task, settings: RunSettings, command: str, board: Board) 
         _check(task, settings)
         with Lock(settings.out) as lock, RunFolder(task, settings, command, board, lock) as folder:
             with Stop() as stop:
-                finished = _Run(task, settings, folder, board, stop).run()
+                finished = _Run(task, settings, folder, board, stop, watcher or Unwatched()).run()
             report = folder.report("complete" if finished else "interrupted")
     return Outcome(settings.out, not finished, sentences({task.name: folder.history.results(settings.batch_size)}), report)
 
@@ -56,6 +58,7 @@ class _Run:
     folder: RunFolder
     board: Board
     stop: Stop
+    watcher: Watcher
     _current: Job | None = field(default=None)
 
     def run(self) -> bool:
@@ -96,6 +99,7 @@ class _Run:
         counts alone, so that it is the same after a resume."""
         self.board.begin(jobs)
         try:
+            self.watcher.begin(jobs)
             while True:
                 active = [job for job in jobs if not job.ended]
                 if not active:
@@ -106,11 +110,14 @@ class _Run:
                     return False
                 self._checkpoint(index, jobs, due=False)
         finally:
+            self.watcher.end()
             self.board.end()
 
     def _iterate(self, job: Job) -> None:
         self._take_turn(job)
+        self.watcher.before(job)
         point = job.advance()
+        self.watcher.after(job, point)
         self.folder.record(job, point)
         self.board.show(job, point)
         if job.ended:
