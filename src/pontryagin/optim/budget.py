@@ -6,7 +6,7 @@ The work is counted, not timed, so that equal runs are bitwise equal on any mach
 from math import ceil
 
 _EIGEN = 60.0  # measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products
-_SUBSPACE = 12.0
+_SUBSPACE = 400.0
 
 
 def propagation_flops(positions: int, outputs: int, inputs: int) -> float:
@@ -15,9 +15,10 @@ def propagation_flops(positions: int, outputs: int, inputs: int) -> float:
 
 
 def refresh_flops(rows: int, inputs: int, rank: int, groups: int) -> float:
-    """Second moment of so many rows, and its factorization."""
-    factorization = _EIGEN * inputs**3 if inputs <= rank else _SUBSPACE * inputs * inputs * rank
-    return groups * (2.0 * rows * inputs * inputs + factorization)
+    """Second moment of so many rows, and its factorization; in a subspace, its product with a basis, and a new basis."""
+    if inputs <= rank:
+        return groups * (2.0 * rows * inputs * inputs + _EIGEN * inputs**3)
+    return groups * (4.0 * rows * inputs * rank + _SUBSPACE * inputs * rank * rank)
 
 
 def period(refresh: float, step: float, share: float) -> int:

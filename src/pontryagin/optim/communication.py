@@ -3,31 +3,30 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
-Moments = tuple[Tensor, Tensor]
+from pontryagin.optim.moments import Moments
 
 
 def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> Moments | None:
     """Mean and centred second moment over the rows of all processes that have some, each counted alike; None without any.
 
-    Every process has to call it, with or without rows. A diagonal moment is averaged. zeros: moments of the right shape.
+    Every process has to call it, with or without rows. zeros: moments of the right shape, with the same block on all processes.
     """
     if _alone():
         return taken
-    mean, moment = zeros() if taken is None else taken
-    present = mean.new_full((1,), float(taken is not None))
-    joint = torch.cat([mean.flatten(), present])
+    own = zeros() if taken is None else taken
+    present = own.mean.new_full((1,), float(taken is not None))
+    joint = torch.cat([own.mean.flatten(), present])
     distributed.all_reduce(joint)
     if not joint[-1]:
         return None
-    count, joint = joint[-1], joint[:-1].view_as(mean) / joint[-1]
-    if moment.ndim == 3:
-        offset = mean - joint
-        moment = moment + offset.unsqueeze(2) * offset.unsqueeze(1)
-    moment = (moment * present).contiguous()
-    distributed.all_reduce(moment)
-    return joint, moment / count
+    count, mean = joint[-1], joint[:-1].view_as(own.mean) / joint[-1]
+    own.add_outer(own.mean - mean, 1.0)
+    second = torch.cat([own.product.flatten(), own.trace]) * present
+    distributed.all_reduce(second)
+    product, trace = (second / count).split([own.product.numel(), own.trace.numel()])
+    return Moments(mean, product.view_as(own.product), trace, own.block)
 
 
 def largest_over_processes(number: int, device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pontryagin.optim import adamw
 from pontryagin.optim.acceptance import AcceptanceRule
 from pontryagin.optim.affine_stage import AffineStage, has_moments
+from pontryagin.optim.bank import Bank, Member, Move, banks_of
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
@@ -18,8 +19,8 @@ from pontryagin.optim.precision import full_precision, wide
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
-Move = tuple[Tensor, Tensor]
-"""A parameter and the change that a whole step would add to it."""
+Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
+"""A stage that is maximized as such, with its trained weight and bias."""
 
 
 class EMSA(torch.optim.Optimizer):
@@ -39,7 +40,7 @@ class EMSA(torch.optim.Optimizer):
 
     model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
     lr, damping, power, momentum, memory (of rho), weight_decay (decoupled) and fallback can be set per group.
-    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond four times
+    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
     enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
 
@@ -59,9 +60,9 @@ class EMSA(torch.optim.Optimizer):
         memory: float = 0.95,
         weight_decay: float = 0.0,
         fallback: float = 0.3,
-        budget: float = 0.05,
+        budget: float = 0.025,
         rank: int = 32,
-        rows: int | None = 1024,
+        rows: int | None = 512,
         strict: bool = False,
         acceptance: AcceptanceRule | None = None,
     ) -> None:
@@ -79,6 +80,8 @@ class EMSA(torch.optim.Optimizer):
         self._affine = [AffineStage(stage, rank, rows) for stage in captured]
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._bypassed: set[int] = set()
+        self._banks: list[Bank] = []
+        self._together: list[Hashable] | None = None
         self._constructed = False
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
@@ -111,9 +114,10 @@ class EMSA(torch.optim.Optimizer):
         elif self.acceptance is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         self._check_gradients()
+        trained = list(self._trained())
         with full_precision(self.param_groups[0]["params"][0].device):
-            self._refresh()
-            moves = self._moves()
+            self._refresh(trained)
+            moves = self._moves(trained)
         if self.acceptance is None or closure is None:
             _add(moves, 1.0)
         else:
@@ -133,6 +137,7 @@ class EMSA(torch.optim.Optimizer):
                 if isinstance(value, Tensor):
                     device = parameter.device if value.ndim else torch.device("cpu")  # counters are read without waiting
                     self.state[parameter][key] = value.detach().clone().to(device)
+        self._banks, self._together = [], None
         self._arm()
 
     def stages(self) -> StageTable:
@@ -147,7 +152,7 @@ class EMSA(torch.optim.Optimizer):
     def _groups(self) -> dict[int, dict[str, Any]]:
         return {id(parameter): group for group in self.param_groups for parameter in group["params"]}
 
-    def _trained(self) -> Iterator[tuple[AffineStage, nn.Parameter, nn.Parameter | None]]:
+    def _trained(self) -> Iterator[Trained]:
         """The stages that are maximized as such, with their trained weight and bias, in whatever groups these are."""
         members = self._groups().keys()
         for stage in self._affine:
@@ -155,24 +160,12 @@ class EMSA(torch.optim.Optimizer):
             if weight is not None and id(weight) not in self._bypassed:
                 yield stage, weight, bias
 
-    def _moves(self) -> list[Move]:
+    def _moves(self, trained: list[Trained]) -> list[Move]:
         """The changes of all parameters; running means are updated. Weight and bias of a stage have each its own lr."""
         moves: list[Move] = []
-        groups, done = self._groups(), set()
-        for stage, weight, bias in list(self._trained()):
-            step = None
-            if weight.grad is not None:
-                group, bias_group = groups[id(weight)], groups[id(weight if bias is None else bias)]
-                step = stage.step(self.state[weight], bias, group, bias_group["lr"])
-                if step is None and not stage.captured.seen:
-                    if weight.grad.any():
-                        self._bypass(stage.name, weight)
-                        continue
-                    stage.initialize(self.state[weight], bias)
-            if bias is not None and self.state.get(weight):  # checkpoints expect an entry for every parameter
-                self.state[bias].setdefault("with_weight", torch.tensor(True))
-            done |= {id(weight), id(bias)}
-            moves += step or []
+        members, done = self._members(trained)
+        for bank in self._banks_of(members):
+            moves += bank.step(self.param_groups)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.requires_grad:
@@ -182,16 +175,44 @@ class EMSA(torch.optim.Optimizer):
                     if "first" not in state:
                         state.update(adamw.initial(parameter))
                     moves.append((parameter, adamw.direction(state, parameter.grad) * (group["lr"] * group["fallback"])))
-                if group["weight_decay"] and parameter.ndim > 1:
-                    moves.append((parameter, -group["lr"] * group["weight_decay"] * parameter))
-        return moves
+        return _with_decay(moves, self.param_groups)
 
-    def _refresh(self) -> None:
+    def _members(self, trained: list[Trained]) -> tuple[list[Member], set[int]]:
+        """The stages that can move now, and the parameters that nothing else may move."""
+        numbers = {id(parameter): n for n, group in enumerate(self.param_groups) for parameter in group["params"]}
+        members, done = [], set()
+        for stage, weight, bias in trained:
+            state = self.state[weight]
+            if weight.grad is not None:
+                if has_moments(state):
+                    groups = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
+                    members.append(Member(stage, weight, bias, state, groups))
+                elif not stage.captured.seen:
+                    if weight.grad.any():
+                        self._bypass(stage.name, weight)
+                        continue
+                    stage.initialize(state, bias is not None)
+            if bias is not None and state:  # checkpoints expect an entry for every parameter
+                self.state[bias].setdefault("with_weight", torch.tensor(True))
+            done |= {id(weight), id(bias)}
+        return members, done
+
+    def _banks_of(self, members: list[Member]) -> list[Bank]:
+        """As in the last step, unless other stages take part in this one."""
+        together = [member.identity for member in members]
+        if self._together != together:
+            self._banks, self._together = banks_of(members), together
+        return self._banks
+
+    def _refresh(self, trained: list[Trained]) -> None:
         refresh = work = 0.0
-        for stage, weight, bias in self._trained():
+        for stage, weight, bias in trained:
             if stage.captured.armed:
                 stage.refresh(self.state[weight], bias is not None)
             refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
+        if any(stage.captured.armed for stage, _, _ in trained):
+            for bank in self._banks:
+                bank.renew()
         if self._due:
             every = largest_over_processes(period(refresh, work, self.budget), self.param_groups[0]["params"][0].device)
             for group in self.param_groups:
@@ -234,13 +255,13 @@ class EMSA(torch.optim.Optimizer):
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
         members = self._groups().keys()
         for stage in self._affine:
-            weight = stage.captured.weight
-            stage.captured.armed = id(weight) in members and (self._due or not has_moments(self.state.get(weight, {})))
+            state = self.state.get(stage.captured.weight, {})
+            stage.arm(id(stage.captured.weight) in members and (self._due or not has_moments(state)), state)
 
     def _check_gradients(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        finite = [_norm(parameter.grad).isfinite() for parameter in parameters]
-        if not parameters or torch.stack(finite).all():
+        finite = _finite([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if finite.all():
             return
         self._forget()
         name = next(self._names[id(parameter)] for parameter, fine in zip(parameters, finite, strict=True) if not fine)
@@ -272,9 +293,23 @@ class EMSA(torch.optim.Optimizer):
         self._bypassed.add(id(weight))
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    values = gradient.coalesce().values() if gradient.is_sparse else gradient
-    return torch.linalg.vector_norm(values, dtype=wide(values.dtype))
+def _finite(gradients: list[Tensor]) -> Tensor:
+    """Whether the norm of each is finite, on one device."""
+    if not gradients:
+        return torch.ones(0, dtype=torch.bool)
+    values = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    norms = torch._foreach_norm(values, 2, dtype=torch.float64 if values[0].dtype == torch.float64 else torch.float32)
+    return torch.stack([norm.to(norms[0].device) for norm in norms]).isfinite()
+
+
+def _with_decay(moves: list[Move], groups: list[dict[str, Any]]) -> list[Move]:
+    """Decoupled weight decay of the matrices that have a gradient: one change a parameter."""
+    rates = {id(parameter): group["lr"] * group["weight_decay"] for group in groups if group["weight_decay"]
+             for parameter in group["params"] if parameter.ndim > 1}
+    if not rates:
+        return moves
+    return [(parameter, change.sub(parameter, alpha=rates[id(parameter)]) if id(parameter) in rates else change)
+            for parameter, change in moves]
 
 
 def _predicted(moves: list[Move]) -> float:
@@ -284,8 +319,7 @@ def _predicted(moves: list[Move]) -> float:
 
 
 def _add(moves: list[Move], factor: float) -> None:
-    for parameter, change in moves:
-        parameter.add_(change.to(parameter.dtype), alpha=factor)
+    torch._foreach_add_([parameter for parameter, _ in moves], [change.to(parameter.dtype) for parameter, change in moves], alpha=factor)
 
 
 def _check_group(group: dict[str, Any]) -> None:

@@ -6,94 +6,130 @@ mean of the state penalty and |dW|^2: it whitens the noise of G, whose covarianc
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.optim.moments import Moments
+
 Moment = Float[Tensor, "group input input"]
-Diagonal = Float[Tensor, "group input"]
 Matrix = Float[Tensor, "group output input"]
+Powers = dict[tuple[float, float], tuple[Tensor, ...]]
+"""By damping and power: they serve until the next refresh."""
+
+
+class Metric(Protocol):
+    """A second moment in a form that can be inverted."""
+
+    def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
+        """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance get 0."""
+
+    def squared_change(self, change: Matrix) -> Float[Tensor, "group output"]:
+        """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
 
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """A_c as Q diag(values) Q^T + tail (I - Q Q^T). Q: (group, input, rank), orthonormal columns.
-
-    roots keeps the powers that have been asked for, where Q is square: they serve until the next refresh.
-    """
+    """A_c as Q diag(values) Q^T + tail (I - Q Q^T). Q: (group, input, rank), orthonormal columns."""
 
     basis: Tensor
     values: Float[Tensor, "group rank"]
     tail: Float[Tensor, " group"]
-    roots: dict[tuple[float, float], Tensor] = field(default_factory=dict)
+    powers: Powers = field(default_factory=dict)
+
+    @property
+    def mean_diagonal(self) -> Float[Tensor, " group"]:
+        """mean(diag A_c)."""
+        inputs, rank = self.basis.shape[1:]
+        return (self.values.sum(-1) + (inputs - rank) * self.tail) / inputs
+
+    def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
+        """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside - outside)) Q^T."""
+        if (damping, power) not in self.powers:
+            self.powers[damping, power] = self._power(damping, power)
+        kept = self.powers[damping, power]
+        if len(kept) == 1:
+            return right @ kept[0]
+        outside, weighted = kept
+        return torch.baddbmm(right * outside, right @ self.basis, weighted)
+
+    def squared_change(self, change: Matrix) -> Float[Tensor, "group output"]:
+        """The diagonal of dW A_c dW^T."""
+        inside = (change @ self.basis).square()
+        result = (inside * self.values.unsqueeze(1)).sum(-1)
+        if self.basis.shape[1] != self.basis.shape[2]:
+            result = result + self.tail[:, None] * (change.square().sum(-1) - inside.sum(-1)).clamp_min(0)
+        return result
+
+    def _power(self, damping: float, power: float) -> tuple[Tensor, ...]:
+        shift = damping * self.mean_diagonal
+        inside = _inverse_power(self.values + shift[:, None], self.values, power)
+        if self.basis.shape[1] == self.basis.shape[2]:
+            return ((self.basis * inside.unsqueeze(1)) @ self.basis.mT,)
+        outside = _inverse_power((self.tail + shift)[:, None], self.values, power)
+        return outside.unsqueeze(2), (self.basis * (inside - outside).unsqueeze(1)).mT.contiguous()
 
 
-def factorize(moment: Moment, rank: int, previous: Tensor | None) -> Factor:
-    """Exact up to `rank` inputs; beyond that the leading subspace by subspace iteration, warm-started, the rest by its mean.
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """A second moment that is diagonal: frequencies of one-hot inputs, or the variance of a single input."""
 
-    The leading subspace is found by one iteration from the previous one, or two from a fixed random one.
+    values: Float[Tensor, "group input"]
+    powers: Powers = field(default_factory=dict)
+
+    def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
+        """Elementwise."""
+        if (damping, power) not in self.powers:
+            shifted = self.values + damping * self.values.mean(-1, keepdim=True)
+            self.powers[damping, power] = (_inverse_power(shifted, self.values, power).unsqueeze(1),)
+        return right * self.powers[damping, power][0]
+
+    def squared_change(self, change: Matrix) -> Float[Tensor, "group output"]:
+        """Sum over inputs of their second moment times dW^2."""
+        return (change.square() * self.values.unsqueeze(1)).sum(-1)
+
+
+def factorize(moment: Moment) -> Factor:
+    """The exact eigendecomposition."""
+    values, basis = eigen(moment)
+    return Factor(basis.to(moment.dtype), values.clamp_min(0).to(moment.dtype), moment.new_zeros(moment.shape[0]))
+
+
+def nystrom(moments: Moments) -> Factor:
+    """The leading subspace from one product A_c B with the previous basis B, the rest by its mean; A_c itself is not needed.
+
+    A_c is approximated by Y (B^T Y)^-1 Y^T with Y = A_c B (Nystrom), whose range is that of one subspace iteration. A shift of a rounding
+    error of the trace keeps the core invertible and is taken off again. (Tropp, Yurtsever, Udell, Cevher 2017, algorithm 3.)
     """
-    groups, inputs, _ = moment.shape
-    if inputs == 1:
-        return Factor(torch.ones_like(moment), moment.squeeze(2), moment.new_zeros(groups))
-    if inputs <= rank:
-        values, basis = _eigh(moment)
-        return Factor(basis.to(moment.dtype), values.clamp_min(0).to(moment.dtype), moment.new_zeros(groups))
-    if previous is None:
-        generator = torch.Generator().manual_seed(inputs)
-        start = torch.randn(1, inputs, rank, generator=generator, dtype=torch.float64).to(moment)
-        previous = torch.linalg.qr(moment @ start)[0]
-        previous = torch.linalg.qr(moment @ previous)[0]
-    basis = torch.linalg.qr(moment @ previous)[0]
-    values, rotation = (part.to(moment.dtype) for part in _eigh(basis.mT @ (moment @ basis)))
-    values = values.clamp_min(0)
-    trace = moment.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return Factor(basis @ rotation, values, ((trace - values.sum(-1)) / (inputs - rank)).clamp_min(0))
+    assert moments.block is not None
+    inputs, rank = moments.block.shape[1:]
+    dtype, wide = moments.product.dtype, torch.float64 if moments.product.device.type != "mps" else torch.float32
+    block, trace = moments.block.to(wide), moments.trace.to(wide)
+    shift = torch.finfo(dtype).eps * trace[:, None, None] + torch.finfo(dtype).tiny
+    product = moments.product.to(wide) + shift * block
+    core, rotation = eigen(block.mT @ product)
+    inverse_root = torch.where(core > torch.finfo(wide).eps * rank * core.amax(-1, keepdim=True), core, torch.inf).rsqrt()
+    basis, triangle = torch.linalg.qr((product @ rotation) * inverse_root.unsqueeze(1))
+    left, singular, _ = torch.linalg.svd(triangle)
+    values = (singular.square() - shift.squeeze(2)).clamp_min(0)
+    tail = ((trace - values.sum(-1)) / max(inputs - rank, 1)).clamp_min(0)
+    return Factor((basis @ left).to(dtype), values.to(dtype), tail.to(dtype))
 
 
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """In float64 where there is one: the small eigenvalues of a moment are lost in float32."""
+def first_block(groups: int, inputs: int, rank: int, like: Tensor) -> Float[Tensor, "group input rank"]:
+    """An orthonormal basis to begin with: random, the same for the same number of inputs."""
+    generator = torch.Generator().manual_seed(inputs)
+    start = torch.randn(inputs, rank, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(start)[0].to(like).expand(groups, -1, -1)
+
+
+def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of symmetric matrices, in float64 where there is one: a moment's small ones are lost in float32."""
     return tuple(torch.linalg.eigh(matrix.double() if matrix.device.type != "mps" else matrix))
 
 
-def solve(factor: Factor, right: Matrix, damping: float, power: float) -> Matrix:
-    """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance get 0."""
-    if factor.basis.shape[1] == factor.basis.shape[2]:
-        if (damping, power) not in factor.roots:
-            factor.roots[damping, power] = (factor.basis * _inside(factor, damping, power).unsqueeze(1)) @ factor.basis.mT
-        return right @ factor.roots[damping, power]
-    shift = damping * mean_diagonal(factor)
-    inside = _inside(factor, damping, power)
-    rotated = right @ factor.basis
-    outside = _power((factor.tail + shift)[:, None], factor.values, power)
-    return right * outside.unsqueeze(1) + (rotated * (inside - outside).unsqueeze(1)) @ factor.basis.mT
-
-
-def _inside(factor: Factor, damping: float, power: float) -> Float[Tensor, "group rank"]:
-    return _power(factor.values + damping * mean_diagonal(factor)[:, None], factor.values, power)
-
-
-def squared_change(factor: Factor, change: Matrix) -> Float[Tensor, "group output"]:
-    """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
-    inside = (change @ factor.basis).square()
-    result = (inside * factor.values.unsqueeze(1)).sum(-1)
-    if factor.basis.shape[1] != factor.basis.shape[2]:
-        result = result + factor.tail[:, None] * (change.square().sum(-1) - inside.sum(-1)).clamp_min(0)
-    return result
-
-
-def mean_diagonal(factor: Factor) -> Float[Tensor, " group"]:
-    """mean(diag A_c)."""
-    inputs, rank = factor.basis.shape[1:]
-    return (factor.values.sum(-1) + (inputs - rank) * factor.tail) / inputs
-
-
-def solve_diagonal(moment: Diagonal, right: Matrix, damping: float, power: float) -> Matrix:
-    """The same for one-hot inputs, whose second moment is diagonal: their frequencies."""
-    return right * _power(moment + damping * moment.mean(-1, keepdim=True), moment, power).unsqueeze(1)
-
-
-def _power(shifted: Tensor, values: Tensor, power: float) -> Tensor:
+def _inverse_power(shifted: Tensor, values: Tensor, power: float) -> Tensor:
     floor = torch.finfo(values.dtype).eps * values.shape[-1] * values.amax(-1, keepdim=True)
     return torch.where(shifted > floor, shifted, torch.inf).pow(-power)

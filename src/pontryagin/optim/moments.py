@@ -1,21 +1,64 @@
 """Streamed moments of the inputs of a stage: nothing but means is kept."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
-class InputMoments:
-    """Sums over the rows seen since the last take(): of x, of x x^T, and their number. Rows: (group, position, input).
+@dataclass
+class Moments:
+    """Of some rows x: s = mean x, the centred second moment A_c as the product A_c B with a block B, and its trace.
 
-    Sums are centred at a fixed point near the mean (that of the first rows), so that float32 is enough.
+    mean: (group, input); product: (group, input, column); trace: (group); block B: (group, input, column), None for the identity. Of
+    one-hot inputs the product is the diagonal, (group, input), their frequencies.
     """
 
-    def __init__(self) -> None:
+    mean: Tensor
+    product: Tensor
+    trace: Tensor
+    block: Tensor | None = None
+
+    def add_outer(self, vector: Float[Tensor, "group input"], weight: Tensor | float) -> None:
+        """A_c <- A_c + weight v v^T, weight a number a group; a diagonal stays as it is."""
+        if self.product.ndim == 2:
+            return
+        right = vector.unsqueeze(1) if self.block is None else vector.unsqueeze(1) @ self.block
+        scaled = vector * weight
+        self.product.baddbmm_(scaled.unsqueeze(2), right)
+        self.trace += (scaled * vector).sum(1)
+
+    def to(self, dtype: torch.dtype) -> "Moments":
+        """In another precision."""
+        return Moments(self.mean.to(dtype), self.product.to(dtype), self.trace.to(dtype),
+                       None if self.block is None else self.block.to(dtype))
+
+    def is_finite(self) -> bool:
+        """Whether mean and second moment are."""
+        return bool(self.mean.isfinite().all() and torch.linalg.vector_norm(self.product, float("inf")).isfinite()
+                    and self.trace.isfinite().all())
+
+
+class InputMoments:
+    """Sums over the rows seen since the last take(): of x, of x (x^T B) and |x|^2, and their number. Rows: (group, position, input).
+
+    Sums are centred at a fixed point near the mean (that of the first rows), so that float32 is enough. block: B, to be set before
+    the first rows; None: the identity. Then the product is the second moment itself, d x d; with a block it never is formed.
+    """
+
+    def __init__(self, block: Tensor | None = None) -> None:
+        self.block = block
         self._count = 0
         self._centre: Tensor | None = None
         self._sum: Tensor | None = None
-        self._square: Tensor | None = None
+        self._product: Tensor | None = None
+        self._trace: Tensor | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no rows have come."""
+        return self._centre is None
 
     @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
@@ -23,23 +66,31 @@ class InputMoments:
         if rows.shape[1] == 0:
             return
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        if self._centre is None or self._sum is None or self._square is None:
+        if self._centre is None or self._sum is None or self._product is None or self._trace is None:
             self._centre = rows.mean(1)
             self._sum = torch.zeros_like(self._centre)
-            self._square = rows.new_zeros(rows.shape[0], rows.shape[2], rows.shape[2])
+            columns = rows.shape[2] if self.block is None else self.block.shape[2]
+            self._product = rows.new_zeros(rows.shape[0], rows.shape[2], columns)
+            self._trace = rows.new_zeros(rows.shape[0])
         shifted = rows - self._centre.unsqueeze(1)
         self._count += rows.shape[1]
         self._sum += shifted.sum(1)
-        self._square.baddbmm_(shifted.mT, shifted)
+        self._product.baddbmm_(shifted.mT, shifted if self.block is None else shifted @ self.block.to(shifted.dtype))
+        if self.block is not None:
+            self._trace += torch.linalg.vector_norm(shifted, dim=(1, 2)).square()
 
-    def take(self) -> tuple[Tensor, Tensor] | None:
-        """Mean s (group, input) and centred second moment A_c (group, input, input); starts anew. None without rows."""
-        if self._centre is None or self._sum is None or self._square is None:
+    def take(self) -> Moments | None:
+        """The moments; starts anew. None without rows."""
+        if self._centre is None or self._sum is None or self._product is None or self._trace is None:
             return None
         offset = self._sum / self._count
-        mean, moment = self._centre + offset, self._square.div_(self._count)
-        self.__init__()  # type: ignore[misc]
-        return mean, moment.baddbmm_(offset.unsqueeze(2), offset.unsqueeze(1), alpha=-1)
+        if self.block is None:
+            self._trace = self._product.diagonal(dim1=-2, dim2=-1).sum(-1)
+        block = None if self.block is None else self.block.to(self._product.dtype)
+        taken = Moments(self._centre + offset, self._product.div_(self._count), self._trace / self._count, block)
+        taken.add_outer(offset, -1.0)
+        self.__init__(self.block)  # type: ignore[misc]
+        return taken
 
 
 class IndexMoments:
@@ -57,9 +108,9 @@ class IndexMoments:
         counts = torch.bincount(rows.flatten(), minlength=self._size).to(self._dtype).unsqueeze(0)
         self._counts = counts if self._counts is None else self._counts + counts
 
-    def take(self) -> tuple[Tensor, Tensor] | None:
+    def take(self) -> Moments | None:
         """Zero mean (an embedding has no bias to absorb one) and the frequencies; starts anew."""
         if self._counts is None:
             return None
         counts, self._counts = self._counts, None
-        return torch.zeros_like(counts), counts / counts.sum()
+        return Moments(torch.zeros_like(counts), counts / counts.sum(), torch.ones_like(counts[:, 0]))

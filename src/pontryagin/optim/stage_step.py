@@ -1,37 +1,34 @@
-"""The step of one affine stage: the argmax in its metric, rho per output, momentum after the solve."""
+"""The step of affine stages: the argmax in their metric, rho per output, momentum after the solve."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.metric import Factor, solve, solve_diagonal, squared_change
+from pontryagin.optim.metric import Metric
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 
 
-def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Factor | Tensor, damping: float,
+def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Metric, damping: float,
            power: float) -> tuple[Matrix, Vector | None]:
     """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(power/2)|^2 - 1/2 |dW s + db|^2.
 
     dW = (G - g s^T)(A_c + delta I)^-power, and z moves by g in the mean: db = g - dW s. With power 1 and damping 0 this is the
-    argmax of the augmented Hamiltonian with rho_state = 1. metric: a Factor, or frequencies of one-hot inputs.
+    argmax of the augmented Hamiltonian with rho_state = 1.
     """
     right = gradient
     if bias_gradient is not None:
-        right = gradient - bias_gradient.unsqueeze(2) * mean.unsqueeze(1)
-    change = solve(metric, right, damping, power) if isinstance(metric, Factor) else solve_diagonal(
-        metric, right, damping, power)
+        right = torch.baddbmm(gradient, bias_gradient.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
+    change = metric.solve(right, damping, power)
     if bias_gradient is None:
         return change, None
     return change, bias_gradient - (change @ mean.unsqueeze(2)).squeeze(2)
 
 
-def output_change(change: Matrix, mean_change: Vector | None, metric: Factor | Tensor) -> Vector:
+def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) -> Vector:
     """Mean squared change of each output z_i that the step causes. mean_change: dW s + db."""
-    if not isinstance(metric, Factor):
-        return (change.square() * metric.unsqueeze(1)).sum(-1)
-    square = squared_change(metric, change)
+    square = metric.squared_change(change)
     return square if mean_change is None else square + mean_change.square()
 
 
@@ -48,8 +45,8 @@ def normalized(state: dict[str, Tensor], change: Matrix, bias_change: Vector | N
     So every output moves by about 1 (root mean square over samples) in a step before the factor tau. A hundredth of the mean
     over outputs keeps rho of silent outputs from vanishing.
     """
-    mean_square = state["square"] / state["square_weight"]
-    floor = 0.01 * mean_square.mean() if mean_square.shape[1] > 1 else 1e-6 * mean_square.mean()
+    mean_square = state["square"] / state["square_weight"].unsqueeze(1)
+    floor = (0.01 if mean_square.shape[1] > 1 else 1e-6) * mean_square.mean(1, keepdim=True)
     scale = (mean_square + floor + torch.finfo(mean_square.dtype).tiny).rsqrt()
     moved = _nesterov(state["velocity"], change * scale.unsqueeze(2), momentum)
     if bias_change is None:
