@@ -8,8 +8,8 @@ from optim_builders import close, vectors
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.metric import Factor, factorize, mean_diagonal, solve, solve_diagonal, squared_change
-from pontryagin.optim.moments import IndexMoments, InputMoments
+from pontryagin.optim.metric import Diagonal, Factor, factorize, first_block, nystrom
+from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.stage_step import argmax, output_change
 
 Sizes = tuple[int, int, int]
@@ -29,6 +29,16 @@ def second_moment(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, shifted.mT @ shifted / x.shape[1]
 
 
+def subspace(moment: Tensor, rank: int, previous: Tensor | None = None, iterations: int = 3) -> Factor:
+    """The factor that refreshes with the same second moment lead to."""
+    block = first_block(moment.shape[0], moment.shape[1], rank, moment) if previous is None else previous
+    for _ in range(iterations):
+        trace = moment.diagonal(dim1=1, dim2=2).sum(1)
+        factor = nystrom(Moments(moment[..., 0], moment @ block, trace, block))
+        block = factor.basis
+    return factor
+
+
 def power_of(moment: Tensor, damping: float, power: float) -> Tensor:
     """(A_c + delta I)^power of one matrix."""
     size = moment.shape[0]
@@ -46,8 +56,9 @@ def test_streamed_moments(size: Sizes, seed: int, parts: int) -> None:
     moments.add(x[:, :0])
     found, expected = moments.take(), second_moment(x)
     assert found is not None
-    close(found[0], expected[0])
-    close(found[1], expected[1])
+    close(found.mean, expected[0])
+    close(found.product, expected[1])
+    close(found.trace, expected[1].diagonal(dim1=1, dim2=2).sum(1))
     assert moments.take() is None
 
 
@@ -60,9 +71,26 @@ def test_moments_with_a_large_mean(dtype: torch.dtype) -> None:
         moments.add(part)
     found, expected = moments.take(), second_moment(x.double())
     assert found is not None
-    assert found[1].dtype == torch.float32
-    close(found[0].double(), expected[0], 1e-6)
-    close(found[1].double(), expected[1], 1e-4)
+    assert found.product.dtype == torch.float32
+    close(found.mean.double(), expected[0], 1e-6)
+    close(found.product.double(), expected[1], 1e-4)
+
+
+@given(sizes, seeds, st.integers(1, 4))
+def test_streamed_products_with_a_block(size: Sizes, seed: int, parts: int) -> None:
+    """A_c B and the trace of A_c, though A_c is never formed."""
+    x, block = rows(size, seed, 5.0), rows((size[0], size[2], 2), seed + 1)
+    moments = InputMoments(block)
+    for part in x.chunk(parts, 1):
+        moments.add(part)
+    found, (mean, moment) = moments.take(), second_moment(x)
+    assert found is not None
+    close(found.mean, mean)
+    close(found.product, moment @ block, 1e-8)
+    close(found.trace, moment.diagonal(dim1=1, dim2=2).sum(1), 1e-8)
+    vector = rows((size[0], 1, size[2]), seed + 2).squeeze(1)
+    found.add_outer(vector, 0.5)
+    close(found.product, (moment + 0.5 * vector.unsqueeze(2) * vector.unsqueeze(1)) @ block, 1e-8)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(1, 3))
@@ -74,8 +102,8 @@ def test_frequencies(indices: list[int], parts: int) -> None:
     moments.add(tokens[:, :0])
     found = moments.take()
     assert found is not None
-    assert not found[0].any()
-    close(found[1][0], torch.nn.functional.one_hot(tokens.flatten(), 6).double().mean(0))
+    assert not found.mean.any()
+    close(found.product[0], torch.nn.functional.one_hot(tokens.flatten(), 6).double().mean(0))
     assert moments.take() is None
 
 
@@ -83,7 +111,7 @@ def test_frequencies(indices: list[int], parts: int) -> None:
 def test_solve_is_the_power(size: Sizes, seed: int, damping: float, power: float) -> None:
     _, moment = second_moment(rows((size[0], size[1] + size[2], size[2]), seed))
     right = rows((size[0], 2, size[2]), seed + 1)
-    found = solve(factorize(moment, size[2], None), right, damping, power)
+    found = factorize(moment).solve(right, damping, power)
     for one, start, matrix in zip(found, right, moment, strict=True):
         close(one, start @ power_of(matrix, damping, -power), 1e-8)
 
@@ -92,9 +120,8 @@ def test_solve_is_the_power(size: Sizes, seed: int, damping: float, power: float
 def test_powers_compose(seed: int, first: float, second: float, rank: int) -> None:
     _, moment = second_moment(rows((2, 20, 6), seed))
     right = rows((2, 3, 6), seed + 1)
-    factor = factorize(moment, rank, None)
-    twice = solve(factor, solve(factor, right, 0.1, first), 0.1, second)
-    close(twice, solve(factor, right, 0.1, first + second))
+    factor = factorize(moment) if rank == 6 else subspace(moment, rank)
+    close(factor.solve(factor.solve(right, 0.1, first), 0.1, second), factor.solve(right, 0.1, first + second))
 
 
 @given(sizes, seeds)
@@ -102,9 +129,9 @@ def test_squared_change_is_the_mean_over_rows(size: Sizes, seed: int) -> None:
     x = rows(size, seed)
     mean, moment = second_moment(x)
     change, bias = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1), seed + 2).squeeze(2)
-    factor = factorize(moment, size[2], None)
+    factor = factorize(moment)
     z = (x - mean.unsqueeze(1)) @ change.mT
-    close(squared_change(factor, change), z.square().mean(1), 1e-8)
+    close(factor.squared_change(change), z.square().mean(1), 1e-8)
     moved = x @ change.mT + bias.unsqueeze(1)
     mean_change = (change @ mean.unsqueeze(2)).squeeze(2) + bias
     close(output_change(change, mean_change, factor), moved.square().mean(1), 1e-8)
@@ -114,7 +141,7 @@ def test_output_change_of_tokens() -> None:
     tokens = torch.tensor([0, 2, 2, 1, 2])
     frequencies = torch.nn.functional.one_hot(tokens, 4).double().mean(0)
     change = rows((1, 3, 4), 0)
-    close(output_change(change, None, frequencies[None])[0], change[0][:, tokens].square().mean(1))
+    close(output_change(change, None, Diagonal(frequencies[None]))[0], change[0][:, tokens].square().mean(1))
 
 
 def test_full_rank_subspace_is_exact() -> None:
@@ -123,7 +150,7 @@ def test_full_rank_subspace_is_exact() -> None:
     x[..., 4] = x[..., 0] - x[..., 1]
     _, moment = second_moment(x)
     right = rows((1, 2, 5), 1)
-    close(solve(factorize(moment, 4, None), right, 0.1, 0.5), solve(factorize(moment, 5, None), right, 0.1, 0.5), 1e-7)
+    close(subspace(moment, 4).solve(right, 0.1, 0.5), factorize(moment).solve(right, 0.1, 0.5), 1e-7)
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -131,20 +158,31 @@ def test_isotropic_tail_is_exact(warm: bool) -> None:
     basis = torch.linalg.qr(rows((1, 12, 12), 0))[0]
     values = torch.tensor([900.0, 700.0, 500.0] + [1.0] * 9, dtype=torch.float64)
     moment = basis @ torch.diag(values) @ basis.mT
-    previous = factorize(moment, 3, None).basis if warm else None
-    factor = factorize(moment, 3, previous)
+    factor = subspace(moment, 3, subspace(moment, 3).basis if warm else None)
     change = rows((1, 4, 12), 1)
-    close(solve(factor, change, 0.1, 0.5)[0], change[0] @ power_of(moment[0], 0.1, -0.5), 1e-5)
-    close(squared_change(factor, change), ((change @ moment) * change).sum(-1), 1e-5)
-    close(mean_diagonal(factor), moment.diagonal(dim1=1, dim2=2).mean(1))
+    close(factor.solve(change, 0.1, 0.5)[0], change[0] @ power_of(moment[0], 0.1, -0.5), 1e-5)
+    close(factor.squared_change(change), ((change @ moment) * change).sum(-1), 1e-5)
+    close(factor.mean_diagonal, moment.diagonal(dim1=1, dim2=2).mean(1))
+
+
+def test_refreshes_find_the_leading_subspace() -> None:
+    """One product a refresh, as in training: the error of the leading part falls to that of the best of the same rank."""
+    values = torch.tensor([100.0, 50, 20, 10] + [0.1] * 16, dtype=torch.float64)
+    basis = torch.linalg.qr(rows((1, 20, 20), 0))[0]
+    moment = basis @ torch.diag(values) @ basis.mT
+    factor = subspace(moment, 4, iterations=6)
+    leading = (factor.basis * factor.values.unsqueeze(1)) @ factor.basis.mT
+    best = (basis[..., :4] * values[:4]) @ basis[..., :4].mT
+    close(leading, best, 1e-6)
+    close(factor.tail, torch.tensor([0.1], dtype=torch.float64), 1e-6)
 
 
 @given(seeds, st.integers(1, 5))
 def test_subspaces_keep_the_trace_and_the_quadratic_form_positive(seed: int, rank: int) -> None:
     _, moment = second_moment(rows((2, 15, 6), seed))
-    factor = factorize(moment, rank, None)
-    close(mean_diagonal(factor), moment.diagonal(dim1=1, dim2=2).mean(1))
-    assert (squared_change(factor, rows((2, 3, 6), seed + 1)) >= 0).all()
+    factor = subspace(moment, rank)
+    close(factor.mean_diagonal, moment.diagonal(dim1=1, dim2=2).mean(1))
+    assert (factor.squared_change(rows((2, 3, 6), seed + 1)) >= 0).all()
     close(factor.basis.mT @ factor.basis, torch.eye(rank, dtype=torch.float64).expand(2, -1, -1))
 
 
@@ -152,8 +190,8 @@ def test_diagonal_solve_is_the_power() -> None:
     frequencies = torch.tensor([[0.5, 0.3, 0.2, 0.0]], dtype=torch.float64)
     right = rows((1, 3, 4), 0)
     dense = power_of(frequencies[0].diag(), 0.1, -0.5)
-    close(solve_diagonal(frequencies, right, 0.1, 0.5)[0], right[0] @ dense)
-    assert not solve_diagonal(frequencies, right, 0.0, 0.5)[..., 3].any()
+    close(Diagonal(frequencies).solve(right, 0.1, 0.5)[0], right[0] @ dense)
+    assert not Diagonal(frequencies).solve(right, 0.0, 0.5)[..., 3].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -165,15 +203,17 @@ def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: floa
     x = {"zero": 0 * x, "constant": torch.ones_like(x) * 1e3, "repeated": x[:, :2].repeat(1, 5, 1), "one row": x[:, :1]}[kind]
     moments = InputMoments()
     moments.add(x.to(dtype))
-    mean, moment = moments.take() or (x, x)
-    factor = factorize(moment, rank, None)
+    taken = moments.take()
+    assert taken is not None
+    mean, moment = taken.mean, taken.product
+    factor = factorize(moment) if rank == 6 else subspace(moment, rank)
     u = rows((1, x.shape[1], 3), 1).to(dtype)
     change, bias = argmax(u.mT @ x.to(dtype), u.sum(1), mean, factor, damping, 0.5)
     assert change.isfinite().all()
     assert bias is not None
     assert bias.isfinite().all()
     for again in (factor.basis, None):
-        zero = factorize(torch.zeros_like(moment), rank, again)
+        zero = factorize(torch.zeros_like(moment)) if rank == 6 else subspace(torch.zeros_like(moment), rank, again)
         assert all(part.isfinite().all() for part in (zero.basis, zero.values, zero.tail))
 
 
@@ -201,6 +241,5 @@ def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, dampi
 
 def test_factor_of_one_input_is_its_variance() -> None:
     moment = torch.tensor([[[4.0]], [[0.0]]])
-    factor = factorize(moment, 32, None)
-    assert isinstance(factor, Factor)
-    close(solve(factor, torch.ones(2, 1, 1), 0.0, 0.5).flatten(), torch.tensor([0.5, 0.0]))
+    for metric in (factorize(moment), Diagonal(moment.squeeze(2))):
+        close(metric.solve(torch.ones(2, 1, 1), 0.0, 0.5).flatten(), torch.tensor([0.5, 0.0]))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pontryagin.optim.metric import Factor, factorize
-from pontryagin.optim.operator_step import _long_iterations, _plain_iterations, operator_step, polar_factor
+from pontryagin.optim.operator_step import _QUINTICS, operator_step, polar_factor
 
 DTYPE = torch.float64
 
@@ -22,10 +22,20 @@ def test_the_polar_factor_keeps_directions_and_evens_out_lengths(shape):
     torch.testing.assert_close(inside, torch.diag_embed(lengths), rtol=0, atol=1e-10)
 
 
-def test_iterating_the_gram_matrix_is_the_same_iteration():
-    x = randn(2, 5, 40)
-    x = x / x.norm(dim=(1, 2), keepdim=True)
-    torch.testing.assert_close(_long_iterations(x), _plain_iterations(x), rtol=1e-10, atol=1e-12)
+def test_the_quintics_are_near_one_on_their_interval():
+    x = torch.logspace(-2, 0, 2000, dtype=DTYPE)
+    for a, b, c in _QUINTICS:
+        x = a * x + b * x**3 + c * x**5
+    assert (x - 1).abs().max() < 0.272
+
+
+def test_iterating_the_gram_matrix_is_iterating_the_matrix():
+    matrix = randn(2, 5, 40)
+    x = matrix / (matrix @ matrix.mT).norm(dim=(1, 2), keepdim=True).sqrt()
+    for a, b, c in _QUINTICS:
+        gram = x @ x.mT
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    torch.testing.assert_close(polar_factor(matrix), x, rtol=1e-10, atol=1e-12)
 
 
 def test_zero_stays_zero():
@@ -36,15 +46,16 @@ def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Fa
     mean = rows.mean(0, keepdim=True)
     moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
     state = {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
-             "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "velocity_weight": torch.zeros((), dtype=DTYPE)}
-    return state, factorize(moment, rows.shape[1], None)
+             "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "velocity_weight": torch.zeros(1, dtype=DTYPE),
+             "square": torch.zeros(1, outputs, dtype=DTYPE), "square_weight": torch.zeros(1, dtype=DTYPE)}
+    return state, factorize(moment)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_first_step_is_the_dense_formula(bias):
     rows, gradient, bias_gradient = randn(50, 4) + 1, randn(1, 3, 4, seed=1), randn(1, 3, seed=2)
     state, factor = stage(rows, 3)
-    change, bias_change = operator_step(state, gradient, bias_gradient if bias else None, factor, 0.1, 0.5)
+    change, bias_change = operator_step(state, gradient, bias_gradient if bias else None, factor, 0.1, 0.5, 0.9)
     mean = rows.mean(0)
     moment = (rows - mean).mT @ (rows - mean) / len(rows)
     values, vectors = torch.linalg.eigh(moment + 0.1 * moment.diagonal().mean() * torch.eye(4, dtype=DTYPE))
@@ -67,8 +78,8 @@ def test_the_first_step_is_the_dense_formula(bias):
 def test_momentum_averages_the_gradients_before_the_argmax():
     state, factor = stage(randn(50, 4), 3)
     first, second = randn(1, 3, 4, seed=1), randn(1, 3, 4, seed=2)
-    operator_step(state, first, None, factor, 0.1, 0.5)
-    change, _ = operator_step(state, second, None, factor, 0.1, 0.5)
+    operator_step(state, first, None, factor, 0.1, 0.5, 0.9)
+    change, _ = operator_step(state, second, None, factor, 0.1, 0.5, 0.9)
     average = (0.09 * first + 0.1 * second) / 0.19
-    alone, _ = operator_step(stage(randn(50, 4), 3)[0], 0.1 * second + 0.9 * average, None, factor, 0.1, 0.5)
-    torch.testing.assert_close(change, alone, rtol=1e-9, atol=1e-10)
+    alone, _ = operator_step(stage(randn(50, 4), 3)[0], 0.1 * second + 0.9 * average, None, factor, 0.1, 0.5, 0.9)
+    torch.testing.assert_close(change / change.norm(), alone / alone.norm(), rtol=1e-9, atol=1e-10)

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from pontryagin.optim import EMSA
 from pontryagin.optim.communication import largest_over_processes, mean_over_processes, sum_over_processes
+from pontryagin.optim.moments import Moments
 
 CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite"]
 
@@ -75,13 +76,20 @@ def of_one_process(rank: int, folder: Path) -> None:
     generator = torch.Generator().manual_seed(rank)
     rows = 1000 + torch.randn(1, 50, 3, generator=generator)
     mean = rows.mean(1)
-    moments = mean, (rows - mean).mT @ (rows - mean) / 50
-    joint = mean_over_processes(moments, lambda: moments)
-    none = mean_over_processes(None, lambda: (torch.zeros(1, 3), torch.zeros(1, 3, 3)))
-    half = mean_over_processes(moments if rank else None, lambda: (torch.zeros(1, 3), torch.zeros(1, 3, 3)))
+    second = (rows - mean).mT @ (rows - mean) / 50
+
+    def moments() -> Moments:
+        return Moments(mean.clone(), second.clone(), second.diagonal(dim1=1, dim2=2).sum(1))
+
+    def zeros() -> Moments:
+        return Moments(torch.zeros(1, 3), torch.zeros(1, 3, 3), torch.zeros(1))
+
+    joint = mean_over_processes(moments(), zeros)
+    none = mean_over_processes(None, zeros)
+    half = mean_over_processes(moments() if rank else None, zeros)
     assert joint is not None
     assert half is not None
-    found["moments"] = [rows, *joint, *half, torch.tensor(none is None),
+    found["moments"] = [rows, joint.mean, joint.product, half.mean, half.product, torch.tensor(none is None),
                         torch.tensor([call(3 + rank, rows.device) for call in (largest_over_processes, sum_over_processes)])]
     torch.save(found, folder / f"rank{rank}.pt")
     distributed.barrier()
@@ -147,7 +155,7 @@ def test_moments_of_both_processes(found: list[dict[str, list[Tensor]]]) -> None
 
 
 def test_one_process_alone() -> None:
-    moments = torch.ones(1, 2), torch.ones(1, 2, 2)
+    moments = Moments(torch.ones(1, 2), torch.ones(1, 2, 2), torch.ones(1))
     assert mean_over_processes(moments, lambda: moments) is moments
     assert mean_over_processes(None, lambda: moments) is None
     assert largest_over_processes(3, torch.device("cpu")) == sum_over_processes(3, torch.device("cpu")) == 3

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from pontryagin.optim.capture import capture
-from pontryagin.optim.metric import factorize
+from pontryagin.optim.metric import Diagonal, Metric, factorize
 from pontryagin.optim.stage_step import argmax
 
 DOUBLE = {"dtype": torch.float64}
@@ -77,12 +77,11 @@ def steps(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     for stage in stages:
         layer, taken = stage.layer, stage.moments.take()
         assert taken is not None
-        mean, moment = taken
         has_bias = stage.bias is not None
-        if layer.one_hot:
-            metric = moment
-        else:
-            metric = factorize(moment if has_bias else moment + mean.unsqueeze(2) * mean.unsqueeze(1), moment.shape[1], None)
+        if not has_bias:
+            taken.add_outer(taken.mean, 1.0)
+        mean = taken.mean
+        metric: Metric = Diagonal(taken.product) if layer.one_hot else factorize(taken.product)
         weight = layer.matrix(stage.weight)
         bias = -stage.bias.grad.reshape(weight.shape[:2]) if has_bias else None
         change, bias_change = argmax(-layer.matrix(stage.weight.grad), bias, mean, metric, 0.0, 1.0)
@@ -206,7 +205,7 @@ def test_argmax_in_a_damped_metric() -> None:
 
     hessian = torch.autograd.functional.hessian(value, change).reshape(8, 8)
     best = -torch.linalg.solve(hessian, torch.autograd.grad(value(change), change)[0].flatten()).reshape(2, 4)
-    found, bias = argmax(G[None], g[None], s[None], factorize(moment[None], 3, None), 0.3, 1.0)
+    found, bias = argmax(G[None], g[None], s[None], factorize(moment[None]), 0.3, 1.0)
     close(found[0], best[:, :3])
     assert bias is not None
     close(bias[0], best[:, 3])

@@ -99,7 +99,7 @@ class GramRows:
         taken = self._moments.take()
         if taken is None:
             return None
-        mean, moment = taken
+        mean, moment = taken.mean, taken.product
         if moment.ndim == 2:
             return Gram(mean, moment, None, damping, self._rows)
         if not self.has_bias:

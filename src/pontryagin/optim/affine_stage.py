@@ -109,7 +109,8 @@ class AffineStage:
 
     def _reset(self, state: dict[str, Tensor], moments: Moments, by_operator: Tensor) -> None:
         """Entries of the right shapes for the first moments."""
-        state.update({"mean": moments.mean.clone(), "refreshes": torch.zeros((), dtype=torch.float32), "by_operator": by_operator})
+        state.update({"mean": moments.mean.clone(), "refreshes": torch.zeros((), dtype=torch.float32),
+                      "by_operator": by_operator})
         if self.rank == self.inputs or self.captured.layer.one_hot:
             state["moment"] = moments.product.clone()
         if not self.captured.layer.one_hot:

@@ -40,8 +40,8 @@ class Member:
     def kind(self) -> Hashable:
         """Equal for stages that can be maximized together."""
         stage, weight = self.stage, self.weight
-        return (stage.outputs, stage.inputs, stage.rank, stage.captured.layer.one_hot, self.bias is None, self.groups, weight.dtype,
-                weight.device, bool(self.state["by_operator"]))
+        return (stage.outputs, stage.inputs, stage.rank, stage.captured.layer.one_hot, self.bias is None, self.groups,
+                weight.dtype, weight.device, bool(self.state["by_operator"]))
 
 
 def banks_of(members: Sequence[Member]) -> list["Bank"]:
@@ -78,7 +78,7 @@ class Bank:
         own, of_bias = (groups[number] for number in self.members[0].groups)
         change, bias_change = self._direction(*self._gradients(), own)
         change = change * -own["lr"]
-        moves = [(member.weight, member.stage.captured.layer.shaped(part))
+        moves: list[Move] = [(member.weight, member.stage.captured.layer.shaped(part))
                  for member, part in zip(self.members, change.split(self._sizes), strict=True)]
         if bias_change is not None:
             parts = (bias_change * -of_bias["lr"]).split(self._sizes)
@@ -125,7 +125,8 @@ class Bank:
 
     def _fields(self, has_bias: bool) -> list[str]:
         metric = ["moment"] if self._one_hot else ["basis", "values", "tail"]
-        return ["mean", *metric, "velocity", "velocity_weight", "square", "square_weight", *(["bias_velocity"] if has_bias else [])]
+        names = ["mean", *metric, "velocity", "velocity_weight", "square", "square_weight"]
+        return [*names, "bias_velocity"] if has_bias else names
 
     def _stack(self, name: str) -> Tensor:
         parts = [member.state[name] for member in self.members]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim.layers import Layer, layer_of
-from pontryagin.optim.moments import IndexMoments, InputMoments
+from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.precision import full_precision, wide
 
 
@@ -37,7 +37,7 @@ class CapturedStage:
         self.calls, self.positions = self.calls + 1, self.positions + positions
         self.moments.add(self.layer.rows(_thin(inputs, positions, rows)))
 
-    def take(self) -> tuple[Tensor, Tensor] | None:
+    def take(self) -> Moments | None:
         """The moments of the batch; the next call belongs to another one."""
         self._counted = False
         return self.moments.take()

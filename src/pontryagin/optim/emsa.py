@@ -15,7 +15,7 @@ from pontryagin.optim.bank import Bank, Member, Move, banks_of
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
-from pontryagin.optim.precision import full_precision, wide
+from pontryagin.optim.precision import full_precision
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -289,7 +289,7 @@ class EMSA(torch.optim.Optimizer):
     def _bypass(self, name: str, weight: Tensor) -> None:
         """A stage whose inputs never came through its hook, such as F.linear(x, module.weight)."""
         warnings.warn(f"EMSA has seen no inputs of {name}: its module is not called in the forward pass (or was compiled "
-                      "before the optimizer was made); it is trained by AdamW", stacklevel=6)
+                      "before the optimizer was made); it is trained by AdamW", stacklevel=7)
         self._bypassed.add(id(weight))
 
 
@@ -319,7 +319,9 @@ def _predicted(moves: list[Move]) -> float:
 
 
 def _add(moves: list[Move], factor: float) -> None:
-    torch._foreach_add_([parameter for parameter, _ in moves], [change.to(parameter.dtype) for parameter, change in moves], alpha=factor)
+    if moves:
+        torch._foreach_add_([parameter for parameter, _ in moves],
+                            [change.to(parameter.dtype) for parameter, change in moves], alpha=factor)
 
 
 def _check_group(group: dict[str, Any]) -> None:

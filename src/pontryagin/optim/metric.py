@@ -100,8 +100,8 @@ def factorize(moment: Moment) -> Factor:
 def nystrom(moments: Moments) -> Factor:
     """The leading subspace from one product A_c B with the previous basis B, the rest by its mean; A_c itself is not needed.
 
-    A_c is approximated by Y (B^T Y)^-1 Y^T with Y = A_c B (Nystrom), whose range is that of one subspace iteration. A shift of a rounding
-    error of the trace keeps the core invertible and is taken off again. (Tropp, Yurtsever, Udell, Cevher 2017, algorithm 3.)
+    A_c is approximated by Y (B^T Y)^-1 Y^T with Y = A_c B (Nystrom), whose range is that of one subspace iteration. A shift of
+    a rounding error of the trace keeps the core invertible and is taken off again (Tropp et al. 2017, algorithm 3).
     """
     assert moments.block is not None
     inputs, rank = moments.block.shape[1:]

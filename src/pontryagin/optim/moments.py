@@ -11,8 +11,8 @@ from torch import Tensor
 class Moments:
     """Of some rows x: s = mean x, the centred second moment A_c as the product A_c B with a block B, and its trace.
 
-    mean: (group, input); product: (group, input, column); trace: (group); block B: (group, input, column), None for the identity. Of
-    one-hot inputs the product is the diagonal, (group, input), their frequencies.
+    mean: (group, input); product: (group, input, column); trace: (group); block B: (group, input, column), None for the
+    identity. Of one-hot inputs the product is the diagonal, (group, input), their frequencies.
     """
 
     mean: Tensor
@@ -41,10 +41,11 @@ class Moments:
 
 
 class InputMoments:
-    """Sums over the rows seen since the last take(): of x, of x (x^T B) and |x|^2, and their number. Rows: (group, position, input).
+    """Sums over the rows seen since the last take(): of x, of x (x^T B) and |x|^2, and their number.
 
-    Sums are centred at a fixed point near the mean (that of the first rows), so that float32 is enough. block: B, to be set before
-    the first rows; None: the identity. Then the product is the second moment itself, d x d; with a block it never is formed.
+    Rows: (group, position, input). Sums are centred at a fixed point near the mean (that of the first rows), so that float32
+    is enough. block: B, to be set before the first rows; None: the identity, and the product is the second moment itself,
+    d x d. With a block that is never formed.
     """
 
     def __init__(self, block: Tensor | None = None) -> None:

@@ -29,8 +29,8 @@ def operator_step(state: dict[str, Tensor], gradient: Matrix, bias_gradient: Vec
     """(dW, db), scaled to a mean squared change of an output of 1. Nesterov momentum before the argmax, bias-corrected.
 
     The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1 with
-    M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. memory: of the mean squared change; None: not
-    renewed in this step, for a polar factor's changes little.
+    M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. memory: of the mean squared change;
+    None: not renewed in this step, for a polar factor's changes little.
     """
     state["velocity_weight"].lerp_(torch.ones_like(state["velocity_weight"]), 1 - MOMENTUM)
     gradient = _nesterov(state["velocity"], gradient, state["velocity_weight"])
@@ -57,8 +57,8 @@ def operator_step(state: dict[str, Tensor], gradient: Matrix, bias_gradient: Vec
 def polar_factor(matrix: Matrix) -> Matrix:
     """About U V^T of matrix = U S V^T: singular values end within 0.27 of 1 if they are at least 0.01 of (sum of S^4)^(1/4).
 
-    A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram matrix R = x x^T of the
-    shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and the product of all S is applied once.
+    A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram matrix R = x x^T of
+    the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and the product of all S is applied once.
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
