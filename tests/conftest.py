@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-_CORE = ["problem", "trajectory", "hamiltonian", "maximizer", "update"]
+_CORE = ["problem", "trajectory", "hamiltonian", "maximizer", "distributed", "update"]
 install_import_hook([f"pontryagin.{name}" for name in _CORE], "beartype.beartype")  # before pontryagin is imported
 
 import hypothesis  # noqa: E402

@@ -5,6 +5,7 @@ penalty rho_costate/2 mean |dW^T u|^2: moments of x and u are all that is needed
 project's documentation, "Affine stages").
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,28 @@ def _reaching_moment(group: StageGroup, form: AffineForm) -> Float[Tensor, "stag
         rows = form.reaching(costate, state).flatten(0, -2)
         moments.append(rows.mT @ rows)
     return torch.stack(moments)
+
+
+def merge_moments(parts: Sequence[AffineMoments], rows: Sequence[int]) -> AffineMoments:
+    """The moments of all rows together, from those of disjoint parts with so many rows (or samples) each, all > 0."""
+    if len(parts) == 1:
+        return parts[0]
+    weights = [count / sum(rows) for count in rows]
+
+    def mean(values: Iterable[Tensor]) -> Tensor:
+        return torch.stack([weight * value for weight, value in zip(weights, values, strict=True)]).sum(0)
+
+    centre = mean(part.input_mean for part in parts)
+    offsets = [part.input_mean - centre for part in parts]
+    return AffineMoments(
+        gradient=mean(part.gradient for part in parts),
+        bias_gradient=mean(part.bias_gradient for part in parts),
+        inputs=mean(part.inputs + offset.unsqueeze(2) * offset.unsqueeze(1)
+                    for part, offset in zip(parts, offsets, strict=True)),
+        input_mean=centre,
+        costates=mean(part.costates for part in parts),
+        positions=parts[0].positions,
+    )
 
 
 def quadratic_forms(form: AffineForm, moments: AffineMoments, weight_change: Float[Tensor, "stage output input"],

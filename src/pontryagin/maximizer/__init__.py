@@ -5,8 +5,8 @@ from pontryagin.maximizer.closed_form import ClosedForm
 from pontryagin.maximizer.gauss_newton import GaussNewton, RowGaussNewton
 from pontryagin.maximizer.gradient_ascent import GradientAscent
 from pontryagin.maximizer.lbfgs import LBFGS
-from pontryagin.maximizer.protocol import HamiltonianModel, Maximizer, QuadraticModel
+from pontryagin.maximizer.protocol import HamiltonianModel, Maximizer, MomentMaximizer, QuadraticModel
 from pontryagin.maximizer.stage_by_stage import StageByStage
 
 __all__ = ["LBFGS", "ByForm", "ClosedForm", "GaussNewton", "GradientAscent", "HamiltonianModel", "Maximizer",
-           "QuadraticModel", "RowGaussNewton", "StageByStage"]
+           "MomentMaximizer", "QuadraticModel", "RowGaussNewton", "StageByStage"]

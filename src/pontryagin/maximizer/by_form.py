@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pontryagin.maximizer.closed_form import ClosedForm
 from pontryagin.maximizer.lbfgs import LBFGS
 from pontryagin.maximizer.protocol import HamiltonianModel, Maximizer
+from pontryagin.problem import Stage
 from pontryagin.trajectory import StageGroup
 
 
@@ -17,5 +18,8 @@ class ByForm:
 
     def model(self, group: StageGroup) -> HamiltonianModel:
         """The model that fits the stages."""
-        chosen = self.other if group.stage.affine is None else self.affine
-        return chosen.model(group)
+        return self.choice(group.stage).model(group)
+
+    def choice(self, stage: Stage) -> Maximizer:
+        """The maximizer of such stages."""
+        return self.other if stage.affine is None else self.affine

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.hamiltonian.affine import affine_moments, quadratic_forms
+from pontryagin.hamiltonian.affine import AffineMoments, affine_moments, quadratic_forms
 from pontryagin.maximizer.conjugate_gradients import conjugate_gradients
 from pontryagin.maximizer.protocol import require_unconstrained
 from pontryagin.problem import NoCost, NonFiniteError, ProblemError, Quadratic, Stage
@@ -43,20 +43,28 @@ class ClosedForm:
 
     def model(self, group: StageGroup) -> "ClosedFormModel":
         """Moments now, the factorization at the first solve."""
+        return self.model_of_moments(group, self.moments(group))
+
+    def moments(self, group: StageGroup) -> AffineMoments:
+        """All that the maximization has to know of states and costates."""
         require_unconstrained(group, "ClosedForm")
         if group.stage.affine is None:
             raise ProblemError(f"ClosedForm needs a stage that is affine in its control, but {group.stage.name} is not "
                                "known to be: split it at its affine map (split_euler), or use LBFGS")
-        return ClosedFormModel(group, self.damping)
+        return affine_moments(group, group.stage.affine)
+
+    def model_of_moments(self, group: StageGroup, moments: AffineMoments) -> "ClosedFormModel":
+        """The model from moments; the group's states and costates are not read."""
+        return ClosedFormModel(group, self.damping, moments)
 
 
 class ClosedFormModel:
     """The quadratic H~ of equal affine stages, batched."""
 
-    def __init__(self, group: StageGroup, damping: float) -> None:
+    def __init__(self, group: StageGroup, damping: float, moments: AffineMoments) -> None:
         assert group.stage.affine is not None
         self.group, self.damping, self.form, self.evaluations = group, damping, group.stage.affine, 0
-        self.moments = affine_moments(group, self.form)
+        self.moments = moments
         self.decay = _quadratic_weight(group.stage) / self.moments.positions
         self.gradient = self.moments.positions * (
             self.form.control(self.moments.gradient, self.moments.bias_gradient) - self.decay * group.control)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.hamiltonian.affine import AffineMoments
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
@@ -47,6 +48,21 @@ class Maximizer(Protocol):
 
     def model(self, group: StageGroup) -> HamiltonianModel:
         """The model of H~ for these stages. ProblemError when the method cannot take them."""
+
+
+@runtime_checkable
+class MomentMaximizer(Maximizer, Protocol):
+    """A maximizer of affine stages that needs only moments of states and costates, means over samples.
+
+    They are small and those of parts of a batch can be merged, so processes send them instead of states. Its models are
+    QuadraticModels.
+    """
+
+    def moments(self, group: StageGroup) -> AffineMoments:
+        """Of a group at its trajectory. ProblemError when the method cannot take the stages."""
+
+    def model_of_moments(self, group: StageGroup, moments: AffineMoments) -> QuadraticModel:
+        """The model from moments; the group's states and costates are not read."""
 
 
 def require_unconstrained(group: StageGroup, method: str) -> None:

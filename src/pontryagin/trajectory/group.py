@@ -52,6 +52,13 @@ class StageGroup:
         """p_{n+1}, stacked."""
         return torch.stack(self.next_costates)
 
+    @cached_property
+    def costate_squares(self) -> Float[Tensor, " stage"]:
+        """Mean over samples of |p_{n+1}|^2, float64; of an affine stage only the part that its outputs see."""
+        form = self.stage.affine
+        seen = [costate if form is None else form.adjoint(costate) for costate in self.next_costates]
+        return torch.stack([costate.square().sum().double() / costate.shape[0] for costate in seen])
+
     @property
     def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_n, x_{n+1}, p_n, p_{n+1}, stacked: the order that hamiltonian.augmented takes."""
@@ -69,17 +76,21 @@ class StageGroup:
 def group_stages(problem: ControlProblem, controls: Controls, trajectory: Trajectory,
                  starts: Controls | None = None) -> list[StageGroup]:
     """The stages that have a control, equal ones together, at this trajectory."""
+    return [stage_group(problem, indices, controls, trajectory, starts) for indices in problem.groups]
+
+
+def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Controls, trajectory: Trajectory,
+                starts: Controls | None = None) -> StageGroup:
+    """Some equal stages at this trajectory."""
     starts = controls if starts is None else starts
-    return [
-        StageGroup(
-            stage=problem.stages[indices[0]],
-            indices=indices,
-            control=(control := torch.stack([controls[n] for n in indices])),
-            start=control if starts is controls else torch.stack([starts[n] for n in indices]),
-            states=tuple(trajectory.states[n] for n in indices),
-            next_states=tuple(trajectory.states[n + 1] for n in indices),
-            costates=tuple(trajectory.costates[n] for n in indices),
-            next_costates=tuple(trajectory.costates[n + 1] for n in indices),
-        )
-        for indices in problem.groups
-    ]
+    control = torch.stack([controls[n] for n in indices])
+    return StageGroup(
+        stage=problem.stages[indices[0]],
+        indices=indices,
+        control=control,
+        start=control if starts is controls else torch.stack([starts[n] for n in indices]),
+        states=tuple(trajectory.states[n] for n in indices),
+        next_states=tuple(trajectory.states[n + 1] for n in indices),
+        costates=tuple(trajectory.costates[n] for n in indices),
+        next_costates=tuple(trajectory.costates[n + 1] for n in indices),
+    )

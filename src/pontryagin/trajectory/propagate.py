@@ -13,7 +13,8 @@ from pontryagin.trajectory.trajectory import Trajectory
 class Propagation:
     """The forward pass at some controls; `trajectory()` adds the costate pass.
 
-    It keeps the graph of the forward pass, so that an accepted trial is not propagated twice.
+    It keeps the graph of the forward pass, so that an accepted trial is not propagated twice. total: the sum of Phi_i over
+    samples, loss: their mean, running_cost: sum_n delta_n L_n, objective: J.
     """
 
     def __init__(self, problem: ControlProblem, controls: Controls) -> None:
@@ -30,8 +31,10 @@ class Propagation:
             self._terminal = problem.terminal_cost(state, problem.target)
             self._total = self._terminal.sum()
         with torch.no_grad():
-            self.loss = self._total.item() / problem.samples
-            self.objective = self.loss + problem.running_cost(controls).item()
+            self.total = self._total.item()
+            self.running_cost = problem.running_cost(controls).item()
+        self.loss = self.total / problem.samples
+        self.objective = self.loss + self.running_cost
 
     def trajectory(self) -> Trajectory:
         """p_N = -grad Phi, p_n = +grad_x H_n(x_n, p_{n+1}, theta_n), by one backward pass; called once.

@@ -7,13 +7,14 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.distributed import StageModels
 from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import HamiltonianModel, QuadraticModel
 from pontryagin.problem import ProblemError
 
 Controls = list[Float[Tensor, "_ _"]]
 """One tensor (stage, control) a group of equal stages."""
-Models = list[HamiltonianModel]
+Models = StageModels
 EachPenalties = Sequence[Penalties]
 """One a group."""
 
@@ -40,7 +41,7 @@ class Plain:
 
     def propose(self, models: Models, penalties: EachPenalties) -> Controls:
         """theta*."""
-        return [model.maximize(own) for model, own in zip(models, penalties, strict=True)]
+        return models.maximize(penalties)
 
     def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
         """Nothing to remember."""
@@ -64,14 +65,14 @@ class Momentum:
 
     def propose(self, models: Models, penalties: EachPenalties) -> Controls:
         """theta + v / rho."""
-        argmax = [model.maximize(own) for model, own in zip(models, penalties, strict=True)]
+        argmax = models.maximize(penalties)
         if self._velocity is None:
             return argmax
         if any(own.state == 0 for own in penalties):
             raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
         trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old / own.state
                  for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
-        gain = sum(float(model.measure(controls).gain.sum()) for model, controls in zip(models, trial, strict=True))
+        gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
         return trial if gain > 0 else argmax
 
     def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:

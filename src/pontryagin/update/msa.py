@@ -8,10 +8,10 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from pontryagin.distributed import SharedPropagation, StageModels, StageParallel, group_controls
 from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
-from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
-from pontryagin.trajectory import Propagation, Trajectory, group_stages
+from pontryagin.maximizer import ByForm, Maximizer
+from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain
 from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule, Trial
 from pontryagin.update.perturbation import Perturbation
@@ -29,6 +29,8 @@ class ExtendedMSA:
     penalty: by default AcceptReject, with which J never rises on a full batch.
     acceleration: by default Momentum; Plain() is the paper's iteration, Secant() is for full batches.
     perturbation: where an iterative argmax starts, by default at the controls themselves.
+    parallel: the processes that share the work, by default this one alone; all of them make the same solver and pass the same
+    batches, and get the same controls and records.
 
     controls (the problem's initial ones by default) are replaced, never changed in place.
     """
@@ -42,6 +44,7 @@ class ExtendedMSA:
         penalty: PenaltyRule | None = None,
         acceleration: Acceleration | None = None,
         perturbation: Perturbation | None = None,
+        parallel: StageParallel | None = None,
     ) -> None:
         self.problem = problem
         self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
@@ -50,7 +53,9 @@ class ExtendedMSA:
         self.acceleration = deepcopy(acceleration) if acceleration is not None else Momentum()
         self.perturbation = deepcopy(perturbation)
         self.iteration = 0
-        self._ready: Propagation | None = None
+        self.parallel = parallel or StageParallel()
+        self.parallel.require_same(problem, self.controls, (self.maximizer, self.penalty, self.acceleration, perturbation))
+        self._ready: SharedPropagation | None = None
 
     def step(self, batch: tuple[Tensor, Tensor] | None = None) -> IterationRecord:
         """One iteration, on the whole problem or on a batch (initial states, targets).
@@ -65,14 +70,10 @@ class ExtendedMSA:
         problem = self.problem if batch is None else self.problem.on(*batch)
         ready, self._ready = self._ready, None
         reused = ready is not None and batch is None and ready.controls is self.controls
-        before = ready if ready is not None and reused else Propagation(problem, self.controls)
-        trajectory = before.trajectory()
+        before = ready if ready is not None and reused else self.parallel.propagate(problem, self.controls)
         starts = self.perturbation(problem, self.controls) if self.perturbation else None
-        groups = group_stages(problem, self.controls, trajectory, starts)
-        if self.penalty.per_stage:
-            groups = [single for group in groups for single in group.singles()]
-        models = [self.maximizer.model(group) for group in groups]
-        trial = self._search(problem, before, trajectory, models)
+        models = self.parallel.models(self.maximizer, before, starts, alone=self.penalty.per_stage)
+        trial = self._search(problem, before, models)
         self.iteration += 1
         after = before
         if trial.accepted:
@@ -113,14 +114,14 @@ class ExtendedMSA:
                 break
         return records
 
-    def _search(self, problem: ControlProblem, before: Propagation, trajectory: Trajectory,
-                models: list[HamiltonianModel]) -> "_Tried":
+    def _search(self, problem: ControlProblem, before: SharedPropagation, models: StageModels) -> "_Tried":
         self.penalty.begin(models)
         for rejected in range(self.penalty.attempts):
             penalties = self.penalty.penalties()
-            parts = self.acceleration.propose(models, penalties)
-            measures = [model.measure(part) for model, part in zip(models, parts, strict=True)]
-            after = Propagation(problem, _scatter(self.controls, models, parts))
+            with self.parallel.phase("maximization"):
+                parts = self.acceleration.propose(models, penalties)
+                measures = models.measure(parts)
+            after = self.parallel.propagate(problem, group_controls(self.controls, models, parts))
             if self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective)):
                 if not _finite(after):
                     raise NonFiniteError(
@@ -139,29 +140,22 @@ class MSA(ExtendedMSA):
     """
 
     def __init__(self, problem: ControlProblem, controls: Sequence[Tensor] | None = None, *,
-                 maximizer: Maximizer | None = None, perturbation: Perturbation | None = None) -> None:
+                 maximizer: Maximizer | None = None, perturbation: Perturbation | None = None,
+                 parallel: StageParallel | None = None) -> None:
         super().__init__(problem, controls, maximizer=maximizer, penalty=Fixed(Penalties(0.0, 0.0)),
-                         acceleration=Plain(), perturbation=perturbation)
+                         acceleration=Plain(), perturbation=perturbation, parallel=parallel)
 
 
 @dataclass(frozen=True)
 class _Tried:
-    propagation: Propagation
+    propagation: SharedPropagation
     measures: list[Measures]
     penalties: list[Penalties]
     accepted: bool
     rejected: int
 
 
-def _scatter(controls: Controls, models: list[HamiltonianModel], parts: list[Tensor]) -> Controls:
-    result = list(controls)
-    for model, part in zip(models, parts, strict=True):
-        for index, control in zip(model.group.indices, part.unbind(), strict=True):
-            result[index] = control
-    return tuple(result)
-
-
-def _stage_records(problem: ControlProblem, models: list[HamiltonianModel], trial: _Tried) -> tuple[StageRecord, ...]:
+def _stage_records(problem: ControlProblem, models: StageModels, trial: _Tried) -> tuple[StageRecord, ...]:
     records = []
     for model, measure, own in zip(models, trial.measures, trial.penalties, strict=True):
         columns = zip(model.group.indices, measure.gain.tolist(), measure.state_error.tolist(),
@@ -170,12 +164,12 @@ def _stage_records(problem: ControlProblem, models: list[HamiltonianModel], tria
     return tuple(sorted(records, key=lambda record: record.stage))
 
 
-def _inner_evaluations(models: list[HamiltonianModel]) -> int:
+def _inner_evaluations(models: StageModels) -> int:
     """Stages can be evaluated side by side, so the most evaluated group counts."""
     return max(model.evaluations for model in models)
 
 
-def _finite(propagation: Propagation) -> bool:
+def _finite(propagation: SharedPropagation) -> bool:
     return bool(torch.tensor(propagation.objective).isfinite())
 
 

@@ -17,11 +17,5 @@ def costate_ratio(models: Sequence[HamiltonianModel], weight: float = 1.0) -> fl
 
 def costate_square(models: Sequence[HamiltonianModel]) -> float:
     """Mean over stages and samples of |p_{n+1}|^2; of an affine stage only the part that its outputs see."""
-    squares, count = 0.0, 0
-    for model in models:
-        form = model.group.stage.affine
-        for costate in model.group.next_costates:
-            seen = costate if form is None else form.adjoint(costate)
-            squares += float(seen.square().sum()) / costate.shape[0]
-            count += 1
-    return squares / count
+    squares = [model.group.costate_squares for model in models]
+    return sum(float(each.sum()) for each in squares) / sum(len(each) for each in squares)

@@ -1,0 +1,12 @@
+"""Many processes: who maximizes which stage, and how results travel."""
+
+from pontryagin.distributed.agreement import require_same
+from pontryagin.distributed.assignment import Owners, assign, loads, reassign, share
+from pontryagin.distributed.communicator import Alone, Communicator, Processes
+from pontryagin.distributed.shared_propagation import SharedPropagation
+from pontryagin.distributed.stage_models import GroupModel, StageModels
+from pontryagin.distributed.stage_parallel import StageParallel, group_controls
+from pontryagin.distributed.start import join
+
+__all__ = ["Alone", "Communicator", "GroupModel", "Owners", "Processes", "SharedPropagation", "StageModels", "StageParallel",
+           "assign", "group_controls", "join", "loads", "reassign", "require_same", "share"]

@@ -1,0 +1,140 @@
+"""What the owner of a stage needs, brought to it: moments where they are enough, states and costates elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pontryagin.distributed.assignment import Owners, share
+from pontryagin.distributed.communicator import Communicator, Form
+from pontryagin.hamiltonian.affine import AffineMoments, merge_moments
+from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer, MomentMaximizer
+from pontryagin.problem import ControlProblem, Controls
+from pontryagin.trajectory import StageGroup, Trajectory, stage_group
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One iteration's states and costates, of this rank's samples, and who owns which stage.
+
+    groups: of equal stages; chosen: the maximizer of each. An owner gets everything of its stages in one exchange.
+    """
+
+    communicator: Communicator
+    problem: ControlProblem
+    controls: Controls
+    starts: Controls | None
+    trajectory: Trajectory
+    owners: Owners
+    groups: Sequence[tuple[int, ...]]
+    chosen: Sequence[Maximizer]
+
+    def models(self) -> list[HamiltonianModel | None]:
+        """The model of this rank's stages in every group, None where it has none."""
+        me, ranks = self.communicator.rank, range(self.communicator.size)
+        senders = [rank for rank in ranks if self._samples(rank)]
+        outgoing = [self._parcel(rank) if me in senders else [] for rank in ranks]
+        announced = [self._forms(me, self._samples(rank)) if rank in senders else [] for rank in ranks]
+        arrived = self.communicator.exchange(outgoing, announced)
+        parcels = [iter(arrived[rank]) for rank in senders]
+        by_moments = {}
+        for number in self._groups(me, moments=True):
+            parts = [_unpacked([next(parcel) for _ in range(6)]) for parcel in parcels]
+            by_moments[number] = merge_moments(parts, [self._samples(rank) for rank in senders])
+        whole = self._whole_trajectory([list(parcel) for parcel in parcels])
+        return [self._model(number, by_moments.get(number), whole) for number in range(len(self.chosen))]
+
+    def rows(self, number: int) -> list[list[int]]:
+        """The places in a group of each rank's stages."""
+        return [[place for place, n in enumerate(self.groups[number]) if self.owners[n] == rank]
+                for rank in range(self.communicator.size)]
+
+    def bare(self, number: int) -> StageGroup:
+        """A group with its controls alone."""
+        return self._bare(self.groups[number])
+
+    def _samples(self, rank: int) -> int:
+        rows = share(self.problem.samples, rank, self.communicator.size)
+        return rows.stop - rows.start
+
+    def _stages(self, number: int, rank: int) -> tuple[int, ...]:
+        return tuple(n for n in self.groups[number] if self.owners[n] == rank)
+
+    def _groups(self, rank: int, moments: bool) -> list[int]:
+        """Groups in which a rank has stages, of one kind of maximizer."""
+        return [number for number, maximizer in enumerate(self.chosen)
+                if self._stages(number, rank) and isinstance(maximizer, MomentMaximizer) == moments]
+
+    def _times(self, rank: int) -> list[int]:
+        """The n of the x_n and p_n that a rank's stages need whole."""
+        return sorted({time for number in self._groups(rank, moments=False) for n in self._stages(number, rank)
+                       for time in (n, n + 1)})
+
+    def _parcel(self, rank: int) -> list[Tensor]:
+        """Of this rank's samples, for a rank: moments of its affine stages, then states and costates of the others."""
+        tensors = []
+        for number in self._groups(rank, moments=True):
+            maximizer = self.chosen[number]
+            assert isinstance(maximizer, MomentMaximizer)
+            moments = maximizer.moments(stage_group(self.problem, self._stages(number, rank), self.controls, self.trajectory))
+            tensors += _packed(moments)
+        for time in self._times(rank):
+            tensors += [self.trajectory.states[time], self.trajectory.costates[time]]
+        return tensors
+
+    def _forms(self, rank: int, samples: int) -> list[Form]:
+        """Of the parcel that a rank with so many samples sends to this one."""
+        forms: list[Form] = []
+        for number in self._groups(rank, moments=True):
+            stages = self._stages(number, rank)
+            affine, dtype = self.problem.stages[stages[0]].affine, self.trajectory.states[stages[0]].dtype
+            assert affine is not None
+            m, d, k = affine.output_features, affine.input_features, len(stages)
+            forms += [(torch.Size(shape), dtype) for shape in ((k, m, d), (k, m), (k, d, d), (k, d), (k, m, m), (1,))]
+        for time in self._times(rank):
+            state = self.trajectory.states[time]
+            forms += [(torch.Size([samples, *state.shape[1:]]), state.dtype)] * 2
+        return forms
+
+    def _whole_trajectory(self, parcels: list[list[Tensor]]) -> Trajectory:
+        """States and costates of all samples at the times that this rank needs; nothing at the others."""
+        nothing = torch.empty(0)
+        states, costates = ([nothing] * len(self.trajectory.states) for _ in range(2))
+        for place, time in enumerate(self._times(self.communicator.rank)):
+            states[time] = _joined([parcel[2 * place] for parcel in parcels])
+            costates[time] = _joined([parcel[2 * place + 1] for parcel in parcels])
+        return Trajectory(tuple(states), tuple(costates), self.trajectory.terminal)
+
+    def _model(self, number: int, moments: AffineMoments | None, whole: Trajectory) -> HamiltonianModel | None:
+        stages, maximizer = self._stages(number, self.communicator.rank), self.chosen[number]
+        if not stages:
+            return None
+        if moments is not None and isinstance(maximizer, MomentMaximizer):
+            return maximizer.model_of_moments(self._bare(stages), moments)
+        return maximizer.model(stage_group(self.problem, stages, self.controls, whole, self.starts))
+
+    def _bare(self, stages: tuple[int, ...]) -> StageGroup:
+        control = torch.stack([self.controls[n] for n in stages])
+        return StageGroup(self.problem.stages[stages[0]], stages, control, control, (), (), (), ())
+
+
+def maximizer_of(maximizer: Maximizer, problem: ControlProblem, group: tuple[int, ...]) -> Maximizer:
+    """The method that a group is really maximized by."""
+    while isinstance(maximizer, ByForm):
+        maximizer = maximizer.choice(problem.stages[group[0]])
+    return maximizer
+
+
+def _packed(moments: AffineMoments) -> list[Tensor]:
+    positions = moments.gradient.new_full((1,), moments.positions)
+    return [moments.gradient, moments.bias_gradient, moments.inputs, moments.input_mean, moments.costates, positions]
+
+
+def _unpacked(tensors: list[Tensor]) -> AffineMoments:
+    gradient, bias_gradient, inputs, input_mean, costates, positions = tensors
+    return AffineMoments(gradient, bias_gradient, inputs, input_mean, costates, int(positions))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,46 @@
+"""States and costates of a batch, every rank propagating its share of the samples."""
+
+import torch
+
+from pontryagin.distributed.agreement import raise_together
+from pontryagin.distributed.assignment import share
+from pontryagin.distributed.communicator import Communicator
+from pontryagin.problem import ControlProblem, Controls, NonFiniteError
+from pontryagin.trajectory import Propagation, Trajectory
+
+
+def problem_share(problem: ControlProblem, communicator: Communicator) -> ControlProblem:
+    """The problem on this rank's samples. A rank without any gets the first one, for its shapes; it counts nowhere."""
+    if communicator.size == 1:
+        return problem
+    rows = share(problem.samples, communicator.rank, communicator.size)
+    rows = rows if rows.start < rows.stop else slice(0, 1)
+    return problem.on(problem.initial_state[rows], problem.target[rows])
+
+
+class SharedPropagation:
+    """The forward pass of all samples at some controls; J and the loss are those of the whole batch, on every rank."""
+
+    def __init__(self, communicator: Communicator, problem: ControlProblem, local: ControlProblem, controls: Controls) -> None:
+        self.communicator, self.problem, self.controls = communicator, problem, controls
+        rows = share(problem.samples, communicator.rank, communicator.size)
+        self.samples = rows.stop - rows.start
+        self._local = Propagation(local, controls)
+        total = torch.tensor(self._local.total if self.samples else 0.0, dtype=torch.float64)
+        self.loss = communicator.sum(total).item() / problem.samples
+        self.objective = self.loss + self._local.running_cost
+
+    def trajectory(self) -> Trajectory:
+        """States, costates and terminal costs of this rank's samples; called once.
+
+        Raises NonFiniteError on every rank when those of any rank are not finite.
+        """
+        error = None
+        try:
+            found = self._local.trajectory()
+        except NonFiniteError as caught:
+            error = caught
+        raise_together(self.communicator, error)
+        if self.samples == len(found.terminal):
+            return found
+        return Trajectory(tuple(x[:0] for x in found.states), tuple(p[:0] for p in found.costates), found.terminal[:0])

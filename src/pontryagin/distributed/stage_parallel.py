@@ -1,0 +1,118 @@
+"""Stage-parallel maximization after data-parallel propagation: what a solver asks, whatever the number of processes."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from pontryagin.distributed.agreement import problem_facts, raise_together, require_same, versions, words
+from pontryagin.distributed.assignment import Owners, assign, reassign
+from pontryagin.distributed.communicator import Alone, Communicator
+from pontryagin.distributed.delivery import Delivery, maximizer_of
+from pontryagin.distributed.shared_propagation import SharedPropagation, problem_share
+from pontryagin.distributed.stage_models import GroupModel, QuadraticGroupModel, StageModels
+from pontryagin.maximizer import Maximizer, MomentMaximizer
+from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
+from pontryagin.trajectory import Trajectory, stage_group
+
+PHASES = ("propagation", "moments", "maximization")
+
+
+class StageParallel:
+    """Every rank propagates its share of the samples and maximizes its share of the stages.
+
+    All ranks are given the same problem, controls and batches. Owners are balanced by measured cost: the seconds that the
+    maximization of each kind of stage took; they change only when that lowers the largest load by a tenth.
+    costs: of each stage of the problem, in any unit, to be used instead (then equal runs are equal bit by bit).
+    seconds: wall clock of this rank by phase, without communication, which the communicator counts.
+    """
+
+    def __init__(self, communicator: Communicator | None = None, costs: Sequence[float] | None = None) -> None:
+        self.communicator: Communicator = communicator or Alone()
+        self.costs = None if costs is None else list(costs)
+        self.owners: Owners | None = None
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self._share: tuple[ControlProblem, ControlProblem] | None = None
+        self._measured: dict[int, float] = {}
+
+    def require_same(self, problem: ControlProblem, controls: Controls, settings: Sequence[object]) -> None:
+        """Refuse to start when ranks differ in versions, problem, data, controls or settings. Raises ProblemError on all."""
+        if self.communicator.size > 1:
+            facts = {**versions(), **problem_facts(problem, controls), "settings": words(settings), "costs": words(self.costs)}
+            require_same(self.communicator, facts)
+
+    def propagate(self, problem: ControlProblem, controls: Controls) -> SharedPropagation:
+        """The forward pass, and J of the whole batch."""
+        with self.phase("propagation"):
+            if self._share is None or self._share[0] is not problem:
+                self._share = (problem, problem_share(problem, self.communicator))
+            return SharedPropagation(self.communicator, problem, self._share[1], controls)
+
+    def models(self, maximizer: Maximizer, before: SharedPropagation, starts: Controls | None = None, alone: bool = False
+               ) -> StageModels:
+        """The Hamiltonians of all stages at their owners, after a costate pass of this rank's samples.
+
+        alone: every stage a group of its own. Raises what any owner raises, on every rank.
+        """
+        problem, controls = before.problem, before.controls
+        groups = tuple((n,) for group in problem.groups for n in group) if alone else problem.groups
+        chosen = [maximizer_of(maximizer, problem, group) for group in groups]
+        with self.phase("propagation"):
+            trajectory = before.trajectory()
+        with self.phase("moments"):
+            delivery = Delivery(self.communicator, problem, controls, starts, trajectory, self._owners(problem), groups, chosen)
+            error, own = None, []
+            try:
+                own = delivery.models()
+            except (ProblemError, NonFiniteError) as caught:
+                error = caught
+            raise_together(self.communicator, error)
+            squares = iter(self._costate_squares(problem, controls, trajectory, groups))
+            models: list[GroupModel] = []
+            for number, (one, model) in enumerate(zip(chosen, own, strict=True)):
+                kind = QuadraticGroupModel if isinstance(one, MomentMaximizer) else GroupModel
+                models.append(kind(self.communicator, delivery.bare(number), delivery.rows(number), model))
+                models[-1].group.__dict__["costate_squares"] = next(squares)
+            return StageModels(self.communicator, models, self._measured)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the seconds inside, without communication."""
+        began, sent = perf_counter(), self.communicator.seconds
+        try:
+            yield
+        finally:
+            self.seconds[name] += perf_counter() - began - (self.communicator.seconds - sent)
+
+    def _owners(self, problem: ControlProblem) -> Owners:
+        """Of all stages; those without a control cost nothing."""
+        ranks = self.communicator.size
+        if self.costs is not None:
+            if len(self.costs) != len(problem.stages):
+                raise ProblemError(f"expected the costs of {len(problem.stages)} stages, found {len(self.costs)}")
+            self.owners = self.owners or assign(self.costs, ranks)
+        elif self.owners is None:
+            self.owners = assign([float(stage.size) for stage in problem.stages], ranks)
+        elif ranks > 1:
+            self.owners = reassign([self._measured.get(n, 0.0) for n in range(len(problem.stages))], self.owners, ranks)
+        return self.owners
+
+    def _costate_squares(self, problem: ControlProblem, controls: Controls, trajectory: Trajectory,
+                         groups: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+        """StageGroup.costate_squares over the samples of all ranks, a tensor a group."""
+        own = [stage_group(problem, group, controls, trajectory).costate_squares for group in groups]
+        samples = len(trajectory.terminal)
+        weighted = torch.cat(own) * samples if samples else torch.zeros_like(torch.cat(own))
+        joint = self.communicator.sum(weighted) / problem.samples
+        return torch.split_with_sizes(joint, [len(group) for group in groups])
+
+
+def group_controls(controls: Controls, models: StageModels, parts: list[Tensor]) -> Controls:
+    """All controls, those of the groups replaced by `parts`."""
+    result = list(controls)
+    for model, part in zip(models, parts, strict=True):
+        for index, control in zip(model.group.indices, part.unbind(), strict=True):
+            result[index] = control
+    return tuple(result)

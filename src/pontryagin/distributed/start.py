@@ -1,0 +1,39 @@
+"""Joining the processes that torchrun has started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from pontryagin.distributed.communicator import Alone, Communicator, Processes
+
+TIMEOUT = 60.0
+"""Seconds after which a rank that waits for another in vain gives up."""
+
+
+def launched() -> bool:
+    """Whether torchrun has started this process, with others or as the only one."""
+    return distributed.is_available() and distributed.is_torchelastic_launched()
+
+
+@contextmanager
+def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Communicator]:
+    """The processes of torchrun as a Communicator, left at the end; one process without torchrun.
+
+    timeout: seconds that a collective operation may wait for another rank before it raises; torchrun ends all ranks sooner
+    when one of them dies. backend: by default nccl where there are GPUs, with one a process, and gloo elsewhere.
+    """
+    if not launched():
+        yield Alone()
+        return
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group(backend or ("nccl" if cuda else "gloo"), timeout=timedelta(seconds=timeout))
+    try:
+        yield Processes()
+    finally:
+        distributed.destroy_process_group()

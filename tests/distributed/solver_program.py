@@ -1,0 +1,68 @@
+"""Run by torchrun: solvers on every rank; the controls and records of every rank go into a file."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from builders import TanhAffine, mixed_problem, normal, split_problem, started
+from pontryagin.distributed import Communicator, StageParallel, join
+from pontryagin.maximizer import LBFGS, ByForm, ClosedForm
+from pontryagin.problem import ControlProblem, SquaredError, euler, stage
+from pontryagin.update import AcceptReject, ExtendedMSA, Secant
+from pontryagin.update.acceleration import Plain
+
+ITERATIONS = 50
+
+
+def one_stage() -> ControlProblem:
+    """Fewer stages than ranks."""
+    stages = [started(stage(nn.Linear(3, 2, dtype=torch.float64)), seed=1), started(euler(TanhAffine(2), 0.3, 1)[0], seed=4)]
+    return ControlProblem(stages, SquaredError(), normal(7, 3, seed=2), normal(7, 2, seed=3))
+
+
+def tanh(samples: int, seed: int = 0) -> ControlProblem:
+    """Residual tanh stages between projections, as in the paper, on a target that they can approach."""
+    stages = [started(stage(nn.Linear(2, 4, dtype=torch.float64)), seed=seed + 90),
+              *(started(one, seed=seed + n, scale=0.3) for n, one in enumerate(euler(TanhAffine(4), 0.25, 5))),
+              started(stage(nn.Linear(4, 1, dtype=torch.float64)), seed=seed + 91)]
+    x = normal(samples, 2, seed=seed + 50)
+    return ControlProblem(stages, SquaredError(), x, x.sin().sum(1, keepdim=True))
+
+
+CASES = {
+    "closed form": lambda parallel: ExtendedMSA(split_problem(5, 4, 23), maximizer=ClosedForm(0.05), parallel=parallel),
+    "secants": lambda parallel: ExtendedMSA(
+        split_problem(4, 3, 20), maximizer=ClosedForm(0.05), penalty=AcceptReject(rho=1, restart=True), acceleration=Secant(),
+        parallel=parallel),
+    "lbfgs": lambda parallel: ExtendedMSA(tanh(23), maximizer=LBFGS(10), acceleration=Plain(), parallel=parallel),
+    "both": lambda parallel: ExtendedMSA(tanh(17), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), parallel=parallel),
+    "few stages": lambda parallel: ExtendedMSA(one_stage(), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), parallel=parallel),
+    "few samples": lambda parallel: ExtendedMSA(mixed_problem(["conv"], ["tanh"], 3, samples=2), maximizer=ByForm(
+        ClosedForm(0.05), LBFGS(4)), parallel=parallel),
+}
+
+
+def batches(solver: ExtendedMSA) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of 9, 9 and 5 samples, again and again."""
+    x, y = solver.problem.initial_state, solver.problem.target
+    for number in range(ITERATIONS):
+        rows = slice(9 * (number % 3), 9 * (number % 3) + 9)
+        yield x[rows], y[rows]
+
+
+def run(case: str, communicator: Communicator) -> tuple[list[Tensor], list[list[float]]]:
+    """Controls and, of each iteration, J, mu and the evaluations."""
+    name, _, by_batches = case.partition(", ")
+    solver = CASES[name](StageParallel(communicator))
+    records = [solver.step(batch) for batch in batches(solver)] if by_batches else list(solver.iterate(ITERATIONS))
+    return list(solver.controls), [[r.objective_after, r.optimality_gap, float(r.evaluations)] for r in records]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with join() as communicator:
+        found = {case: run(case, communicator) for case in sys.argv[2:]}
+        torch.save(found, Path(sys.argv[1]) / f"rank{communicator.rank}.pt")
