@@ -11,7 +11,7 @@ from pontryagin.distributed.communicator import Communicator, Form
 from pontryagin.hamiltonian.affine import AffineMoments, merge_moments
 from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer, MomentMaximizer
 from pontryagin.problem import ControlProblem, Controls
-from pontryagin.trajectory import StageGroup, Trajectory, stage_group
+from pontryagin.trajectory import ByTime, StageGroup, Trajectory, stage_group
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Delivery:
         for number in self._groups(me, moments=True):
             parts = [_unpacked([next(parcel) for _ in range(6)]) for parcel in parcels]
             by_moments[number] = merge_moments(parts, [self._samples(rank) for rank in senders])
-        whole = self._whole_trajectory([list(parcel) for parcel in parcels])
-        return [self._model(number, by_moments.get(number), whole) for number in range(len(self.chosen))]
+        states, costates = self._whole([list(parcel) for parcel in parcels])
+        return [self._model(number, by_moments.get(number), states, costates) for number in range(len(self.chosen))]
 
     def rows(self, number: int) -> list[list[int]]:
         """The places in a group of each rank's stages."""
@@ -77,8 +77,9 @@ class Delivery:
         for number in self._groups(rank, moments=True):
             maximizer = self.chosen[number]
             assert isinstance(maximizer, MomentMaximizer)
-            moments = maximizer.moments(stage_group(self.problem, self._stages(number, rank), self.controls, self.trajectory))
-            tensors += _packed(moments)
+            group = stage_group(self.problem, self._stages(number, rank), self.controls, self.trajectory.states,
+                                self.trajectory.costates)
+            tensors += _packed(maximizer.moments(group))
         for time in self._times(rank):
             tensors += [self.trajectory.states[time], self.trajectory.costates[time]]
         return tensors
@@ -97,22 +98,21 @@ class Delivery:
             forms += [(torch.Size([samples, *state.shape[1:]]), state.dtype)] * 2
         return forms
 
-    def _whole_trajectory(self, parcels: list[list[Tensor]]) -> Trajectory:
-        """States and costates of all samples at the times that this rank needs; nothing at the others."""
-        nothing = torch.empty(0)
-        states, costates = ([nothing] * len(self.trajectory.states) for _ in range(2))
-        for place, time in enumerate(self._times(self.communicator.rank)):
-            states[time] = _joined([parcel[2 * place] for parcel in parcels])
-            costates[time] = _joined([parcel[2 * place + 1] for parcel in parcels])
-        return Trajectory(tuple(states), tuple(costates), self.trajectory.terminal)
+    def _whole(self, parcels: list[list[Tensor]]) -> tuple[ByTime, ByTime]:
+        """States and costates of all samples at the times that this rank needs."""
+        times = self._times(self.communicator.rank)
+        states = {time: _joined([parcel[2 * place] for parcel in parcels]) for place, time in enumerate(times)}
+        costates = {time: _joined([parcel[2 * place + 1] for parcel in parcels]) for place, time in enumerate(times)}
+        return states, costates
 
-    def _model(self, number: int, moments: AffineMoments | None, whole: Trajectory) -> HamiltonianModel | None:
+    def _model(self, number: int, moments: AffineMoments | None, states: ByTime, costates: ByTime
+               ) -> HamiltonianModel | None:
         stages, maximizer = self._stages(number, self.communicator.rank), self.chosen[number]
         if not stages:
             return None
         if moments is not None and isinstance(maximizer, MomentMaximizer):
             return maximizer.model_of_moments(self._bare(stages), moments)
-        return maximizer.model(stage_group(self.problem, stages, self.controls, whole, self.starts))
+        return maximizer.model(stage_group(self.problem, stages, self.controls, states, costates, self.starts))
 
     def _bare(self, stages: tuple[int, ...]) -> StageGroup:
         control = torch.stack([self.controls[n] for n in stages])

@@ -102,7 +102,8 @@ class StageParallel:
     def _costate_squares(self, problem: ControlProblem, controls: Controls, trajectory: Trajectory,
                          groups: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
         """StageGroup.costate_squares over the samples of all ranks, a tensor a group."""
-        own = [stage_group(problem, group, controls, trajectory).costate_squares for group in groups]
+        own = [stage_group(problem, group, controls, trajectory.states, trajectory.costates).costate_squares
+               for group in groups]
         samples = len(trajectory.terminal)
         weighted = torch.cat(own) * samples if samples else torch.zeros_like(torch.cat(own))
         joint = self.communicator.sum(weighted) / problem.samples

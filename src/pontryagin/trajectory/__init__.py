@@ -1,8 +1,8 @@
 """Where the current controls lead: states forward, costates backward."""
 
-from pontryagin.trajectory.group import StageGroup, group_stages, stage_group
+from pontryagin.trajectory.group import ByTime, StageGroup, group_stages, stage_group
 from pontryagin.trajectory.propagate import Propagation, propagate, terminal_costs
 from pontryagin.trajectory.trajectory import Trajectory
 
-__all__ = ["Propagation", "StageGroup", "Trajectory", "group_stages", "propagate", "stage_group",
+__all__ = ["ByTime", "Propagation", "StageGroup", "Trajectory", "group_stages", "propagate", "stage_group",
            "terminal_costs"]

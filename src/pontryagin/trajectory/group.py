@@ -1,6 +1,6 @@
 """Equal stages together, with everything that their maximization needs and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +12,8 @@ from pontryagin.problem import ControlProblem, Controls, Stage
 from pontryagin.trajectory.trajectory import Trajectory
 
 _Each = tuple[Tensor, ...]
+ByTime = Sequence[Tensor] | Mapping[int, Tensor]
+"""x_n or p_n by n."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,13 @@ class StageGroup:
 def group_stages(problem: ControlProblem, controls: Controls, trajectory: Trajectory,
                  starts: Controls | None = None) -> list[StageGroup]:
     """The stages that have a control, equal ones together, at this trajectory."""
-    return [stage_group(problem, indices, controls, trajectory, starts) for indices in problem.groups]
+    return [stage_group(problem, indices, controls, trajectory.states, trajectory.costates, starts)
+            for indices in problem.groups]
 
 
-def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Controls, trajectory: Trajectory,
+def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Controls, states: ByTime, costates: ByTime,
                 starts: Controls | None = None) -> StageGroup:
-    """Some equal stages at this trajectory."""
+    """Some equal stages with x_n, x_{n+1}, p_n, p_{n+1}, which are all that is looked up."""
     starts = controls if starts is None else starts
     control = torch.stack([controls[n] for n in indices])
     return StageGroup(
@@ -89,8 +92,8 @@ def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Con
         indices=indices,
         control=control,
         start=control if starts is controls else torch.stack([starts[n] for n in indices]),
-        states=tuple(trajectory.states[n] for n in indices),
-        next_states=tuple(trajectory.states[n + 1] for n in indices),
-        costates=tuple(trajectory.costates[n] for n in indices),
-        next_costates=tuple(trajectory.costates[n + 1] for n in indices),
+        states=tuple(states[n] for n in indices),
+        next_states=tuple(states[n + 1] for n in indices),
+        costates=tuple(costates[n] for n in indices),
+        next_costates=tuple(costates[n + 1] for n in indices),
     )
