@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from builders import TanhAffine, mixed_problem, normal, split_problem, started
-from pontryagin.distributed import Communicator, StageParallel, join
+from pontryagin.distributed import Communicator, StageParallel, join, share
 from pontryagin.maximizer import LBFGS, ByForm, ClosedForm
 from pontryagin.problem import ControlProblem, SquaredError, euler, stage
 from pontryagin.update import AcceptReject, ExtendedMSA, Secant
 from pontryagin.update.acceleration import Plain
-
-ITERATIONS = 50
 
 
 def one_stage() -> ControlProblem:
@@ -45,24 +43,25 @@ CASES = {
 }
 
 
-def batches(solver: ExtendedMSA) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of 9, 9 and 5 samples, again and again."""
+def batches(solver: ExtendedMSA, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Three of about a third of the samples, again and again; of uneven sizes."""
     x, y = solver.problem.initial_state, solver.problem.target
-    for number in range(ITERATIONS):
-        rows = slice(9 * (number % 3), 9 * (number % 3) + 9)
+    for number in range(iterations):
+        rows = share(len(x), number % 3, 3)
         yield x[rows], y[rows]
 
 
-def run(case: str, communicator: Communicator) -> tuple[list[Tensor], list[list[float]]]:
-    """Controls and, of each iteration, J, mu and the evaluations."""
-    name, _, by_batches = case.partition(", ")
-    solver = CASES[name](StageParallel(communicator))
-    records = [solver.step(batch) for batch in batches(solver)] if by_batches else list(solver.iterate(ITERATIONS))
-    return list(solver.controls), [[r.objective_after, r.optimality_gap, float(r.evaluations)] for r in records]
+def run(case: str, iterations: int, communicator: Communicator) -> tuple[list[Tensor], list[list[float]]]:
+    """Controls and, of each iteration, J and mu."""
+    name, *options = case.split(", ")
+    solver = CASES[name](StageParallel(communicator, samples=communicator if "shares" in options else None))
+    records = ([solver.step(batch) for batch in batches(solver, iterations)] if "batches" in options
+               else list(solver.iterate(iterations)))
+    return list(solver.controls), [[r.objective_after, r.optimality_gap] for r in records]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with join() as communicator:
-        found = {case: run(case, communicator) for case in sys.argv[2:]}
+        found = {case: run(case, int(sys.argv[2]), communicator) for case in sys.argv[3:]}
         torch.save(found, Path(sys.argv[1]) / f"rank{communicator.rank}.pt")

@@ -18,10 +18,12 @@ from pontryagin.trajectory import ByTime, StageGroup, Trajectory, stage_group
 class Delivery:
     """One iteration's states and costates, of this rank's samples, and who owns which stage.
 
-    groups: of equal stages; chosen: the maximizer of each. An owner gets everything of its stages in one exchange.
+    groups: of equal stages; chosen: the maximizer of each. stages: the ranks that own them; samples: the same ranks where they
+    have shares of the samples, then an owner gets everything of its stages in one exchange, or Alone where each has all.
     """
 
-    communicator: Communicator
+    stages: Communicator
+    samples: Communicator
     problem: ControlProblem
     controls: Controls
     starts: Controls | None
@@ -32,11 +34,12 @@ class Delivery:
 
     def models(self) -> list[HamiltonianModel | None]:
         """The model of this rank's stages in every group, None where it has none."""
-        me, ranks = self.communicator.rank, range(self.communicator.size)
+        me, ranks = self.stages.rank, range(self.samples.size)
         senders = [rank for rank in ranks if self._samples(rank)]
-        outgoing = [self._parcel(rank) if me in senders else [] for rank in ranks]
+        receivers = [me] if self.samples.size == 1 else list(ranks)
+        outgoing = [self._parcel(rank) if self.samples.rank in senders else [] for rank in receivers]
         announced = [self._forms(me, self._samples(rank)) if rank in senders else [] for rank in ranks]
-        arrived = self.communicator.exchange(outgoing, announced)
+        arrived = self.samples.exchange(outgoing, announced)
         parcels = [iter(arrived[rank]) for rank in senders]
         by_moments = {}
         for number in self._groups(me, moments=True):
@@ -48,27 +51,27 @@ class Delivery:
     def rows(self, number: int) -> list[list[int]]:
         """The places in a group of each rank's stages."""
         return [[place for place, n in enumerate(self.groups[number]) if self.owners[n] == rank]
-                for rank in range(self.communicator.size)]
+                for rank in range(self.stages.size)]
 
     def bare(self, number: int) -> StageGroup:
         """A group with its controls alone."""
         return self._bare(self.groups[number])
 
     def _samples(self, rank: int) -> int:
-        rows = share(self.problem.samples, rank, self.communicator.size)
+        rows = share(self.problem.samples, rank, self.samples.size)
         return rows.stop - rows.start
 
-    def _stages(self, number: int, rank: int) -> tuple[int, ...]:
+    def _own(self, number: int, rank: int) -> tuple[int, ...]:
         return tuple(n for n in self.groups[number] if self.owners[n] == rank)
 
     def _groups(self, rank: int, moments: bool) -> list[int]:
         """Groups in which a rank has stages, of one kind of maximizer."""
         return [number for number, maximizer in enumerate(self.chosen)
-                if self._stages(number, rank) and isinstance(maximizer, MomentMaximizer) == moments]
+                if self._own(number, rank) and isinstance(maximizer, MomentMaximizer) == moments]
 
     def _times(self, rank: int) -> list[int]:
         """The n of the x_n and p_n that a rank's stages need whole."""
-        return sorted({time for number in self._groups(rank, moments=False) for n in self._stages(number, rank)
+        return sorted({time for number in self._groups(rank, moments=False) for n in self._own(number, rank)
                        for time in (n, n + 1)})
 
     def _parcel(self, rank: int) -> list[Tensor]:
@@ -77,7 +80,7 @@ class Delivery:
         for number in self._groups(rank, moments=True):
             maximizer = self.chosen[number]
             assert isinstance(maximizer, MomentMaximizer)
-            group = stage_group(self.problem, self._stages(number, rank), self.controls, self.trajectory.states,
+            group = stage_group(self.problem, self._own(number, rank), self.controls, self.trajectory.states,
                                 self.trajectory.costates)
             tensors += _packed(maximizer.moments(group))
         for time in self._times(rank):
@@ -88,11 +91,12 @@ class Delivery:
         """Of the parcel that a rank with so many samples sends to this one."""
         forms: list[Form] = []
         for number in self._groups(rank, moments=True):
-            stages = self._stages(number, rank)
+            stages = self._own(number, rank)
             affine, dtype = self.problem.stages[stages[0]].affine, self.trajectory.states[stages[0]].dtype
             assert affine is not None
             m, d, k = affine.output_features, affine.input_features, len(stages)
-            forms += [(torch.Size(shape), dtype) for shape in ((k, m, d), (k, m), (k, d, d), (k, d), (k, m, m), (1,))]
+            reach = m * affine.taps
+            forms += [(torch.Size(shape), dtype) for shape in ((k, m, d), (k, m), (k, d, d), (k, d), (k, reach, reach), (1,))]
         for time in self._times(rank):
             state = self.trajectory.states[time]
             forms += [(torch.Size([samples, *state.shape[1:]]), state.dtype)] * 2
@@ -100,14 +104,14 @@ class Delivery:
 
     def _whole(self, parcels: list[list[Tensor]]) -> tuple[ByTime, ByTime]:
         """States and costates of all samples at the times that this rank needs."""
-        times = self._times(self.communicator.rank)
+        times = self._times(self.stages.rank)
         states = {time: _joined([parcel[2 * place] for parcel in parcels]) for place, time in enumerate(times)}
         costates = {time: _joined([parcel[2 * place + 1] for parcel in parcels]) for place, time in enumerate(times)}
         return states, costates
 
     def _model(self, number: int, moments: AffineMoments | None, states: ByTime, costates: ByTime
                ) -> HamiltonianModel | None:
-        stages, maximizer = self._stages(number, self.communicator.rank), self.chosen[number]
+        stages, maximizer = self._own(number, self.stages.rank), self.chosen[number]
         if not stages:
             return None
         if moments is not None and isinstance(maximizer, MomentMaximizer):

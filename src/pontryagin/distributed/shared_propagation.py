@@ -22,6 +22,7 @@ class SharedPropagation:
     """The forward pass of all samples at some controls; J and the loss are those of the whole batch, on every rank."""
 
     def __init__(self, communicator: Communicator, problem: ControlProblem, local: ControlProblem, controls: Controls) -> None:
+        """communicator: the ranks that share the samples; local: the problem on this rank's."""
         self.communicator, self.problem, self.controls = communicator, problem, controls
         rows = share(problem.samples, communicator.rank, communicator.size)
         self.samples = rows.stop - rows.start

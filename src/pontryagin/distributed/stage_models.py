@@ -17,6 +17,8 @@ from pontryagin.problem import NonFiniteError, ProblemError
 from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
+Each = Sequence[Float[Tensor, "_ _"]]
+"""Controls, one tensor (stage, control) a group."""
 Call = Callable[[HamiltonianModel], Controls]
 
 
@@ -85,11 +87,11 @@ class StageModels(Sequence[GroupModel]):
     def __init__(self, communicator: Communicator, models: list[GroupModel], seconds: dict[int, float]) -> None:
         self.communicator, self.models, self.seconds = communicator, models, seconds
 
-    def maximize(self, penalties: Sequence[Penalties]) -> list[Controls]:
+    def maximize(self, penalties: Sequence[Penalties]) -> list[Float[Tensor, "_ _"]]:
         """theta* of all stages, a tensor a group. A group's results travel while the next group is maximized."""
         return _finish(self.communicator, [model.begin(own) for model, own in zip(self.models, penalties, strict=True)])
 
-    def measure(self, controls: list[Controls]) -> list[Measures]:
+    def measure(self, controls: Each) -> list[Measures]:
         """Gains and feasibility errors of all stages, in one sum over ranks."""
         measures = measure_together(self.communicator, self.models, controls)
         self.seconds.update((n, model.seconds) for model in self.models for n in model.group.indices)
@@ -109,7 +111,7 @@ class StageModels(Sequence[GroupModel]):
         return iter(self.models)
 
 
-def measure_together(communicator: Communicator, models: Sequence[GroupModel], controls: Sequence[Controls]) -> list[Measures]:
+def measure_together(communicator: Communicator, models: Sequence[GroupModel], controls: Each) -> list[Measures]:
     """Measures by the owners; counted evaluations and measured seconds travel along. float64."""
     tables = []
     for model, new in zip(models, controls, strict=True):
@@ -147,7 +149,7 @@ class Traveling:
         return result
 
 
-def _finish(communicator: Communicator, traveling: list[Traveling]) -> list[Controls]:
+def _finish(communicator: Communicator, traveling: list[Traveling]) -> list[Float[Tensor, "_ _"]]:
     arrived = [one.arrive() for one in traveling]
     if not all(bool(one.isfinite().all()) for one in arrived):  # the same on every rank
         raise_together(communicator, next((one.error for one in traveling if one.error is not None), None))

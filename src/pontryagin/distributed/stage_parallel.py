@@ -21,21 +21,35 @@ PHASES = ("propagation", "moments", "maximization")
 
 
 class StageParallel:
-    """Every rank propagates its share of the samples and maximizes its share of the stages.
+    """Every rank maximizes its share of the stages. All ranks are given the same problem, controls and batches.
 
-    All ranks are given the same problem, controls and batches. Owners are balanced by measured cost: the seconds that the
-    maximization of each kind of stage took; they change only when that lowers the largest load by a tenth.
-    costs: of each stage of the problem, in any unit, to be used instead (then equal runs are equal bit by bit).
-    seconds: wall clock of this rank by phase, without communication, which the communicator counts.
+    communicator: the ranks. samples: by default every rank propagates all samples, and controls are equal bit by bit for any
+    number of ranks; with samples=communicator it propagates its share of them, and owners get moments, or states and costates,
+    from the others. Then sums over samples round differently, and controls are equal only as far as the iteration does not
+    amplify that (an L-BFGS with line searches does).
+
+    Owners are balanced by measured cost: the seconds that the maximization of each kind of stage took; they change only when
+    that lowers the largest load by a tenth. costs: of each stage of the problem, in any unit, to be used instead.
+    seconds: wall clock of this rank by phase, without communication, which the communicators count.
     """
 
-    def __init__(self, communicator: Communicator | None = None, costs: Sequence[float] | None = None) -> None:
+    def __init__(self, communicator: Communicator | None = None, *, samples: Communicator | None = None,
+                 costs: Sequence[float] | None = None) -> None:
         self.communicator: Communicator = communicator or Alone()
+        self.samples: Communicator = samples or Alone()
+        if self.samples.size not in (1, self.communicator.size):
+            raise ProblemError(f"samples: expected the communicator of all {self.communicator.size} ranks, or none, found one of "
+                               f"{self.samples.size}")
         self.costs = None if costs is None else list(costs)
         self.owners: Owners | None = None
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self._share: tuple[ControlProblem, ControlProblem] | None = None
         self._measured: dict[int, float] = {}
+
+    @property
+    def communication(self) -> float:
+        """Seconds spent in communication, waiting for other ranks included."""
+        return self.communicator.seconds + (self.samples.seconds if self.samples is not self.communicator else 0.0)
 
     def require_same(self, problem: ControlProblem, controls: Controls, settings: Sequence[object]) -> None:
         """Refuse to start when ranks differ in versions, problem, data, controls or settings. Raises ProblemError on all."""
@@ -47,8 +61,8 @@ class StageParallel:
         """The forward pass, and J of the whole batch."""
         with self.phase("propagation"):
             if self._share is None or self._share[0] is not problem:
-                self._share = (problem, problem_share(problem, self.communicator))
-            return SharedPropagation(self.communicator, problem, self._share[1], controls)
+                self._share = (problem, problem_share(problem, self.samples))
+            return SharedPropagation(self.samples, problem, self._share[1], controls)
 
     def models(self, maximizer: Maximizer, before: SharedPropagation, starts: Controls | None = None, alone: bool = False
                ) -> StageModels:
@@ -62,7 +76,8 @@ class StageParallel:
         with self.phase("propagation"):
             trajectory = before.trajectory()
         with self.phase("moments"):
-            delivery = Delivery(self.communicator, problem, controls, starts, trajectory, self._owners(problem), groups, chosen)
+            delivery = Delivery(self.communicator, self.samples, problem, controls, starts, trajectory, self._owners(problem),
+                                groups, chosen)
             error, own = None, []
             try:
                 own = delivery.models()
@@ -80,11 +95,11 @@ class StageParallel:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count the seconds inside, without communication."""
-        began, sent = perf_counter(), self.communicator.seconds
+        began, sent = perf_counter(), self.communication
         try:
             yield
         finally:
-            self.seconds[name] += perf_counter() - began - (self.communicator.seconds - sent)
+            self.seconds[name] += perf_counter() - began - (self.communication - sent)
 
     def _owners(self, problem: ControlProblem) -> Owners:
         """Of all stages; those without a control cost nothing."""
@@ -106,7 +121,7 @@ class StageParallel:
                for group in groups]
         samples = len(trajectory.terminal)
         weighted = torch.cat(own) * samples if samples else torch.zeros_like(torch.cat(own))
-        joint = self.communicator.sum(weighted) / problem.samples
+        joint = self.samples.sum(weighted) / problem.samples
         return torch.split_with_sizes(joint, [len(group) for group in groups])
 
 
