@@ -68,8 +68,8 @@ def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tupl
                     race(task, racers, iterations, SCORE_EVERY, advance)
                 finished.append(racers)
                 for one in racers:
-                    metrics.add_all((one.method.name, one.rate, seed, number, seconds, loss, one.scores.get(number))
-                                    for number, (seconds, loss) in enumerate(zip(one.seconds, one.losses, strict=True), 1))
+                    metrics.add_all((one.method.name, one.rate, seed, number, seconds, one.losses.get(number),
+                                     one.scores.get(number)) for number, seconds in enumerate(one.seconds, 1))
                 metrics.flush()
         except KeyboardInterrupt:
             interrupted = True
@@ -77,7 +77,7 @@ def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tupl
         "experiment": "bench", "command": command, "interrupted": interrupted,
         "settings": asdict(settings) | {"out": str(settings.out), "iterations": iterations},
         "schedule": "the learning rate falls linearly to zero over the run, for every method",
-        "tuning_rule": f"least mean log(smoothed train loss) over {settings.tuning} iterations of a run of its own seed",
+        "tuning_rule": f"least mean log(train loss) over {settings.tuning} iterations of a run of its own seed",
         "tuning": tuning, "versions": versions(), "machine": machine(),
         "score": task.score_name, "results": summarize(task, finished, memory) if finished else {},
     })
@@ -93,7 +93,7 @@ def summarize(task: Task, finished: Sequence[Sequence[Racer]], memory: dict[str,
         results[first.method.name] = {
             "learning_rate": first.rate,
             "stopped": [run.stopped for run in runs if run.stopped],
-            "train_loss": _spread([run.losses[-1] for run in runs]),
+            "train_loss": _spread([run.losses[max(run.losses)] for run in runs if run.losses]),
             "score": _spread([run.scores[max(run.scores)] for run in runs if run.scores]),
             "cost": _spread([_ratio(_cost(run), _cost(rival)) for run, rival in zip(runs, rivals, strict=True)]),
             "memory": _ratio(memory.get(first.method.name), memory.get(REFERENCE)),
@@ -118,14 +118,14 @@ def _reach(runs: Sequence[Racer], rivals: Sequence[Racer | None], target: float,
 def _first(run: Racer, target: float, score: bool) -> int | None:
     if score:
         return next((number for number, value in sorted(run.scores.items()) if value >= target), None)
-    return next((number for number, loss in enumerate(run.losses, 1) if loss <= target), None)
+    return next((number for number, loss in sorted(run.losses.items()) if loss <= target), None)
 
 
 def _loss_at(run: Racer, rival: Racer | None) -> float | None:
     """The train loss when Adam's whole run would have ended."""
     if rival is None:
         return None
-    reached = [loss for loss, seconds in zip(run.losses, run.seconds, strict=True) if seconds <= rival.seconds[-1]]
+    reached = [loss for number, loss in sorted(run.losses.items()) if run.seconds[number - 1] <= rival.seconds[-1]]
     return reached[-1] if reached else None
 
 

@@ -1,7 +1,8 @@
 """Several optimizers on the same task side by side, an iteration each in turn, so that a noisy machine is fair to all."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isfinite, log
 
 import torch
@@ -13,13 +14,16 @@ from pontryagin.experiments.train.methods import Method
 from pontryagin.experiments.train.trainer import Batch, Trainer
 from pontryagin.problem import NonFiniteError
 
-SMOOTHING = 0.9
-"""Memory of the running mean of the batch losses, bias-corrected: the train loss that is reported."""
+LOSS_EVERY, LOSS_BATCHES, LOSS_SEED = 5, 10, 999
+"""The train loss is measured every so many iterations, outside the timed region, on so many fixed training batches."""
 
 
 @dataclass
 class Racer:
-    """One optimizer with its own copy of the model and the batches. loss: smoothed; history: after each iteration."""
+    """One optimizer with its own copy of the model and the batches.
+
+    seconds: after each iteration, of the method alone; losses, scores: after the iterations that they were measured at.
+    """
 
     method: Method
     rate: float
@@ -27,24 +31,20 @@ class Racer:
     batches: Iterator[Batch]
     watch: Stopwatch = field(default_factory=Stopwatch)
     seconds: list[float] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
+    losses: dict[int, float] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
     stopped: str = ""
-    _mean: float = 0.0
 
     def step(self, factor: float) -> None:
         """One iteration at `factor` times the rate; only this is timed. What is not finite ends the racer."""
         batch = next(self.batches)
         self.trainer.set_factor(factor)
-        value = float("nan")
         self.watch.start()
         try:
-            value = self.trainer.step(batch).loss
+            self.trainer.step(batch)
         except NonFiniteError as error:
             self.stopped = str(error)
         self.seconds.append(self.watch.pause())
-        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * value
-        self.losses.append(self._mean / (1 - SMOOTHING ** (len(self.losses) + 1)))
 
 
 def racer(task: Task, method: Method, rate: float, seed: int) -> Racer:
@@ -55,25 +55,33 @@ def racer(task: Task, method: Method, rate: float, seed: int) -> Racer:
 def race(task: Task, racers: Sequence[Racer], iterations: int, score_every: int,
          advance: Callable[[int, float | None], None]) -> None:
     """All racers through `iterations` iterations, the rate falling linearly to zero."""
+    batches = list(islice(task.batches(LOSS_SEED), LOSS_BATCHES))
     for number in range(1, iterations + 1):
         for one in racers:
-            if not one.stopped:
-                one.step(1 - (number - 1) / iterations)
-                if score_every and (number % score_every == 0 or number == iterations):
-                    one.scores[number] = _score(task, one.trainer.model)
-        advance(number, racers[0].losses[-1])
+            if one.stopped:
+                continue
+            one.step(1 - (number - 1) / iterations)
+            if not one.stopped and (number % LOSS_EVERY == 0 or number == iterations):
+                one.losses[number] = _evaluated(one.trainer.model, lambda model: _mean_loss(task, model, batches))
+            if score_every and (number % score_every == 0 or number == iterations):
+                one.scores[number] = _evaluated(one.trainer.model, task.score)
+        advance(number, next(reversed(racers[0].losses.values()), None))
 
 
-def badness(losses: Sequence[float], iterations: int) -> float:
-    """What tuning minimizes: the mean of log(smoothed train loss) over the run; infinite if it stopped early."""
-    if len(losses) < iterations or not all(isfinite(loss) and loss > 0 for loss in losses):
+def badness(losses: Mapping[int, float], iterations: int) -> float:
+    """What tuning minimizes: the mean of log(train loss) over the run; infinite if it stopped early."""
+    if iterations not in losses or not all(isfinite(loss) and loss > 0 for loss in losses.values()):
         return float("inf")
-    return sum(log(loss) for loss in losses) / len(losses)
+    return sum(log(loss) for loss in losses.values()) / len(losses)
+
+
+def _mean_loss(task: Task, model: nn.Module, batches: Sequence[Batch]) -> float:
+    return sum(task.objective.mean(model(inputs), targets).item() for inputs, targets in batches) / len(batches)
 
 
 @torch.no_grad()
-def _score(task: Task, model: nn.Module) -> float:
+def _evaluated(model: nn.Module, measure: Callable[[nn.Module], float]) -> float:
     model.eval()
-    result = task.score(model)
+    result = measure(model)
     model.train()
     return result

@@ -106,6 +106,8 @@ def _batches(inputs: Tensor, labels: Tensor, size: int, seed: int) -> Iterator[B
 
 
 def _accuracy(model: nn.Module, images: Images) -> float:
-    parts = zip(images.test[:5000].split(500), images.test_labels[:5000].split(500), strict=True)
-    right = sum((model(x).argmax(1) == y).sum().item() for x, y in parts)
-    return right / min(len(images.test), 5000)
+    """On every second test image: the first half of MNIST's is harder than the other."""
+    step = 2 if len(images.test) > 5000 else 1
+    test, labels = images.test[::step], images.test_labels[::step]
+    parts = zip(test.split(500), labels.split(500), strict=True)
+    return sum((model(x).argmax(1) == y).sum().item() for x, y in parts) / len(test)

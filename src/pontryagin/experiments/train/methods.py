@@ -45,7 +45,7 @@ class Method:
 
 
 def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, power: float = 0.5,
-         momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.05, rank: int = 32) -> Trainer:
+         momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.025, rank: int = 32) -> Trainer:
     """The closed-form argmax."""
     made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, weight_decay=weight_decay, budget=budget,
                 rank=rank)
