@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -52,15 +51,15 @@ class Patches:
 
         With dW as (channel, output * tap), the costate at a place changes by dW times these.
         """
-        costate, places = _image(costate), _image(state).shape[-2:]
-        alone = torch.eye(self.taps, dtype=costate.dtype, device=costate.device).view(1, self.taps, *self.kernel)
-        reach = [(size - 1) * step - 2 * pad + gap * (width - 1) + 1
-                 for size, step, pad, gap, width in zip(costate.shape[-2:], self.stride, self.padding, self.dilation, self.kernel,
-                                                        strict=True)]
-        rest = [place - found for place, found in zip(places, reach, strict=True)]
-        spread = functional.conv_transpose2d(costate.flatten(0, 1).unsqueeze(1), alone, stride=self.stride, padding=self.padding,
-                                             output_padding=rest, dilation=self.dilation)
-        return spread.view(costate.shape[0], -1, places.numel()).mT
+        costate, (height, width) = _image(costate), _image(state).shape[-2:]
+        (top, left), (down, right) = self.padding, self.stride
+        rows, columns = costate.shape[-2:]
+        canvas = costate.new_zeros(*costate.shape[:2], *self.kernel, height + 2 * top, width + 2 * left)
+        for i in range(self.kernel[0]):
+            for j in range(self.kernel[1]):
+                first, start = i * self.dilation[0], j * self.dilation[1]
+                canvas[:, :, i, j, first:first + down * rows:down, start:start + right * columns:right] = costate
+        return canvas[..., top:top + height, left:left + width].reshape(costate.shape[0], -1, height * width).mT
 
 
 @cache

@@ -14,6 +14,8 @@ from pontryagin.update.penalty.rule import Trial
 
 _ROUNDING = 1e3 * float_info.epsilon
 """Of J: a remainder below so much of it says nothing."""
+FIRST = 0.01
+"""The least that the first rho is multiplied by once an estimate is known."""
 _GROW = (1.5, 10.0)
 """Least and most that rho is multiplied by after a rejection."""
 
@@ -25,7 +27,8 @@ class FromEstimate:
     Every trial measures C_k = rho (J_new - J_old + mu) / mu. For an exact argmax mu is rho times the feasibility errors, and this
     is the constant of Lemma 2 seen in this iteration; along any other step (momentum, damping) it is the constant for which
     rho = 2 C_k is the step of least J to second order. An old maximum is forgotten by the factor `memory` an iteration;
-    memory = 1 keeps it for ever, which is safest and slowest. `rho` is that of the first trial only.
+    memory = 1 keeps it for ever, which is safest and slowest. `rho` is that of the first trial alone: it is no estimate, and
+    forgotten once there is one.
 
     The costate penalty is rho * costate_weight * min(1, 1 / mean |p|^2); errors of costates are weighed alike in C.
 
@@ -40,6 +43,7 @@ class FromEstimate:
     costate_weight: float = 1.0
     attempts: int = 30
     per_stage: bool = field(default=False, init=False)
+    _known: bool = field(default=False, init=False, repr=False)
     _ratio: float = field(default=0.0, init=False, repr=False)
     _groups: int = field(default=0, init=False, repr=False)
 
@@ -57,7 +61,8 @@ class FromEstimate:
     def accepts(self, trial: Trial) -> bool:
         """The test of sufficient decrease; rho from the larger of the remembered and the new estimate."""
         accepted = falls_enough(trial, self.sufficient)
-        self.rho *= rho_factor(trial, accepted, self.memory)
+        self.rho *= rho_factor(trial, accepted, self.memory if self._known else FIRST)
+        self._known |= accepted
         return accepted
 
 

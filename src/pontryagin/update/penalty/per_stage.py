@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import HamiltonianModel
+from pontryagin.problem import ProblemError
 from pontryagin.update.penalty.accept_reject import falls_enough
 from pontryagin.update.penalty.costate_scale import costate_ratio
-from pontryagin.update.penalty.from_estimate import check_estimate_settings, rho_factor
+from pontryagin.update.penalty.from_estimate import FIRST, check_estimate_settings, rho_factor
 from pontryagin.update.penalty.rule import Trial
 
 
@@ -40,12 +41,15 @@ class PerStageEstimate:
     attempts: int = 30
     per_stage: bool = field(default=True, init=False)
     _each: list[float] = field(default_factory=list, init=False, repr=False)
+    _memory: float = field(default=FIRST, init=False, repr=False)
     _ratio: float = field(default=0.0, init=False, repr=False)
     _models: Sequence[HamiltonianModel] = field(default=(), init=False, repr=False)
     _last: "_Step | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient, self.costate_weight)
+        if not self.spread >= 1:
+            raise ProblemError(f"PerStageEstimate spread: expected a number >= 1, found {self.spread}")
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """The parts of the last remainder, measured from the new controls back to the old."""
@@ -62,7 +66,7 @@ class PerStageEstimate:
     def accepts(self, trial: Trial) -> bool:
         """The test of sufficient decrease. A rejection raises all rho_n; what an acceptance teaches is seen in the next begin."""
         accepted = falls_enough(trial, self.sufficient)
-        factor = rho_factor(trial, accepted, self.memory)
+        factor = rho_factor(trial, accepted, self._memory)
         if accepted:
             controls = [model.group.control for model in self._models]
             self._last = _Step(controls, [float(measure.gain.sum()) for measure in trial.measures], trial.remainder, factor)
@@ -76,9 +80,11 @@ class PerStageEstimate:
         scale = step.remainder / sum(parts) if sum(parts) > 0 else 0.0
         if not 0.5 < scale < 2:  # the step was too long for its third order to be small: one factor for all
             self._each = [step.factor * rho for rho in self._each]
+            self._memory = self.memory
             return
-        found = [rho * max(self.memory, 2 * scale * part / gain if gain > 0 else 0.0)
+        found = [rho * max(self._memory, 2 * scale * part / gain if gain > 0 else 0.0)
                  for rho, part, gain in zip(self._each, parts, step.gains, strict=True)]
+        self._memory = self.memory
         middle = median(found)
         self._each = [min(max(rho, middle / self.spread), middle * self.spread) for rho in found]
 
