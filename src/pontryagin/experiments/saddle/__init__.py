@@ -1,0 +1,1 @@
+"""The Hessian beside which the paper's gradient methods stand still."""
