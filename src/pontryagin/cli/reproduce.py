@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from pontryagin.cli import reproduce_discrete
+from pontryagin.cli import reproduce_certificate, reproduce_discrete
 from pontryagin.cli.lists import names
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import TerminalProgress
@@ -24,11 +24,13 @@ def add_to(commands: Any) -> None:
     experiments = own.add_subcommands(dest="experiment")
     experiments.add_subcommand("sine", _sine_parser(), help="Figure 1: sin x from a good and a poor initialisation")
     reproduce_discrete.add_to(experiments)
+    reproduce_certificate.add_to(experiments)
 
 
 def run(settings: Namespace) -> bool:
     """Run the chosen experiment; whether it was interrupted."""
-    experiments = {"sine": _sine, "binary": reproduce_discrete.runner("binary"), "ternary": reproduce_discrete.runner("ternary")}
+    experiments = {"sine": _sine, "binary": reproduce_discrete.runner("binary"), "ternary": reproduce_discrete.runner("ternary"),
+                   "saddle": reproduce_certificate.saddle, "certificate": reproduce_certificate.certificate}
     return experiments[settings.experiment](settings[settings.experiment])
 
 
