@@ -18,10 +18,8 @@ from pontryagin.experiments.summary import spread
 from pontryagin.problem import ControlProblem
 from pontryagin.update import ExtendedMSA, FromEstimate, IterationRecord, PenaltyRule, PerStageEstimate
 
-RULES: dict[str, Callable[[], PenaltyRule]] = {
-    "maximum": lambda: FromEstimate(memory=1.0), "estimate": FromEstimate, "per-stage": PerStageEstimate}
-LABELS = {"maximum": "rho = 2 max C", "estimate": "rho = 2C, forgetting", "per-stage": "rho = 2C per stage",
-          "adam": "Adam, tuned"}
+RULES: dict[str, Callable[[], PenaltyRule]] = {"estimate": FromEstimate, "per-stage": PerStageEstimate}
+LABELS = {"estimate": "rho = 2C", "per-stage": "rho = 2C per stage", "adam": "Adam, tuned"}
 METRICS = ("task", "method", "seed", "iteration", "objective", "optimality_gap", "achieved", "state_error", "costate_error",
            "estimate", "rho_state", "accepted", "rejected")
 STAGES = ("task", "method", "seed", "iteration", "stage", "name", "gain", "state_error", "costate_error", "rho_state")

@@ -17,10 +17,10 @@ from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing
 
 HEAD = ("task", "rule", "rises of J", "rejected trials", "end J", "Adam's J (rate, iterations)", "iterations to Adam's J")
-_WORDS = """<p>Full batches. Every rule measures the constant C of Lemma 2 in every trial and sets rho = 2C: <i>max</i> keeps the
-largest C for ever, <i>forgetting</i> lets an old one fade by 0.8 an iteration, <i>per stage</i> splits it over the stages. A
-trial that does not lower J enough is maximized again with the C that it has shown. No rate is tuned. Adam's J is the least that it
-reached with the best rate of its grid, in the iterations given; numbers are medians over the seeds, [least, greatest].</p>"""
+_WORDS = """<p>Full batches. Every rule measures the constant C of Lemma 2 in every trial and sets rho = 2C, the largest C seen,
+an old one fading by 0.8 an iteration; <i>per stage</i> splits it over the stages. A trial that does not lower J enough is
+maximized again with the C that it has shown. No rate is tuned. Adam's J is the least that it reached with the best rate of its
+grid, in the iterations given; numbers are medians over the seeds, [least, greatest].</p>"""
 
 
 def write_report(folder: Path, results: Mapping[str, TaskResult]) -> tuple[Path, str]:

@@ -53,9 +53,9 @@ def digits_cnn(seed: int) -> ControlProblem:
 
 
 TASKS = {task.name: task for task in (
-    Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), adam=500, emsa=150),
-    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), adam=1000, emsa=200),
-    Task("cnn", "CNN on digits", digits_cnn, adam=300, emsa=60),
+    Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), adam=500, emsa=100),
+    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), adam=1000, emsa=150),
+    Task("cnn", "CNN on digits", digits_cnn, adam=200, emsa=40),
 )}
 
 

@@ -10,11 +10,11 @@ from pontryagin.experiments.certificate.experiment import LABELS, TaskResult
 from pontryagin.experiments.certificate.tasks import TASKS
 from pontryagin.experiments.figures.canvas import Sketch, iteration_axis, legend_below, log_y, new_figure
 
-_COLORS = {"maximum": "#7F7F7F", "estimate": "#0072B2", "per-stage": "#009E73", "adam": "#D55E00"}
+_COLORS = {"estimate": "#0072B2", "per-stage": "#009E73", "adam": "#D55E00"}
 
 
 def certificate_figure(results: Mapping[str, TaskResult]) -> Sketch:
-    """A column a task: J above; rho of the rule that forgets, beside the C_k seen, below."""
+    """A column a task: J above; rho / 2 under rho = 2C, beside the C_k seen, below."""
     sheet = new_figure(7.2)
     panels = sheet.subplots(2, len(results), squeeze=False)
     for (upper, lower), (name, result) in zip(panels.T, results.items(), strict=True):
@@ -36,7 +36,7 @@ def certificate_figure(results: Mapping[str, TaskResult]) -> Sketch:
                          Line2D([], [], color="#0072B2", marker="x", linestyle="none", label="after rejections")], columns=4)
     return Sketch("Steps that certify themselves",
                   "Above: J by iteration; line: median over the seeds, band: from the least to the greatest. E-MSA has no rate; "
-                  "Adam's is the best of a grid. Below, for the rule that forgets: rho / 2 and the constant of Lemma 2 that each "
+                  "Adam's is the best of a grid. Below, for rho = 2C: rho / 2 and the constant of Lemma 2 that each "
                   "iteration has shown. Above it, J must fall.", sheet)
 
 
