@@ -12,6 +12,7 @@ from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train import discrete
 from pontryagin.experiments.train.muon import muon
 from pontryagin.experiments.train.objective import Objective
+from pontryagin.experiments.train.paper_emsa import PaperEMSA
 from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, Trainer
 from pontryagin.optim import EMSA
 from pontryagin.problem import ProblemError
@@ -50,6 +51,11 @@ def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float 
     made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, weight_decay=weight_decay, budget=budget,
                 rank=rank)
     return OptimizerTrainer(model, made, objective)
+
+
+def emsa_paper(model: nn.Module, objective: Objective, rate: float, *, iterations: int = 10) -> Trainer:
+    """The paper's argmax by L-BFGS; its rate is 1 / rho, rho in the paper's units."""
+    return PaperEMSA(model, objective, 1 / rate, iterations)
 
 
 def sgd(model: nn.Module, objective: Objective, rate: float, *, momentum: float = 0.0, weight_decay: float = 0.0) -> Trainer:
@@ -107,6 +113,7 @@ _ADAM = (1e-3, 2e-3, 5e-3, 1e-2)
 
 METHODS = {method.name: method for method in (
     Method("emsa", emsa, (0.03,)),
+    Method("emsa-paper", emsa_paper, (1.0, 0.3, 3.0, 10.0)),
     Method("sgd", sgd, (1e-1, 3e-2, 3e-1, 1.0)),
     Method("sgd-momentum", sgd_momentum, (1e-2, 3e-2, 1e-1, 3e-1)),
     Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1)),
