@@ -16,6 +16,7 @@ from pontryagin.experiments.train.trainer import Batch, Trainer
 from pontryagin.problem import NonFiniteError
 
 CLASSES = OBJECTIVES["cross-entropy"]
+OPTIONS = {"emsa-paper": {"iterations": 3}}  # of L-BFGS: enough to learn, and quick
 
 
 def network() -> nn.Module:
@@ -42,7 +43,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def make(name: str, model: nn.Module | None = None) -> Trainer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return METHODS[name].trainer(network() if model is None else model, CLASSES)
+        return METHODS[name].trainer(network() if model is None else model, CLASSES, options=OPTIONS.get(name))
 
 
 def run(trainer: Trainer, first: int, last: int, horizon: int = 12) -> list[float]:

@@ -8,9 +8,10 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from pontryagin.cli import reproduce_certificate, reproduce_discrete
+from pontryagin.cli import reproduce_certificate, reproduce_discrete, reproduce_images
 from pontryagin.cli.lists import names
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.images.paper import FIGURES
 from pontryagin.experiments.progress import TerminalProgress
 from pontryagin.experiments.sine.experiment import SineSettings, run_sine
 from pontryagin.experiments.sine.methods import METHODS
@@ -25,12 +26,14 @@ def add_to(commands: Any) -> None:
     experiments.add_subcommand("sine", _sine_parser(), help="Figure 1: sin x from a good and a poor initialisation")
     reproduce_discrete.add_to(experiments)
     reproduce_certificate.add_to(experiments)
+    reproduce_images.add_to(experiments)
 
 
 def run(settings: Namespace) -> bool:
     """Run the chosen experiment; whether it was interrupted."""
     experiments = {"sine": _sine, "binary": reproduce_discrete.runner("binary"), "ternary": reproduce_discrete.runner("ternary"),
-                   "saddle": reproduce_certificate.saddle, "certificate": reproduce_certificate.certificate}
+                   "saddle": reproduce_certificate.saddle, "certificate": reproduce_certificate.certificate,
+                   **{name: reproduce_images.runner(name) for name in FIGURES}}
     return experiments[settings.experiment](settings[settings.experiment])
 
 

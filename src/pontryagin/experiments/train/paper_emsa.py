@@ -9,7 +9,7 @@ from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train.objective import Objective
 from pontryagin.experiments.train.trainer import Batch, StepRecord
 from pontryagin.hamiltonian import paper_penalties
-from pontryagin.maximizer import LBFGS, StageByStage
+from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, Controls, ProblemError, stage
 from pontryagin.update import ExtendedMSA, Fixed, Plain
 
@@ -28,13 +28,13 @@ class PaperEMSA:
 
     def __init__(self, model: nn.Module, objective: Objective, rho: float, iterations: int = 10) -> None:
         if not isinstance(model, nn.Sequential):
-            raise ExperimentError(f"emsa-paper needs the stages of the network one after the other: expected an nn.Sequential with "
-                                  f"a child a stage, found {type(model).__name__}")
+            raise ExperimentError("emsa-paper needs the stages of the network one after the other: expected an nn.Sequential "
+                                  f"with a child a stage, found {type(model).__name__}")
         frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
         if frozen:
             raise ExperimentError(f"emsa-paper maximizes over all parameters of a stage; these are frozen: {', '.join(frozen)}")
         self._model, self.objective, self.rho = model, objective, rho
-        self.maximizer = StageByStage(LBFGS(iterations=iterations))
+        self.maximizer = LBFGS(iterations=iterations)
         paper_penalties(rho, 1)  # a wrong rho is refused here
         if not any(True for _ in model.parameters()):
             raise ProblemError("emsa-paper: the network has no parameters")

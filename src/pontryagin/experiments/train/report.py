@@ -12,6 +12,7 @@ from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing, read_summary
 from pontryagin.experiments.train.figures import draw_training
 from pontryagin.experiments.train.history import percent, sentences
+from pontryagin.experiments.train.purpose import Purpose
 
 Result = dict[str, Any]
 _STATES = {
@@ -19,18 +20,18 @@ _STATES = {
     "interrupted": "The run was stopped before its end and can be resumed (below); the numbers are those reached by then."}
 
 
-def write_report(directory: Path) -> Path:
+def write_report(directory: Path, purpose: Purpose) -> Path:
     """directory/report.html and its figures, from summary.json and metrics.csv. Raises ReportError."""
     summary = read_summary(directory / "summary.json")
     drawings = draw_training(directory, summary["samples"]["test"])
     path = directory / "report.html"
-    write_bytes(path, _page(directory, summary, drawings).encode())
+    write_bytes(path, _page(directory, summary, drawings, purpose).encode())
     return path
 
 
-def _page(directory: Path, summary: Result, drawings: Sequence[Drawing]) -> str:
+def _page(directory: Path, summary: Result, drawings: Sequence[Drawing], purpose: Purpose) -> str:
     task = next(iter(summary["results"]), "Training")
-    title = f"Training: {task}"
+    title = purpose.title or f"Training: {task}"
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary["state"] in _STATES:
         parts.append(f'<p class="banner" role="status"><b>Not finished.</b> {_STATES[summary["state"]]}</p>')
@@ -39,11 +40,12 @@ def _page(directory: Path, summary: Result, drawings: Sequence[Drawing]) -> str:
     for methods in summary["results"].values():
         if methods:
             parts += ["<h2>Results</h2>", _results(methods), _COLUMNS]
+    parts.append(purpose.section(directory, summary))
     if any(summary["tuning"].values()):
         parts += ["<h2>Learning rates tried</h2>",
                   f"<p>The score of every rate, lower is better: {escape(summary['tuning_rule'])}. "
                   "Bold: the rate that was used.</p>", tuning_table(summary["tuning"], summary["results"])]
-    parts += ["<h2>How to go on</h2>", _ways(directory, summary), details(summary | {
+    parts += ["<h2>How to go on</h2>", _ways(directory, summary, purpose), details(summary | {
         "settings": {"task": summary["task"], **summary["settings"]}})]
     return frame(title, "\n".join(part for part in parts if part))
 
@@ -107,11 +109,11 @@ def _spread(accuracy: Result | None) -> str:
             "</small>")
 
 
-def _ways(directory: Path, summary: Result) -> str:
+def _ways(directory: Path, summary: Result, purpose: Purpose) -> str:
     folder = escape(str(directory))
     own = "".join(f" --{part} {escape(str(summary['task'].get(part)))}" for part in ("model", "data", "loss")
                   if ":" in str(summary["task"].get(part, "")))
-    kind = "compare" if len(summary["settings"]["methods"]) > 1 else "train"
+    kind = purpose.command or ("compare" if len(summary["settings"]["methods"]) > 1 else "train")
     lines = []
     if summary["state"] != "complete":
         lines.append(("Resume it", f"pontryagin {kind} --resume --out {folder}{own}"))

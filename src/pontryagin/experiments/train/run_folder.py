@@ -17,6 +17,7 @@ from pontryagin.experiments.train.checkpoint import CheckpointError
 from pontryagin.experiments.train.history import COLUMNS, History, row
 from pontryagin.experiments.train.job import Job, Point
 from pontryagin.experiments.train.lock import Lock
+from pontryagin.experiments.train.purpose import Purpose
 from pontryagin.experiments.train.settings import RunSettings
 from pontryagin.experiments.train.task import Task
 from pontryagin.experiments.train.tracking import Tracking
@@ -31,8 +32,9 @@ _SHARE = 20
 class RunFolder:
     """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError before any work."""
 
-    def __init__(self, task: Task, settings: RunSettings, command: str, board: Board, lock: Lock) -> None:
-        self.task, self.settings, self.command, self.board = task, settings, command, board
+    def __init__(self, task: Task, settings: RunSettings, command: str, board: Board, lock: Lock,
+                 purpose: Purpose) -> None:
+        self.task, self.settings, self.command, self.board, self.purpose = task, settings, command, board, purpose
         self.out, self.path = settings.out, settings.out / "checkpoint.pt"
         self.history, self.tuning = History(), {}
         self.saved = self._resumed() if settings.resume else None
@@ -48,7 +50,7 @@ class RunFolder:
             self.tuning = self.saved["tuning"]
         self.tracking = Tracking(self.out / "tensorboard") if settings.tensorboard else None
         self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
-        self._write_report: Callable[[Path], Path] | None = None
+        self._write_report: Callable[[Path, Purpose], Path] | None = None
         try:
             from pontryagin.experiments.train.report import write_report
         except ImportError as error:
@@ -102,7 +104,7 @@ class RunFolder:
         """summary.json, figures and report.html. state: running, interrupted or complete. Returns the page."""
         self.table.flush()
         write_json(self.out / "summary.json", self._summary(state))
-        return None if self._write_report is None else self._write_report(self.out)
+        return None if self._write_report is None else self._write_report(self.out, self.purpose)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -113,15 +115,16 @@ class RunFolder:
             self.tracking.close()
 
     def _summary(self, state: str) -> dict[str, Any]:
-        name = self.task.name
+        name, tuning = self.task.name, {**self.purpose.tuning, **self.tuning}
         return {
-            "experiment": "train", "command": self.command, "state": state, "interrupted": state != "complete",
+            "experiment": self.purpose.experiment, "command": self.command, "state": state, "interrupted": state != "complete",
             "task": self.task.description, "settings": self.settings.plain(), "versions": versions(), "machine": machine(),
             "objective": self.task.objective.name, "samples": {"train": len(self.task.train), "test": len(self.task.test)},
             "results": {name: self.history.results(self.settings.batch_size)},
             "tuning": {name: {method: {f"{rate:g}": score for rate, score in scores.items()}
-                              for method, scores in self.tuning.items()}} if self.tuning else {},
-            "tuning_rule": f"{RULE}; {self.settings.tune} iterations", "diverged": {name: self.history.stopped}, "paper": {}}
+                              for method, scores in tuning.items()}} if tuning else {},
+            "tuning_rule": self.purpose.tuning_rule or f"{RULE}; {self.settings.tune} iterations",
+            "diverged": {name: self.history.stopped}, "paper": dict(self.purpose.paper)}
 
     def _holds_rows(self) -> bool:
         """Whether there is work in the folder that no checkpoint goes on from."""

@@ -14,6 +14,7 @@ from pontryagin.experiments.train.history import sentences
 from pontryagin.experiments.train.job import Job
 from pontryagin.experiments.train.lock import Lock
 from pontryagin.experiments.train.methods import METHODS, Method, choose
+from pontryagin.experiments.train.purpose import Purpose
 from pontryagin.experiments.train.run_folder import RunFolder
 from pontryagin.experiments.train.settings import RunSettings
 from pontryagin.experiments.train.stop import Stop
@@ -33,7 +34,8 @@ class Outcome:
     report: Path | None
 
 
-def run_training(task: Task, settings: RunSettings, command: str, board: Board, watcher: Watcher | None = None) -> Outcome:
+def run_training(task: Task, settings: RunSettings, command: str, board: Board, watcher: Watcher | None = None,
+                 purpose: Purpose | None = None) -> Outcome:
     """Train, evaluate and write into settings.out; Ctrl-C stops after the current iteration, with a checkpoint.
 
     watcher: looks at every job between its timed steps. The same task and settings give the same controls bit by bit, in one
@@ -44,7 +46,7 @@ def run_training(task: Task, settings: RunSettings, command: str, board: Board, 
         task = task.to(*settings.place())
         task.check()
         _check(task, settings)
-        with Lock(settings.out) as lock, RunFolder(task, settings, command, board, lock) as folder:
+        with Lock(settings.out) as lock, RunFolder(task, settings, command, board, lock, purpose or Purpose()) as folder:
             with Stop() as stop:
                 finished = _Run(task, settings, folder, board, stop, watcher or Unwatched()).run()
             report = folder.report("complete" if finished else "interrupted")
