@@ -74,7 +74,7 @@ def run_images(request: Request, command: str, board: Board) -> Outcome:
         purpose = replace(purpose, tuning=scores, tuning_rule=budget.words())
     if saved is None and "emsa-paper" in settings.methods:
         settings = replace(settings, limits={"emsa-paper": request.paper_iterations, **settings.limits})
-    return run_training(task, settings, command, board, purpose)
+    return run_training(task, settings, command, board, purpose=purpose)
 
 
 def _resumed(request: Request, saved: dict[str, Any]) -> tuple[Task, RunSettings]:
