@@ -67,9 +67,12 @@ class StageHook:
         found = stages[0].layer.inputs(arguments, named)
         if found is None:
             return
-        inputs, size = found.detach(), first.numel()
+        held, size = [found.detach()], first.numel()
 
         def arrive(costate: Tensor) -> None:
+            if not held:  # a second backward pass through the same graph
+                return
+            inputs = held.pop()  # the graph may live on, its inputs need not
             with full_precision(inputs.device):
                 for stage in stages:
                     stage.commit(inputs, _positions(stage, inputs.numel(), size), self.rows)
