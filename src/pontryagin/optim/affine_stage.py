@@ -161,4 +161,4 @@ def _blend(state: dict[str, Tensor], moments: Moments, weight: float) -> Moments
 
 def has_moments(state: dict[str, Tensor]) -> bool:
     """Whether any inputs have entered the state."""
-    return "refreshes" in state and bool(state["refreshes"] > 0)
+    return "refreshes" in state and state["refreshes"].item() > 0

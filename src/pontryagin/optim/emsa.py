@@ -192,8 +192,8 @@ class EMSA(torch.optim.Optimizer):
                         self._bypass(stage.name, weight)
                         continue
                     stage.initialize(state, bias is not None)
-            if bias is not None and state:  # checkpoints expect an entry for every parameter
-                self.state[bias].setdefault("with_weight", torch.tensor(True))
+            if bias is not None and state and bias not in self.state:  # checkpoints expect an entry for every parameter
+                self.state[bias]["with_weight"] = torch.tensor(True)
             done |= {id(weight), id(bias)}
         return members, done
 
