@@ -12,8 +12,9 @@ help: ## this list
 install: ## make .venv with everything in it
 	@$(PYTHON) bootstrap.py dev
 
-demo: install ## the paper's Figure 1 in small, with a report
+demo: install ## the paper's Figure 1 in small, and a training on digits, each with a report
 	@$(BIN)/pontryagin reproduce sine --quick --overwrite --out $(OUT)
+	@$(BIN)/pontryagin train --overwrite --out $(OUT)-training
 
 lint: install ## style, types, import directions
 	@$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,15 @@ from pontryagin.experiments.train.task import Task
 
 
 class StoppingBoard(SilentBoard):
-    """Ctrl-C, as often as an iteration in `at` has been shown."""
+    """Ctrl-C, or a polite kill, when so many iterations have been shown."""
 
-    def __init__(self, at: int) -> None:
-        self.at, self.seen, self.said = at, 0, []
+    def __init__(self, at: int, number: signal.Signals = signal.SIGINT) -> None:
+        self.at, self.number, self.seen, self.said = at, number, 0, []
 
     def show(self, job: Job, point: Point) -> None:
         self.seen += 1
         if self.seen == self.at:
-            import signal
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.number)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -123,7 +123,7 @@ def test_turns_do_not_disturb_each_other(tmp_path, task: Callable[[], Task]):
 @pytest.mark.parametrize("at", [1, 7, 16, 30, 31, 45, 59])
 def test_stopped_and_resumed_is_bitwise_the_whole(tmp_path, at, whole_run):
     settings = {"methods": ("emsa", "adam"), "seeds": (0, 1)}
-    board = StoppingBoard(at)
+    board = StoppingBoard(at, signal.SIGTERM if at % 2 else signal.SIGINT)
     first = run(classification(), tmp_path / "run", board, checkpoint_every=100.0, **settings)
     assert first.interrupted
     assert json.loads((first.out / "summary.json").read_text())["state"] == "interrupted"
@@ -149,7 +149,6 @@ def test_tuning_goes_on_too(tmp_path):
         def say(self, text: str) -> None:
             super().say(text)
             if len(self.said) == 3:
-                import signal
                 signal.raise_signal(signal.SIGINT)
 
     assert run(classification(), tmp_path / "run", Interrupting(10**9), **settings).interrupted

@@ -82,21 +82,26 @@ def packed(content: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getvalue()
-    seal = _LABEL + b"%020d " % len(data) + hashlib.sha256(data).hexdigest().encode()
+    seal = _seal(data)
     return b"".join((memoryview(data)[:-2], len(seal).to_bytes(2, "little"), seal))  # the archive's comment was empty
+
+
+def _seal(data: bytes) -> bytes:
+    """Label, size and SHA-256 of the archive, always of the same length."""
+    return _LABEL + b"%020d " % len(data) + hashlib.sha256(data).hexdigest().encode()
 
 
 def _unsealed(path: Path, data: bytes) -> bytes:
     """Without the comment. Raises CheckpointError."""
     seal = data[-_SEAL:]
-    if len(data) < _SEAL + 24 or not seal.startswith(_LABEL):
+    if data[-_SEAL - 2:-_SEAL] != _SEAL.to_bytes(2, "little") or not seal.startswith(_LABEL):
         raise CheckpointError(f"{path}: expected a checkpoint of pontryagin, found a file of {len(data)} bytes without its seal: "
                               "it is another kind of file, or its end is missing")
-    size, digest = seal[len(_LABEL):].split(b" ", 1)
     bare = data[:-_SEAL - 2] + b"\0\0"
-    if not size.isdigit() or int(size) != len(bare):
-        raise CheckpointError(f"{path}: expected {size.decode(errors='replace').lstrip('0')} bytes, found {len(bare)}: it is cut")
-    if hashlib.sha256(bare).hexdigest().encode() != digest:
+    expected = _seal(bare)
+    if seal[:-64] != expected[:-64]:
+        raise CheckpointError(f"{path}: holds {len(bare)} bytes, which is not the size that its seal says: it is cut or damaged")
+    if seal != expected:
         raise CheckpointError(f"{path}: its checksum is not that of its content: it has been changed or damaged")
     return bare
 
