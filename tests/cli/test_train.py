@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_a_report_and_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "pontryagin", "train", "--epochs", "100000", "--model", "mlp", "--out", "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) as process:
-        for _ in range(1200):
+        for _ in range(3000):
             if (tmp_path / "run" / "metrics.csv").exists() and (tmp_path / "run" / "metrics.csv").stat().st_size > 300:
                 break
             time.sleep(0.1)
