@@ -3,17 +3,24 @@
 from dataclasses import dataclass, field
 
 from pontryagin.maximizer.closed_form import ClosedForm
+from pontryagin.maximizer.coordinate_ascent import CoordinateAscent
 from pontryagin.maximizer.lbfgs import LBFGS
+from pontryagin.maximizer.majorized_ascent import MajorizedAscent
 from pontryagin.maximizer.protocol import HamiltonianModel, Maximizer
-from pontryagin.problem import Stage
+from pontryagin.problem import L0, L1, PerParameter, SparseSet, Stage, UnitNormRows
 from pontryagin.trajectory import StageGroup
 
 
 @dataclass(frozen=True)
 class ByForm:
-    """The closed form where the stage is affine in its control, another maximizer elsewhere."""
+    """By stage: affine in its control over R^p at a smooth cost, affine over a set of matrices or with L1 or L0, and others.
+
+    Rows of norm 1 and sparse biases cannot move entry by entry: `rows` maximizes over them.
+    """
 
     affine: Maximizer = field(default_factory=ClosedForm)
+    constrained: Maximizer = field(default_factory=CoordinateAscent)
+    rows: Maximizer = field(default_factory=MajorizedAscent)
     other: Maximizer = field(default_factory=LBFGS)
 
     def model(self, group: StageGroup) -> HamiltonianModel:
@@ -22,4 +29,10 @@ class ByForm:
 
     def choice(self, stage: Stage) -> Maximizer:
         """The maximizer of such stages."""
-        return self.other if stage.affine is None else self.affine
+        if stage.affine is None:
+            return self.other
+        if stage.admissible.unconstrained and not isinstance(stage.running_cost, L0 | L1):
+            return self.affine
+        sets = stage.admissible.sets if isinstance(stage.admissible, PerParameter) else (None,)
+        coupled = isinstance(sets[0], UnitNormRows) or any(isinstance(one, UnitNormRows | SparseSet) for one in sets[1:])
+        return self.rows if coupled else self.constrained

@@ -52,7 +52,7 @@ class Momentum:
     """v <- beta v + (1 - beta) rho (theta* - theta); try theta + v / rho, rho the state penalty.
 
     Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, it is set back to
-    the argmax alone, so a predicted decrease is always positive.
+    the argmax alone, so a predicted decrease is always positive. Stages with an admissible set take the argmax itself.
     """
 
     beta: float = 0.7
@@ -71,6 +71,7 @@ class Momentum:
         if any(own.state == 0 for own in penalties):
             raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
         trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old / own.state
+                 if model.group.stage.admissible.unconstrained else best
                  for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
         gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
         return trial if gain > 0 else argmax

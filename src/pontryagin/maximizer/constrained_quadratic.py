@@ -1,0 +1,167 @@
+"""The exact quadratic model of H~ of affine stages as a function of the matrix alone, for maximization over a set of matrices."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.hamiltonian.affine import AffineMoments, affine_moments, quadratic_forms
+from pontryagin.maximizer.separable_cost import SeparableCost, separable_cost
+from pontryagin.problem import MatrixSet, PerParameter, ProblemError, Stage
+from pontryagin.trajectory import StageGroup
+
+Matrix = Float[Tensor, "stage row column"]
+PerStage = Float[Tensor, " stage"]
+
+
+@dataclass(frozen=True)
+class ConstrainedQuadratic:
+    """f(V) = <R, D> - 1/2 <D, D A + U D E> - cost(V) + cost(V_0), D = V - V_0, per sample and position: H~ / positions.
+
+    V_0 (`origin`) are the controls of the trajectory; `warm` is where an iterative argmax may begin. V = W with the bias
+    eliminated (free, and its cost none or quadratic), or [W b]. A already holds rho_state, U rho_costate; E is 1 on the columns
+    of W and 0 on that of b. theta, bias_theta: the sets of W and b; None: R^p.
+    """
+
+    group: StageGroup
+    origin: Matrix
+    warm: Matrix
+    slope: Matrix
+    inputs: Float[Tensor, "stage column column"]
+    costates: Float[Tensor, "stage row row"] | None
+    cost: SeparableCost
+    theta: MatrixSet | None
+    bias_theta: MatrixSet | None
+    with_bias: bool
+    moments: AffineMoments
+    rho_state: float
+
+    @property
+    def width(self) -> int:
+        """Columns of W."""
+        return self.origin.shape[2] - self.with_bias
+
+    @cached_property
+    def diagonal(self) -> Matrix:
+        """Curvature along each entry alone."""
+        return self._curvature(self.inputs.diagonal(dim1=1, dim2=2),
+                               None if self.costates is None else self.costates.diagonal(dim1=1, dim2=2))
+
+    @cached_property
+    def majorant(self) -> Matrix:
+        """The diagonal of a larger quadratic form, by sums of absolute rows: with it entries may be moved together."""
+        return self._curvature(self.inputs.abs().sum(2), None if self.costates is None else self.costates.abs().sum(2))
+
+    def gradient(self, point: Matrix) -> Matrix:
+        """Of the smooth part, without the cost."""
+        return self.slope - self._apply(point - self.origin)
+
+    def value(self, point: Matrix) -> PerStage:
+        """f, 0 at the origin."""
+        change = point - self.origin
+        smooth = ((self.slope - 0.5 * self._apply(change)) * change).sum((1, 2))
+        return smooth - self.cost(point).sum((1, 2)) + self.cost(self.origin).sum((1, 2))
+
+    def better(self, first: Matrix, second: Matrix) -> Matrix:
+        """Stage by stage the second point where it is better, else the first."""
+        return torch.where((self.value(second) > self.value(first))[:, None, None], second, first)
+
+    def control(self, point: Matrix) -> Float[Tensor, "stage control"]:
+        """The control vectors; an eliminated bias is set to its optimum."""
+        form = self.group.stage.affine
+        assert form is not None
+        weight = point[..., :self.width]
+        old_weight, old_bias = form.matrices(self.group.control)
+        if self.with_bias or not form.bias:
+            return form.control(weight, point[..., -1] if self.with_bias else old_bias)
+        moved = torch.einsum("nij,nj->ni", weight - old_weight, self.moments.input_mean)
+        slope = self.moments.bias_gradient - self.rho_state * moved - self.cost.quadratic * old_bias
+        return form.control(weight, old_bias + slope / (self.rho_state + self.cost.quadratic))
+
+    def _apply(self, change: Matrix) -> Matrix:
+        result = change @ self.inputs
+        if self.costates is None:
+            return result
+        coupled = self.costates @ change
+        if self.with_bias:
+            coupled[..., -1] = 0
+        return result + coupled
+
+    def _curvature(self, inputs: Tensor, costates: Tensor | None) -> Matrix:
+        result = inputs.unsqueeze(1).expand(self.origin.shape)
+        if costates is None:
+            return result
+        coupled = costates.unsqueeze(2).expand(self.origin.shape).clone()
+        if self.with_bias:
+            coupled[..., -1] = 0
+        return result + coupled
+
+
+@dataclass(frozen=True)
+class StageQuadratic:
+    """Moments of a group once, its quadratic model for any penalties."""
+
+    group: StageGroup
+    moments: AffineMoments
+    cost: SeparableCost
+    theta: MatrixSet | None
+    bias_theta: MatrixSet | None
+
+    def at(self, penalties: Penalties) -> ConstrainedQuadratic:
+        """The model. ProblemError where it has no maximum."""
+        form = self.group.stage.affine
+        assert form is not None
+        weight, bias = form.matrices(self.group.control)
+        rho, moments, decay = penalties.state, self.moments, self.cost.quadratic
+        eliminated = form.bias and self.bias_theta is None and self.cost.smooth
+        if form.bias and self.bias_theta is None and rho == 0 and decay == 0:
+            raise ProblemError(f"{self.group.stage.name}: H has no maximum over the free bias without a state penalty or a "
+                               "quadratic running cost; use rho_state > 0, or a set for the bias")
+        absorbed = rho / (rho + decay) if eliminated else 0.0
+        mean, costates = moments.input_mean, None if penalties.costate == 0 else penalties.costate * moments.costates
+        inputs = rho * (moments.inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1))
+        slope, origin = moments.gradient, weight
+        warm, warm_bias = form.matrices(self.group.start)
+        if eliminated:
+            slope = slope - absorbed * (moments.bias_gradient - decay * bias).unsqueeze(2) * mean.unsqueeze(1)
+        elif form.bias:
+            slope = torch.cat([slope, moments.bias_gradient.unsqueeze(2)], 2)
+            origin, warm = torch.cat([weight, bias.unsqueeze(2)], 2), torch.cat([warm, warm_bias.unsqueeze(2)], 2)
+            edge = rho * mean.unsqueeze(2)
+            corner = torch.full_like(edge[:, :1], rho)
+            inputs = torch.cat([torch.cat([inputs, edge], 2), torch.cat([edge.mT, corner], 2)], 1)
+        return ConstrainedQuadratic(self.group, origin, warm, slope, inputs, costates, self.cost, self.theta,
+                                    self.bias_theta, form.bias and not eliminated, moments, rho)
+
+
+def stage_quadratic(group: StageGroup, method: str) -> StageQuadratic:
+    """Of a group of affine stages with a set for their matrix. ProblemError, naming the stage, for others."""
+    stage = group.stage
+    if stage.affine is None:
+        raise ProblemError(f"{method} needs a stage that is affine in its control, but {stage.name} is not known to be: split it "
+                           "at its affine map (split_euler)")
+    theta, bias_theta = _sets(stage, method)
+    moments = affine_moments(group, stage.affine)
+    return StageQuadratic(group, moments, separable_cost(stage, moments.positions, method), theta, bias_theta)
+
+
+def _sets(stage: Stage, method: str) -> tuple[MatrixSet | None, MatrixSet | None]:
+    assert stage.affine is not None
+    if stage.admissible.unconstrained:
+        return None, None
+    if not isinstance(stage.admissible, PerParameter):
+        raise ProblemError(f"{method} takes sets of matrices such as Binary() or Box(-1, 1), but {stage.name} has the admissible "
+                           f"set {stage.admissible!r}")
+    sets = stage.admissible.sets
+    return sets[0], sets[1] if stage.affine.bias else None
+
+
+def measure_by_moments(quadratic: StageQuadratic, controls: Float[Tensor, "stage control"]) -> Measures:
+    """Gain and feasibility errors of new controls, exact."""
+    stage = quadratic.group.stage
+    assert stage.affine is not None
+    linear, state, costate = quadratic_forms(quadratic.moments, *stage.affine.matrices(controls - quadratic.group.control))
+    return Measures(linear - stage.cost(controls) + stage.cost(quadratic.group.control), state, costate)

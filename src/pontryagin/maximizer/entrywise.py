@@ -1,0 +1,91 @@
+"""The argmax of a separable quadratic over a set of matrices, in closed form.
+
+For each entry v: slope v - curvature/2 v^2 - cost(v), curvature >= 0. With an L1 cost the free argmax is the soft threshold, with
+L0 the hard one; an interval clips it, a grid rounds it to the better neighbour; a sparse set keeps the entries worth most; rows
+of norm 1 are a projection in the metric of the curvatures.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.maximizer.separable_cost import SeparableCost
+from pontryagin.problem import DiscreteSet, Interval, MatrixSet, ProblemError, SparseSet, UnitNormRows
+
+Entries = Float[Tensor, "..."]
+_BISECTIONS = 80
+
+
+def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: SeparableCost, scale: Entries) -> Entries:
+    """The maximizing matrix of the set (None: all matrices). scale: of each entry, for discrete sets; kept as it is.
+
+    ProblemError when there is no maximum: no curvature, an unbounded set, a slope that is not zero.
+    """
+    if isinstance(theta, SparseSet):
+        free = argmax(None, slope, curvature, cost, scale)
+        return torch.where(theta.support(_value(free, slope, curvature, cost).clamp_min(0)), free, 0.0)
+    if isinstance(theta, UnitNormRows):
+        return _on_sphere(slope, curvature.expand_as(slope))
+    if isinstance(theta, DiscreteSet):
+        return _on_grid(theta, slope, curvature, cost, scale)
+    if theta is not None and not isinstance(theta, Interval):
+        raise ProblemError(f"no closed form is known for the set {theta!r}")
+    low, high = (-torch.inf, torch.inf) if theta is None else theta.bounds
+    best = _free(slope, curvature, cost).clamp(low, high)
+    if best.isinf().any():
+        raise ProblemError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a penalty: use rho_state > 0")
+    return _or_zero(best, slope, curvature, cost) if low <= 0 <= high else best
+
+
+def improved(theta: MatrixSet | None, old: Entries, slope: Entries, curvature: Entries, cost: SeparableCost,
+             scale: Entries) -> Entries:
+    """The argmax where it is better than the old entry, for sets that are products over entries; ties keep the old one."""
+    new = argmax(theta, slope, curvature, cost, scale)
+    return torch.where(_value(new, slope, curvature, cost) > _value(old, slope, curvature, cost), new, old)
+
+
+def _value(entry: Tensor, slope: Tensor, curvature: Tensor, cost: SeparableCost) -> Tensor:
+    return (slope - 0.5 * curvature * entry) * entry - cost(entry)
+
+
+def _free(slope: Tensor, curvature: Tensor, cost: SeparableCost) -> Tensor:
+    """The argmax over all numbers, without the L0 cost."""
+    soft = slope.sign() * (slope.abs() - cost.absolute).clamp_min(0) if cost.absolute else slope
+    total = (curvature + cost.quadratic).expand_as(soft)
+    return torch.where(soft == 0, 0.0, soft / total)
+
+
+def _or_zero(entry: Tensor, slope: Tensor, curvature: Tensor, cost: SeparableCost) -> Tensor:
+    """Zero where L0 makes it better."""
+    return torch.where(_value(entry, slope, curvature, cost) > 0, entry, 0.0) if cost.count else entry
+
+
+def _on_grid(theta: DiscreteSet, slope: Tensor, curvature: Tensor, cost: SeparableCost, scale: Tensor) -> Tensor:
+    """A concave function of the codes: one of the two neighbours of its free argmax."""
+    grid = theta.grid
+    near = grid.nearest(_free(slope, curvature, cost) / scale)
+    best = near * scale
+    for step in (-grid.step, grid.step):
+        other = (near + step).clamp(-grid.limit, grid.limit) * scale
+        better = _value(other, slope, curvature, cost) > _value(best, slope, curvature, cost)
+        best = torch.where(better, other, best)
+    return _or_zero(best, slope, curvature, cost) if 0 in grid.codes else best
+
+
+def _on_sphere(slope: Tensor, curvature: Tensor) -> Tensor:
+    """v = slope / (curvature + mu) with the mu > -min curvature for which |v| = 1, by bisection."""
+    least = curvature.amin(-1, keepdim=True)
+    above = curvature - least
+    norm = torch.linalg.vector_norm(slope, dim=-1, keepdim=True)
+    low, high = torch.zeros_like(norm), norm + torch.finfo(slope.dtype).tiny
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        long = torch.linalg.vector_norm(slope / (above + middle), dim=-1, keepdim=True) > 1
+        low, high = torch.where(long, middle, low), torch.where(long, high, middle)
+    point = slope / (above + high)
+    rest = (1 - point.square().sum(-1, keepdim=True)).clamp_min(0)
+    place = above.argmin(-1, keepdim=True)  # what the slope does not fill goes where curvature is least
+    along = point.gather(-1, place)
+    sign = torch.where(along < 0, -1.0, 1.0)
+    point = point.scatter(-1, place, sign * (along.square() + rest).sqrt())
+    return point / torch.linalg.vector_norm(point, dim=-1, keepdim=True)
