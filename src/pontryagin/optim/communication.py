@@ -47,3 +47,12 @@ def _reduced(number: int, device: torch.device, operation: distributed.ReduceOp.
 
 def _alone() -> bool:
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
+
+
+def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
+    """The mean over the processes that have a value, each counted alike; None without any. Every process has to call it."""
+    if _alone():
+        return value
+    joint = torch.cat([(torch.zeros_like(like) if value is None else value).flatten(), like.new_full((1,), float(value is not None))])
+    distributed.all_reduce(joint)
+    return joint[:-1].view_as(like) / joint[-1] if joint[-1] else None

@@ -15,7 +15,12 @@ from pontryagin.optim.bank import Bank, Member, Move, banks_of
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
+<<<<<<< HEAD
 from pontryagin.optim.precision import full_precision
+=======
+from pontryagin.optim.constrained import Constraints, ModelSets
+from pontryagin.optim.precision import full_precision, wide
+>>>>>>> 1e66416 (EMSA over admissible sets)
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -43,6 +48,11 @@ class EMSA(torch.optim.Optimizer):
     budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
     enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
+
+    admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
+    projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
+    argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step; other
+    sets are projected onto after the step.
 
     Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
     been changed then.
@@ -72,12 +82,15 @@ class EMSA(torch.optim.Optimizer):
         if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
             raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
-                    "weight_decay": weight_decay, "fallback": fallback, "steps": 0, "refresh_every": 1, "relaxation": 1.0}
+                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "steps": 0, "refresh_every": 1, "relaxation": 1.0}
         if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
             raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
         captured, self._hooks = capture(model, rows)
-        self._affine = [AffineStage(stage, rank, rows) for stage in captured]
+        self._constraints = Constraints(model, admissible, captured)
+        if self._constraints.discrete and acceptance is not None:
+            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out acceptance or those sets")
+        self._affine = [AffineStage(stage, rank, rows) for stage in captured if id(stage.weight) not in self._constraints.discrete]
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._bypassed: set[int] = set()
         self._banks: list[Bank] = []
@@ -116,10 +129,16 @@ class EMSA(torch.optim.Optimizer):
         self._check_gradients()
         trained = list(self._trained())
         with full_precision(self.param_groups[0]["params"][0].device):
+<<<<<<< HEAD
             self._refresh(trained)
             moves = self._moves(trained)
+=======
+            self._refresh()
+            moves = self._moves()
+            self._constraints.step(self.state, self._groups())
+>>>>>>> 1e66416 (EMSA over admissible sets)
         if self.acceptance is None or closure is None:
-            _add(moves, 1.0)
+            self._apply(moves, 1.0)
         else:
             self._search(moves, closure, loss)
         for group in self.param_groups:
@@ -163,12 +182,30 @@ class EMSA(torch.optim.Optimizer):
     def _moves(self, trained: list[Trained]) -> list[Move]:
         """The changes of all parameters; running means are updated. Weight and bias of a stage have each its own lr."""
         moves: list[Move] = []
+<<<<<<< HEAD
         members, done = self._members(trained)
         for bank in self._banks_of(members):
             moves += bank.step(self.param_groups)
+=======
+        groups, done = self._groups(), set(self._constraints.discrete)
+        for stage, weight, bias in list(self._trained()):
+            step = None
+            if weight.grad is not None:
+                group, bias_group = groups[id(weight)], groups[id(weight if bias is None else bias)]
+                step = stage.step(self.state[weight], bias, group, bias_group["lr"])
+                if step is None and not stage.captured.seen:
+                    if weight.grad.any():
+                        self._bypass(stage.name, weight)
+                        continue
+                    stage.initialize(self.state[weight], bias)
+            if bias is not None and self.state.get(weight):  # checkpoints expect an entry for every parameter
+                self.state[bias].setdefault("with_weight", torch.tensor(True))
+            done |= {id(weight), id(bias)}
+            moves += step or []
+>>>>>>> 1e66416 (EMSA over admissible sets)
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None or not parameter.requires_grad:
+                if parameter.grad is None or not parameter.requires_grad or id(parameter) in self._constraints.discrete:
                     continue
                 if id(parameter) not in done:
                     state = self.state[parameter]
@@ -223,6 +260,16 @@ class EMSA(torch.optim.Optimizer):
         for stage in self._affine:
             stage.captured.take()
             stage.captured.seen = False
+        self._constraints.forget()
+
+    def moved(self) -> dict[str, float]:
+        """The share of entries that the last step moved, for each parameter in a discrete set."""
+        return {stage.name: float(self.state[stage.weight]["moved"]) for stage in self._constraints.discrete.values()
+                if "moved" in self.state.get(stage.weight, {})}
+
+    def _apply(self, moves: list[Move], factor: float) -> None:
+        _add(moves, factor)
+        self._constraints.project()
 
     def _search(self, moves: list[Move], closure: Callable[[], Any], loss: Any) -> None:
         assert self.acceptance is not None
@@ -255,8 +302,14 @@ class EMSA(torch.optim.Optimizer):
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
         members = self._groups().keys()
         for stage in self._affine:
+<<<<<<< HEAD
             state = self.state.get(stage.captured.weight, {})
             stage.arm(id(stage.captured.weight) in members and (self._due or not has_moments(state)), state)
+=======
+            weight = stage.captured.weight
+            stage.captured.armed = id(weight) in members and (self._due or not has_moments(self.state.get(weight, {})))
+        self._constraints.arm(lambda weight: self.state.get(weight, {}))
+>>>>>>> 1e66416 (EMSA over admissible sets)
 
     def _check_gradients(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
@@ -276,6 +329,7 @@ class EMSA(torch.optim.Optimizer):
     def _outside(self, groups: Iterable[dict[str, Any]]) -> list[str]:
         """Names of the trained parameters of some groups that belong to no stage."""
         inside = {id(parameter) for _, weight, bias in self._trained() for parameter in (weight, bias)}
+        inside |= self._constraints.discrete.keys() | self._constraints.biases
         return [self._names[id(parameter)] for group in groups for parameter in group["params"]
                 if parameter.requires_grad and id(parameter) not in inside]
 
@@ -326,7 +380,7 @@ def _add(moves: list[Move], factor: float) -> None:
 
 def _check_group(group: dict[str, Any]) -> None:
     limits = {"lr": (0, float("inf")), "damping": (0, float("inf")), "power": (0, 1), "momentum": (0, 0.999),
-              "memory": (0, 0.9999), "weight_decay": (0, float("inf")), "fallback": (0, float("inf"))}
+              "memory": (0, 0.9999), "weight_decay": (0, float("inf")), "fallback": (0, float("inf")), "moves": (0, float("inf"))}
     for name, (low, high) in limits.items():
         if not low <= float(group[name]) <= high:
             raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}], found {group[name]}")

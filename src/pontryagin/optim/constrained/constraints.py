@@ -1,0 +1,83 @@
+"""All parameters of a module that lie in sets: the discrete ones, and those that are projected."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.optim.capture import CapturedStage
+from pontryagin.optim.constrained.discrete_stage import KINDS, DiscreteStage
+from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
+from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
+from pontryagin.problem.admissible.per_parameter import matrix_shape
+
+
+class Constraints:
+    """Which parameters are maximized over discrete sets, and which are put back into their set after every step.
+
+    Every constrained parameter is projected onto its set when this is made, after all of the request has been checked.
+    """
+
+    def __init__(self, model: nn.Module, request: ModelSets | None, captured: Sequence[CapturedStage]) -> None:
+        self.discrete: dict[int, DiscreteStage] = {}
+        self.projected: list[tuple[nn.Parameter, MatrixSet]] = []
+        if request is None:
+            return
+        named, stages = dict(model.named_parameters()), {id(stage.weight): stage for stage in captured}
+        sets = sets_by_parameter(model, request)
+        nearest = {name: _projection(name, named[name], one) for name, one in sets.items()}
+        for name, one in sets.items():
+            if isinstance(one, DiscreteSet):
+                self.discrete[id(named[name])] = DiscreteStage(_supported(name, one, stages.get(id(named[name]))), one)
+            else:
+                self.projected.append((named[name], one))
+        with torch.no_grad():
+            for name, value in nearest.items():
+                named[name].copy_(value)
+
+    @property
+    def biases(self) -> set[int]:
+        """Ids of the biases of the discrete stages."""
+        return {id(stage.captured.bias) for stage in self.discrete.values() if stage.captured.bias is not None}
+
+    def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
+        """Maximize every discrete stage that has a gradient and is trained."""
+        for key, stage in self.discrete.items():
+            if key in groups and stage.weight.requires_grad and stage.weight.grad is not None:
+                stage.step(states[stage.weight], groups[key])
+
+    def project(self) -> None:
+        """Put every other constrained parameter back into its set."""
+        for parameter, one in self.projected:
+            if parameter.requires_grad:
+                parameter.copy_(one.project(parameter.reshape(matrix_shape(parameter.shape))).view_as(parameter))
+
+    def arm(self, states: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        """Look at the next batch where it is time."""
+        for stage in self.discrete.values():
+            stage.arm(states(stage.weight))
+
+    def forget(self) -> None:
+        """Drop what has been seen of a batch that is not used."""
+        for stage in self.discrete.values():
+            stage.forget()
+
+
+def _projection(name: str, parameter: nn.Parameter, one: MatrixSet) -> Tensor:
+    try:
+        rows, inputs = matrix_shape(parameter.shape)
+        one.check(rows, inputs)
+        if not parameter.isfinite().all():
+            raise NonFiniteError(f"admissible, {name}: the parameter holds NaN or infinite values")
+        return one.project(parameter.detach().reshape(rows, inputs)).view_as(parameter)
+    except ProblemError as error:
+        raise ProblemError(f"admissible, {name}: {error}") from error
+
+
+def _supported(name: str, one: DiscreteSet, stage: CapturedStage | None) -> CapturedStage:
+    kind = "no affine stage" if stage is None else stage.layer.kind
+    if stage is None or kind not in KINDS:
+        raise ProblemError(f"admissible, {name}: EMSA maximizes over {one!r} for weights of Linear and of convolutions, but this "
+                           f"parameter belongs to {kind}; leave it out, or give it a set such as Box(-1, 1)")
+    return stage

@@ -1,0 +1,126 @@
+"""One affine stage whose matrix lies in a discrete set: no weights but those of the set are kept."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.optim.capture import CapturedStage
+from pontryagin.optim.communication import mean_over_ranks
+from pontryagin.optim.constrained.grid_step import moved, quantile, worths
+from pontryagin.optim.constrained.input_variance import InputVariance
+from pontryagin.optim.precision import wide
+from pontryagin.problem import DiscreteSet, ProblemError
+from pontryagin.problem.admissible.grid import short_scale
+
+KINDS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
+"""Stages whose weight, flattened after its first axis, is the matrix W itself."""
+_SHORTEST, _GROWTH = 100.0, 5.0
+"""M averages over the last 100 + k / 5 gradients at step k."""
+_POWER, _DAMPING = 1.0, 0.05
+_LOOK = 16
+"""The inputs are looked at in every so many steps, and at steps 1, 2, 4, 8."""
+_FRESH = 0.1
+_TURNS, _LARGE = 4, 1 << 16
+"""Large matrices take turns: in a step only every fourth row moves, four times as many of its entries."""
+
+
+class DiscreteStage:
+    """The maximization of one stage over a grid. All that lasts is in the optimizer's state of its weight, as tensors."""
+
+    def __init__(self, captured: CapturedStage, theta: DiscreteSet) -> None:
+        self.captured, self.theta, self.name = captured, theta, captured.name
+        captured.moments = InputVariance()  # type: ignore[assignment]
+        self._version = -1
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The weight; its matrix is (output, everything else)."""
+        return self.captured.weight
+
+    def arm(self, state: dict[str, Tensor]) -> None:
+        """Look at the inputs of the next batch if it is time."""
+        step = int(state["steps"]) + 1 if "steps" in state else 1
+        self.captured.armed = step % _LOOK == 0 or (step < _LOOK and step & (step - 1) == 0)
+
+    def step(self, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        """Take the gradient into its running mean and move the entries whose move is worth most."""
+        assert self.weight.grad is not None
+        dtype = wide(self.weight.dtype)
+        gradient = self.weight.grad.flatten(1)
+        if "average" not in state:
+            self._begin(state, gradient.shape, dtype)
+        self._take_inputs(state)
+        self._check(state)
+        state["steps"] += 1
+        steps = int(state["steps"])
+        _average(state["average"], gradient, steps)
+        turns = _TURNS if gradient.numel() >= _LARGE else 1
+        rows = slice(steps % turns, None, turns)
+        share = min(group["lr"] * group["moves"] * turns, 1.0)
+        self._move(state, rows, share, steps, group["lr"] * turns)
+        self._version = self.weight._version
+
+    def forget(self) -> None:
+        """Drop what has been seen of a batch that is not used."""
+        self.captured.take()
+        self.captured.seen = False
+
+    def _begin(self, state: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> None:
+        groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
+        blank = self.weight.new_zeros((), dtype=dtype)
+        state.update(average=blank.new_zeros(shape), variance=blank.new_ones(groups, inputs), looks=torch.zeros(()),
+                     scale=blank.new_ones(shape[0]), steps=torch.zeros(()), owed=torch.zeros((), dtype=torch.float64),
+                     moved=torch.zeros(()))
+
+    def _take_inputs(self, state: dict[str, Tensor]) -> None:
+        taken = self.captured.take()
+        variance = mean_over_ranks(None if taken is None else taken[1].to(state["variance"].dtype), state["variance"])
+        if variance is not None and variance.isfinite().all():
+            state["looks"] += 1
+            state["variance"].lerp_(variance, max(_FRESH, 1 / float(state["looks"])))
+
+    def _check(self, state: dict[str, Tensor]) -> None:
+        """The scales of the current matrix, where something else than this stage has written to it."""
+        if self._version == self.weight._version:
+            return
+        matrix = self.weight.detach().flatten(1)
+        if not self.theta.contains(matrix):
+            raise ProblemError(f"{self.name} lies outside {self.theta!r}: something else than this optimizer has changed it; "
+                               "project it, or make the optimizer after the weights have been loaded")
+        state["scale"].copy_(self.theta.encode(matrix)[1])
+
+    def _move(self, state: dict[str, Tensor], rows: slice, share: float, steps: int, relaxation: float) -> None:
+        grid, matrix = self.theta.grid, self.weight.detach().flatten(1)
+        weight, average, scale = matrix[rows], state["average"][rows], state["scale"][rows].to(matrix.dtype).unsqueeze(1)
+        worth = worths(weight, average, scale, self._metric(state, rows), grid)
+        least, state["owed"] = quantile(worth, share, state["owed"], steps)
+        new, number = moved(weight, average, worth, least, scale, grid)
+        if self.theta.scale == "row":
+            new = self._rescaled(state, new, average, rows, relaxation)
+        weight.copy_(new)
+        state["moved"] = (number / matrix.numel()).to(torch.float32).cpu()
+
+    def _rescaled(self, state: dict[str, Tensor], weight: Tensor, average: Tensor, rows: slice, relaxation: float) -> Tensor:
+        """Scales changed by lr times the cosine of M_i and c_i: the step of a_i in units of a_i and of the largest possible gain."""
+        old = state["scale"][rows]
+        codes = (weight / old.to(weight.dtype).unsqueeze(1)).round().to(average.dtype)
+        cosine = torch.nn.functional.cosine_similarity(average, codes, dim=1)
+        new = short_scale(old * (relaxation * cosine).clamp(-0.5, 0.5).exp(), self.theta.grid, weight.dtype)
+        state["scale"][rows] = new.to(old.dtype)
+        return codes.to(weight.dtype) * new.unsqueeze(1)
+
+    def _metric(self, state: dict[str, Tensor], rows: slice) -> Tensor:
+        """(v + damping mean v)^-power for each row, or one row for all."""
+        variance = state["variance"]
+        shift = _DAMPING * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny
+        metric = (variance + shift).pow(-_POWER)
+        if len(metric) == 1:
+            return metric
+        return metric.repeat_interleave(len(state["scale"]) // len(metric), 0)[rows]
+
+
+def _average(average: Tensor, gradient: Tensor, steps: int) -> None:
+    """M <- M + (G - M) / min(k, 100 + k / 5), G minus the gradient of the loss."""
+    weight = 1.0 / min(float(steps), _SHORTEST + steps / _GROWTH)
+    average.mul_(1 - weight).add_(gradient, alpha=-weight)

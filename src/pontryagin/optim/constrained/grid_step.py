@@ -1,0 +1,51 @@
+"""The step over a grid of codes: the argmax of <M, dW> - rho/2 sum_ij dW_ij^2 a_ij, rho set by how many entries may move.
+
+M is the running mean of the Hamiltonian's gradient G, W the current matrix a_i c_ij. With entries moving by one code in the
+direction of M_ij, the entry moves where the gain outweighs the penalty: 2 |M_ij| > rho |dW_ij| v_j, v_j the variance of
+input j. In units of the row (dW_ij relative to its scale a_i, as rho_i is per output) the worth of a move is
+
+    worth_ij = a_i |M_ij| / (v_j + damping mean v)^power
+
+and rho is the quantile of the worths that lets the wanted share of entries move.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.problem.admissible import Grid
+
+Matrix = Float[Tensor, "row input"]
+_SAMPLE = 1 << 17
+"""So many worths, evenly spaced, tell the quantile."""
+
+
+def worths(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, grid: Grid) -> Matrix:
+    """What a move of each entry along its average gradient is worth; at most 0 where the grid ends. metric: (v + ...)^-power."""
+    if grid.limit == 1 and grid.step == 2:
+        return (weight * average).mul_(-metric)
+    inside = weight * average.sign() < (grid.limit - 0.5) * scale
+    return torch.where(inside, average.abs(), 0.0).mul_(metric * scale)
+
+
+def quantile(worth: Matrix, share: float, owed: Tensor, offset: int) -> tuple[float, Tensor]:
+    """The worth that about `share` of the entries exceed, and what is owed to the next step: with few entries the wanted number
+    is less than one a step. Infinite where none is to move; never negative."""
+    flat = worth.flatten()
+    spacing = max(1, flat.numel() // _SAMPLE)
+    sample = flat[offset % spacing::spacing]
+    wanted = owed + share * sample.numel()
+    number = min(int(wanted), sample.numel())
+    if number == 0:
+        return float("inf"), wanted
+    return max(float(sample.topk(number + 1 if number < sample.numel() else number).values[-1]), 0.0), wanted - number
+
+
+def moved(weight: Matrix, average: Matrix, worth: Matrix, least: float, scale: Tensor, grid: Grid) -> tuple[Matrix, Tensor]:
+    """The matrix with every entry worth more than `least` moved by one code, exactly on the grid, and how many moved."""
+    going = worth > least
+    if grid.limit == 1 and grid.step == 2:
+        return torch.where(going, -weight, weight), going.sum()
+    codes = (weight / scale).round()
+    codes = (codes + torch.where(going, grid.step * average.sign(), 0.0)).clamp(-grid.limit, grid.limit)
+    return torch.where(going, codes * scale, weight), going.sum()
