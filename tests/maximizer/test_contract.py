@@ -23,8 +23,11 @@ from pontryagin.maximizer import (
     LBFGS,
     ByForm,
     ClosedForm,
+    CoordinateAscent,
+    Elementwise,
     GaussNewton,
     GradientAscent,
+    MajorizedAscent,
     Maximizer,
     RowGaussNewton,
     StageByStage,
@@ -46,6 +49,9 @@ SIMPLE: list[tuple[Maximizer, tuple[str, ...]]] = [
     (RowGaussNewton(1e-3), ("linear", "tanh cost")),
     (ClosedForm(0.0), ("linear", "linear cost", "no bias", "time", "split cost")),
     (ClosedForm(1e-2), ("linear cost", "split", "conv")),
+    (Elementwise(), ("linear cost", "split")),
+    (CoordinateAscent(8), ("linear", "split cost")),
+    (MajorizedAscent(8), ("linear cost", "time")),
     (ByForm(), ("linear", "tanh")),
 ]
 BATCHED = [(maximizer, name) for maximizer, names in SIMPLE for name in names]
@@ -167,5 +173,5 @@ def test_an_admissible_set_is_kept_or_refused_by_name(maximizer: Maximizer, name
             assert (found.abs() <= 1).all()
             assert (found.abs() == 1).any()
             continue
-        with pytest.raises(ProblemError, match=r"maximizes over R\^p, but .* has the admissible set UnitBox"):
+        with pytest.raises(ProblemError, match=r"(maximizes over R\^p|takes sets of matrices).* has the admissible set UnitBox"):
             maximizer.model(boxed(group))

@@ -10,7 +10,7 @@ from torch import Tensor
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.hamiltonian.affine import AffineMoments, affine_moments, quadratic_forms
 from pontryagin.maximizer.separable_cost import SeparableCost, separable_cost
-from pontryagin.problem import MatrixSet, PerParameter, ProblemError, Stage
+from pontryagin.problem import AffineForm, MatrixSet, PerParameter, ProblemError, Stage
 from pontryagin.trajectory import StageGroup
 
 Matrix = Float[Tensor, "stage row column"]
@@ -19,11 +19,11 @@ PerStage = Float[Tensor, " stage"]
 
 @dataclass(frozen=True)
 class ConstrainedQuadratic:
-    """f(V) = <R, D> - 1/2 <D, D A + U D E> - cost(V) + cost(V_0), D = V - V_0, per sample and position: H~ / positions.
+    """f(V) = <R, D> - 1/2 <D, D A + U(D)> - cost(V) + cost(V_0), D = V - V_0, per sample and position: H~ / positions.
 
     V_0 (`origin`) are the controls of the trajectory; `warm` is where an iterative argmax may begin. V = W with the bias
-    eliminated (free, and its cost none or quadratic), or [W b]. A already holds rho_state, U rho_costate; E is 1 on the columns
-    of W and 0 on that of b. theta, bias_theta: the sets of W and b; None: R^p.
+    eliminated (free, and its cost none or quadratic), or [W b]. A already holds rho_state, U rho_costate; U(D) is U dW, of a
+    convolution the coupling of overlapping patches, and 0 on the column of b. theta, bias_theta: the sets of W and b; None: R^p.
     """
 
     group: StageGroup
@@ -31,7 +31,7 @@ class ConstrainedQuadratic:
     warm: Matrix
     slope: Matrix
     inputs: Float[Tensor, "stage column column"]
-    costates: Float[Tensor, "stage row row"] | None
+    costates: Float[Tensor, "stage reach reach"] | None
     cost: SeparableCost
     theta: MatrixSet | None
     bias_theta: MatrixSet | None
@@ -43,6 +43,12 @@ class ConstrainedQuadratic:
     def width(self) -> int:
         """Columns of W."""
         return self.origin.shape[2] - self.with_bias
+
+    @property
+    def form(self) -> AffineForm:
+        """What is affine in the control."""
+        assert self.group.stage.affine is not None
+        return self.group.stage.affine
 
     @cached_property
     def diagonal(self) -> Matrix:
@@ -71,9 +77,7 @@ class ConstrainedQuadratic:
 
     def control(self, point: Matrix) -> Float[Tensor, "stage control"]:
         """The control vectors; an eliminated bias is set to its optimum."""
-        form = self.group.stage.affine
-        assert form is not None
-        weight = point[..., :self.width]
+        form, weight = self.form, point[..., :self.width]
         old_weight, old_bias = form.matrices(self.group.control)
         if self.with_bias or not form.bias:
             return form.control(weight, point[..., -1] if self.with_bias else old_bias)
@@ -83,21 +87,18 @@ class ConstrainedQuadratic:
 
     def _apply(self, change: Matrix) -> Matrix:
         result = change @ self.inputs
-        if self.costates is None:
-            return result
-        coupled = self.costates @ change
-        if self.with_bias:
-            coupled[..., -1] = 0
-        return result + coupled
+        if self.costates is not None:
+            result[..., :self.width] += self.form.by_output(self.form.by_channel(change[..., :self.width]) @ self.costates)
+        return result
 
     def _curvature(self, inputs: Tensor, costates: Tensor | None) -> Matrix:
         result = inputs.unsqueeze(1).expand(self.origin.shape)
         if costates is None:
             return result
-        coupled = costates.unsqueeze(2).expand(self.origin.shape).clone()
-        if self.with_bias:
-            coupled[..., -1] = 0
-        return result + coupled
+        channels = self.width // self.form.taps
+        result = result.clone()
+        result[..., :self.width] += self.form.by_output(costates.unsqueeze(1).expand(-1, channels, -1))
+        return result
 
 
 @dataclass(frozen=True)
@@ -163,5 +164,6 @@ def measure_by_moments(quadratic: StageQuadratic, controls: Float[Tensor, "stage
     """Gain and feasibility errors of new controls, exact."""
     stage = quadratic.group.stage
     assert stage.affine is not None
-    linear, state, costate = quadratic_forms(quadratic.moments, *stage.affine.matrices(controls - quadratic.group.control))
+    linear, state, costate = quadratic_forms(
+        stage.affine, quadratic.moments, *stage.affine.matrices(controls - quadratic.group.control))
     return Measures(linear - stage.cost(controls) + stage.cost(quadratic.group.control), state, costate)

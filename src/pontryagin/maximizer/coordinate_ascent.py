@@ -31,11 +31,11 @@ class CoordinateAscent:
     """max over W in Theta of H~, entry after entry, each at its exact best given all others, until a sweep changes nothing.
 
     Begins at the elementwise solution where that is better than the controls, so it is never worse than either. Entries that
-    share neither row nor column do not interact, and without a costate penalty neither do rows: such entries move
-    together. Scales per row are set by least squares in the metric between sweeps. Sparse sets change their places by
-    majorized steps and their entries by sweeps. Rows of a discrete set with at most `exact_up_to` candidates, without a costate
-    penalty, are enumerated instead: the global argmax. On boxes with none or a convex cost it is global too, in the limit of many
-    sweeps.
+    share neither row nor column (channel, of a convolution) do not interact, and without a costate penalty neither do rows:
+    such entries move together. Scales per row are set by least squares in the metric between sweeps. Sparse sets change their
+    places by majorized steps and their entries by sweeps. Rows of a discrete set with at most `exact_up_to` candidates, without a
+    costate penalty, are enumerated instead: the global argmax. On boxes with none or a convex cost it is global too, in the limit
+    of many sweeps.
     """
 
     sweeps: int = 100
@@ -120,16 +120,25 @@ def _move(model: ConstrainedQuadratic, point: Matrix, gradient: Matrix, rows: Te
     point[:, rows, columns] = new
     gradient[:, rows] -= change.unsqueeze(2) * model.inputs[:, columns]
     if model.costates is not None and int(columns[0]) < model.width:
-        gradient[:, :, columns] -= model.costates[:, :, rows] * change.unsqueeze(1)
+        taps = model.form.taps
+        coupled = model.costates.unflatten(1, (-1, taps))[..., rows * taps + columns % taps]  # (stage, output, tap, entry)
+        by_tap = gradient[..., :model.width].unflatten(2, (-1, taps))
+        by_tap[:, :, columns // taps] -= (coupled * change[:, None, None]).transpose(2, 3)
 
 
 def _blocks(model: ConstrainedQuadratic) -> list[Block]:
-    """Entries of W that do not interact: columns, or wrapped diagonals when a costate penalty couples the rows."""
-    rows, columns = model.origin.shape[1], model.width
+    """Entries of W that do not interact: columns; or, when a costate penalty couples the rows, wrapped diagonals of outputs and
+    channels, tap by tap."""
+    rows, taps = model.origin.shape[1], model.form.taps
     device = model.origin.device
     if model.costates is None:
         every = torch.arange(rows, device=device)
-        return [(every, torch.full_like(every, column)) for column in range(columns)]
-    short, long = torch.arange(min(rows, columns), device=device), max(rows, columns)
-    shifted = [(short + shift) % long for shift in range(long)]
-    return [(short, other) if rows <= columns else (other, short) for other in shifted]
+        return [(every, torch.full_like(every, column)) for column in range(model.width)]
+    channels = model.width // taps
+    short, long = torch.arange(min(rows, channels), device=device), max(rows, channels)
+    blocks = []
+    for shift in range(long):
+        other = (short + shift) % long
+        row, channel = (short, other) if rows <= channels else (other, short)
+        blocks += [(row, channel * taps + tap) for tap in range(taps)]
+    return blocks

@@ -10,7 +10,7 @@ from pontryagin.problem.admissible.grid import short_scale
 def fitted_scales(model: ConstrainedQuadratic, theta: DiscreteSet, point: Matrix) -> Matrix:
     """The point with its codes kept and the scales of all rows at their joint optimum, rounded to scales of the set.
 
-    With V_i = a_i c_i: K a' = K a + b, b_i = <gradient_i, c_i> - cost, K_ik = [i = k] <c_i A, c_i> + U_ik <c_i, c_k>. A negative
+    With V_i = a_i c_i: K a' = K a + b, b_i = <gradient_i, c_i> - cost, K_ik = [i = k] <c_i A, c_i> + <c_i, U(c_k)>. A negative
     scale turns the signs of its codes; a row without codes, or with a scale that comes out as zero, keeps its scale.
     """
     codes, scale = theta.encode(point[..., :model.width])
@@ -19,7 +19,10 @@ def fitted_scales(model: ConstrainedQuadratic, theta: DiscreteSet, point: Matrix
     own = ((codes @ inputs) * codes).sum(2) + cost.quadratic * codes.square().sum(2)
     system = torch.diag_embed(own)
     if model.costates is not None:
-        system = system + model.costates * (codes @ codes.mT)
+        taps = model.form.taps
+        by_tap = codes.unflatten(2, (-1, taps))
+        coupling = model.costates.unflatten(2, (-1, taps)).unflatten(1, (-1, taps))
+        system = system + torch.einsum("nict,nitks,nkcs->nik", by_tap, coupling, by_tap)
     slope = (model.gradient(point)[..., :model.width] * codes).sum(2)
     slope = slope - cost.quadratic * scale * codes.square().sum(2) - cost.absolute * codes.abs().sum(2)
     diagonal = system.diagonal(dim1=1, dim2=2)

@@ -53,6 +53,7 @@ def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
     """The mean over the processes that have a value, each counted alike; None without any. Every process has to call it."""
     if _alone():
         return value
-    joint = torch.cat([(torch.zeros_like(like) if value is None else value).flatten(), like.new_full((1,), float(value is not None))])
+    own = torch.zeros_like(like) if value is None else value
+    joint = torch.cat([own.flatten(), like.new_full((1,), float(value is not None))])
     distributed.all_reduce(joint)
     return joint[:-1].view_as(like) / joint[-1] if joint[-1] else None

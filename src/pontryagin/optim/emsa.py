@@ -51,8 +51,8 @@ class EMSA(torch.optim.Optimizer):
 
     admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
     projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
-    argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step; other
-    sets are projected onto after the step.
+    argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step;
+    other sets are projected onto after the step.
 
     Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
     been changed then.
@@ -75,6 +75,8 @@ class EMSA(torch.optim.Optimizer):
         rows: int | None = 512,
         strict: bool = False,
         acceptance: AcceptanceRule | None = None,
+        admissible: ModelSets | None = None,
+        moves: float = 1 / 30,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the "
@@ -82,15 +84,17 @@ class EMSA(torch.optim.Optimizer):
         if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
             raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
-                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "steps": 0, "refresh_every": 1, "relaxation": 1.0}
+                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "steps": 0, "refresh_every": 1,
+                    "relaxation": 1.0}
         if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
             raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
         captured, self._hooks = capture(model, rows)
         self._constraints = Constraints(model, admissible, captured)
         if self._constraints.discrete and acceptance is not None:
-            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out acceptance or those sets")
-        self._affine = [AffineStage(stage, rank, rows) for stage in captured if id(stage.weight) not in self._constraints.discrete]
+            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the one or the other")
+        free = [stage for stage in captured if id(stage.weight) not in self._constraints.discrete]
+        self._affine = [AffineStage(stage, rank, rows) for stage in free]
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._bypassed: set[int] = set()
         self._banks: list[Bank] = []

@@ -10,13 +10,15 @@ from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.constrained.discrete_stage import KINDS, DiscreteStage
 from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
 from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
+from pontryagin.problem.admissible.grid import best_scale
 from pontryagin.problem.admissible.per_parameter import matrix_shape
 
 
 class Constraints:
     """Which parameters are maximized over discrete sets, and which are put back into their set after every step.
 
-    Every constrained parameter is projected onto its set when this is made, after all of the request has been checked.
+    Every constrained parameter is projected onto its set when this is made, after all of the request has been checked; for
+    discrete sets with a fixed scale the codes are those nearest to the rows at any scale.
     """
 
     def __init__(self, model: nn.Module, request: ModelSets | None, captured: Sequence[CapturedStage]) -> None:
@@ -70,9 +72,16 @@ def _projection(name: str, parameter: nn.Parameter, one: MatrixSet) -> Tensor:
         one.check(rows, inputs)
         if not parameter.isfinite().all():
             raise NonFiniteError(f"admissible, {name}: the parameter holds NaN or infinite values")
-        return one.project(parameter.detach().reshape(rows, inputs)).view_as(parameter)
+        return _start(one, parameter.detach().reshape(rows, inputs)).view_as(parameter)
     except ProblemError as error:
         raise ProblemError(f"admissible, {name}: {error}") from error
+
+
+def _start(one: MatrixSet, matrix: Tensor) -> Tensor:
+    """The nearest point; over a grid with a fixed scale the nearest codes at any scale, so that small weights are not all 0."""
+    if isinstance(one, DiscreteSet) and one.scale != "row" and not one.contains(matrix):
+        return one.project(best_scale(matrix, one.grid)[0] * one.scale)
+    return one.project(matrix)
 
 
 def _supported(name: str, one: DiscreteSet, stage: CapturedStage | None) -> CapturedStage:

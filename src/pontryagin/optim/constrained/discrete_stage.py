@@ -102,7 +102,7 @@ class DiscreteStage:
         state["moved"] = (number / matrix.numel()).to(torch.float32).cpu()
 
     def _rescaled(self, state: dict[str, Tensor], weight: Tensor, average: Tensor, rows: slice, relaxation: float) -> Tensor:
-        """Scales changed by lr times the cosine of M_i and c_i: the step of a_i in units of a_i and of the largest possible gain."""
+        """Scales changed by lr times the cosine of M_i and c_i: in units of a_i and of the largest possible gain."""
         old = state["scale"][rows]
         codes = (weight / old.to(weight.dtype).unsqueeze(1)).round().to(average.dtype)
         cosine = torch.nn.functional.cosine_similarity(average, codes, dim=1)
