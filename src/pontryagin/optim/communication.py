@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from pontryagin.optim.moments import Moments
 

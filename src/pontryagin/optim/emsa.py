@@ -15,12 +15,8 @@ from pontryagin.optim.bank import Bank, Member, Move, banks_of
 from pontryagin.optim.budget import is_due, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
-<<<<<<< HEAD
-from pontryagin.optim.precision import full_precision
-=======
 from pontryagin.optim.constrained import Constraints, ModelSets
-from pontryagin.optim.precision import full_precision, wide
->>>>>>> 1e66416 (EMSA over admissible sets)
+from pontryagin.optim.precision import full_precision
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
@@ -133,14 +129,9 @@ class EMSA(torch.optim.Optimizer):
         self._check_gradients()
         trained = list(self._trained())
         with full_precision(self.param_groups[0]["params"][0].device):
-<<<<<<< HEAD
             self._refresh(trained)
             moves = self._moves(trained)
-=======
-            self._refresh()
-            moves = self._moves()
             self._constraints.step(self.state, self._groups())
->>>>>>> 1e66416 (EMSA over admissible sets)
         if self.acceptance is None or closure is None:
             self._apply(moves, 1.0)
         else:
@@ -186,27 +177,9 @@ class EMSA(torch.optim.Optimizer):
     def _moves(self, trained: list[Trained]) -> list[Move]:
         """The changes of all parameters; running means are updated. Weight and bias of a stage have each its own lr."""
         moves: list[Move] = []
-<<<<<<< HEAD
         members, done = self._members(trained)
         for bank in self._banks_of(members):
             moves += bank.step(self.param_groups)
-=======
-        groups, done = self._groups(), set(self._constraints.discrete)
-        for stage, weight, bias in list(self._trained()):
-            step = None
-            if weight.grad is not None:
-                group, bias_group = groups[id(weight)], groups[id(weight if bias is None else bias)]
-                step = stage.step(self.state[weight], bias, group, bias_group["lr"])
-                if step is None and not stage.captured.seen:
-                    if weight.grad.any():
-                        self._bypass(stage.name, weight)
-                        continue
-                    stage.initialize(self.state[weight], bias)
-            if bias is not None and self.state.get(weight):  # checkpoints expect an entry for every parameter
-                self.state[bias].setdefault("with_weight", torch.tensor(True))
-            done |= {id(weight), id(bias)}
-            moves += step or []
->>>>>>> 1e66416 (EMSA over admissible sets)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.requires_grad or id(parameter) in self._constraints.discrete:
@@ -286,7 +259,7 @@ class EMSA(torch.optim.Optimizer):
         promised, value = _predicted(moves), torch.as_tensor(loss).item()  # trials replace the gradients
         for _ in range(self.acceptance.attempts):
             length = group["relaxation"]
-            _add(moves, length)
+            self._apply(moves, length)
             with torch.enable_grad():
                 trial = torch.as_tensor(closure()).item()
             accepted, relaxation = self.acceptance.judge(length, length * promised, value, trial)
@@ -306,14 +279,9 @@ class EMSA(torch.optim.Optimizer):
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
         members = self._groups().keys()
         for stage in self._affine:
-<<<<<<< HEAD
             state = self.state.get(stage.captured.weight, {})
             stage.arm(id(stage.captured.weight) in members and (self._due or not has_moments(state)), state)
-=======
-            weight = stage.captured.weight
-            stage.captured.armed = id(weight) in members and (self._due or not has_moments(self.state.get(weight, {})))
         self._constraints.arm(lambda weight: self.state.get(weight, {}))
->>>>>>> 1e66416 (EMSA over admissible sets)
 
     def _check_gradients(self) -> None:
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]

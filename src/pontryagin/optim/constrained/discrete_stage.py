@@ -30,7 +30,8 @@ class DiscreteStage:
 
     def __init__(self, captured: CapturedStage, theta: DiscreteSet) -> None:
         self.captured, self.theta, self.name = captured, theta, captured.name
-        captured.moments = InputVariance()  # type: ignore[assignment]
+        self._inputs = InputVariance()
+        captured.moments = self._inputs  # type: ignore[assignment]
         self._version = -1
 
     @property
@@ -63,8 +64,7 @@ class DiscreteStage:
 
     def forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
-        self.captured.take()
-        self.captured.seen = False
+        self._inputs.take()
 
     def _begin(self, state: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> None:
         groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
@@ -74,7 +74,7 @@ class DiscreteStage:
                      moved=torch.zeros(()))
 
     def _take_inputs(self, state: dict[str, Tensor]) -> None:
-        taken = self.captured.take()
+        taken = self._inputs.take()
         variance = mean_over_ranks(None if taken is None else taken[1].to(state["variance"].dtype), state["variance"])
         if variance is not None and variance.isfinite().all():
             state["looks"] += 1

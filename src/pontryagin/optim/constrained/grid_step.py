@@ -47,5 +47,5 @@ def moved(weight: Matrix, average: Matrix, worth: Matrix, least: float, scale: T
     if grid.limit == 1 and grid.step == 2:
         return torch.where(going, -weight, weight), going.sum()
     codes = (weight / scale).round()
-    codes = (codes + torch.where(going, grid.step * average.sign(), 0.0)).clamp(-grid.limit, grid.limit)
+    codes = (codes + torch.where(going, grid.step * average.sign(), 0.0).to(weight.dtype)).clamp(-grid.limit, grid.limit)
     return torch.where(going, codes * scale, weight), going.sum()

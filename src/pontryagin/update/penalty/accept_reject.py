@@ -66,6 +66,8 @@ class AcceptReject:
         predicted, accepted = trial.predicted, falls_enough(trial, self.sufficient)
         factor = 2 * trial.remainder / predicted if predicted > 0 and isfinite(trial.after) else float("inf")
         low, high = self.shrink if accepted else self.grow
+        if accepted and predicted == 0:  # over a discrete set no control may be worth its penalty yet
+            factor = low
         self.rho *= min(max(factor, low), high)
         return accepted
 
