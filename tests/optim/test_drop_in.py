@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -409,6 +410,28 @@ def test_lightning() -> None:
     trainer = lightning.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
                                 enable_progress_bar=False, enable_model_summary=False)
     assert all(change.any() for change in changes(task, lambda: trainer.fit(task, loader)).values())
+
+
+def test_trainer(tmp_path: Path) -> None:
+    """transformers' Trainer steps through accelerate, without a closure, with its own clipping and schedule."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp(torch.float32)
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"loss": F.cross_entropy(self.net(x), labels)}
+
+    x, y = vectors(dtype=torch.float32)
+    model = Classifier()
+    settings = transformers.TrainingArguments(str(tmp_path), max_steps=4, per_device_train_batch_size=6, report_to=[],
+                                              save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no")
+    trainer = transformers.Trainer(model, settings, train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],
+                                   optimizers=(EMSA(model), None))
+    assert all(change.any() for change in changes(model, trainer.train).values())
 
 
 def test_a_stage_that_is_unfrozen_late_moves_by_finite_steps():
