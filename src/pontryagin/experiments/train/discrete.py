@@ -32,18 +32,30 @@ def set_named(name: str) -> MatrixSet:
     return SETS[name]
 
 
+@torch.no_grad()
+def begin(model: nn.Module, name: str) -> MatrixSet:
+    """The set of that name; weights of a discrete one are rounded as BinaryConnect rounds them, so that all methods begin alike."""
+    found = set_named(name)
+    if isinstance(found, DiscreteSet):
+        for weight in split_parameters(model)[0]:
+            weight.copy_(rounded(weight, found))
+    return found
+
+
 def li_hao(model: nn.Module, objective: Objective, rate: float, *, admissible: str = "binary", rho: float | None = None,
            renewal: float = 1e-3, decay: float = 0.95, period: int = 550, l1: float = 1e-7) -> Trainer:
     """Li and Hao's rule, with the schedule of its authors alone. rate: of Adam."""
-    weights = _begin(model, _discrete("li-hao", admissible))
-    made = LiHao(weights, set_named(admissible), rho=rho, renewal=renewal, decay=decay, period=period, l1=l1)  # type: ignore[arg-type]
+    _discrete("li-hao", admissible)
+    wanted, weights = begin(model, admissible), split_parameters(model)[0]
+    made = LiHao(weights, wanted, rho=rho, renewal=renewal, decay=decay, period=period, l1=l1)  # type: ignore[arg-type]
     return OwnSchedule(model, _with_adam(model, made, rate), objective)
 
 
 def bop(model: nn.Module, objective: Objective, rate: float, *, threshold: float = 1e-6, norm_rate: float = 1e-3) -> Trainer:
     """Bop, binary. rate: its gamma; norm_rate: of Adam."""
-    weights = _begin(model, Binary())
-    return OptimizerTrainer(model, _with_adam(model, Bop(weights, lr=rate, threshold=threshold), norm_rate), objective)
+    begin(model, "binary")
+    made = Bop(split_parameters(model)[0], lr=rate, threshold=threshold)
+    return OptimizerTrainer(model, _with_adam(model, made, norm_rate), objective)
 
 
 def binary_connect(model: nn.Module, objective: Objective, rate: float, *, admissible: str = "binary",
@@ -58,15 +70,6 @@ def _discrete(method: str, name: str) -> DiscreteSet:
     if not isinstance(found, DiscreteSet):
         raise ExperimentError(f"{method} cannot train over {name!r}: expected a discrete set such as binary or ternary")
     return found
-
-
-@torch.no_grad()
-def _begin(model: nn.Module, admissible: DiscreteSet) -> list[nn.Parameter]:
-    """The weights, rounded as BinaryConnect rounds them, so that all methods begin alike."""
-    weights = split_parameters(model)[0]
-    for weight in weights:
-        weight.copy_(rounded(weight, admissible))
-    return weights
 
 
 def _with_adam(model: nn.Module, made: Optimizer, rate: float) -> Several:

@@ -46,10 +46,12 @@ class Method:
 
 
 def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, power: float = 0.5,
-         momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.025, rank: int = 32) -> Trainer:
-    """The closed-form argmax."""
+         momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.025, rank: int = 32,
+         admissible: str | None = None) -> Trainer:
+    """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin rounded."""
+    wanted = discrete.begin(model, admissible) if admissible else None
     made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, weight_decay=weight_decay, budget=budget,
-                rank=rank)
+                rank=rank, admissible=wanted)
     return OptimizerTrainer(model, made, objective)
 
 
