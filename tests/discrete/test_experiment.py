@@ -32,7 +32,7 @@ def small(kind: str, out: Path, methods: str, *more: str) -> int:
 @pytest.mark.parametrize("kind", [pytest.param("binary", marks=pytest.mark.slow), "ternary"])
 def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -> None:
     admissible, out = (Binary() if kind == "binary" else Ternary()), tmp_path / "run"
-    methods = ["li-hao", "binaryconnect"] + (["bop"] if kind == "binary" else [])
+    methods = ["emsa", "li-hao", "binaryconnect"] + (["bop"] if kind == "binary" else [])
     assert small(kind, out, ",".join([*methods, "rounding"])) == 0
     images = load_images("digits").test
     summary = json.loads((out / "summary.json").read_text())
@@ -66,7 +66,7 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
 def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle as by Ctrl-C: same models, same tables."""
     from pontryagin.experiments.train import runner
-    assert small("ternary", tmp_path / "whole", "li-hao,binaryconnect") == 0
+    assert small("ternary", tmp_path / "whole", "emsa,li-hao") == 0
     advance, calls = runner.Job.advance, []
 
     def stopping(job):
@@ -77,11 +77,11 @@ def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monkey
         return advance(job)
 
     monkeypatch.setattr(runner.Job, "advance", stopping)
-    assert small("ternary", tmp_path / "parts", "li-hao,binaryconnect") == 130
+    assert small("ternary", tmp_path / "parts", "emsa,li-hao") == 130
     assert "Not finished" in (tmp_path / "parts" / "report.html").read_text()
-    assert small("ternary", tmp_path / "parts", "li-hao,binaryconnect", "--resume") == 0
+    assert small("ternary", tmp_path / "parts", "emsa,li-hao", "--resume") == 0
     assert (tmp_path / "parts" / "weights.csv").read_text() == (tmp_path / "whole" / "weights.csv").read_text()
-    for name in ("li-hao-seed0.packed", "binaryconnect-seed0.packed"):
+    for name in ("emsa-seed0.packed", "li-hao-seed0.packed"):
         assert (tmp_path / "parts" / "models" / name).read_bytes() == (tmp_path / "whole" / "models" / name).read_bytes()
 
 

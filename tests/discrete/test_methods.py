@@ -21,14 +21,15 @@ def test_network_of_the_paper() -> None:
     assert len(model[-1]) == 2
 
 
-@pytest.mark.parametrize("name", ["li-hao", "bop", "binaryconnect"])
+@pytest.mark.parametrize("name", ["emsa", "li-hao", "bop", "binaryconnect"])
 def test_methods_begin_alike_and_stay_in_the_set(name: str) -> None:
     model = network(Binary())
     with torch.no_grad():
         for weight in split_parameters(model)[0]:
             weight.uniform_(-0.1, 0.1)
     expected = [rounded(weight.detach(), Binary()) for weight in split_parameters(model)[0]]
-    trainer = METHODS[name].trainer(model, objective_named("squared-hinge"))
+    options = {} if name == "bop" else {"admissible": "binary"}
+    trainer = METHODS[name].trainer(model, objective_named("squared-hinge"), options=options)
     weights = split_parameters(model)[0]
     assert all(torch.equal(one, other) for one, other in zip(weights, expected, strict=True))
     for number in range(3):
@@ -44,6 +45,8 @@ def test_li_hao_keeps_its_own_schedule() -> None:
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
+    ("emsa", {"admissible": "binari"}, "unknown admissible set"),
+    ("emsa", {"admissible": "2:4-sparse"}, "multiple of 4"),
     ("li-hao", {"admissible": "binari"}, "unknown admissible set"),
     ("li-hao", {"admissible": "2:4-sparse"}, "expected a discrete set"),
     ("li-hao", {"admissible": "ternary-rows"}, "scale 1"),
