@@ -34,7 +34,7 @@ def set_named(name: str) -> MatrixSet:
 
 @torch.no_grad()
 def begin(model: nn.Module, name: str) -> MatrixSet:
-    """The set of that name; weights are rounded to a discrete one as BinaryConnect rounds them, so that all methods begin alike."""
+    """The set of that name. Weights are rounded to a discrete one as BinaryConnect rounds them: all methods begin alike."""
     found = set_named(name)
     if isinstance(found, DiscreteSet):
         for weight in split_parameters(model)[0]:
