@@ -17,6 +17,7 @@ Move = tuple[Tensor, Tensor]
 
 _LARGEST = 1 << 20
 """Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would take memory."""
+_LEAST_UNIT = 0.1
 _EARLY, _SELDOM = 20, 4
 """Rho is renewed in each of the first steps, then in every fourth with the memory of four: it costs a product with A_c."""
 
@@ -77,7 +78,7 @@ class Bank:
         """The changes of all members' parameters; momentum and rho are updated."""
         own, of_bias = (groups[number] for number in self.members[0].groups)
         change, bias_change = self._direction(*self._gradients(), own)
-        change = change * -own["lr"]
+        change = change * (-own["lr"] * self._unit())
         moves: list[Move] = [(member.weight, member.stage.captured.layer.shaped(part))
                  for member, part in zip(self.members, change.split(self._sizes), strict=True)]
         if bias_change is not None:
@@ -95,6 +96,14 @@ class Bank:
         if memory is not None:
             remember(state, output_change(change, bias_gradient, metric), memory)
         return normalized(state, change, bias_change, group["momentum"])
+
+    def _unit(self) -> Tensor | float:
+        """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs alone, their root mean
+        square, between 0.1 and 1. (group, 1, 1)."""
+        if not self._one_hot:
+            return 1.0
+        tables = [member.weight.square().mean(dtype=self._state["velocity"].dtype) for member in self.members]
+        return torch.stack(tables).sqrt().clamp(_LEAST_UNIT, 1.0).view(-1, 1, 1)
 
     def _memory(self, group: dict[str, Any]) -> float | None:
         """Of rho in this step; None where it stays as it is."""

@@ -1,0 +1,63 @@
+"""Stages that are stacked take the steps that each would take alone."""
+
+import pytest
+import torch
+from optim_builders import close, loss_of, vectors
+from torch import nn
+
+from pontryagin.optim import EMSA, bank
+
+
+def deep(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), *(layer for _ in range(4) for layer in (nn.Linear(6, 6), nn.Tanh(),
+                         nn.LayerNorm(6))), nn.Linear(6, 3)).double()
+
+
+def trained(rank: int, steps: int = 6, freeze: int | None = None) -> tuple[nn.Module, EMSA]:
+    model = deep()
+    optimizer = EMSA(model, rank=rank, rows=None, budget=1e9)
+    for step in range(steps):
+        if step == freeze:
+            model[4].requires_grad_(False)
+            model[4].weight.grad = model[4].bias.grad = None
+        optimizer.zero_grad()
+        loss_of(model, *vectors(seed=step)).backward()
+        optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize("rank", [2, 32])
+@pytest.mark.parametrize("freeze", [None, 3])
+def test_stacked_is_one_by_one(rank: int, freeze: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a stage leaves the bank on the way."""
+    together, optimizer = trained(rank, freeze=freeze)
+    assert len(optimizer._banks) < 5
+    monkeypatch.setattr(bank, "_LARGEST", 0)
+    alone, other = trained(rank, freeze=freeze)
+    assert len(other._banks) >= 9
+    for one, same in zip(together.parameters(), alone.parameters(), strict=True):
+        close(one.detach(), same.detach(), 1e-10)
+
+
+def test_banks_are_kept_while_the_same_stages_move() -> None:
+    _, optimizer = trained(32)
+    banks = optimizer._banks
+    optimizer.step()
+    assert optimizer._banks is banks
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(0.01, 0.1), (0.5, 0.5), (3.0, 1.0)])
+def test_tables_move_in_units_of_their_own_size(scale: float, unit: float) -> None:
+    moved = []
+    for size in (scale, 1.0):
+        torch.manual_seed(0)
+        model = nn.Embedding(7, 4).double()
+        with torch.no_grad():
+            model.weight.copy_(model.weight / model.weight.square().mean().sqrt() * size)
+        before = model.weight.detach().clone()
+        optimizer = EMSA(model)
+        (model(torch.arange(7)) * torch.linspace(-1, 1, 4, dtype=torch.float64)).sum().backward()
+        optimizer.step()
+        moved.append(model.weight.detach() - before)
+    close(moved[0], unit * moved[1])
