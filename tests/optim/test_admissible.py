@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Acceptance
 from pontryagin.optim.constrained.grid_step import moved, quantile, worths
+from pontryagin.optim.constrained.input_variance import InputVariance
 from pontryagin.optim.constrained.names import sets_by_parameter
 from pontryagin.problem import (
     Binary,
@@ -122,6 +123,10 @@ def test_convolutions_and_parts_of_a_model() -> None:
         assert Binary().contains(model.head[0].weight)  # type: ignore[arg-type]
         assert (model.head[3].bias >= 0).all()  # type: ignore[operator]
     assert set(optimizer.moved()) == {"features.0.weight", "head.0.weight"}
+    maximized = {row.name: row.maximized for row in optimizer.stages().rows}
+    assert maximized["head.0.weight"] == "argmax over Binary(scale=1.0)"
+    assert maximized["features.0.bias"] == "AdamW"
+    assert maximized["head.3.weight"].startswith("closed form")
 
 
 def test_no_gradient_no_move() -> None:
@@ -158,6 +163,17 @@ def test_the_step_is_the_elementwise_argmax(seed: int, grid: Grid, power: float)
     expected = torch.where(possible & (gain > 1e-12), weight + step, weight)
     assert torch.allclose(new, expected)
     assert int(number) == int((new != weight).sum()) <= 0.2 * 24 + 1
+
+
+def test_variances_are_streamed() -> None:
+    rows, variance = 3 + 2 * torch.randn(2, 40, 5, dtype=torch.float64), InputVariance()
+    for part in rows.split(13, dim=1):
+        variance.add(part)
+    taken = variance.take()
+    assert taken is not None
+    torch.testing.assert_close(taken[0], rows.mean(1))
+    torch.testing.assert_close(taken[1], rows.var(1, correction=0))
+    assert variance.take() is None
 
 
 def test_few_moves_are_saved_up() -> None:

@@ -157,7 +157,7 @@ class EMSA(torch.optim.Optimizer):
     def stages(self) -> StageTable:
         """What each stage is, how it is maximized and what it costs: print it."""
         stages, outside = [stage for stage, _, _ in self._trained()], self._outside(self.param_groups)
-        return StageTable(rows_of(stages, outside, self.param_groups[0]["refresh_every"]))
+        return StageTable(self._constraints.rows() + rows_of(stages, outside, self.param_groups[0]["refresh_every"]))
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an EMSA optimizer holds hooks on its model and cannot be copied or pickled: save state_dict(), and make "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.constrained.discrete_stage import KINDS, DiscreteStage
 from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
+from pontryagin.optim.table import StageRow
 from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
 from pontryagin.problem.admissible.grid import best_scale
 from pontryagin.problem.admissible.per_parameter import matrix_shape
@@ -42,6 +43,17 @@ class Constraints:
     def biases(self) -> set[int]:
         """Ids of the biases of the discrete stages."""
         return {id(stage.captured.bias) for stage in self.discrete.values() if stage.captured.bias is not None}
+
+    def rows(self) -> tuple[StageRow, ...]:
+        """Of the discrete stages, and of their biases, for the table of stages."""
+        rows = []
+        for stage in self.discrete.values():
+            layer = stage.captured.layer
+            groups, outputs, inputs = layer.matrix(stage.weight.detach()).shape
+            rows.append(StageRow(stage.name, layer.kind, outputs, inputs, groups, f"argmax over {stage.theta!r}", 0.0, 0.0))
+            if stage.captured.bias is not None:
+                rows.append(StageRow(f"{stage.name.removesuffix('weight')}bias", "-", 0, 0, 0, "AdamW", 0.0, 0.0))
+        return tuple(rows)
 
     def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
         """Maximize every discrete stage that has a gradient and is trained."""
