@@ -7,10 +7,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 import pontryagin
 from pontryagin.cli import audit, bench, compare, data, export, predict, reproduce, train
+from pontryagin.distributed import launched
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.train.processes import processes
 from pontryagin.problem import NonFiniteError, ProblemError
 
 WRONG_REQUEST, INTERRUPTED = 2, 130
+TOGETHER = ("train", "compare", "reproduce")
+"""Commands that torchrun may start in several processes."""
 
 
 def parser() -> ArgumentParser:
@@ -30,9 +34,17 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, with 2 for a wrong request, with 130 after Ctrl-C."""
+    """Run the command line; exits with 0, with 2 for a wrong request, with 130 after Ctrl-C.
+
+    Started by torchrun, the processes work together. Then what ends one of them is left to torchrun, which ends the others and
+    names the first cause.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     settings = parser().parse_args(given)
+    if launched():
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        sys.exit(INTERRUPTED if record(_together)(settings, given) else 0)
     try:
         status = _dispatch(settings, given)
     except (ExperimentError, ProblemError, NonFiniteError) as error:
@@ -42,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("pontryagin: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(INTERRUPTED if status else 0)
+
+
+def _together(settings: Namespace, arguments: Sequence[str]) -> bool:
+    """The chosen command, in one of several processes; whether it was interrupted."""
+    if settings.command not in TOGETHER:
+        raise ExperimentError(f"{settings.command} is run by one process: start it without torchrun")
+    with processes():
+        return _dispatch(settings, arguments)
 
 
 def _dispatch(settings: Namespace, arguments: Sequence[str]) -> bool:

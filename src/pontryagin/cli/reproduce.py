@@ -15,6 +15,7 @@ from pontryagin.experiments.images.paper import FIGURES
 from pontryagin.experiments.progress import TerminalProgress
 from pontryagin.experiments.sine.experiment import SineSettings, run_sine
 from pontryagin.experiments.sine.methods import METHODS
+from pontryagin.experiments.train.processes import present
 
 
 def add_to(commands: Any) -> None:
@@ -54,6 +55,8 @@ def _sine_parser() -> ArgumentParser:
 
 
 def _sine(options: Namespace) -> bool:
+    if present().size > 1:
+        raise ExperimentError("reproduce sine is run by one process: start it without torchrun")
     try:
         from pontryagin.experiments.figures import draw_figures
         from pontryagin.experiments.report import write_report

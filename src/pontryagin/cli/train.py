@@ -10,6 +10,7 @@ from rich.console import Console
 from pontryagin.cli.run_options import add_run, add_task, request
 from pontryagin.experiments.train.board import TerminalBoard
 from pontryagin.experiments.train.methods import METHODS
+from pontryagin.experiments.train.processes import present
 from pontryagin.experiments.train.runner import Outcome, run_training
 from pontryagin.experiments.train.settings import RunSettings
 from pontryagin.experiments.train.task import Task
@@ -35,7 +36,7 @@ def run(options: Namespace, given: Namespace, arguments: Sequence[str]) -> bool:
 
 def start(task: Task, settings: RunSettings, arguments: Sequence[str]) -> bool:
     """Run, and say where everything is; whether it was interrupted."""
-    console = Console()
+    console = Console(quiet=present().rank > 0)
     board = TerminalBoard(console)
     board.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for testing; loss: "
               f"{task.objective.name}")

@@ -6,7 +6,7 @@ from pontryagin.distributed.communicator import Alone, Communicator, Processes
 from pontryagin.distributed.shared_propagation import SharedPropagation
 from pontryagin.distributed.stage_models import GroupModel, StageModels
 from pontryagin.distributed.stage_parallel import StageParallel, group_controls
-from pontryagin.distributed.start import join
+from pontryagin.distributed.start import join, launched
 
 __all__ = ["Alone", "Communicator", "GroupModel", "Owners", "Processes", "SharedPropagation", "StageModels", "StageParallel",
-           "assign", "group_controls", "join", "loads", "reassign", "require_same", "share"]
+           "assign", "group_controls", "join", "launched", "loads", "reassign", "require_same", "share"]

@@ -32,7 +32,7 @@ def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
 def raise_together(communicator: Communicator, error: Exception | None) -> None:
     """Every rank raises when one has an error: its own, or that of the lowest rank that has one. Costs a small sum.
 
-    A ProblemError or NonFiniteError keeps its kind on the other ranks; others come as RuntimeError.
+    A NonFiniteError keeps its kind on the other ranks, others come as ProblemError.
     """
     if communicator.size == 1:
         if error is not None:
@@ -44,7 +44,7 @@ def raise_together(communicator: Communicator, error: Exception | None) -> None:
     if error is not None:
         raise error
     rank, (kind, message) = next((rank, one) for rank, one in enumerate(found) if one is not None)
-    known = {"ProblemError": ProblemError, "NonFiniteError": NonFiniteError}.get(kind, RuntimeError)
+    known = NonFiniteError if kind == "NonFiniteError" else ProblemError
     raise known(f"rank {rank}: {message}")
 
 

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.stopwatch import Stopwatch
 from pontryagin.experiments.train import randomness
 from pontryagin.experiments.train.evaluation import Scores, evaluate, spread_rows
 from pontryagin.experiments.train.methods import Method
+from pontryagin.experiments.train.processes import present
 from pontryagin.experiments.train.sampler import Sampler
 from pontryagin.experiments.train.schedule import SCHEDULES
 from pontryagin.experiments.train.settings import RunSettings
 from pontryagin.experiments.train.task import Task
-from pontryagin.experiments.train.trainer import StepRecord
+from pontryagin.experiments.train.trainer import OptimizerTrainer, StepRecord
 from pontryagin.problem import NonFiniteError
 
 SMOOTHING = 0.95
@@ -47,10 +49,12 @@ class Job:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.trainer = method.trainer(task.build(), task.objective, rate, settings.options.get(method.name))
+        if present().size > 1 and not isinstance(self.trainer, OptimizerTrainer):
+            raise ExperimentError(f"{method.name} is trained by one process alone: start it without torchrun")
         self.notes = [str(warning.message) for warning in caught]
         self.random = randomness.capture()
         randomness.restore(before)
-        self.sampler = Sampler(len(task.train), settings.batch_size, seed)
+        self.sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
         self.horizon = settings.iterations or settings.epochs * self.sampler.batches
         self.length = min(self.horizon, settings.limits.get(method.name, self.horizon))
         self.iteration, self.evaluations, self.ended = 0, 0, ""

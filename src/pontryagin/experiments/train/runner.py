@@ -1,7 +1,7 @@
 """The run: every seed, the methods side by side, so that it can be stopped at any moment and goes on bitwise."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +10,12 @@ import torch
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train import randomness
 from pontryagin.experiments.train.board import Board
+from pontryagin.experiments.train.follower import Follower, open_together
 from pontryagin.experiments.train.history import sentences
 from pontryagin.experiments.train.job import Job
 from pontryagin.experiments.train.lock import Lock
 from pontryagin.experiments.train.methods import METHODS, Method, choose
+from pontryagin.experiments.train.processes import StopTogether, present, require_same_run
 from pontryagin.experiments.train.purpose import Purpose
 from pontryagin.experiments.train.run_folder import RunFolder
 from pontryagin.experiments.train.settings import RunSettings
@@ -46,9 +48,9 @@ def run_training(task: Task, settings: RunSettings, command: str, board: Board, 
         task = task.to(*settings.place())
         task.check()
         _check(task, settings)
-        with Lock(settings.out) as lock, RunFolder(task, settings, command, board, lock, purpose or Purpose()) as folder:
+        with _folder(task, settings, command, board, purpose or Purpose()) as folder:
             with Stop() as stop:
-                finished = _Run(task, settings, folder, board, stop, watcher or Unwatched()).run()
+                finished = _Run(task, settings, folder, board, StopTogether(stop), watcher or Unwatched()).run()
             report = folder.report("complete" if finished else "interrupted")
     return Outcome(settings.out, not finished, sentences({task.name: folder.history.results(settings.batch_size)}), report)
 
@@ -57,9 +59,9 @@ def run_training(task: Task, settings: RunSettings, command: str, board: Board, 
 class _Run:
     task: Task
     settings: RunSettings
-    folder: RunFolder
+    folder: RunFolder | Follower
     board: Board
-    stop: Stop
+    stop: StopTogether
     watcher: Watcher
     _current: Job | None = field(default=None)
 
@@ -179,7 +181,25 @@ def _check(task: Task, settings: RunSettings) -> None:
     if settings.target_accuracy is not None and not task.objective.classifies:
         raise ExperimentError(f"--target-accuracy needs a loss of classification, found {task.objective.name}; use --target-loss")
     for name in settings.methods:
-        Job(task, settings, METHODS[name], settings.seeds[0], settings.rates.get(name, METHODS[name].rates[0]))
+        job = Job(task, settings, METHODS[name], settings.seeds[0], settings.rates.get(name, METHODS[name].rates[0]))
+        require_same_run(task.description, settings.binding(), job.trainer.model)
+
+
+@contextmanager
+def _folder(task: Task, settings: RunSettings, command: str, board: Board, purpose: Purpose
+            ) -> Iterator[RunFolder | Follower]:
+    """Written by rank 0 alone; every process knows the checkpoint in it."""
+    communicator = present()
+    if communicator.rank:
+        yield open_together(communicator, None)
+        return
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(Lock(settings.out))
+            found: RunFolder | ExperimentError = stack.enter_context(RunFolder(task, settings, command, board, lock, purpose))
+        except ExperimentError as error:
+            found = error
+        yield open_together(communicator, found)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from pontryagin.experiments.train.objective import Objective
+from pontryagin.experiments.train.processes import mean, network_of
 from pontryagin.problem import NonFiniteError
 
 Batch = tuple[Tensor, Tensor]
@@ -76,12 +77,12 @@ class Optimizer(Protocol):
 
 
 class OptimizerTrainer:
-    """Any torch optimizer: propagate, differentiate, step. network: what is called in the place of the model, such as its
-    DistributedDataParallel; by default the model itself."""
+    """Any torch optimizer: propagate, differentiate, step. network: what is called in the place of the model; by default the
+    model itself, or with several processes its DistributedDataParallel. Losses are means over the batches of all processes."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective, network: nn.Module | None = None) -> None:
         self._model, self.optimizer, self.objective = model, optimizer, objective
-        self._network = model if network is None else network
+        self._network = network_of(model) if network is None else network
 
     @property
     def model(self) -> nn.Module:
@@ -94,7 +95,7 @@ class OptimizerTrainer:
         self.optimizer.zero_grad()
         loss = self.objective.mean(self._network(inputs), targets)
         loss.backward()
-        value = loss.item()
+        value = mean(loss.item())
         if not isfinite(value):
             raise NonFiniteError(f"the loss of the batch is {value}: nothing has been changed; lower the learning rate or look "
                                  "at the data")
