@@ -85,10 +85,10 @@ def test_secants_solve_a_quadratic_objective_at_once() -> None:
     assert_close(torch.cat([solver.controls[0][:4].view(2, 2), solver.controls[0][4:, None]], 1), best, 1e-8)
 
 
-@pytest.mark.parametrize(("maximizer", "name"), [(LBFGS(), "LBFGSModel"), (StageByStage(ClosedForm()), "SeparateModels")],
+@pytest.mark.parametrize(("maximizer", "name"), [(LBFGS(), "LBFGS"), (StageByStage(ClosedForm()), "StageByStage")],
                          ids=["lbfgs", "separate"])
 def test_secants_need_a_closed_form(maximizer: Maximizer, name: str) -> None:
-    solver = ExtendedMSA(split_problem() if name == "SeparateModels" else tanh_problem(), maximizer=maximizer,
+    solver = ExtendedMSA(split_problem() if name == "StageByStage" else tanh_problem(), maximizer=maximizer,
                          acceleration=Secant())
     before = solver.controls
     with pytest.raises(ProblemError, match=f"needs stages with a closed form.*{name}.*split_euler"):

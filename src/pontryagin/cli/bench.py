@@ -11,6 +11,9 @@ from rich.console import Console
 from pontryagin.cli.lists import names
 from pontryagin.experiments.bench.benchmark import BenchSettings, run_bench
 from pontryagin.experiments.bench.methods import METHODS
+from pontryagin.experiments.bench.scaling import ScalingSettings, run_scaling
+from pontryagin.experiments.bench.scaling_cases import MAXIMIZERS
+from pontryagin.experiments.bench.scaling_page import write_scaling_page
 from pontryagin.experiments.bench.table import write_page
 from pontryagin.experiments.progress import TerminalProgress
 
@@ -19,12 +22,41 @@ def add_to(commands: Any) -> None:
     """Add `bench` and its benchmarks to the subcommands of the program."""
     own = ArgumentParser(allow_abbrev=False, description="Measure speed, as ratios within one run.")
     commands.add_subcommand("bench", own, help="measure speed")
-    own.add_subcommands(dest="benchmark").add_subcommand("optimizers", _parser(), help="EMSA beside tuned optimizers")
+    benchmarks = own.add_subcommands(dest="benchmark")
+    benchmarks.add_subcommand("optimizers", _parser(), help="EMSA beside tuned optimizers")
+    benchmarks.add_subcommand("scaling", _scaling_parser(), help="extended MSA by several processes")
 
 
 def run(settings: Namespace) -> bool:
     """Run the chosen benchmark; whether it was interrupted."""
-    options = settings[settings.benchmark]
+    return {"optimizers": _optimizers, "scaling": _scaling}[settings.benchmark](settings[settings.benchmark])
+
+
+def _scaling(options: Namespace) -> bool:
+    console, processes = Console(), tuple(int(number) for number in options.processes.split(","))
+    maximizers = names(options.maximizers) or MAXIMIZERS
+    wanted = ScalingSettings(processes, maximizers, options.rounds, options.quick, Path(options.out), options.overwrite)
+    folder = run_scaling(wanted, shlex.join(["pontryagin", *sys.argv[1:]]))
+    console.print(write_scaling_page(folder), highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
+    return False
+
+
+def _scaling_parser() -> ArgumentParser:
+    options = ArgumentParser(allow_abbrev=False, description=(
+        "Whole iterations of extended MSA by one and by several processes of this machine, one thread each, in turn: strong and "
+        "weak scaling, cost by depth and by samples, and the shares of propagation, moments, maximization and communication."))
+    options.add_argument("--config", action="config", help="a YAML file with options")
+    options.add_argument("--processes", type=str, default="2", help="numbers of processes beside one, with commas")
+    options.add_argument("--maximizers", type=str, default="all", help=f"all, or names with commas: {', '.join(MAXIMIZERS)}")
+    options.add_argument("--rounds", type=int, default=7, help="iterations measured of every case")
+    options.add_argument("--quick", action="store_true", help="fewer and smaller cases")
+    options.add_argument("--out", type=str, default="runs/scaling", help="folder for the results, new or empty")
+    options.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+    return options
+
+
+def _optimizers(options: Namespace) -> bool:
     console = Console()
     wanted = BenchSettings(options.task, options.dataset, options.data, names(options.methods), options.seeds, options.iterations,
                            options.tuning, options.threads, Path(options.out), options.overwrite)

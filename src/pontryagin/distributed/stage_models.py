@@ -27,13 +27,15 @@ class GroupModel:
     """Equal stages, maximized by their owners; a HamiltonianModel whose every call is collective.
 
     group: without states and costates, which the owners hold. rows[r]: the places in the group of the stages of rank r.
-    own: the model of this rank's stages, None without any. seconds: of this rank's last maximization, for one stage.
+    own: the model of this rank's stages, None without any. method: the name of the maximizer. seconds: of the last
+    maximization, for one stage.
     """
 
     communicator: Communicator
     group: StageGroup
     rows: list[list[int]]
     own: HamiltonianModel | None
+    method: str
     evaluations: int = 0
     seconds: float = 0.0
 

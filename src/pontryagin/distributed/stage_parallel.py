@@ -88,7 +88,8 @@ class StageParallel:
             models: list[GroupModel] = []
             for number, (one, model) in enumerate(zip(chosen, own, strict=True)):
                 kind = QuadraticGroupModel if isinstance(one, MomentMaximizer) else GroupModel
-                models.append(kind(self.communicator, delivery.bare(number), delivery.rows(number), model))
+                models.append(kind(self.communicator, delivery.bare(number), delivery.rows(number), model,
+                                   type(one).__name__))
                 models[-1].group.__dict__["costate_squares"] = next(squares)
             return StageModels(self.communicator, models, self._measured)
 

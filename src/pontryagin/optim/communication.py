@@ -9,24 +9,24 @@ from pontryagin.optim.moments import Moments
 
 
 def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> Moments | None:
-    """Mean and centred second moment over the rows of all processes that have some, each counted alike; None without any.
+    """Mean and centred second moment over the rows of all processes; None without any.
 
     Every process has to call it, with or without rows. zeros: moments of the right shape, with the same block on all processes.
     """
     if _alone():
         return taken
     own = zeros() if taken is None else taken
-    present = own.mean.new_full((1,), float(taken is not None))
-    joint = torch.cat([own.mean.flatten(), present])
+    weight = own.mean.new_full((1,), 0.0 if taken is None else own.count)
+    joint = torch.cat([own.mean.flatten() * weight, weight])
     distributed.all_reduce(joint)
     if not joint[-1]:
         return None
     count, mean = joint[-1], joint[:-1].view_as(own.mean) / joint[-1]
     own.add_outer(own.mean - mean, 1.0)
-    second = torch.cat([own.product.flatten(), own.trace]) * present
+    second = torch.cat([own.product.flatten(), own.trace]) * weight
     distributed.all_reduce(second)
     product, trace = (second / count).split([own.product.numel(), own.trace.numel()])
-    return Moments(mean, product.view_as(own.product), trace, own.block)
+    return Moments(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
 def largest_over_processes(number: int, device: torch.device) -> int:

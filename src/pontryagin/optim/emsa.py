@@ -1,5 +1,6 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
+import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain
@@ -45,6 +46,7 @@ class EMSA(torch.optim.Optimizer):
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
     enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
 
+    <<<<<<< HEAD
     admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
     projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
     argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step;
@@ -52,6 +54,10 @@ class EMSA(torch.optim.Optimizer):
 
     Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
     been changed then.
+    =======
+    Raises ProblemError for wrong settings and for sharded parameters, NonFiniteError when a gradient or the closure's loss is
+    not finite: nothing has been changed then.
+    >>>>>>> c584d26 (pontryagin bench scaling; killed ranks; EMSA: moments weighed by rows, sharded parameters refused; docs)
     """
 
     def __init__(
@@ -79,6 +85,9 @@ class EMSA(torch.optim.Optimizer):
                                "layers; pass parameters by params=")
         if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
             raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
+        if _is_sharded(model):
+            raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its stage's whole "
+                               "gradient: use DistributedDataParallel, or shard only parts that another optimizer trains")
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
                     "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "steps": 0, "refresh_every": 1,
                     "relaxation": 1.0}
@@ -342,6 +351,12 @@ def _predicted(moves: list[Move]) -> float:
     """The decrease of the loss that the whole moves promise to first order."""
     return -sum(float((parameter.grad.to(change.dtype) * change).sum()) for parameter, change in moves
                 if parameter.grad is not None)
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether a parameter is a DTensor. That module takes seconds to import, and without it there are none."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and any(isinstance(parameter, module.DTensor) for parameter in model.parameters())
 
 
 def _add(moves: list[Move], factor: float) -> None:

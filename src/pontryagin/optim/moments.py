@@ -12,13 +12,14 @@ class Moments:
     """Of some rows x: s = mean x, the centred second moment A_c as the product A_c B with a block B, and its trace.
 
     mean: (group, input); product: (group, input, column); trace: (group); block B: (group, input, column), None for the
-    identity. Of one-hot inputs the product is the diagonal, (group, input), their frequencies.
+    identity. Of one-hot inputs the product is the diagonal, (group, input), their frequencies. count: the number of rows.
     """
 
     mean: Tensor
     product: Tensor
     trace: Tensor
     block: Tensor | None = None
+    count: float = 1.0
 
     def add_outer(self, vector: Float[Tensor, "group input"], weight: Tensor | float) -> None:
         """A_c <- A_c + weight v v^T, weight a number a group; a diagonal stays as it is."""
@@ -32,7 +33,7 @@ class Moments:
     def to(self, dtype: torch.dtype) -> "Moments":
         """In another precision."""
         return Moments(self.mean.to(dtype), self.product.to(dtype), self.trace.to(dtype),
-                       None if self.block is None else self.block.to(dtype))
+                       None if self.block is None else self.block.to(dtype), self.count)
 
     def is_finite(self) -> bool:
         """Whether mean and second moment are."""
@@ -88,7 +89,8 @@ class InputMoments:
         if self.block is None:
             self._trace = self._product.diagonal(dim1=-2, dim2=-1).sum(-1)
         block = None if self.block is None else self.block.to(self._product.dtype)
-        taken = Moments(self._centre + offset, self._product.div_(self._count), self._trace / self._count, block)
+        taken = Moments(self._centre + offset, self._product.div_(self._count), self._trace / self._count, block,
+                        float(self._count))
         taken.add_outer(offset, -1.0)
         self.__init__(self.block)  # type: ignore[misc]
         return taken
@@ -114,4 +116,4 @@ class IndexMoments:
         if self._counts is None:
             return None
         counts, self._counts = self._counts, None
-        return Moments(torch.zeros_like(counts), counts / counts.sum(), torch.ones_like(counts[:, 0]))
+        return Moments(torch.zeros_like(counts), counts / counts.sum(), torch.ones_like(counts[:, 0]), count=float(counts.sum()))

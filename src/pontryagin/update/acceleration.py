@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.distributed import StageModels
+from pontryagin.distributed import GroupModel, StageModels
 from pontryagin.hamiltonian import Penalties
-from pontryagin.maximizer import HamiltonianModel, QuadraticModel
+from pontryagin.maximizer import QuadraticModel
 from pontryagin.problem import ProblemError
 
 Controls = list[Float[Tensor, "_ _"]]
@@ -164,8 +164,8 @@ def _plus(first: Controls, second: Controls, factor: float) -> Controls:
     return [a + factor * b for a, b in zip(first, second, strict=True)]
 
 
-def _quadratic(model: HamiltonianModel) -> QuadraticModel:
+def _quadratic(model: GroupModel) -> QuadraticModel:
     if not isinstance(model, QuadraticModel):
         raise ProblemError(f"secant acceleration needs stages with a closed form, but {model.group.stage.name} is maximized "
-                           f"by {type(model).__name__}: split it at its affine map (split_euler)")
+                           f"by {model.method}: split it at its affine map (split_euler)")
     return model

@@ -38,11 +38,12 @@ def cases(processes: Sequence[int], maximizers: Sequence[str], quick: bool) -> l
     samples, in this order: the largest last, since peak memory only grows."""
     every, found = tuple(sorted({1, *processes})), []
     depths = (10, 30, 100) if quick else (10, 30, 100, 300, 1000)
+    batches = (500, 1000, 2000) if quick else (500, 1000, 2000, 4000, 8000)
     for name in maximizers:
         found += [Case("strong", name, depth, 8, 500, every) for depth in ((20,) if quick else (20, 100))]
         found += [Case("strong", name, 20, 32, 500, every)] * (not quick)
         found += [Case("weak", name, 20 * number, 8, 500, (number,)) for number in every]
-        found += [Case("samples", name, 20, 8, samples) for samples in ((500, 1000, 2000) if quick else (500, 1000, 2000, 4000, 8000))]
+        found += [Case("samples", name, 20, 8, samples) for samples in batches]
         found += [Case("depth", name, depth, 8, 500) for depth in depths]
     return found
 

@@ -1,0 +1,54 @@
+"""Run by torchrun: `pontryagin train`, in which one rank kills itself once, in a given phase of a given iteration."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import distributed, nn
+
+from pontryagin.cli import main
+from pontryagin.experiments.train import checkpoint, trainer
+from pontryagin.optim import EMSA
+
+
+class Killer:
+    """Kills this process at the n-th call of a function, unless some process has done so before."""
+
+    def __init__(self, mark: Path, call: int) -> None:
+        self.mark, self.left = mark, call
+
+    def before(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, deadly at that call."""
+        def called(*arguments: Any, **named: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self.mark.exists():
+                self.mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return called
+
+
+def arm(phase: str, killer: Killer) -> None:
+    """Put the killer where the phase begins."""
+    if phase == "forward":
+        nn.Linear.forward = killer.before(nn.Linear.forward)
+    elif phase == "backward":
+        trainer.mean = killer.before(trainer.mean)  # the loss has just been propagated back
+    elif phase == "reduce":
+        distributed.all_reduce = killer.before(distributed.all_reduce)
+    elif phase == "maximize":
+        EMSA._moves = killer.before(EMSA._moves)
+    else:
+        checkpoint.packed = killer.before(checkpoint.packed)  # the table is ahead of the checkpoint
+        os.fsync = killer.before(os.fsync)
+
+
+if __name__ == "__main__":
+    mark, phase, rank, call = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    if os.environ["RANK"] == rank and phase != "none":
+        arm(phase, Killer(mark, call))
+    main(sys.argv[5:])

@@ -1,0 +1,33 @@
+"""EMSA by several processes takes the steps of one process on the same global batches."""
+
+from pathlib import Path
+
+import emsa_program
+import pytest
+import torch
+from torchrun import torchrun
+
+from builders import assert_all_close
+
+
+def compare(ranks: int, iterations: int, folder: Path, *options: str) -> list[str]:
+    done = torchrun(ranks, Path(emsa_program.__file__), str(folder), str(iterations), *options, limit=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = emsa_program.trained(iterations, 0, 1)
+    files = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+    for one in files:
+        assert all(torch.equal(mine, first) for mine, first in zip(one["parameters"], files[0]["parameters"], strict=True))
+        assert_all_close(one["parameters"], alone, 1e-10)
+    return [one["refused"] for one in files]
+
+
+def test_two_processes_and_sharded_parameters_refused(tmp_path: Path) -> None:
+    for refused in compare(2, 50, tmp_path, "sharded"):
+        assert "fully_shard" in refused
+        assert "DistributedDataParallel" in refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_fifty_iterations(ranks: int, tmp_path: Path) -> None:
+    compare(ranks, 50, tmp_path)

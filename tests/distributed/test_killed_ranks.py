@@ -1,0 +1,50 @@
+"""A killed rank ends all, torchrun starts them again from the last checkpoint, and the end is that of an untouched run."""
+
+from pathlib import Path
+from time import monotonic
+
+import killed_program
+import pytest
+import torch
+from torchrun import torchrun
+
+LIMIT = 90.0
+"""Seconds beyond the untouched run's that a kill may cost: the time to notice, and another start."""
+ITERATION = [("0", 2), ("1", 3), ("0", 5), ("1", 7)]
+KILLS = [("forward", rank, 12 * number) for rank, number in ITERATION] + [
+    (phase, rank, number) for phase in ("backward", "maximize") for rank, number in ITERATION] + [
+    ("reduce", "0", 6), ("reduce", "1", 11), ("reduce", "0", 17), ("reduce", "1", 20),
+    ("save", "0", 2), ("save", "0", 5), ("save", "0", 9), ("save", "0", 14)]
+
+
+def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2) -> float:
+    """Seconds of the run, which must end well."""
+    began = monotonic()
+    done = torchrun(ranks, Path(killed_program.__file__), str(folder / "mark"), phase, rank, str(call), "train", "--out",
+                    str(folder / "run"), "--iterations", "8", "--batch-size", "48", "--model", "mlp", "--resume",
+                    "--checkpoint-every", "0", "--evaluations", "2", options=("--max-restarts=1",), limit=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (folder / "mark").exists() == (phase != "none"), "nobody was killed"
+    assert not list((folder / "run").rglob("*.tmp")), "half-written files are left"
+    return monotonic() - began
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "run" / "models" / "emsa-seed0.pt", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], float]:
+    folder = tmp_path_factory.mktemp("untouched")
+    seconds = trained(folder, "none", "0", 0)
+    return weights(folder), seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "rank", "call"), KILLS)
+def test_killed(phase: str, rank: str, call: int, untouched: tuple[dict[str, torch.Tensor], float], tmp_path: Path) -> None:
+    seconds = trained(tmp_path, phase, rank, call)
+    expected, usual = untouched
+    assert seconds < 2 * usual + LIMIT
+    found = weights(tmp_path)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
