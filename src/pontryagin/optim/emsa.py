@@ -46,18 +46,13 @@ class EMSA(torch.optim.Optimizer):
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
     enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
 
-    <<<<<<< HEAD
     admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
     projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
     argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step;
     other sets are projected onto after the step.
 
-    Raises ProblemError for wrong settings, NonFiniteError when a gradient or the closure's loss is not finite: nothing has
-    been changed then.
-    =======
     Raises ProblemError for wrong settings and for sharded parameters, NonFiniteError when a gradient or the closure's loss is
     not finite: nothing has been changed then.
-    >>>>>>> c584d26 (pontryagin bench scaling; killed ranks; EMSA: moments weighed by rows, sharded parameters refused; docs)
     """
 
     def __init__(
