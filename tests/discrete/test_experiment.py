@@ -88,6 +88,7 @@ def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(("arguments", "message"), [
     (["binary", "--methods", "li-hoa"], "unknown method 'li-hoa'"),
     (["ternary", "--methods", "bop"], "unknown method 'bop' of ternary"),
+    (["ternary", "--rates.adma", "0.1"], "unknown method 'adma' of ternary"),
     (["binary", "--epochs", "0"], "--epochs: expected"),
     (["binary", "--width", "0"], "--width: expected"),
     (["binary", "--quick", "--full"], "give one of them"),

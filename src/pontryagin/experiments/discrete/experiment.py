@@ -59,15 +59,22 @@ class DiscreteSettings:
         for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("width", self.width)):
             if value < 1:
                 raise ExperimentError(f"--{name}: expected a number >= 1, found {value}")
-        unknown = sorted({*(self.methods or ()), *(self.options or ())} - {*METHODS[self.kind], "adam"})
-        if unknown:
-            raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))} of {self.kind}: expected one or more of "
-                                  f"{', '.join(METHODS[self.kind])}")
+        given = ((self.methods or (), METHODS[self.kind]), ((*(self.options or ()), *(self.rates or ())), self.trained))
+        for names, known in given:
+            unknown = sorted({*names} - {*known})
+            if unknown:
+                raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))} of {self.kind}: expected one or more of "
+                                      f"{', '.join(known)}")
 
     @property
     def chosen(self) -> tuple[str, ...]:
         """The methods, in the order of METHODS."""
         return tuple(name for name in METHODS[self.kind] if self.methods is None or name in self.methods)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The names that the run itself, its rates and options have: rounding is training by adam."""
+        return tuple("adam" if name == "rounding" else name for name in METHODS[self.kind])
 
     def quick(self) -> "DiscreteSettings":
         """A first look: digits, a narrower network, one seed."""
