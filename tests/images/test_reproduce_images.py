@@ -83,12 +83,13 @@ def test_rates_of_the_user_stand(tmp_path):
 
 
 def test_resume_goes_on_with_the_runs_own_settings(tmp_path):
-    whole = replace(wanted(tmp_path / "whole", methods=("emsa",)), tune=0)
+    whole = wanted(tmp_path / "whole", methods=("adam",))
     run_images(whole, "", SilentBoard())
-    again = replace(wanted(tmp_path / "whole", methods=("emsa",), iterations=9, resume=True), tune=0)
+    again = wanted(tmp_path / "whole", methods=("adam",), iterations=9, resume=True)
     assert not run_images(again, "", SilentBoard()).interrupted
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
-    assert next(iter(summary["results"].values()))["emsa"]["iterations"] == 4
+    assert next(iter(summary["results"].values()))["adam"]["iterations"] == 4
+    assert "Learning rates tried" in (tmp_path / "whole" / "report.html").read_text()
     with pytest.raises(ExperimentError, match="not on fashion-mnist"):
         run_images(replace(again, name="fashion-mnist"), "", SilentBoard())
 
@@ -97,7 +98,7 @@ def test_the_best_rate_and_the_budget():
     assert best({"adam": {0.1: 2.0, 0.01: -1.0}, "sgd": {1.0: float("inf"), 0.3: 4.0}}) == {"adam": 0.01, "sgd": 0.3}
     with pytest.raises(ExperimentError, match=r"sgd diverged.*\(1, 0\.3\)"):
         best({"sgd": {1.0: float("inf"), 0.3: float("inf")}})
-    assert (Budget(150).of("adam"), Budget(150).of("emsa-paper"), Budget(3).of("emsa-paper")) == (150, 15, 1)
+    assert (Budget(150).of("adam"), Budget(150).of("emsa-paper"), Budget(3).of("emsa-paper")) == (150, 15, 3)
 
 
 def test_seconds_to_goals_come_from_the_results():

@@ -7,7 +7,7 @@ from typing import Any
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.images.page import section
 from pontryagin.experiments.images.paper import FIGURES, Figure
-from pontryagin.experiments.images.tuning import Budget, best, tuned
+from pontryagin.experiments.images.tuning import Budget, Scores, best, recalled, tuned
 from pontryagin.experiments.train import checkpoint
 from pontryagin.experiments.train.board import Board
 from pontryagin.experiments.train.from_specs import from_description, task_from
@@ -64,17 +64,24 @@ def run_images(request: Request, command: str, board: Board) -> Outcome:
         task, settings = _resumed(request, saved[0])
     else:
         task = request.task()
-    budget = Budget(request.tune)
     purpose = Purpose(request.name, request.figure.title, request.figure.plain(), command=f"reproduce {request.name}",
                       section=lambda directory, summary: section(request.name, directory, summary))
-    if request.tune and saved is None:
-        task.check()
-        scores = tuned(task, settings, budget, request.tuning_file(), board)
-        settings = replace(settings, rates={**best(scores), **settings.rates})
-        purpose = replace(purpose, tuning=scores, tuning_rule=budget.words())
+    if request.tune:
+        scores = _scores(request, task, settings, saved is not None, board)
+        settings = settings if saved else replace(settings, rates={**best(scores), **settings.rates})
+        purpose = replace(purpose, tuning=scores, tuning_rule=Budget(request.tune).words())
     if saved is None and "emsa-paper" in settings.methods:
         settings = replace(settings, limits={"emsa-paper": request.paper_iterations, **settings.limits})
     return run_training(task, settings, command, board, purpose=purpose)
+
+
+def _scores(request: Request, task: Task, settings: RunSettings, resumed: bool, board: Board) -> Scores:
+    """Of the tuning: a run that is resumed has its rates already, and only shows them."""
+    budget, path = Budget(request.tune), request.tuning_file()
+    if resumed:
+        return recalled(task, settings, budget, path)
+    task.check()
+    return tuned(task, settings, budget, path, board)
 
 
 def _resumed(request: Request, saved: dict[str, Any]) -> tuple[Task, RunSettings]:

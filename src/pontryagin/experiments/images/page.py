@@ -20,8 +20,8 @@ layer), 55000 training images, batches of 100, no data augmentation, no regulari
 differs, and should be kept in mind when the numbers are compared:</p>
 <ul>
 <li>Learning rates of the first-order optimizers, and the penalty rho of the paper's E-MSA, are tuned on a grid
-(below), and every rate falls linearly to zero over the run. The paper states neither grid nor schedule; a better
-tuned Adam is the fair opponent.</li>
+(below). Every learning rate falls linearly to zero over the run, while rho is constant, as in the paper. The paper
+states neither grid nor schedule; a better tuned Adam is the fair opponent.</li>
 <li>“E-MSA” is this library's optimizer: every layer's affine map is a stage, maximized in closed form with running
 moments, momentum and its own step length. “paper's E-MSA” is Algorithm 2 as published: a stage is tanh of a
 convolution, both penalties, 10 iterations of L-BFGS a stage; it is run for a stated number of iterations only, since

@@ -23,13 +23,13 @@ Scores = dict[str, dict[float, float]]
 
 @dataclass(frozen=True)
 class Budget:
-    """iterations: of a tuning run at one rate; those of emsa-paper are a tenth as long."""
+    """iterations: of a tuning run at one rate; those of emsa-paper are a tenth as long, but at least five."""
 
     iterations: int
 
     def of(self, method: str) -> int:
         """Iterations at each rate."""
-        return max(1, self.iterations // SHARE) if method == "emsa-paper" else self.iterations
+        return min(self.iterations, max(5, self.iterations // SHARE)) if method == "emsa-paper" else self.iterations
 
     def words(self) -> str:
         """The rule and the budget, for people."""
@@ -42,8 +42,7 @@ def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: 
 
     A file of another task, budget, batch size or dtype is refused (ExperimentError). Ctrl-C keeps what is complete.
     """
-    identity = {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
-                "iterations": budget.iterations, "seed": TUNING_SEED, "rule": RULE}
+    identity = _identity(task, settings, budget)
     known = _read(path, identity)
     placed = task.to(*settings.place())
     for method in _with_grids(settings.methods):
@@ -56,12 +55,26 @@ def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: 
     return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in _with_grids(settings.methods)}
 
 
+def recalled(task: Task, settings: RunSettings, budget: Budget, path: Path) -> Scores:
+    """The scores of the settings' methods in the file, for a run that is resumed; none when the file is not of this tuning."""
+    try:
+        known = _read(path, _identity(task, settings, budget))
+    except ExperimentError:
+        return {}
+    return {method: scores for method, scores in known.items() if method in settings.methods}
+
+
 def best(scores: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
     """The rate with the least score of each method. Raises ExperimentError when none gave a finite one."""
     for method, found in scores.items():
         if min(found.values()) == inf:
             raise ExperimentError(f"{method} diverged at every rate of its grid ({', '.join(f'{rate:g}' for rate in found)})")
     return {method: min(found, key=found.__getitem__) for method, found in scores.items()}
+
+
+def _identity(task: Task, settings: RunSettings, budget: Budget) -> dict[str, Any]:
+    return {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
+            "iterations": budget.iterations, "seed": TUNING_SEED, "rule": RULE}
 
 
 def _with_grids(names: Sequence[str]) -> list[Method]:

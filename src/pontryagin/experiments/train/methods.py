@@ -115,7 +115,7 @@ _ADAM = (1e-3, 2e-3, 5e-3, 1e-2)
 
 METHODS = {method.name: method for method in (
     Method("emsa", emsa, (0.03,)),
-    Method("emsa-paper", emsa_paper, (30.0, 10.0, 100.0)),
+    Method("emsa-paper", emsa_paper, (100.0, 30.0, 300.0)),
     Method("sgd", sgd, (1e-1, 3e-2, 3e-1, 1.0)),
     Method("sgd-momentum", sgd_momentum, (1e-2, 3e-2, 1e-1, 3e-1)),
     Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1)),
