@@ -106,8 +106,11 @@ class Bank:
         return torch.stack(tables).sqrt().clamp(_LEAST_UNIT, 1.0).view(-1, 1, 1)
 
     def _memory(self, group: dict[str, Any]) -> float | None:
-        """Of rho in this step; None where it stays as it is."""
-        if group["steps"] < _EARLY:
+        """Of rho in this step; None where it stays as it is.
+
+        A component of a normalization can be silent for long, and a rho that has vanished must not meet its next gradient.
+        """
+        if self._scalar or group["steps"] < _EARLY:
             return group["memory"]
         renewed = group["steps"] % _SELDOM == 0 or not self._state["square_weight"].all()
         return group["memory"] ** _SELDOM if renewed else None
