@@ -75,8 +75,7 @@ def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
 
 
 def test_rates_of_the_user_stand(tmp_path):
-    request = replace(wanted(tmp_path / "run", methods=("adam",), rates={"adam": 0.004}), tune=0)
-    run_images(request, "", SilentBoard())
+    run_images(wanted(tmp_path / "run", methods=("adam",), rates={"adam": 0.004}), "", SilentBoard())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert next(iter(summary["results"].values()))["adam"]["learning_rate"] == 0.004
     assert not (tmp_path / "tuning-mnist.json").exists()

@@ -1,7 +1,7 @@
 """Learning rates and rho, tuned once for a data set and kept in a file."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -38,21 +38,23 @@ class Budget:
 
 
 def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: Board) -> Scores:
-    """The scores of every rate of the settings' methods that have a grid: out of the file, or tuned now and put into it.
+    """The scores of every rate of the settings' methods that have a grid and no rate of the user's: out of the file, or tuned
+    now and put into it.
 
     A file of another task, budget, batch size or dtype is refused (ExperimentError). Ctrl-C keeps what is complete.
     """
     identity = _identity(task, settings, budget)
     known = _read(path, identity)
     placed = task.to(*settings.place())
-    for method in _with_grids(settings.methods):
+    methods = [method for method in choose(settings.methods) if len(method.rates) > 1 and method.name not in settings.rates]
+    for method in methods:
         scores = known.setdefault(method.name, {})
         for rate in method.rates:
             if rate not in scores:
                 scores[rate] = _score(placed, settings, method, rate, budget.of(method.name))
                 board.say(f"tuning {method.name}: rate {rate:g} scores {scores[rate]:.3f}")
                 _write(path, identity, known)
-    return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in _with_grids(settings.methods)}
+    return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in methods}
 
 
 def recalled(task: Task, settings: RunSettings, budget: Budget, path: Path) -> Scores:
@@ -75,10 +77,6 @@ def best(scores: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
 def _identity(task: Task, settings: RunSettings, budget: Budget) -> dict[str, Any]:
     return {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
             "iterations": budget.iterations, "seed": TUNING_SEED, "rule": RULE}
-
-
-def _with_grids(names: Sequence[str]) -> list[Method]:
-    return [method for method in choose(names) if len(method.rates) > 1]
 
 
 def _score(task: Task, settings: RunSettings, method: Method, rate: float, iterations: int) -> float:
