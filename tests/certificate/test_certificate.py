@@ -13,7 +13,7 @@ from pontryagin.cli import main
 from pontryagin.experiments.certificate import tasks
 from pontryagin.experiments.certificate.adam import Tuning, adam, tune
 from pontryagin.experiments.certificate.experiment import METRICS, RULES, STAGES, TaskResult, verdicts
-from pontryagin.experiments.certificate.tasks import TASKS, choose, digits_cnn, sine
+from pontryagin.experiments.certificate.tasks import TASKS, choose, cnn_descent, digits_cnn, sine, sine_descent
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.sine.task import SineTask
 from pontryagin.hamiltonian import Penalties
@@ -46,28 +46,30 @@ def test_the_network_depends_on_its_seed_alone() -> None:
     assert torch.equal(torch.cat(digits_cnn(1).initial_controls()), first)
     assert not torch.equal(torch.cat(digits_cnn(2).initial_controls()), first)
     problem = digits_cnn(1)
+    start, objective = cnn_descent(1)
+    assert objective(start).item() == pytest.approx(Propagation(problem, problem.initial_controls()).objective, rel=1e-6)
     assert [one.affine is not None for one in problem.stages if one.size] == [True] * 3
 
 
 def test_adam_is_torch_s_on_the_same_objective() -> None:
-    problem = short("sine-a", 20)(0)
     task = SineTask("a", 0)
     theta = task.start().requires_grad_()
     optimizer = torch.optim.Adam([theta], lr=0.05)
-    inputs, target = task.train
+    problem = sine("a")(0)
+    assert Propagation(problem, problem.initial_controls()).objective == pytest.approx(task.loss(theta).item())
     expected = []
     for _ in range(4):
-        loss = task.loss(theta, (inputs[:20], target[:20]))
+        loss = task.loss(theta)
         expected.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert adam(problem, 0.05, 3) == pytest.approx(expected, rel=1e-9)
+    assert adam(sine_descent("a")(0), 0.05, 3) == pytest.approx(expected, rel=1e-9)
 
 
 def test_tuning_takes_the_rate_that_reaches_lowest_and_no_rate_that_diverges() -> None:
     done: list[int] = []
-    tuning = tune(short("sine-a", 30), 15, (1e-4, 1e-1, 1e8), done.append)
+    tuning = tune(sine_descent("a"), 15, (1e-4, 1e-1, 1e8), done.append)
     assert tuning.best == 1e-1
     assert done == [1, 2, 3]
     assert Tuning({1.0: float("inf"), 2.0: 0.5}).best == 2.0

@@ -1,6 +1,8 @@
 """rho = 2C with C measured: on quadratic problems C is known, elsewhere J must not rise."""
 
 from collections.abc import Callable
+from functools import cache
+from itertools import combinations_with_replacement
 
 import pytest
 import torch
@@ -66,17 +68,24 @@ def known_constant(problem: ControlProblem, ratio: float) -> float:
 
     eye = torch.eye(sum(sizes), dtype=torch.float64)
     alone = torch.stack([parts(one) for one in eye])
-    pairs = torch.stack([torch.stack([parts(one + other) for other in eye]) for one in eye])
-    remainder, error = (0.5 * (pairs - alone - alone.unsqueeze(1))).unbind(-1)
+    forms = torch.zeros(2, len(eye), len(eye), dtype=torch.float64)
+    for i, j in combinations_with_replacement(range(len(eye)), 2):  # q(a + b) - q(a) - q(b) = 2 a^T Q b
+        forms[:, i, j] = forms[:, j, i] = 0.5 * (parts(eye[i] + eye[j]) - alone[i] - alone[j])
+    remainder, error = forms
     values, vectors = torch.linalg.eigh(error)
     kept = values > 1e-10 * values.max()
     half = vectors[:, kept] / values[kept].sqrt()
     return float(torch.linalg.eigvalsh(half.mT @ remainder @ half).max())
 
 
+@cache
+def constant_of(name: str, seed: int, ratio: float) -> float:
+    return known_constant(QUADRATIC[name][0](seed), ratio)
+
+
 QUADRATIC: dict[str, tuple[Callable[[int], ControlProblem], Maximizer]] = {
     "regulator": (regulator, GaussNewton(1e-9)), "mapped": (mapped, ClosedForm(0.0))}
-each_quadratic = pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in QUADRATIC for seed in range(5)])
+each_quadratic = pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in QUADRATIC for seed in range(3)])
 
 
 def run(problem: ControlProblem, maximizer: Maximizer, rule: PenaltyRule, iterations: int) -> list[IterationRecord]:
@@ -88,7 +97,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_known_constant(name: str,
     """Of all controls C is the least upper bound; a run's steps see it from below."""
     make, maximizer = QUADRATIC[name]
     problem = make(seed)
-    constant = known_constant(problem, 0.0)
+    constant = constant_of(name, seed, 0.0)
     records = run(problem, maximizer, FromEstimate(costate_weight=0.0, memory=1.0), 12)
     seen = []
     for record in records:
@@ -103,7 +112,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_known_constant(name: str,
 def test_both_errors_count_in_the_estimate_of_the_record(name: str, seed: int) -> None:
     make, maximizer = QUADRATIC[name]
     problem = make(seed)
-    bound = known_constant(problem, 1.0)
+    bound = constant_of(name, seed, 1.0)
     records = run(problem, maximizer, Fixed(Penalties(2 * bound, 2 * bound)), 8)
     assert all(record.estimate <= bound * (1 + 1e-6) for record in records)
     if name == "regulator":  # without costate errors; where there are some, C is approached by steps that make none
@@ -116,7 +125,7 @@ def test_both_errors_count_in_the_estimate_of_the_record(name: str, seed: int) -
 def test_twice_the_constant_is_monotone_without_rejections(name: str, seed: int, rule: Callable[[float], PenaltyRule]) -> None:
     make, maximizer = QUADRATIC[name]
     problem = make(seed)
-    records = run(problem, maximizer, rule(known_constant(problem, 0.0)), 25)
+    records = run(problem, maximizer, rule(constant_of(name, seed, 0.0)), 25)
     for record in records:
         assert record.accepted
         assert record.rejected == 0

@@ -38,7 +38,7 @@ def _saddle_parser() -> ArgumentParser:
 def _certificate_parser() -> ArgumentParser:
     options = ArgumentParser(allow_abbrev=False, description=(
         "Full batches under penalty rules that measure the constant C of Lemma 2 and set rho = 2C: J must never rise. Beside "
-        "them Adam, its rate the best of six. Writes metrics.csv, stages.csv, summary.json, figures and report.html."))
+        "them Adam, its rate the best of five. Writes metrics.csv, stages.csv, summary.json, figures and report.html."))
     options.add_argument("--config", action="config", help="a YAML file with options")
     options.add_argument("--out", type=str, default="runs/certificate", help="folder for the results, new or empty")
     options.add_argument("--seeds", type=int, default=5, help="runs of every method, on other data or initial controls")

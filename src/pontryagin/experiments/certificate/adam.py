@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from math import inf, isfinite
 
 import torch
-from torch import Tensor
 
-from pontryagin.problem import ControlProblem
+from pontryagin.experiments.certificate.tasks import Descent
 
-RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+RATES = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 TUNING_SEED = 1000
 
 
@@ -25,13 +24,14 @@ class Tuning:
         return min(self.scores, key=self.scores.__getitem__)
 
 
-def adam(problem: ControlProblem, rate: float, iterations: int) -> list[float]:
+def adam(descent: Descent, rate: float, iterations: int) -> list[float]:
     """J before each iteration and after the last of torch.optim.Adam with its default moments; shorter where J diverges."""
-    controls = [control.requires_grad_() for control in problem.initial_controls()]
+    start, objective = descent
+    controls = [control.clone().requires_grad_() for control in start]
     optimizer = torch.optim.Adam([control for control in controls if control.numel()], lr=rate)
     losses = []
     for _ in range(iterations):
-        loss = _objective(problem, controls)
+        loss = objective(controls)
         losses.append(loss.item())
         if not isfinite(losses[-1]):
             return losses
@@ -39,10 +39,10 @@ def adam(problem: ControlProblem, rate: float, iterations: int) -> list[float]:
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return [*losses, _objective(problem, controls).item()]
+        return [*losses, objective(controls).item()]
 
 
-def tune(make: Callable[[int], ControlProblem], iterations: int, rates: tuple[float, ...],
+def tune(make: Callable[[int], Descent], iterations: int, rates: tuple[float, ...],
          advance: Callable[[int], None]) -> Tuning:
     """The rate that reaches the lowest J in `iterations`, on data and controls that no reported run uses."""
     scores = {}
@@ -51,10 +51,3 @@ def tune(make: Callable[[int], ControlProblem], iterations: int, rates: tuple[fl
         scores[rate] = min(losses) if isfinite(losses[-1]) else inf
         advance(number)
     return Tuning(scores)
-
-
-def _objective(problem: ControlProblem, controls: list[Tensor]) -> Tensor:
-    state = problem.initial_state
-    for one, control in zip(problem.stages, controls, strict=True):
-        state = one(state, control)
-    return problem.terminal_cost(state, problem.target).mean() + problem.running_cost(tuple(controls))

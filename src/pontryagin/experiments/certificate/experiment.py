@@ -79,12 +79,12 @@ def _run_task(settings: CertificateSettings, task: Task, results: dict[str, Task
     rates = _QUICK_RATES if settings.quick else RATES
     length, own_length = settings.lengths(task)
     with progress.task(f"{task.label}: choosing Adam's rate", len(rates)) as advance:
-        tuning = tune(task.problem, length, rates, lambda done: advance(done, None))
+        tuning = tune(task.descent, length, rates, lambda done: advance(done, None))
     result = results[task.name] = TaskResult(tuning)
     for seed in range(settings.seeds):
         problem = task.problem(seed)
         with progress.task(f"{task.label}: Adam ({tuning.best:g}), seed {seed}", 1) as advance:
-            losses = adam(problem, tuning.best, length)
+            losses = adam(task.descent(seed), tuning.best, length)
             result.adam.append(losses)
             metrics.add_all((task.name, "adam", seed, k, loss, *[None] * 8) for k, loss in enumerate(losses))
             advance(1, losses[-1])

@@ -4,23 +4,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pontryagin.experiments.data import load_images
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.sine.task import FIGURES, SineTask
 from pontryagin.problem import ControlProblem, CrossEntropy, stage
 
-IMAGES, CHANNELS = 500, 8
+IMAGES, CHANNELS = 300, 8
+Descent = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]
+"""Initial controls and J as a function of them, for methods that differentiate through everything at once."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """problem: stages with their initial controls, and all data, by seed. adam: iterations of Adam; emsa: of each rule."""
+    """problem: stages with their initial controls, and all data, by seed; descent: the same J and start, in the form that is
+    cheapest to differentiate. adam: iterations of Adam; emsa: of each rule."""
 
     name: str
     label: str
     problem: Callable[[int], ControlProblem]
+    descent: Callable[[int], Descent]
     adam: int
     emsa: int
 
@@ -37,8 +41,31 @@ def sine(figure: str) -> Callable[[int], ControlProblem]:
     return make
 
 
+def sine_descent(figure: str) -> Callable[[int], Descent]:
+    """The same by the plain loop over layers, all controls in one tensor."""
+
+    def make(seed: int) -> Descent:
+        task = SineTask(figure, seed)
+        return [task.start()], lambda controls: task.loss(controls[0])
+
+    return make
+
+
+def cnn_descent(seed: int) -> Descent:
+    """The same, stage after stage."""
+    problem = digits_cnn(seed)
+
+    def objective(controls: list[Tensor]) -> Tensor:
+        state = problem.initial_state
+        for one, control in zip(problem.stages, controls, strict=True):
+            state = one(state, control)
+        return problem.terminal_cost(state, problem.target).mean()
+
+    return list(problem.initial_controls()), objective
+
+
 def digits_cnn(seed: int) -> ControlProblem:
-    """500 of scikit-learn's digits, 8x8: conv 3x3 (8), tanh, pool, conv 3x3 (8), tanh, pool, linear; cross-entropy, float32.
+    """300 of scikit-learn's digits, 8x8: conv 3x3 (8), tanh, pool, conv 3x3 (8), tanh, pool, linear; cross-entropy, float32.
 
     Each layer is a stage, so that convolutions and the linear layer are maximized in closed form. torch's initial weights.
     """
@@ -53,9 +80,9 @@ def digits_cnn(seed: int) -> ControlProblem:
 
 
 TASKS = {task.name: task for task in (
-    Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), adam=500, emsa=100),
-    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), adam=1000, emsa=150),
-    Task("cnn", "CNN on digits", digits_cnn, adam=200, emsa=40),
+    Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), sine_descent("a"), adam=300, emsa=100),
+    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=150),
+    Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30),
 )}
 
 
