@@ -15,6 +15,7 @@ from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import Progress
 from pontryagin.experiments.run_directory import Table, prepare, write_json
 from pontryagin.experiments.summary import spread
+from pontryagin.experiments.threads import one_thread
 from pontryagin.problem import ControlProblem
 from pontryagin.update import ExtendedMSA, FromEstimate, IterationRecord, PenaltyRule, PerStageEstimate
 
@@ -58,12 +59,13 @@ class TaskResult:
 def run_certificate(settings: CertificateSettings, command: str, progress: Progress) -> tuple[Path, dict[str, TaskResult], bool]:
     """Write metrics.csv, stages.csv and summary.json into settings.out.
 
-    Returns the folder, the results and whether the run was interrupted (Ctrl-C). Raises ExperimentError before any work.
+    Returns the folder, the results and whether the run was interrupted (Ctrl-C). Uses one thread. Raises ExperimentError
+    before any work.
     """
     tasks, out = choose(settings.tasks), prepare(settings.out, settings.overwrite)
     results: dict[str, TaskResult] = {}
     interrupted = False
-    with Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv", STAGES) as stages:
+    with one_thread(), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv", STAGES) as stages:
         try:
             for task in tasks:
                 _run_task(settings, task, results, metrics, stages, progress)

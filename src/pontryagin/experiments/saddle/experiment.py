@@ -12,6 +12,7 @@ from pontryagin.experiments.progress import Progress
 from pontryagin.experiments.run_directory import Table, prepare, write_json
 from pontryagin.experiments.saddle.hessians import Place, along, place, spectrum, zeros
 from pontryagin.experiments.sine.task import SineTask
+from pontryagin.experiments.threads import one_thread
 
 CURVATURE = ("method", "iteration", "loss", "gradient_norm", "least", "greatest")
 EIGENVALUES = ("at", "index", "eigenvalue")
@@ -53,8 +54,8 @@ def run_saddle(settings: SaddleSettings, command: str, progress: Progress) -> tu
     out, task = prepare(settings.out, settings.overwrite), SineTask("b", settings.seed)
     results, interrupted = SaddleResults({}, []), False
     write_json(out / "summary.json", _summary(settings, command, results, True))
-    with Table(out / "eigenvalues.csv", EIGENVALUES) as eigenvalues, Table(out / "density.csv", DENSITY) as density, \
-            Table(out / "curvature.csv", CURVATURE) as curvature:
+    with one_thread(), Table(out / "eigenvalues.csv", EIGENVALUES) as eigenvalues, \
+            Table(out / "density.csv", DENSITY) as density, Table(out / "curvature.csv", CURVATURE) as curvature:
         try:
             with progress.task("spectra at zeros and at the start of (b)", 2) as advance:
                 for number, (name, theta) in enumerate((("zeros", zeros()), ("start of (b)", task.start())), 1):

@@ -1,13 +1,9 @@
 """`pontryagin reproduce sine`: Figure 1 (a) and (b) of [LCTE], the paper's methods, ours, and tuned baselines."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pontryagin.experiments.environment import machine, versions
 from pontryagin.experiments.errors import ExperimentError
@@ -19,6 +15,7 @@ from pontryagin.experiments.sine.task import FIGURES, SineTask, Theta
 from pontryagin.experiments.sine.tuning import Tuning, tune
 from pontryagin.experiments.stopwatch import Stopwatch
 from pontryagin.experiments.summary import Point, summarize
+from pontryagin.experiments.threads import one_thread
 from pontryagin.problem import NonFiniteError
 from pontryagin.update import IterationRecord
 
@@ -93,7 +90,7 @@ def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[
     out = prepare(settings.out, settings.overwrite)
     results = Results()
     interrupted = False
-    with _one_thread(), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv", STAGES) as stages, \
+    with one_thread(), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv", STAGES) as stages, \
             Table(out / "states.csv", ("figure", "method", "x", "time", "component", "state")) as states, \
             Table(out / "fit.csv", ("figure", "method", "x", "target", "prediction")) as fit:
         try:
@@ -202,15 +199,3 @@ def _write_summary(out: Path, settings: SineSettings, command: str, results: Res
 def _best(results: Results, figure: str, method: str) -> float | None:
     tuning = results.tuning.get(figure, {}).get(method)
     return tuning.best if tuning else None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
