@@ -14,7 +14,7 @@ from pontryagin.update import AcceptReject, ExtendedMSA, IterationRecord, PerSta
 
 
 def records(iterations: int = 4) -> list[IterationRecord]:
-    return list(ExtendedMSA(split_problem(), penalty=AcceptReject(rho=1e-3)).iterate(iterations))
+    return list(ExtendedMSA(split_problem(), penalty=AcceptReject(rho=0.3)).iterate(iterations))
 
 
 def test_columns_say_what_the_record_says() -> None:
