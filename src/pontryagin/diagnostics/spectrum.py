@@ -42,6 +42,8 @@ def extreme_eigenvalues(hessian: HessianOperator, count: int = 5, *, tolerance: 
     """The `count` least and greatest eigenvalues by the implicitly restarted Lanczos method (ARPACK), or of the whole matrix
     where that is smaller than the Krylov space. tolerance: relative.
 
+    Of a multiple eigenvalue the method may find fewer copies than there are.
+
     Needs scipy. Raises ProblemError when count is not in [1, size] or ARPACK does not converge in `iterations` restarts.
     """
     if not 1 <= count <= hessian.size:

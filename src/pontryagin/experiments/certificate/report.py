@@ -26,15 +26,15 @@ grid, in the iterations given; numbers are medians over the seeds, [least, great
 def write_report(folder: Path, results: Mapping[str, TaskResult]) -> tuple[Path, str]:
     """Figures and report.html, beside the run's summary.json; returns its path and the table as text."""
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    drawings = []
-    if results and all(result.records for result in results.values()):
+    drawings, results = [], {name: result for name, result in results.items() if result.records}
+    if results:
         with style():
             sketches = {"certificate": certificate_figure(results)}
             for name, result in results.items():
                 sketches[f"iterations-{name}"] = record_figure(
                     result.records["estimate"][0], f"{TASKS[name].label}: {LABELS['estimate']}, first seed")
             drawings = [_save(folder, name, sketch) for name, sketch in sketches.items()]
-    rows = [row for name, result in results.items() if result.records for row in _rows(name, result)]
+    rows = [row for name, result in results.items() for row in _rows(name, result)]
     body = [f"<h1>{escape('Steps that certify themselves')}</h1>", f"<pre><code>{escape(str(summary['command']))}</code></pre>"]
     if summary["interrupted"]:
         body.append('<p class="banner" role="status"><b>Interrupted.</b> Tasks or seeds are missing.</p>')

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 from pontryagin.experiments.figures.canvas import INK, Sketch, legend_below, log_y, new_figure
 from pontryagin.experiments.figures.method_style import style_of
 from pontryagin.experiments.saddle.experiment import ADAM_RATE, SaddleResults
+from pontryagin.experiments.saddle.hessians import negative
 
 _LABELS = {"adam": f"Adam ({ADAM_RATE:g})", "emsa": "E-MSA"}
 
@@ -17,8 +18,7 @@ def saddle_figure(results: SaddleResults) -> Sketch:
     panels = sheet.subplots(3, 2, height_ratios=[1.5, 1, 1])
     for axes, (name, (values, curve)) in zip(panels[0], results.spectra.items(), strict=False):
         _spectrum(axes, curve.grid.numpy(), curve.density.numpy() * len(values), values.numpy())
-        negative = int((values < 0).sum())
-        axes.set_title(f"Spectrum at {name}: {negative} of {len(values)} negative")
+        axes.set_title(f"Spectrum at {name}: {negative(values)} of {len(values)} negative")
     methods = list(dict.fromkeys(place.method for place in results.places))
     for column, method in zip(panels[1:].T, methods, strict=False):
         _run(column, [place for place in results.places if place.method == method], method)

@@ -10,7 +10,7 @@ from pontryagin.experiments.environment import machine, versions
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import Progress
 from pontryagin.experiments.run_directory import Table, prepare, write_json
-from pontryagin.experiments.saddle.hessians import Place, along, place, spectrum, zeros
+from pontryagin.experiments.saddle.hessians import Place, along, negative, place, spectrum, zeros
 from pontryagin.experiments.sine.task import SineTask
 from pontryagin.experiments.threads import one_thread
 
@@ -78,7 +78,7 @@ def run_saddle(settings: SaddleSettings, command: str, progress: Progress) -> tu
 
 
 def _summary(settings: SaddleSettings, command: str, results: SaddleResults, interrupted: bool) -> dict:
-    spectra = {name: {"least": values[:5].tolist(), "greatest": values[-5:].tolist(), "negative": int((values < 0).sum()),
+    spectra = {name: {"least": values[:5].tolist(), "greatest": values[-5:].tolist(), "negative": negative(values),
                       "parameters": len(values)} for name, (values, _) in results.spectra.items()}
     return {"experiment": "saddle", "command": command, "interrupted": interrupted,
             "settings": asdict(settings) | {"out": str(settings.out)}, "adam_rate": ADAM_RATE, "iterations": LENGTHS,

@@ -54,6 +54,11 @@ def spectrum(task: SineTask, theta: Theta) -> tuple[Tensor, Density]:
     return torch.linalg.eigvalsh(hessian.dense()), spectral_density(hessian)
 
 
+def negative(values: Tensor) -> int:
+    """How many eigenvalues are below zero by more than rounding, 1e-9 of the largest."""
+    return int((values < -1e-9 * values.abs().max()).sum())
+
+
 def along(task: SineTask, method: str, iterations: int, rate: float, chosen: Callable[[int], bool]
           ) -> list[tuple[int, Theta]]:
     """The controls of a run of `adam` or `emsa` at the chosen iterations, from the initial ones (iteration 0)."""

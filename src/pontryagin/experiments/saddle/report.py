@@ -12,6 +12,7 @@ from pontryagin.experiments.report_text import table
 from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing
 from pontryagin.experiments.saddle.experiment import SaddleResults
+from pontryagin.experiments.saddle.hessians import negative
 
 _HEAD = ("method", "iteration", "loss", "gradient norm", "least eigenvalue", "greatest eigenvalue")
 
@@ -28,7 +29,7 @@ def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
             path = folder / "figures" / "saddle.png"
             write_bytes(path, png(sketch.figure))
         body.append(picture(Drawing("saddle", sketch.title, sketch.caption, path)))
-    lines = [f"{name}: eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g}, {int((values < 0).sum())} of "
+    lines = [f"{name}: eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g}, {negative(values)} of "
              f"{len(values)} negative" for name, (values, _) in results.spectra.items()]
     body += [f"<p>{escape(line)}.</p>" for line in lines]
     rows = [[escape(str(place.row[0])), str(place.row[1]), *(f"{value:.3g}" for value in place.row[2:])]
