@@ -13,8 +13,10 @@ from torch import Tensor, distributed, nn
 from pontryagin.optim import EMSA
 from pontryagin.optim.communication import largest_over_processes, mean_over_processes, sum_over_processes
 from pontryagin.optim.moments import Moments
+from pontryagin.problem import Binary, Ternary
 
-CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite"]
+CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite", "discrete"]
+SETS = {"discrete": {"0": Ternary("row"), "2": Binary()}}
 
 
 class Words(nn.Module):
@@ -66,7 +68,8 @@ def of_one_process(rank: int, folder: Path) -> None:
     for case in CASES:
         model = model_of(case)
         parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=case == "unused on one process")
-        optimizer = EMSA(parallel, rows=None, budget=0.05 if case == "uneven" else 1e9, strict=True)
+        optimizer = EMSA(parallel, rows=None, budget=0.05 if case == "uneven" else 1e9, strict=True,
+                         admissible={f"module.{key}": one for key, one in SETS[case].items()} if case in SETS else None)
         found[case] = []
         for seed in range(5):
             if case == "not finite" and seed == 1:
@@ -130,10 +133,11 @@ def test_both_processes_hold_the_same_parameters(case: str, found: list[dict[str
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("case", ["linear", "embedding", "not finite"])
+@pytest.mark.parametrize("case", ["linear", "embedding", "not finite", "discrete"])
 def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list[Tensor]]]) -> None:
     model = model_of(case)
-    optimizer = emsa(model, budget=1e9, strict=True)  # the period of refreshes depends on the work of one process
+    # the period of refreshes depends on the work of one process
+    optimizer = emsa(model, budget=1e9, strict=True, admissible=SETS.get(case))
     for seed in range(5):
         train(model, optimizer, 1, lambda seed: batch_of(case, seed), first=seed)
         close(found[0][case][seed], parameters(model), 1e-9)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.communication import mean_over_ranks
 from pontryagin.optim.constrained.grid_step import moved, quantile, worths
-from pontryagin.optim.constrained.input_variance import InputVariance
+from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.precision import wide
 from pontryagin.problem import DiscreteSet, ProblemError
 from pontryagin.problem.admissible.grid import short_scale
@@ -75,10 +75,11 @@ class DiscreteStage:
 
     def _take_inputs(self, state: dict[str, Tensor]) -> None:
         taken = self._inputs.take()
-        variance = mean_over_ranks(None if taken is None else taken[1].to(state["variance"].dtype), state["variance"])
-        if variance is not None and variance.isfinite().all():
+        like = torch.stack([state["variance"]] * 2)
+        means = mean_over_ranks(None if taken is None else torch.stack(taken).to(like.dtype), like)
+        if means is not None and means.isfinite().all():
             state["looks"] += 1
-            state["variance"].lerp_(variance, max(_FRESH, 1 / float(state["looks"])))
+            state["variance"].lerp_(variance_of(*means.unbind()), max(_FRESH, 1 / float(state["looks"])))
 
     def _check(self, state: dict[str, Tensor]) -> None:
         """The scales of the current matrix, where something else than this stage has written to it."""

@@ -1,4 +1,4 @@
-"""The variance of each input of a stage, streamed: the diagonal of A_c alone."""
+"""The variance of each input of a stage, the diagonal of A_c, from streamed sums."""
 
 import torch
 from jaxtyping import Float
@@ -23,10 +23,14 @@ class InputVariance:
         self._square = square if self._square is None else self._square + square
 
     def take(self) -> tuple[Tensor, Tensor] | None:
-        """Mean and variance (group, input); starts anew. None without rows."""
+        """Means of x and of x^2 (group, input); starts anew. None without rows."""
         if self._sum is None or self._square is None or not self._count:
             return None
-        mean = self._sum / self._count
-        variance = (self._square / self._count - mean.square()).clamp_min(0)
+        means = self._sum / self._count, self._square / self._count
         self.__init__()  # type: ignore[misc]
-        return mean, variance
+        return means
+
+
+def variance_of(mean: Tensor, square: Tensor) -> Tensor:
+    """The variances of these means."""
+    return (square - mean.square()).clamp_min(0)
