@@ -35,6 +35,7 @@ def main() -> None:
     options.add_argument("--networks", default="mlp,cnn")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--samples", type=int, default=1024)
+    options.add_argument("--epochs", type=int, default=None, help="of Adam; by default 30 on digits, else 2")
     options.add_argument("--first", type=int, default=0, help="the first seed")
     chosen = options.parse_args()
     if chosen.what == "ranking":
@@ -68,7 +69,7 @@ def batches(images: Tensor, labels: Tensor, samples: int, size: int = 64) -> lis
 
 def ranking(chosen: argparse.Namespace) -> None:
     data = load_images(chosen.dataset, chosen.data)
-    epochs = {"digits": 30, "mnist": 2}.get(chosen.dataset, 2)
+    epochs = chosen.epochs or (30 if chosen.dataset == "digits" else 2)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for name in chosen.networks.split(","):
         for seed in range(chosen.first, chosen.first + chosen.seeds):
