@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
+from pontryagin.diagnostics.audit_activation import Follower, Track
 from pontryagin.optim.capture import CapturedStage, StageHook, find_stages
 from pontryagin.problem import ProblemError
 
@@ -17,13 +18,19 @@ Inputs = Any
 """A tensor, or a tuple or dict of tensors as positional or named arguments; samples along the first axis."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Call:
-    """A call of a stage: its inputs x, and z itself where it can be told from the module's output."""
+    """A call of a stage: the module's arguments, x among them, and z itself where it can be told from the module's output.
+
+    track: what becomes of z.
+    """
 
     stage: int
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
     inputs: Tensor | None
     output: Tensor | None
+    track: Track | None
 
 
 class Network:
@@ -43,6 +50,7 @@ class Network:
                        for name, parameter in model.named_parameters()}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self._calls: list[Call] | None = None
+        self._follower = Follower()
         if any(parameter.is_meta for parameter in model.parameters()) or not self.stages:
             raise ProblemError("audit: expected a model with weights in at least one affine stage (Linear, convolution, "
                                "Embedding, normalization), found none")
@@ -54,23 +62,36 @@ class Network:
             if self._calls is None:
                 return None
             observable = isinstance(output, Tensor)
+            given = output.clone() if observable else None  # z survives an in-place activation
             for number in numbers:
                 layer = self.stages[number].layer
                 x = layer.inputs(arguments, named)
                 z = output if observable and layer.outputs is not None else None
-                self._calls.append(Call(number, None if x is None else x.detach(), z))
-            return output.clone() if observable and output.requires_grad else None  # z survives an in-place activation
+                track = None if z is None or given is None else self._follower.follow(z, given)
+                self._calls.append(Call(number, arguments, named, None if x is None else x.detach(), z, track))
+            return given
 
         return seen
 
     def record(self, inputs: Inputs) -> tuple[Tensor, list[Call]]:
         """Outputs with a graph down to the leaves, and all calls of stages in order."""
-        self._calls = []
+        self._calls, self._follower = [], Follower()
         try:
-            output = self._run(inputs, self.leaves)
+            with self._follower:
+                output = self._run(inputs, self.leaves)
             return output, self._calls
         finally:
             self._calls = None
+
+    @torch.no_grad()
+    def output(self, call: Call, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """z of the call again, with these parameters of the stage."""
+        stage = self.stages[call.stage]
+        replaced = {stage.layer.weight: weight}
+        if bias is not None and stage.layer.bias is not None:
+            replaced[stage.layer.bias] = bias
+        return functional_call(stage.module, replaced, tuple(map(_detached, call.arguments)),
+                               {name: _detached(value) for name, value in call.named.items()})
 
     @torch.no_grad()
     def run(self, inputs: Inputs, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -85,6 +106,10 @@ class Network:
             raise ProblemError(f"audit: expected a model whose output is one tensor, found {type(output).__name__}; wrap it in a "
                                "module that returns what the loss takes")
         return output
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 @contextmanager

@@ -6,8 +6,9 @@ back for every component, for all stages and all dW at once, and the terminal co
 
     predicted cost = mean_i Phi_i(out_i + delta_i) - Phi_i(out_i),   delta_ik = p_ik . dW x_i
 
-Its first order is -Delta H = -<G, dW>, its second the Gauss-Newton form. With many components, `directions` in the space of
-outputs stand for all.
+Its first order is -Delta H = -<G, dW>, its second the Gauss-Newton form. Where an activation phi follows z alone, the stage
+includes it: p_k is then d out_k / d phi(z), and its factor phi((W + dW) x + b) - phi(W x + b), nothing of which is expanded.
+With many components, `directions` in the space of outputs stand for all.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +16,6 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from pontryagin.optim.layers import Layer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and targets to the mean over samples."""
@@ -46,29 +45,6 @@ def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torc
     factors = flat.new_full((MOST,), factor)
     factors[0] = 1.0
     return basis.permute(2, 0, 1), factors
-
-
-def moved(layer: Layer, inputs: Tensor, positions: int, changes: Float[Tensor, "change group output input"],
-          biases: Float[Tensor, "change group output"] | None, samples: int) -> Float[Tensor, "sample change state"]:
-    """dW x + db of every change, at all positions of each sample. Positions of a sample must lie side by side."""
-    count, groups, outputs, size = changes.shape
-    rows = layer.rows(inputs)
-    rows = rows.expand(-1, positions, -1)  # a shift has the same input everywhere
-    if layer.one_hot:
-        z = changes.permute(1, 3, 0, 2).reshape(size, count * outputs)[rows.flatten()].unsqueeze(0)
-    else:
-        z = rows.to(changes.dtype) @ changes.permute(1, 3, 0, 2).reshape(groups, size, count * outputs)
-    if biases is not None:
-        z = z + biases.transpose(0, 1).reshape(groups, 1, count * outputs)
-    z = z.reshape(groups, samples, -1, count, outputs)
-    return z.permute(1, 3, 0, 2, 4).reshape(samples, count, -1)
-
-
-def costates(layer: Layer, arrived: Tensor, samples: int) -> Float[Tensor, "sample state"]:
-    """The gradient at the module's output as the stage's costates, in the order of `moved`."""
-    assert layer.outputs is not None
-    rows = layer.outputs(arrived)
-    return rows.reshape(rows.shape[0], samples, -1, rows.shape[2]).transpose(0, 1).reshape(samples, -1)
 
 
 def costs(loss: Loss, outputs: Tensor, targets: Tensor, deltas: Float[Tensor, "sample change output"]) -> list[float]:

@@ -88,25 +88,30 @@ def _in_groups(network: Network, gradients: Mapping[int, StageGradient], sets: M
 
 
 def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projection]) -> Tried:
-    leaf, prediction = network.leaves[network.weights[number]], Prediction()
-    weight = network.stages[number].layer.matrix(leaf.detach()).to(way.weight.dtype)
-    changes = []
+    leaf, layer, prediction = network.leaves[network.weights[number]].detach(), network.stages[number].layer, Prediction()
+    size = torch.linalg.vector_norm(leaf)
+    weights = []
     for name, projection in sets.items() if leaf.ndim > 1 else ():
         try:
-            change = projected(network, number, projection) - weight
+            weight = layer.shaped(projected(network, number, projection)).to(leaf.dtype)
         except ProblemError as error:
             prediction.omitted[name] = str(error)
             continue
-        changes.append(change)
-        prediction.change[name] = (torch.linalg.vector_norm(change) / torch.linalg.vector_norm(weight)).nan_to_num(0.0).item()
+        weights.append(weight)
+        prediction.change[name] = (torch.linalg.vector_norm(weight - leaf) / size).nan_to_num(0.0).item()
         prediction.cost[name], prediction.first_order[name] = [], []
-    biases = None if way.bias is None else torch.stack([torch.zeros_like(way.bias)] * len(changes) + [way.bias])
-    return Trial(number, torch.stack([*changes, way.weight]), biases), prediction
+    direction = layer.shaped(way.weight)
+    scale = (size / torch.linalg.vector_norm(direction)).nan_to_num(1.0, posinf=1.0).item() or 1.0
+    bias_name, bias = network.biases[number], None
+    if bias_name is not None and way.bias is not None:
+        at = network.leaves[bias_name].detach()
+        bias = at + scale * way.bias.reshape(at.shape).to(at.dtype)
+    return Trial(number, tuple(weights), leaf + scale * direction.to(leaf.dtype), bias, scale), prediction
 
 
 def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried], watch: Watch, memory: int) -> None:
     """Adds the means over one batch, computed on parts of it that fit into memory."""
-    per_sample = 8 * sum(watch.sizes.get(trial.number, 0) * len(trial.weights) for trial, _ in tried)
+    per_sample = 16 * sum(watch.sizes.get(trial.number, 0) * (len(trial.weights) + 1) for trial, _ in tried)
     part = max(min(batch.samples, memory // max(per_sample, 1)), 1)
     for _, prediction in tried:
         for means in (*prediction.cost.values(), *prediction.first_order.values()):
@@ -115,12 +120,12 @@ def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried],
         inputs, targets = batch.part(first, first + part)
         outputs, moves, gradient = output_changes(network, loss, inputs, targets, [trial for trial, _ in tried], watch)
         share = len(targets) / batch.samples
-        for (_, prediction), delta in zip(tried, moves, strict=True):
-            slopes = torch.einsum("nkf,nf->nk", delta, gradient.flatten(1).to(delta))
-            found = costs(loss, outputs, targets, delta[:, :-1])
-            for name, cost, slope in zip(prediction.cost, found, slopes[:, :-1].sum(0).tolist(), strict=True):
+        for (_, prediction), move in zip(tried, moves, strict=True):
+            slope = gradient.flatten(1).to(move.way.dtype)
+            slopes, along = torch.einsum("nkf,nf->k", move.linear, slope).tolist(), (move.way * slope).sum(1)
+            for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, targets, move.sets), slopes, strict=True):
                 prediction.cost[name][-1] += share * cost
-                prediction.first_order[name][-1] += share * slope
-            prediction.slope += slopes[:, -1].sum().item() * share * batch.weight
-            prediction.slopes += slopes[:, -1].abs().sum().item() * share * batch.weight
-            prediction.curvature += curvature(loss, outputs, targets, delta[:, -1]) * share * batch.weight
+                prediction.first_order[name][-1] += share * first_order
+            prediction.slope += along.sum().item() * share * batch.weight
+            prediction.slopes += along.abs().sum().item() * share * batch.weight
+            prediction.curvature += curvature(loss, outputs, targets, move.way) * share * batch.weight

@@ -10,7 +10,9 @@ from torch import Tensor
 from pontryagin.diagnostics.audit_batches import Batch
 from pontryagin.diagnostics.audit_loss import MeanLoss
 from pontryagin.diagnostics.audit_network import Call, Network
-from pontryagin.diagnostics.audit_outputs import combined, costates, directions, moved
+from pontryagin.diagnostics.audit_outputs import combined, directions
+
+Moves = Float[Tensor, "sample change output"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,24 @@ class Watch:
 
 @dataclass(frozen=True)
 class Trial:
-    """A stage with the changes that are tried on it, each by itself."""
+    """A stage with what is tried on it. weights: W in other sets, shaped as the parameter; way, bias_way: a small step along the
+    argmax's direction, `scale` times as long as the direction itself."""
 
     number: int
-    weights: Float[Tensor, "change group output input"]
-    biases: Float[Tensor, "change group output"] | None
+    weights: tuple[Tensor, ...]
+    way: Tensor
+    bias_way: Tensor | None
+    scale: float
+
+
+@dataclass(frozen=True)
+class OutputChanges:
+    """Of a stage. sets: by the weights in sets, with the stage's own activation as it is; linear: to first order; way: by the
+    argmax's direction, to first order."""
+
+    sets: Moves
+    linear: Moves
+    way: Float[Tensor, "sample output"]
 
 
 def probe(network: Network, batch: Batch) -> Watch:
@@ -57,74 +72,88 @@ def _per_sample(lengths: Sequence[int], samples: int) -> tuple[int, ...]:
 
 
 def output_changes(network: Network, loss: MeanLoss, inputs: object, targets: Tensor, trials: list[Trial], watch: Watch
-                   ) -> tuple[Tensor, list[Float[Tensor, "sample change output"]], Tensor]:
-    """Outputs, what every change of every trial does to them to first order, and the gradient of the mean loss there."""
+                   ) -> tuple[Tensor, list[OutputChanges], Tensor]:
+    """Outputs, what every trial does to them, and the gradient of the mean loss there."""
     outputs, calls = network.record(inputs)
     samples = len(targets)
     value = outputs.detach().requires_grad_()
     gradient, = torch.autograd.grad(loss(value, targets), value)
     generator = torch.Generator().manual_seed(0)
     basis, factors = directions(outputs.detach(), gradient, loss.classes and outputs.ndim == 2, generator)
-    places = {trial.number: place for place, trial in enumerate(trials) if trial.number in watch.watched}
+    places = {trial.number: trial for trial in trials if trial.number in watch.watched}
     watched = [call for call in calls if call.stage in places]
-    parts = _seen_by_costates(network, outputs, watched, basis, [trials[places[call.stage]] for call in watched], samples)
+    parts = _by_costates(network, outputs, watched, basis, places, samples)
     moves = []
     for trial in trials:
         if trial.number in places:
-            moves.append(combined(parts[trial.number], basis, factors))
+            delta = combined(parts[trial.number], basis, factors)
+            count = len(trial.weights)
+            moves.append(OutputChanges(delta[:, :count], delta[:, count:2 * count], delta[:, -1] / trial.scale))
         else:
             moves.append(_by_difference(network, inputs, trial))
     return outputs.detach(), moves, gradient
 
 
-def _seen_by_costates(network: Network, outputs: Tensor, calls: list[Call], basis: Tensor, trials: list[Trial], samples: int
-                      ) -> dict[int, list[Float[Tensor, "sample change"]]]:
-    """v . delta of every direction v of the outputs, by stage: costates of v times dW x, added up over the stage's calls."""
-    found: dict[int, list[Tensor]] = {}
-    with torch.no_grad():
-        states = [_state(network, call, trial, samples) for call, trial in zip(calls, trials, strict=True)]
-    for direction in basis if calls else ():
-        arrived = torch.autograd.grad(outputs, _outputs(calls), direction.reshape(outputs.shape),
-                                      retain_graph=True, allow_unused=True)
-        sums: dict[int, Tensor] = {}
-        for call, state, costate in zip(calls, states, arrived, strict=True):
-            if costate is None:
-                product = state.new_zeros(state.shape[:2])
+def _by_costates(network: Network, outputs: Tensor, calls: list[Call], basis: Tensor, trials: Mapping[int, Trial], samples: int
+                 ) -> dict[int, list[Float[Tensor, "sample change"]]]:
+    """v . delta of every direction v of the outputs, by stage, added up over the stage's calls: costates of v at the end of the
+    track times the change there, for the sets; costates of v at z times the change of z, for the sets and the way."""
+    ends, states = [], []
+    for call in calls:
+        assert call.output is not None
+        assert call.track is not None
+        end, steps = call.track.end()
+        z, trial = call.output.detach(), trials[call.stage]
+        moved = [network.output(call, weight) for weight in trial.weights]
+        linear = [each - z for each in moved] + [network.output(call, trial.way, trial.bias_way) - z]
+        with torch.no_grad():
+            if not steps:
+                exact = linear[:-1]
             else:
-                u = costates(network.stages[call.stage].layer, costate, samples).to(state.dtype)
-                product = torch.bmm(state, u.unsqueeze(2)).squeeze(2)
-            sums[call.stage] = sums[call.stage] + product if call.stage in sums else product
+                for step in steps:
+                    moved = [step(each) for each in moved]
+                exact = [each - end for each in moved]
+            states.append((_rows(exact, samples), _rows(linear, samples)))
+        ends += [end, call.output]
+    found: dict[int, list[Tensor]] = {}
+    for direction in basis if calls else ():
+        arrived = torch.autograd.grad(outputs, ends, direction.reshape(outputs.shape), retain_graph=True, allow_unused=True)
+        sums: dict[int, Tensor] = {}
+        for place, (call, pair) in enumerate(zip(calls, states, strict=True)):
+            total = torch.cat([_products(state, arrived[2 * place + side]) for side, state in enumerate(pair)
+                               if state is not None], 1)
+            sums[call.stage] = sums[call.stage] + total if call.stage in sums else total
         for number, total in sums.items():
             found.setdefault(number, []).append(total)
     return found
 
 
-def _state(network: Network, call: Call, trial: Trial, samples: int) -> Float[Tensor, "sample change state"]:
-    layer = network.stages[call.stage].layer
-    assert call.inputs is not None
-    assert call.output is not None
-    assert layer.outputs is not None
-    positions = layer.outputs(call.output.detach()).shape[1]
-    return moved(layer, call.inputs, positions, trial.weights, trial.biases, samples)
+def _rows(changes: list[Tensor], samples: int) -> Float[Tensor, "sample change state"] | None:
+    return torch.stack([change.reshape(samples, -1) for change in changes], 1) if changes else None
 
 
-def _by_difference(network: Network, inputs: object, trial: Trial) -> Float[Tensor, "sample change output"]:
-    """The same without costates, where a stage's z cannot be watched: a central difference for every change."""
-    stage, weight_name, bias_name = network.stages[trial.number], network.weights[trial.number], network.biases[trial.number]
-    leaf = network.leaves[weight_name].detach()
-    found, relative = [], torch.finfo(leaf.dtype).eps ** (1 / 3)
-    for place, change in enumerate(trial.weights):
+def _products(state: Float[Tensor, "sample change state"], costate: Tensor | None) -> Float[Tensor, "sample change"]:
+    if costate is None:
+        return state.new_zeros(state.shape[:2])
+    return torch.bmm(state, costate.reshape(len(state), -1, 1).to(state.dtype)).squeeze(2)
+
+
+def _by_difference(network: Network, inputs: object, trial: Trial) -> OutputChanges:
+    """The same without costates, where a stage's z cannot be watched: a central difference for every change, all linear."""
+    name, bias_name = network.weights[trial.number], network.biases[trial.number]
+    leaf = network.leaves[name].detach()
+    bias = None if bias_name is None else network.leaves[bias_name].detach()
+    relative = torch.finfo(leaf.dtype).eps ** (1 / 3)
+    found = []
+    for weight, other in [(weight, bias) for weight in trial.weights] + [(trial.way, trial.bias_way)]:
+        change = weight - leaf
         h = relative * (torch.linalg.vector_norm(leaf) / torch.linalg.vector_norm(change)).nan_to_num(1.0, posinf=1.0).item()
         sides = []
         for step in (h, -h):
-            replaced = {weight_name: leaf + step * stage.layer.shaped(change).to(leaf.dtype)}
-            if bias_name is not None and trial.biases is not None:
-                bias = network.leaves[bias_name].detach()
-                replaced[bias_name] = bias + step * trial.biases[place].reshape(bias.shape).to(bias.dtype)
+            replaced = {name: leaf + step * change}
+            if bias_name is not None and bias is not None and other is not None:
+                replaced[bias_name] = bias + step * (other - bias)
             sides.append(network.run(inputs, replaced))
         found.append(((sides[0] - sides[1]) / (2 * h)).flatten(1))
-    return torch.stack(found, 1).to(trial.weights.dtype)
-
-
-def _outputs(calls: list[Call]) -> list[Tensor]:
-    return [call.output for call in calls if call.output is not None]
+    changes = torch.stack(found, 1)
+    return OutputChanges(changes[:, :-1], changes[:, :-1], changes[:, -1] / trial.scale)
