@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench clean
+.PHONY: help install demo test test-all lint bench bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -29,6 +29,11 @@ test-all: lint ## the slow tests too
 
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers
+
+bench-audit: install ## the audit beside the truth: rankings, gap, 25 million weights
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit ranking
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit gap
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit large
 
 clean: ## remove .venv and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
