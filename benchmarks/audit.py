@@ -13,7 +13,7 @@ import argparse
 import resource
 import sys
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +154,7 @@ def large() -> None:
     for name, (model, x, classes) in models.items():
         y = torch.randint(0, classes, (len(x),))
         count = sum(parameter.numel() for parameter in model.parameters())
-        before, began = _peak(), perf_counter()
+        before, began, worked = _peak(), perf_counter(), process_time()
         titles: dict[str, float] = {}
 
         def note(title: str, done: int, length: int, titles: dict[str, float] = titles, began: float = began) -> None:
@@ -162,8 +162,9 @@ def large() -> None:
             print(f"\r{title} {done}/{length} {titles[title]:.0f} s   ", end="", file=sys.stderr)
 
         result = audit(model, "cross-entropy", batches(x, y, len(x), len(x) // 8), progress=note)
+        phases = ", ".join(f"{title} until {second:.0f} s" for title, second in titles.items())
         print(f"\n{name}: {count / 1e6:.1f} million parameters, {len(result.stages)} stages, {result.samples} samples: "
-              f"{perf_counter() - began:.0f} s ({', '.join(f'{t} until {s:.0f} s' for t, s in titles.items())}); "
+              f"{perf_counter() - began:.0f} s, {process_time() - worked:.0f} s of the processor ({phases}); "
               f"peak resident set {before:.0f} MB before, {_peak():.0f} MB after; weights {count * 4 / 2**20:.0f} MB; "
               f"{torch.get_num_threads()} thread", flush=True)
 
