@@ -56,7 +56,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); name a checkpoint or the folder of a run") from error
-    content = _load(path, _unsealed(path, data), device)
+    _check_seal(path, data)
+    content = _load(path, data, device)
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, found {content.get('format')!r}: it was written by "
                               "another version of pontryagin; use that version")
@@ -77,33 +78,36 @@ def read_last(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str,
         return read(previous(path), device), f"{error}; going on from the checkpoint before it"
 
 
-def packed(content: dict[str, Any]) -> bytes:
+def packed(content: dict[str, Any]) -> memoryview:
     """As the content of a file."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    data = buffer.getvalue()
-    seal = _seal(data)
-    return b"".join((memoryview(data)[:-2], len(seal).to_bytes(2, "little"), seal))  # the archive's comment was empty
+    with buffer.getbuffer() as data:
+        seal = _seal(data)
+    buffer.seek(-2, io.SEEK_END)  # the length of the archive's comment, which was empty
+    buffer.write(_SEAL.to_bytes(2, "little") + seal)
+    return buffer.getbuffer()
 
 
-def _seal(data: bytes) -> bytes:
+def _seal(*parts: bytes | memoryview) -> bytes:
     """Label, size and SHA-256 of the archive, always of the same length."""
-    return _LABEL + b"%020d " % len(data) + hashlib.sha256(data).hexdigest().encode()
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return _LABEL + b"%020d " % sum(map(len, parts)) + digest.hexdigest().encode()
 
 
-def _unsealed(path: Path, data: bytes) -> bytes:
-    """Without the comment. Raises CheckpointError."""
+def _check_seal(path: Path, data: bytes) -> None:
+    """Raises CheckpointError when the comment is not that of the rest."""
     seal = data[-_SEAL:]
     if data[-_SEAL - 2:-_SEAL] != _SEAL.to_bytes(2, "little") or not seal.startswith(_LABEL):
         raise CheckpointError(f"{path}: expected a checkpoint of pontryagin, found a file of {len(data)} bytes without its seal: "
                               "it is another kind of file, or its end is missing")
-    bare = data[:-_SEAL - 2] + b"\0\0"
-    expected = _seal(bare)
+    expected = _seal(memoryview(data)[:-_SEAL - 2], b"\0\0")
     if seal[:-64] != expected[:-64]:
-        raise CheckpointError(f"{path}: holds {len(bare)} bytes, which is not the size that its seal says: it is cut or damaged")
+        raise CheckpointError(f"{path}: holds {len(data)} bytes, which is not the size that its seal says: it is cut or damaged")
     if seal != expected:
         raise CheckpointError(f"{path}: its checksum is not that of its content: it has been changed or damaged")
-    return bare
 
 
 def _load(path: Path, data: bytes, device: torch.device | str) -> dict[str, Any]:

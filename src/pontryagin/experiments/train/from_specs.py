@@ -36,10 +36,12 @@ def task_from(model: str, data: str, loss: str | None = None, model_args: Mappin
 
 def objective_from(loss: str | None, splits: Splits) -> Objective:
     """By name, by import path, or by the kind of the targets."""
-    classifies = not _targets(splits.train).is_floating_point()
+    targets = _targets(splits.train)
     if loss is None:
-        return OBJECTIVES["cross-entropy" if classifies else "squared-error"]
-    return Objective(loss, load_cost(loss), classifies) if ":" in loss else objective_named(loss)
+        return OBJECTIVES["squared-error" if targets.is_floating_point() else "cross-entropy"]
+    if ":" not in loss:
+        return objective_named(loss)
+    return Objective(loss, load_cost(loss), classifies=not targets.is_floating_point() and targets.ndim == 1)
 
 
 def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -> Task:
@@ -58,11 +60,12 @@ def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -
 
 
 def _targets(part: Part) -> Tensor:
+    """Of some samples, with their axis."""
     if isinstance(part, tuple):
         return part[1]
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
         return part.tensors[1]
-    return torch.as_tensor(part[0][1])
+    return torch.as_tensor(part[0][1]).unsqueeze(0)
 
 
 def _short(spec: str) -> str:

@@ -26,8 +26,11 @@ class Objective:
         return self.cost(output, target).mean()
 
     def right(self, output: Tensor, target: Tensor) -> Tensor | None:
-        """How many predictions (the class of the greatest score) are right; None where nothing is classified."""
-        return (output.argmax(1) == target).sum() if self.classifies else None
+        """How many predictions (the class of the greatest score) are right, of a sample with several the share of them; None
+        where nothing is classified. output: (sample, class, ...), target: (sample, ...)."""
+        if not self.classifies:
+            return None
+        return (output.argmax(1) == target).reshape(len(target), -1).double().mean(1).sum()
 
 
 def squared_hinge(output: Tensor, target: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.run_directory import write_text
 from pontryagin.experiments.train import checkpoint
 from pontryagin.experiments.train.checkpoint import CheckpointError
-from pontryagin.experiments.train.evaluation import CHUNK, evaluate
+from pontryagin.experiments.train.evaluation import chunk_size, evaluate
 from pontryagin.experiments.train.from_specs import from_description
 from pontryagin.experiments.train.settings import DTYPES
 from pontryagin.experiments.train.task import Task
@@ -120,7 +120,7 @@ def _table(task: Task, model: torch.nn.Module, samples: Any, rows: Tensor) -> st
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     model.eval()
-    for chunk in rows.split(CHUNK):
+    for chunk in rows.split(chunk_size(model)):
         inputs, targets = samples.rows(chunk)
         output = model(inputs).double().cpu()
         if task.objective.classifies:

@@ -47,6 +47,6 @@ class Task:
                                       f"{' '.join(str(error).split())}") from error
             if loss.ndim:
                 raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number was expected")
-            if self.objective.classifies and (targets.ndim != 1 or output.ndim != 2):
-                raise ExperimentError(f"{self.name}: classification expects outputs (sample, class) and targets (sample,), found "
-                                      f"{tuple(output.shape)} and {tuple(targets.shape)}")
+            if self.objective.classifies and (*output.shape[:1], *output.shape[2:]) != tuple(targets.shape):
+                raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and targets "
+                                      f"(sample, ...), found {tuple(output.shape)} and {tuple(targets.shape)}")
