@@ -46,7 +46,7 @@ def run(task: Task, out: Path, board: SilentBoard | None = None, **settings: Any
 def _reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than these runs: only tests of the report draw."""
     if "drawn" not in request.keywords:
-        monkeypatch.setattr("pontryagin.experiments.train.report.write_report", lambda out: out / "report.html")
+        monkeypatch.setattr("pontryagin.experiments.train.report.write_report", lambda out, purpose: out / "report.html")
 
 
 def rows(out: Path) -> list[dict[str, str]]:
