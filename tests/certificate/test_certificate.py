@@ -24,8 +24,10 @@ from pontryagin.update import ExtendedMSA, IterationRecord, StageRecord
 
 def short(name: str, samples: int) -> Callable[[int], ControlProblem]:
     """A task's problem on its first samples."""
+    whole = TASKS[name].problem
+
     def make(seed: int) -> ControlProblem:
-        problem = TASKS[name].problem(seed)
+        problem = whole(seed)
         return replace(problem, initial_state=problem.initial_state[:samples], target=problem.target[:samples])
 
     return make

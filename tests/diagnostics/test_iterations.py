@@ -28,7 +28,7 @@ def test_columns_say_what_the_record_says() -> None:
 
 
 def test_share_of_rejected_trials() -> None:
-    done = records(rho=1e-2)
+    done = records(rho=1e-3)
     rejected = sum(record.rejected for record in done)
     assert rejected > 0
     assert rejected_share(done) == rejected / (rejected + len(done))

@@ -37,7 +37,7 @@ def certificate_figure(results: Mapping[str, TaskResult]) -> Sketch:
     return Sketch("Steps that certify themselves",
                   "Above: J by iteration; line: median over the seeds, band: from the least to the greatest. E-MSA has no rate; "
                   "Adam's is the best of a grid. Below, for rho = 2C: rho / 2 and the constant of Lemma 2 that each "
-                  "iteration has shown. Above it, J must fall.", sheet)
+                  "iteration has shown; with momentum the rule measures C along the step, so single values lie above.", sheet)
 
 
 def _band(axes: Axes, seeds: Sequence[np.ndarray], color: str) -> None:
