@@ -18,3 +18,35 @@ def test_the_first_gradient_after_silence_moves_a_normalization_little() -> None
         (model(x) * (mask * torch.randn(32, 6))).mean().backward()
         optimizer.step()
     assert (model[0].bias - before).abs()[2] < 0.03 * 5  # type: ignore[operator]
+
+
+def test_the_first_gradient_after_silence_moves_an_output_of_a_linear_layer_little() -> None:
+    torch.manual_seed(0)
+    model, x, mask = nn.Linear(6, 4), torch.randn(32, 6), torch.ones(4)
+    optimizer = EMSA(model)
+    for step in range(302):
+        mask[2] = float(step < 30 or step == 301)
+        with torch.no_grad():
+            before = model(x)
+        optimizer.zero_grad()
+        (model(x) * mask * torch.randn(32, 4)).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        moved = (model(x) - before).square().mean(0).sqrt()
+    assert (moved < 0.03 * 5).all()
+
+
+def test_long_after_the_loss_has_vanished_controls_stay_where_they_are() -> None:
+    """Gradients come down to rounding errors and below; one that is larger again must not throw the network away."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(8, 8), nn.ReLU())), nn.Linear(8, 3))
+    optimizer = EMSA(model)
+    x = torch.randn(64, 8)
+    y = (x[:, :3] * 3).argmax(1)
+    for step in range(700):
+        rows = torch.arange(step * 16, step * 16 + 16) % 64
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
+        loss.backward()
+        optimizer.step()
+    assert all(parameter.isfinite().all() and parameter.abs().max() < 20 for parameter in model.parameters())

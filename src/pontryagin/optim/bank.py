@@ -19,7 +19,8 @@ _LARGEST = 1 << 20
 """Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would take memory."""
 _LEAST_UNIT = 0.1
 _EARLY, _SELDOM = 20, 4
-"""Rho is renewed in each of the first steps, then in every fourth with the memory of four: it costs a product with A_c."""
+"""The scale of a polar step is renewed in each of the first steps, then in every fourth with the memory of four: it costs a
+product with A_c and changes slowly."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ class Bank:
     def _memory(self, group: dict[str, Any]) -> float | None:
         """Of rho in this step; None where it stays as it is.
 
-        A component of a normalization can be silent for long, and a rho that has vanished must not meet its next gradient.
+        An output can be silent for long, and a rho that has vanished must not meet its next gradient: with rho renewed in the
+        same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves.
         """
-        if self._scalar or group["steps"] < _EARLY:
+        if not self._by_operator or group["steps"] < _EARLY:
             return group["memory"]
         renewed = group["steps"] % _SELDOM == 0 or not self._state["square_weight"].all()
         return group["memory"] ** _SELDOM if renewed else None
