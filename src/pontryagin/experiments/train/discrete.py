@@ -48,21 +48,21 @@ def li_hao(model: nn.Module, objective: Objective, rate: float, *, admissible: s
     _discrete("li-hao", admissible)
     wanted, weights = begin(model, admissible), split_parameters(model)[0]
     made = LiHao(weights, wanted, rho=rho, renewal=renewal, decay=decay, period=period, l1=l1)  # type: ignore[arg-type]
-    return OwnSchedule(model, with_adam(model, made, rate), objective)
+    return OwnSchedule(model, _with_adam(model, made, rate), objective)
 
 
 def bop(model: nn.Module, objective: Objective, rate: float, *, threshold: float = 1e-6, norm_rate: float = 1e-3) -> Trainer:
     """Bop, binary. rate: its gamma; norm_rate: of Adam."""
     begin(model, "binary")
     made = Bop(split_parameters(model)[0], lr=rate, threshold=threshold)
-    return OptimizerTrainer(model, with_adam(model, made, norm_rate), objective)
+    return OptimizerTrainer(model, _with_adam(model, made, norm_rate), objective)
 
 
 def binary_connect(model: nn.Module, objective: Objective, rate: float, *, admissible: str = "binary",
                    norm_rate: float = 1e-3) -> Trainer:
     """Latent weights and the straight-through gradient. rate: of the latent weights; norm_rate: of Adam."""
     made = BinaryConnect(split_parameters(model)[0], _discrete("binaryconnect", admissible), lr=rate)
-    return OptimizerTrainer(model, with_adam(model, made, norm_rate), objective)
+    return OptimizerTrainer(model, _with_adam(model, made, norm_rate), objective)
 
 
 def _discrete(method: str, name: str) -> DiscreteSet:
@@ -72,7 +72,6 @@ def _discrete(method: str, name: str) -> DiscreteSet:
     return found
 
 
-def with_adam(model: nn.Module, made: Optimizer, rate: float) -> Several:
-    """An optimizer over the weights, and Adam for the other parameters."""
+def _with_adam(model: nn.Module, made: Optimizer, rate: float) -> Several:
     rest = split_parameters(model)[1]
     return Several(made, torch.optim.Adam(rest, rate)) if rest else Several(made)

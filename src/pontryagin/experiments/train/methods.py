@@ -15,8 +15,7 @@ from pontryagin.experiments.train.objective import Objective
 from pontryagin.experiments.train.paper_emsa import PaperEMSA
 from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, Trainer
 from pontryagin.optim import EMSA
-from pontryagin.optim.discrete import split_parameters
-from pontryagin.problem import DiscreteSet, ProblemError
+from pontryagin.problem import ProblemError
 
 Make = Callable[..., Trainer]
 """make(model, objective, rate, *, option, ...): a trainer at its start. Options are keyword-only, with defaults."""
@@ -49,13 +48,11 @@ class Method:
 def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, power: float = 0.5,
          momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.025, rank: int = 32,
          admissible: str | None = None) -> Trainer:
-    """The closed-form argmax. Over the admissible set of that name, if it is discrete, weights begin rounded, and Adam at 1e-3
-    trains the other parameters, as in the other methods over discrete weights."""
+    """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin rounded."""
     wanted = discrete.begin(model, admissible) if admissible else None
-    apart = isinstance(wanted, DiscreteSet)
-    made = EMSA(model, split_parameters(model)[0] if apart else None, lr=rate, damping=damping, power=power, momentum=momentum,
-                weight_decay=weight_decay, budget=budget, rank=rank, admissible=wanted)
-    return OptimizerTrainer(model, discrete.with_adam(model, made, 1e-3) if apart else made, objective)
+    made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, weight_decay=weight_decay, budget=budget,
+                rank=rank, admissible=wanted)
+    return OptimizerTrainer(model, made, objective)
 
 
 def emsa_paper(model: nn.Module, objective: Objective, rate: float, *, iterations: int = 10) -> Trainer:
