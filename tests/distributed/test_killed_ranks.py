@@ -22,7 +22,7 @@ def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2) -> f
     began = monotonic()
     done = torchrun(ranks, Path(killed_program.__file__), str(folder / "mark"), phase, rank, str(call), "train", "--out",
                     str(folder / "run"), "--iterations", "8", "--batch-size", "48", "--model", "mlp", "--resume",
-                    "--checkpoint-every", "0", "--evaluations", "2", options=("--max-restarts=3",), limit=600)
+                    "--checkpoint-every", "0", "--evaluations", "2", options=("--max-restarts=1",), limit=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "mark").exists() == (phase != "none"), "nobody was killed"
     assert not list((folder / "run").rglob("*.tmp")), "half-written files are left"

@@ -32,7 +32,11 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Commu
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group(backend or ("nccl" if cuda else "gloo"), timeout=timedelta(seconds=timeout))
+    store, rank, size = next(distributed.rendezvous("env://"))
+    # torchrun may keep its store over a restart, with the addresses of processes that have died
+    attempt = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    distributed.init_process_group(backend or ("nccl" if cuda else "gloo"), timeout=timedelta(seconds=timeout), store=attempt,
+                                   rank=rank, world_size=size)
     try:
         yield Processes()
     finally:
