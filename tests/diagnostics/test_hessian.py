@@ -94,7 +94,7 @@ def test_the_saddle_of_the_sine_against_its_dense_hessian() -> None:
     assert_close(found.highest[-1:], values[-1:], 1e-6)
     for value in torch.cat([found.lowest, found.highest]):  # multiple eigenvalues: not every copy need be found
         assert float((values - value).abs().min()) < 1e-4 * float(values[-1])
-    assert hessian.gradient_norm == pytest.approx(float(gradient.norm()), rel=1e-9)
+    assert hessian.gradient_norm == pytest.approx(float(gradient.detach().norm()), rel=1e-9)
 
 
 def test_extreme_eigenvalues_of_small_and_of_larger_matrices() -> None:

@@ -23,6 +23,8 @@ def compare(ranks: int, cases: list[str], iterations: int, folder: Path, toleran
         assert records[-1] != records[0], "nothing has been learned"
 
 
+AMPLIFIED = 1e-6
+"""Where samples are shared, sums over them are rounded in another order, and line searches amplify that."""
 SHARES = ["closed form, shares", "few samples, shares", "few stages, batches, shares"]
 
 
@@ -31,7 +33,8 @@ def test_two_processes(tmp_path: Path) -> None:
 
 
 def test_two_processes_with_shares_of_the_samples(tmp_path: Path) -> None:
-    compare(2, SHARES, 3, tmp_path)
+    compare(2, SHARES[:1], 3, tmp_path)
+    compare(2, SHARES[1:], 3, tmp_path, AMPLIFIED)
 
 
 @pytest.mark.slow
@@ -42,4 +45,4 @@ def test_fifty_iterations(ranks: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_three_processes_with_shares_of_the_samples(tmp_path: Path) -> None:
-    compare(3, SHARES, 5, tmp_path)
+    compare(3, SHARES, 5, tmp_path, AMPLIFIED)
