@@ -1,54 +1,73 @@
 """Started by torchrun: every case by each number of processes, in turn, so that a busy machine slows all of them alike."""
 
 import json
-import resource
 import sys
+from math import nan
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from pontryagin.distributed import Processes, StageParallel, join
+from pontryagin.experiments.bench.memory import reset_peak, resident
 from pontryagin.experiments.bench.scaling_cases import Case, maximizer_of, problem_of
 from pontryagin.experiments.run_directory import Table
 from pontryagin.hamiltonian import Penalties
+from pontryagin.problem import ControlProblem
 from pontryagin.update import ExtendedMSA, Fixed
 from pontryagin.update.acceleration import Plain
 
-COLUMNS = ("series", "maximizer", "depth", "width", "samples", "processes", "round", "seconds", "propagation", "moments",
-           "maximization", "communication", "memory")
+PARTS = ("propagation", "moments", "maximization", "communication")
+COLUMNS = ("series", "maximizer", "depth", "width", "samples", "processes", "round", "seconds", *PARTS, "memory")
 _RHO = 50.0
+_LEAST = torch.tensor([name == "communication" for name in COLUMNS[7:]])
+"""Waiting for another rank counts as communication: what is reported is its least over the ranks, of other parts the most."""
 
 
-def measure(case: Case, rounds: int, groups: dict[int, distributed.ProcessGroup], table: Table | None) -> None:
-    """One iteration a round by each number of processes, after one to warm up; the others wait meanwhile."""
+def measure(case: Case, rounds: int, groups: dict[int, distributed.ProcessGroup], own: distributed.ProcessGroup,
+            table: Table | None) -> None:
+    """One iteration a round by each number of processes, after one to warm up; the others wait meanwhile.
+
+    Where several processes take part, a round also has every one of them do the whole iteration by itself at the same time
+    (processes 0 in the table): what the machine gives to so many when they have nothing to say to each other.
+    """
     rank, problem = distributed.get_rank(), problem_of(case)
     solvers: dict[int, ExtendedMSA] = {}
     for number in range(rounds + 1):
-        for size in case.processes:
+        for size in (*case.processes, *((0,) if len(case.processes) > 1 else ())):
+            row, group = torch.zeros(len(PARTS) + 2, dtype=torch.float64), groups.get(size, own)
             distributed.barrier()
-            if rank >= size:
-                continue
-            if size not in solvers:
-                solvers[size] = ExtendedMSA(problem, maximizer=maximizer_of(case), penalty=Fixed(Penalties(_RHO, 0.1)),
-                                            acceleration=Plain(), parallel=StageParallel(
-                                                Processes(groups[size]), costs=[float(s.size) for s in problem.stages]))
-            row = _iteration(solvers[size])
+            if size == 0 or rank < size:
+                solvers.setdefault(size, _solver(problem, case, group))
+                row = _iteration(solvers[size])
+            rows = [torch.zeros_like(row) for _ in range(distributed.get_world_size())]
+            distributed.all_gather(rows, row)
             if table is not None and number:
-                table.add(case.series, case.maximizer, case.depth, case.width, case.samples, size, number, *row)
+                every = torch.stack(rows[:size or None])
+                values = torch.where(_LEAST, every.amin(0), every.amax(0))
+                table.add(case.series, case.maximizer, case.depth, case.width, case.samples, size, number, *values.tolist())
                 table.flush()
 
 
-def _iteration(solver: ExtendedMSA) -> list[float]:
-    """Seconds of a whole iteration and of its parts, and the peak of the resident set in MiB."""
+def _solver(problem: ControlProblem, case: Case, group: distributed.ProcessGroup) -> ExtendedMSA:
+    parallel = StageParallel(Processes(group), costs=[float(stage.size) for stage in problem.stages])
+    return ExtendedMSA(problem, maximizer=maximizer_of(case), penalty=Fixed(Penalties(_RHO, 0.1)), acceleration=Plain(),
+                       parallel=parallel)
+
+
+def _iteration(solver: ExtendedMSA) -> Tensor:
+    """Seconds of a whole iteration and of its parts, and by how many MiB the resident set grew at its peak (NaN where the
+    system does not tell)."""
     parallel = solver.parallel
+    known = Path("/proc/self/clear_refs").exists()
+    resting = reset_peak() if known else 0
     before, sent, began = dict(parallel.seconds), parallel.communication, perf_counter()
     solver.step()
     seconds = perf_counter() - began
-    parts = [parallel.seconds[name] - before[name] for name in before]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
-    return [seconds, *parts, parallel.communication - sent, peak]
+    parts = [parallel.seconds[name] - before[name] for name in PARTS[:-1]]
+    peak = (resident(peak=True) - resting) / 2**20 if known else nan
+    return torch.tensor([seconds, *parts, parallel.communication - sent, peak], dtype=torch.float64)
 
 
 def main(request: Path) -> None:
@@ -57,9 +76,11 @@ def main(request: Path) -> None:
     wanted = json.loads(request.read_text(encoding="utf-8"))
     with join() as communicator:
         groups = {size: distributed.new_group(range(size)) for size in range(1, communicator.size + 1)}
+        alone = [distributed.new_group([rank]) for rank in range(communicator.size)]
+        own = alone[communicator.rank]
         table = Table(Path(wanted["table"]), COLUMNS) if communicator.rank == 0 else None
         for fields in wanted["cases"]:
-            measure(Case(**{**fields, "processes": tuple(fields["processes"])}), wanted["rounds"], groups, table)
+            measure(Case(**{**fields, "processes": tuple(fields["processes"])}), wanted["rounds"], groups, own, table)
         distributed.barrier()
 
 

@@ -33,7 +33,7 @@ PAPER = {
 METRICS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss", "accepted", "rho",
            "optimality_gap", "rejected")
 STAGES = ("figure", "method", "seed", "iteration", "stage", "gain", "state_error", "costate_error")
-_QUICK = {"emsa-paper": 120, "msa": 15, "lm": 30}
+_QUICK = {"emsa-paper": 50, "msa": 5, "lm": 20}
 
 
 @dataclass(frozen=True)

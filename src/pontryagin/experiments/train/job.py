@@ -132,9 +132,9 @@ class Job:
         return self._epoch[1][position]
 
     def _is_evaluated(self) -> bool:
-        """`evaluations` times evenly over the horizon, rounded up to whole iterations."""
+        """`evaluations` times evenly over the job, rounded up to whole iterations: also where a limit ends it early."""
         wanted = self.settings.evaluations or max(10, ceil(self.horizon / self.sampler.batches))
-        before, now = ((self.iteration - back) * wanted // self.horizon for back in (1, 0))
+        before, now = ((self.iteration - back) * wanted // self.length for back in (1, 0))
         return now > before
 
     def _reaches_target(self, point: Point) -> bool:

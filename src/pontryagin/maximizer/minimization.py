@@ -1,0 +1,179 @@
+"""L-BFGS on several functions at once, each with its own history, step length, line search and pace."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Controls = Float[Tensor, "stage control"]
+PerStage = Float[Tensor, " stage"]
+Counts = Int[Tensor, " stage"]
+Mask = Bool[Tensor, " stage"]
+Evaluate = Callable[[Controls, Mask], tuple[PerStage, Controls]]
+"""Values and gradients of the stages in the mask; those of the others are not used."""
+
+_SUFFICIENT = 1e-4  # Armijo and curvature constants of the weak Wolfe conditions
+_CURVATURE = 0.5
+_LONGEST = 20.0  # times the last length, where a search has no upper end
+
+
+@torch.no_grad()
+def minimize(evaluate: Evaluate, start: Controls, iterations: int, memory: int, searches: int) -> Controls:
+    """`iterations` of L-BFGS with weak-Wolfe line searches of at most `searches` trials each.
+
+    Every call of `evaluate` tries a point of every function that is not done: one whose search has ended goes on with its next
+    iteration at once, so there are as many calls as the slowest function needs by itself. A function is done after its
+    iterations, at a vanishing gradient, where its search fails, or where its first value is not finite.
+    """
+    value, gradient = evaluate(start, torch.ones(len(start), dtype=torch.bool, device=start.device))
+    point = _Point(start, value, gradient)
+    history = _History(memory, start)
+    left = torch.full_like(value, iterations, dtype=torch.long)
+    active = value.isfinite() & gradient.isfinite().all(1) & _is_steep(gradient)
+    search = _Search(point, *_direction(history, gradient))
+    while active.any():
+        trial = search.trial()
+        searching = search.observe(_Point(trial, *evaluate(trial, active)), searches) & active
+        ended = active & ~searching
+        if ended.any():
+            left = left - ended.long()
+            found = search.best
+            history.add(found.control - point.control, found.gradient - point.gradient, ended & search.moved)
+            point = found.where(ended, point)
+            active = active & (searching | search.moved & (left > 0) & _is_steep(point.gradient))
+            search.restart(ended & active, point, *_direction(history, point.gradient))
+    return point.control
+
+
+def _is_steep(gradient: Controls) -> Mask:
+    return gradient.abs().amax(1) > torch.finfo(gradient.dtype).tiny ** 0.5
+
+
+def _direction(history: "_History", gradient: Controls) -> tuple[Controls, PerStage]:
+    """The quasi-Newton direction and first trial length; steepest descent where it does not descend."""
+    direction = -history.times(gradient)
+    steep = (direction * gradient).sum(1) >= 0
+    direction = torch.where(steep[:, None], -gradient, direction)
+    fresh = steep | ~history.filled()
+    length = torch.where(fresh, (1 / gradient.norm(dim=1)).clamp_max(1.0), torch.ones_like(gradient[:, 0]))
+    return direction, length
+
+
+@dataclass(frozen=True)
+class _Point:
+    control: Controls
+    value: PerStage
+    gradient: Controls
+
+    def where(self, mask: Mask, other: "_Point") -> "_Point":
+        """The stages in the mask from here, the others from there."""
+        return _Point(torch.where(mask[:, None], self.control, other.control), torch.where(mask, self.value, other.value),
+                      torch.where(mask[:, None], self.gradient, other.gradient))
+
+
+class _Search:
+    """A bracket between too short (still steep) and too long (no sufficient decrease), a step per stage.
+
+    A bracket is narrowed at the least point of the parabola through what is known of its lower end and the value at its
+    upper end; without an upper end the step goes to where the slope extrapolates to zero. A stage whose search ends without a
+    Wolfe point has the best sufficient decrease that it saw, if any.
+    """
+
+    def __init__(self, origin: _Point, direction: Controls, length: PerStage) -> None:
+        every = torch.ones_like(length, dtype=torch.bool)
+        self.origin, self.best, self.direction, self.length = origin, origin, direction, length
+        self.slope = self.low_slope = self.low = self.low_value = self.high = self.high_value = torch.zeros_like(length)
+        self.moved, self.trials = ~every, torch.zeros_like(length, dtype=torch.long)
+        self.restart(every, origin, direction, length)
+
+    def restart(self, mask: Mask, origin: _Point, direction: Controls, length: PerStage) -> None:
+        """A new search of the stages in the mask."""
+        self.origin, self.best = origin.where(mask, self.origin), origin.where(mask, self.best)
+        self.direction = torch.where(mask[:, None], direction, self.direction)
+        slope, zero, infinite = (direction * origin.gradient).sum(1), torch.zeros_like(length), torch.full_like(length, torch.inf)
+        for name, new in (("length", length), ("slope", slope), ("low_slope", slope), ("low", zero),
+                          ("low_value", origin.value), ("high", infinite), ("high_value", infinite)):
+            setattr(self, name, torch.where(mask, new, getattr(self, name)))
+        self.moved, self.trials = self.moved & ~mask, self.trials.where(~mask, torch.zeros_like(self.trials))
+
+    def trial(self) -> Controls:
+        """Where to evaluate next."""
+        return self.origin.control + self.length[:, None] * self.direction
+
+    def observe(self, trial: _Point, searches: int) -> Mask:
+        """The stages whose search goes on."""
+        finite = trial.value.isfinite() & trial.gradient.isfinite().all(1)
+        enough = finite & (trial.value <= self.origin.value + _SUFFICIENT * self.length * self.slope)
+        trial_slope = (self.direction * trial.gradient).sum(1)
+        better = enough & (trial.value <= self.best.value)
+        self.best, self.moved = trial.where(better, self.best), self.moved | better
+        short, long = enough & (trial_slope < _CURVATURE * self.slope), ~enough
+        self.low, self.low_value, self.low_slope = (torch.where(short, new, old) for new, old in (
+            (self.length, self.low), (trial.value, self.low_value), (trial_slope, self.low_slope)))
+        self.high, self.high_value = torch.where(long, self.length, self.high), torch.where(long, trial.value, self.high_value)
+        self.trials = self.trials + 1
+        going_on: Mask = (short | long) & (self.trials < searches)
+        self.length = torch.where(going_on, self._next_length(), self.length)
+        return going_on
+
+    def _next_length(self) -> PerStage:
+        """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper; beyond a lower end
+        without an upper one, 2 to 20 times as far."""
+        open_ended = self.high.isinf()
+        width = torch.where(open_ended, 0.0, self.high - self.low)
+        fraction = 0.5 * (-self.low_slope * width) / (self.high_value - self.low_value - self.low_slope * width)
+        inside = self.low + width * fraction.nan_to_num(0.5).clamp(0.1, 0.5)
+        factor = self.slope / (self.slope - self.low_slope)  # not positive where the slope gets steeper
+        beyond = self.low * torch.where(factor > 0, factor, _LONGEST).clamp(2.0, _LONGEST)
+        return torch.where(open_ended, beyond, inside)
+
+
+class _History:
+    """The last curvature pairs of every stage, the newest first; a pair without positive curvature is left out."""
+
+    def __init__(self, memory: int, like: Controls) -> None:
+        self.steps: list[Controls] = [torch.zeros_like(like)]
+        self.changes: list[Controls] = [torch.zeros_like(like)]
+        self.inverses: list[PerStage] = [torch.zeros_like(like[:, 0])]
+        self.memory = memory
+
+    def add(self, step: Controls, change: Controls, mask: Mask) -> None:
+        """Of the stages in the mask."""
+        curvature = (step * change).sum(1)
+        fit = mask & (curvature > torch.finfo(step.dtype).eps * step.norm(dim=1) * change.norm(dim=1))
+        if not fit.any():
+            return
+        inverse = torch.where(fit, 1 / torch.where(fit, curvature, 1.0), 0.0)
+        self.steps = _pushed(self.steps, step, fit[:, None])[:self.memory]
+        self.changes = _pushed(self.changes, change, fit[:, None])[:self.memory]
+        self.inverses = _pushed(self.inverses, inverse, fit)[:self.memory]
+
+    def filled(self) -> Mask:
+        """Whether a stage has any pair."""
+        return self.inverses[0] > 0
+
+    def times(self, gradient: Controls) -> Controls:
+        """The two-loop recursion, with the newest pair's scaling as the initial inverse Hessian."""
+        result, weights = gradient, []
+        pairs = list(zip(self.steps, self.changes, self.inverses, strict=True))
+        for step, change, inverse in pairs:
+            weight = inverse * (step * result).sum(1)
+            weights.append(weight)
+            result = torch.addcmul(result, weight[:, None], change, value=-1)
+        result = self._scale()[:, None] * result
+        for (step, change, inverse), weight in zip(reversed(pairs), reversed(weights), strict=True):
+            result = torch.addcmul(result, (weight - inverse * (change * result).sum(1))[:, None], step)
+        return result
+
+    def _scale(self) -> PerStage:
+        newest = self.inverses[0]
+        fit = newest > 0
+        return torch.where(fit, 1 / torch.where(fit, newest * self.changes[0].square().sum(1), 1.0), 1.0)
+
+
+def _pushed(pairs: list[Tensor], new: Tensor, mask: Tensor) -> list[Tensor]:
+    """`new` before the others for the stages in the mask; the others' stages keep their places and get a zero at the end."""
+    later = [*pairs, torch.zeros_like(new)]
+    return [torch.where(mask, before, own) for before, own in zip([new, *pairs], later, strict=True)]
