@@ -49,7 +49,8 @@ class EMSA(torch.optim.Optimizer):
     admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
     projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
     argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step;
-    other sets are projected onto after the step.
+    other sets are projected onto after the step. nonzero (per group): over Ternary a price on every non-zero weight, set so that
+    this share of each matrix is left.
 
     Raises ProblemError for wrong settings and for sharded parameters, NonFiniteError when a gradient or the closure's loss is
     not finite: nothing has been changed then.
@@ -74,6 +75,7 @@ class EMSA(torch.optim.Optimizer):
         acceptance: AcceptanceRule | None = None,
         admissible: ModelSets | None = None,
         moves: float = 1 / 30,
+        nonzero: float | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the "
@@ -84,8 +86,8 @@ class EMSA(torch.optim.Optimizer):
             raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its stage's whole "
                                "gradient: use DistributedDataParallel, or shard only parts that another optimizer trains")
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
-                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "steps": 0, "refresh_every": 1,
-                    "relaxation": 1.0}
+                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero, "steps": 0,
+                    "refresh_every": 1, "relaxation": 1.0}
         if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
             raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
@@ -103,6 +105,7 @@ class EMSA(torch.optim.Optimizer):
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
         self._report_outside(self.param_groups, strict)
+        self._constraints.start()
         self._arm()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -110,6 +113,7 @@ class EMSA(torch.optim.Optimizer):
         super().add_param_group(param_group)
         try:
             _check_group(self.param_groups[-1])
+            self._constraints.check(self.param_groups[-1])
             self._check_members(self.param_groups[-1])
         except ProblemError:
             del self.param_groups[-1]
@@ -366,3 +370,5 @@ def _check_group(group: dict[str, Any]) -> None:
     for name, (low, high) in limits.items():
         if not low <= float(group[name]) <= high:
             raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}], found {group[name]}")
+    if group["nonzero"] is not None and not 0 < float(group["nonzero"]) <= 1:
+        raise ProblemError(f"EMSA nonzero: expected a share of the weights in (0, 1], found {group['nonzero']}")

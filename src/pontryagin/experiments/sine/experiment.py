@@ -33,7 +33,7 @@ PAPER = {
 METRICS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss", "accepted", "rho",
            "optimality_gap", "rejected")
 STAGES = ("figure", "method", "seed", "iteration", "stage", "gain", "state_error", "costate_error")
-_QUICK = {"emsa-paper": 50, "msa": 5, "lm": 20}
+_QUICK_LENGTH, _QUICK = 200, {"emsa-paper": 30, "msa": 5, "lm": 20}
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class SineSettings:
         if self.iterations is not None:
             wanted = self.iterations
         elif self.quick:
-            wanted = _QUICK.get(method.name, 300)
+            wanted = _QUICK.get(method.name, _QUICK_LENGTH)
         else:
             wanted = 500 if figure == "a" else 10000 if method.rates else 2000
         return wanted if method.longest is None else min(wanted, method.longest)

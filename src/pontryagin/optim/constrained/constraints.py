@@ -18,26 +18,31 @@ from pontryagin.problem.admissible.per_parameter import matrix_shape
 class Constraints:
     """Which parameters are maximized over discrete sets, and which are put back into their set after every step.
 
-    Every constrained parameter is projected onto its set when this is made, after all of the request has been checked; for
-    discrete sets with a fixed scale the codes are those nearest to the rows at any scale.
+    start() projects every constrained parameter onto its set; for discrete sets with a fixed scale the codes are those nearest to
+    the rows at any scale.
     """
 
     def __init__(self, model: nn.Module, request: ModelSets | None, captured: Sequence[CapturedStage]) -> None:
         self.discrete: dict[int, DiscreteStage] = {}
         self.projected: list[tuple[nn.Parameter, MatrixSet]] = []
+        self._nearest: list[tuple[nn.Parameter, Tensor]] = []
         if request is None:
             return
         named, stages = dict(model.named_parameters()), {id(stage.weight): stage for stage in captured}
         sets = sets_by_parameter(model, request)
-        nearest = {name: _projection(name, named[name], one) for name, one in sets.items()}
+        self._nearest = [(named[name], _projection(name, named[name], one)) for name, one in sets.items()]
         for name, one in sets.items():
             if isinstance(one, DiscreteSet):
                 self.discrete[id(named[name])] = DiscreteStage(_supported(name, one, stages.get(id(named[name]))), one)
             else:
                 self.projected.append((named[name], one))
-        with torch.no_grad():
-            for name, value in nearest.items():
-                named[name].copy_(value)
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Put every constrained parameter into its set; nothing is changed before."""
+        for parameter, value in self._nearest:
+            parameter.copy_(value)
+        self._nearest = []
 
     @property
     def biases(self) -> set[int]:
@@ -54,6 +59,12 @@ class Constraints:
             if stage.captured.bias is not None:
                 rows.append(StageRow(f"{stage.name.removesuffix('weight')}bias", "-", 0, 0, 0, "AdamW", 0.0, 0.0))
         return tuple(rows)
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise ProblemError for settings of a param group that a discrete stage in it cannot take."""
+        for parameter in group["params"]:
+            if id(parameter) in self.discrete:
+                self.discrete[id(parameter)].check(group)
 
     def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
         """Maximize every discrete stage that has a gradient and is trained."""

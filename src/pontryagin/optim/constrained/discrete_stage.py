@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.communication import mean_over_ranks
+from pontryagin.optim.constrained import priced_step
 from pontryagin.optim.constrained.grid_step import moved, quantile, worths
 from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.precision import wide
@@ -39,6 +40,12 @@ class DiscreteStage:
         """The weight; its matrix is (output, everything else)."""
         return self.captured.weight
 
+    def check(self, group: dict[str, Any]) -> None:
+        """Refuse a price on non-zero weights where no weight can be 0, or where they have more values than signs."""
+        if group["nonzero"] is not None and (self.theta.grid.limit, self.theta.grid.step) != (1, 1):
+            raise ProblemError(f"EMSA nonzero is for weights in Ternary(), but {self.name} lies in {self.theta!r}: leave nonzero "
+                               "out of the param group of this weight")
+
     def arm(self, state: dict[str, Tensor]) -> None:
         """Look at the inputs of the next batch if it is time."""
         step = int(state["steps"]) + 1 if "steps" in state else 1
@@ -59,7 +66,7 @@ class DiscreteStage:
         turns = _TURNS if gradient.numel() >= _LARGE else 1
         rows = slice(steps % turns, None, turns)
         share = min(group["lr"] * group["moves"] * turns, 1.0)
-        self._move(state, rows, share, steps, group["lr"] * turns)
+        self._move(state, rows, share, steps, group["lr"] * turns, group["nonzero"])
         self._version = self.weight._version
 
     def forget(self) -> None:
@@ -91,12 +98,19 @@ class DiscreteStage:
                                "project it, or make the optimizer after the weights have been loaded")
         state["scale"].copy_(self.theta.encode(matrix)[1])
 
-    def _move(self, state: dict[str, Tensor], rows: slice, share: float, steps: int, relaxation: float) -> None:
+    def _move(self, state: dict[str, Tensor], rows: slice, share: float, steps: int, relaxation: float,
+              nonzero: float | None) -> None:
         grid, matrix = self.theta.grid, self.weight.detach().flatten(1)
         weight, average, scale = matrix[rows], state["average"][rows], state["scale"][rows].to(matrix.dtype).unsqueeze(1)
-        worth = worths(weight, average, scale, self._metric(state, rows), grid)
-        least, state["owed"] = quantile(worth, share, state["owed"], steps)
-        new, number = moved(weight, average, worth, least, scale, grid)
+        metric = self._metric(state, rows, _POWER if nonzero is None else priced_step.POWER)
+        if nonzero is None:
+            worth = worths(weight, average, scale, metric, grid)
+            least, state["owed"] = quantile(worth, share, state["owed"], steps)
+            new, number = moved(weight, average, worth, least, scale, grid)
+        else:
+            worth, filled = priced_step.priced(weight, average, scale, metric)
+            *both, state["owed"] = priced_step.thresholds(worth, filled, share, nonzero, state["owed"], steps)
+            new, number = priced_step.moved(weight, average, worth, filled, (both[0], both[1]), scale)
         if self.theta.scale == "row":
             new = self._rescaled(state, new, average, rows, relaxation)
         weight.copy_(new)
@@ -111,11 +125,11 @@ class DiscreteStage:
         state["scale"][rows] = new.to(old.dtype)
         return codes.to(weight.dtype) * new.unsqueeze(1)
 
-    def _metric(self, state: dict[str, Tensor], rows: slice) -> Tensor:
+    def _metric(self, state: dict[str, Tensor], rows: slice, power: float) -> Tensor:
         """(v + damping mean v)^-power for each row, or one row for all."""
         variance = state["variance"]
         shift = _DAMPING * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny
-        metric = (variance + shift).pow(-_POWER)
+        metric = (variance + shift).pow(-power)
         if len(metric) == 1:
             return metric
         return metric.repeat_interleave(len(state["scale"]) // len(metric), 0)[rows]

@@ -1,0 +1,65 @@
+"""The step over {-1, 0, 1} with a price on every weight that is not 0, set so that few of them are.
+
+H~ = <M, dW> - sum_ij (rho/2 dW_ij^2 + lambda 1[W_ij != 0]) v_j^1/2: of the inputs' variances the root, so that two weights whose
+gradients are noise alone are worth alike, whatever their inputs (with v_j itself most of the few places went to inputs that
+hardly vary). In units of a row with scale a_i, a weight 0 takes the sign of M_ij, and another becomes 0, where
+
+    a_i |M_ij| / v_j^1/2 > rho/2 + lambda,        - W_ij M_ij / v_j^1/2 > rho/2 - lambda
+
+rho and lambda are not settings: they are such that the wanted number of weights move, and that of these so many become 0 as bring
+the share of the others to the wanted one. Where that is reached, as many leave 0 as become 0, each time those whose move is worth
+most: lambda is the multiplier of a bound on the number of weights.
+"""
+
+import torch
+from torch import Tensor
+
+from pontryagin.optim.constrained.grid_step import Matrix
+
+POWER = 0.5
+"""Of v_j."""
+_SAMPLE = 1 << 17
+"""So many worths, evenly spaced, tell the quantiles."""
+
+
+def priced(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor) -> tuple[Matrix, Tensor]:
+    """What the move of each entry is worth, to its sign's value from 0 and to 0 from elsewhere; and which entries are not 0."""
+    filled = weight != 0
+    return torch.where(filled, -weight * average, average.abs() * scale).mul_(metric), filled
+
+
+def thresholds(worth: Matrix, filled: Tensor, share: float, nonzero: float, owed: Tensor, offset: int
+               ) -> tuple[float, float, Tensor]:
+    """The worths above which an entry leaves 0 and becomes 0, and the moves owed to the next step.
+
+    share: of all entries, to be moved. nonzero: the wanted share of entries that are not 0. Above it more become 0 than leave
+    it, by the excess relative to the wanted number, and all moves go there from twice that number on; below it the other way.
+    """
+    spacing = max(1, worth.numel() // _SAMPLE)
+    sample, full = worth.flatten()[offset % spacing::spacing], filled.flatten()[offset % spacing::spacing]
+    wanted = owed + share * sample.numel()
+    number = int(wanted)
+    if number == 0:
+        return float("inf"), float("inf"), wanted
+    goal, there = nonzero * sample.numel(), int(full.sum())
+    tilt = max(-1.0, min(1.0, (there - goal) / max(goal, 1.0)))
+    removed = min(round(number * (1 + tilt) / 2), there)
+    added = min(number - removed, sample.numel() - there)
+    return _least(sample[~full], added), _least(sample[full], removed), wanted - number
+
+
+def _least(worths: Tensor, number: int) -> float:
+    """The worth that `number` of them exceed."""
+    if number == 0:
+        return float("inf")
+    if number >= len(worths):
+        return -float("inf")
+    return float(worths.topk(number + 1).values[-1])
+
+
+def moved(weight: Matrix, average: Matrix, worth: Matrix, filled: Tensor, least: tuple[float, float], scale: Tensor
+          ) -> tuple[Matrix, Tensor]:
+    """The matrix with every entry worth more than its threshold (leaving 0, becoming 0) moved, and how many moved."""
+    leaving, emptied = ~filled & (worth > least[0]), filled & (worth > least[1])
+    new = torch.where(leaving, average.sign().to(weight.dtype) * scale, weight).masked_fill_(emptied, 0.0)
+    return new, leaving.sum() + emptied.sum()
