@@ -97,7 +97,7 @@ def gap() -> None:
     data = load_images("digits")
     model = network("mlp", 8, 0)
     print("Adam on digits: epoch, loss, gap +- error, gap on these samples")
-    for epoch in (0, 1, 2, 4, 8, 16, 32):
+    for epoch in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256):
         train(model, data.train, data.train_labels, epoch if epoch < 2 else epoch // 2, epoch)
         result = audit(model, "cross-entropy", batches(data.train, data.train_labels, 1500, 50), sets=(), measure=False)
         print(f"{epoch:4d}  {result.loss:.4f}  {result.gain:.4g} +- {result.gain_error:.2g}  "

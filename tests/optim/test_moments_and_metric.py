@@ -8,7 +8,7 @@ from optim_builders import close, vectors
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.metric import Diagonal, Factor, factorize, first_block, nystrom
+from pontryagin.optim.metric import Diagonal, Factor, Metric, factorize, first_block, nystrom
 from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.stage_step import argmax, output_change
 
@@ -137,6 +137,28 @@ def test_squared_change_is_the_mean_over_rows(size: Sizes, seed: int) -> None:
     close(output_change(change, mean_change, factor), moved.square().mean(1), 1e-8)
 
 
+@given(sizes, seeds, st.sampled_from([0.0, 0.1]), powers, st.booleans())
+def test_measured_solve_is_solve_and_its_change(size: Sizes, seed: int, damping: float, power: float, whole: bool) -> None:
+    _, moment = second_moment(rows((size[0], size[1] + size[2] + 1, size[2] + 1), seed))
+    metrics: list[Metric] = [factorize(moment) if whole else subspace(moment, size[2]), Diagonal(moment.diagonal(dim1=1, dim2=2))]
+    for metric in metrics:
+        right = rows((size[0], 3, size[2] + 1), seed + 1)
+        change = metric.solve(right, damping, power)
+        found, square = metric.measured_solve(right.clone(), damping, power)
+        close(found, change, 1e-8)
+        close(square, metric.squared_change(change), 1e-7)
+
+
+@given(sizes, seeds)
+def test_argmax_tells_the_change_of_the_outputs(size: Sizes, seed: int) -> None:
+    x = rows(size, seed)
+    mean, moment = second_moment(x)
+    gradient, bias_gradient = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1), seed + 2).squeeze(2)
+    change, bias, square = argmax(gradient, bias_gradient, mean, factorize(moment), 0.1, 0.5)
+    assert bias is not None
+    close(square, (x @ change.mT + bias.unsqueeze(1)).square().mean(1), 1e-7)
+
+
 def test_output_change_of_tokens() -> None:
     tokens = torch.tensor([0, 2, 2, 1, 2])
     frequencies = torch.nn.functional.one_hot(tokens, 4).double().mean(0)
@@ -208,7 +230,7 @@ def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: floa
     mean, moment = taken.mean, taken.product
     factor = factorize(moment) if rank == 6 else subspace(moment, rank)
     u = rows((1, x.shape[1], 3), 1).to(dtype)
-    change, bias = argmax(u.mT @ x.to(dtype), u.sum(1), mean, factor, damping, 0.5)
+    change, bias, _ = argmax(u.mT @ x.to(dtype), u.sum(1), mean, factor, damping, 0.5)
     assert change.isfinite().all()
     assert bias is not None
     assert bias.isfinite().all()

@@ -84,7 +84,7 @@ def steps(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
         metric: Metric = Diagonal(taken.product) if layer.one_hot else factorize(taken.product)
         weight = layer.matrix(stage.weight)
         bias = -stage.bias.grad.reshape(weight.shape[:2]) if has_bias else None
-        change, bias_change = argmax(-layer.matrix(stage.weight.grad), bias, mean, metric, 0.0, 1.0)
+        change, bias_change, _ = argmax(-layer.matrix(stage.weight.grad), bias, mean, metric, 0.0, 1.0)
         found[layer.weight] = layer.shaped(change)
         if bias_change is not None:
             found[layer.bias] = bias_change.reshape(stage.bias.shape)
@@ -205,7 +205,7 @@ def test_argmax_in_a_damped_metric() -> None:
 
     hessian = torch.autograd.functional.hessian(value, change).reshape(8, 8)
     best = -torch.linalg.solve(hessian, torch.autograd.grad(value(change), change)[0].flatten()).reshape(2, 4)
-    found, bias = argmax(G[None], g[None], s[None], factorize(moment[None]), 0.3, 1.0)
+    found, bias, _ = argmax(G[None].clone(), g[None], s[None], factorize(moment[None]), 0.3, 1.0)
     close(found[0], best[:, :3])
     assert bias is not None
     close(bias[0], best[:, 3])

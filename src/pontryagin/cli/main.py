@@ -1,5 +1,6 @@
 """`pontryagin`: parse, run, and turn errors into one clear line."""
 
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +13,8 @@ from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train.processes import processes
 from pontryagin.problem import NonFiniteError, ProblemError
 
-WRONG_REQUEST, INTERRUPTED = 2, 130
+WRONG_REQUEST, NO_ROOM, INTERRUPTED = 2, 74, 130
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOGETHER = ("train", "compare", "reproduce")
 """Commands that torchrun may start in several processes."""
 
@@ -34,7 +36,7 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, with 2 for a wrong request, with 130 after Ctrl-C.
+    """Run the command line; exits with 0, with 2 for a wrong request, with 74 when a disk is full, with 130 after Ctrl-C.
 
     Started by torchrun, the processes work together. Then what ends one of them is left to torchrun, which ends the others and
     names the first cause.
@@ -50,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ExperimentError, ProblemError, NonFiniteError) as error:
         print(f"pontryagin: {error}", file=sys.stderr)
         sys.exit(WRONG_REQUEST)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"pontryagin: the disk is full, or a file is larger than it may be ({error}); what had been written before is "
+              "whole: make room, then start again, with --resume where the command takes it", file=sys.stderr)
+        sys.exit(NO_ROOM)
     except KeyboardInterrupt:
         print("pontryagin: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pontryagin.optim.affine_stage import AffineStage
 from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
-from pontryagin.optim.stage_step import argmax, normalized, output_change, remember
+from pontryagin.optim.stage_step import argmax, normalized, remember
 
 Move = tuple[Tensor, Tensor]
 """A parameter and the change that a whole step would add to it."""
@@ -79,7 +79,7 @@ class Bank:
         """The changes of all members' parameters; momentum and rho are updated."""
         own, of_bias = (groups[number] for number in self.members[0].groups)
         change, bias_change = self._direction(*self._gradients(), own)
-        change = change * (-own["lr"] * self._unit())
+        change = change.mul_(-own["lr"] * self._unit())
         moves: list[Move] = [(member.weight, member.stage.captured.layer.shaped(part))
                  for member, part in zip(self.members, change.split(self._sizes), strict=True)]
         if bias_change is not None:
@@ -93,9 +93,9 @@ class Bank:
         state, metric, memory = self._state, self._known_metric(), self._memory(group)
         if self._by_operator:
             return operator_step(state, gradient, bias_gradient, metric, group["damping"], group["power"], memory)
-        change, bias_change = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
+        change, bias_change, square = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
         if memory is not None:
-            remember(state, output_change(change, bias_gradient, metric), memory)
+            remember(state, square, memory)
         return normalized(state, change, bias_change, group["momentum"])
 
     def _unit(self) -> Tensor | float:

@@ -16,8 +16,23 @@ from pontryagin.optim.moments import Moments
 
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
-Powers = dict[tuple[float, float], tuple[Tensor, ...]]
-"""By damping and power: they serve until the next refresh."""
+Row = Float[Tensor, "group output"]
+
+
+@dataclass(frozen=True, eq=False)
+class Power:
+    """(A_c + delta I)^-power for a damping and a power; it serves until the next refresh.
+
+    inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None where Q is square.
+    product: what a product with Q is multiplied by, (group, rank, input), or where Q is square the whole, (group, input, input).
+    """
+
+    inside: Tensor
+    outside: Tensor | None
+    product: Tensor
+
+
+Powers = dict[tuple[float, float], Power]
 
 
 class Metric(Protocol):
@@ -26,7 +41,10 @@ class Metric(Protocol):
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
         """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance get 0."""
 
-    def squared_change(self, change: Matrix) -> Float[Tensor, "group output"]:
+    def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
+        """The same and its squared_change, which then costs next to nothing. right is overwritten."""
+
+    def squared_change(self, change: Matrix) -> Row:
         """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
 
 
@@ -47,15 +65,24 @@ class Factor:
 
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
         """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside - outside)) Q^T."""
-        if (damping, power) not in self.powers:
-            self.powers[damping, power] = self._power(damping, power)
-        kept = self.powers[damping, power]
-        if len(kept) == 1:
-            return right @ kept[0]
-        outside, weighted = kept
-        return torch.baddbmm(right * outside, right @ self.basis, weighted)
+        kept = self._power(damping, power)
+        if kept.outside is None:
+            return right @ kept.product
+        return torch.baddbmm(right * kept.outside, right @ self.basis, kept.product)
 
-    def squared_change(self, change: Matrix) -> Float[Tensor, "group output"]:
+    def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
+        """dW Q = (right Q) * inside, and outside of Q dW is right * outside."""
+        kept = self._power(damping, power)
+        along = right @ self.basis
+        moved = along * kept.inside
+        square = (moved.square() * self.values.unsqueeze(1)).sum(-1)
+        if kept.outside is None:
+            return moved @ self.basis.mT, square
+        rest = (torch.linalg.vector_norm(right, dim=-1).square() - along.square().sum(-1)).clamp_min(0)
+        square = square + self.tail[:, None] * kept.outside.squeeze(2).square() * rest
+        return right.mul_(kept.outside).baddbmm_(along, kept.product), square
+
+    def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
         inside = (change @ self.basis).square()
         result = (inside * self.values.unsqueeze(1)).sum(-1)
@@ -63,13 +90,18 @@ class Factor:
             result = result + self.tail[:, None] * (change.square().sum(-1) - inside.sum(-1)).clamp_min(0)
         return result
 
-    def _power(self, damping: float, power: float) -> tuple[Tensor, ...]:
+    def _power(self, damping: float, power: float) -> Power:
+        if (damping, power) not in self.powers:
+            self.powers[damping, power] = self._new_power(damping, power)
+        return self.powers[damping, power]
+
+    def _new_power(self, damping: float, power: float) -> Power:
         shift = damping * self.mean_diagonal
-        inside = _inverse_power(self.values + shift[:, None], self.values, power)
+        inside = _inverse_power(self.values + shift[:, None], self.values, power).unsqueeze(1)
         if self.basis.shape[1] == self.basis.shape[2]:
-            return ((self.basis * inside.unsqueeze(1)) @ self.basis.mT,)
-        outside = _inverse_power((self.tail + shift)[:, None], self.values, power)
-        return outside.unsqueeze(2), (self.basis * (inside - outside).unsqueeze(1)).mT.contiguous()
+            return Power(inside, None, (self.basis * inside) @ self.basis.mT)
+        outside = _inverse_power((self.tail + shift)[:, None], self.values, power).unsqueeze(2)
+        return Power(inside, outside, (self.basis * (inside - outside)).mT.contiguous())
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +109,21 @@ class Diagonal:
     """A second moment that is diagonal: frequencies of one-hot inputs, or the variance of a single input."""
 
     values: Float[Tensor, "group input"]
-    powers: Powers = field(default_factory=dict)
+    powers: dict[tuple[float, float], Tensor] = field(default_factory=dict)
 
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
         """Elementwise."""
         if (damping, power) not in self.powers:
             shifted = self.values + damping * self.values.mean(-1, keepdim=True)
-            self.powers[damping, power] = (_inverse_power(shifted, self.values, power).unsqueeze(1),)
-        return right * self.powers[damping, power][0]
+            self.powers[damping, power] = _inverse_power(shifted, self.values, power).unsqueeze(1)
+        return right * self.powers[damping, power]
 
-    def squared_change(self, change: Matrix) -> Float[Tensor, "group output"]:
+    def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
+        """One after the other."""
+        change = self.solve(right, damping, power)
+        return change, self.squared_change(change)
+
+    def squared_change(self, change: Matrix) -> Row:
         """Sum over inputs of their second moment times dW^2."""
         return (change.square() * self.values.unsqueeze(1)).sum(-1)
 

@@ -19,7 +19,7 @@ from pontryagin.experiments.run_directory import Table, prepare, write_json
 from pontryagin.experiments.train.methods import Method, choose
 
 COLUMNS = ("method", "learning_rate", "seed", "iteration", "seconds", "train_loss", "score")
-TUNING_SEED, SCORE_EVERY = 1000, 25
+TUNING_SEED, SCORE_EVERY = 1000, 10
 REFERENCE = "adam"
 
 

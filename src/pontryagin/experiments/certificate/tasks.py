@@ -81,7 +81,7 @@ def digits_cnn(seed: int) -> ControlProblem:
 
 TASKS = {task.name: task for task in (
     Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), sine_descent("a"), adam=300, emsa=100),
-    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=150),
+    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=450),
     Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30),
 )}
 
