@@ -68,6 +68,17 @@ def test_little_is_owed_until_it_is_a_whole_move() -> None:
     assert moves == int(30 * 0.01 * weight.numel())
 
 
+def test_weights_at_silent_inputs_go_first() -> None:
+    weight, average, scale, metric = problem(2)
+    average[:, :3] = 0.0
+    average[:, 3:] = weight[:, 3:].sign() * average[:, 3:].abs()  # where there is a weight, the gradient is for it
+    worth, filled = priced_step.priced(weight, average, scale, metric)
+    *least, _ = priced_step.thresholds(worth, filled, 0.05, 0.1, NOTHING, 0)
+    new, _ = priced_step.moved(weight, average, worth, filled, (least[0], least[1]), scale)
+    assert not new[:, :3].any()
+    assert torch.equal(new[:, 3:], weight[:, 3:])
+
+
 @pytest.mark.parametrize("theta", [Ternary(), Ternary(0.5), Ternary("row")])
 def test_training_reaches_the_share_and_stays_in_the_set(theta: Ternary) -> None:
     torch.manual_seed(0)

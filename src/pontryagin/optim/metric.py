@@ -149,10 +149,10 @@ def nystrom(moments: Moments) -> Factor:
     core, rotation = eigen(block.mT @ product)
     inverse_root = torch.where(core > torch.finfo(wide).eps * rank * core.amax(-1, keepdim=True), core, torch.inf).rsqrt()
     basis, triangle = torch.linalg.qr((product @ rotation) * inverse_root.unsqueeze(1))
-    left, singular, _ = torch.linalg.svd(triangle)
-    values = (singular.square() - shift.squeeze(2)).clamp_min(0)
+    squares, left = eigen(triangle @ triangle.mT)
+    values = (squares - shift.squeeze(2)).clamp_min(0)
     tail = ((trace - values.sum(-1)) / max(inputs - rank, 1)).clamp_min(0)
-    return Factor((basis @ left).to(dtype), values.to(dtype), tail.to(dtype))
+    return Factor(basis.to(dtype) @ left.to(dtype), values.to(dtype), tail.to(dtype))
 
 
 def first_block(groups: int, inputs: int, rank: int, like: Tensor) -> Float[Tensor, "group input rank"]:

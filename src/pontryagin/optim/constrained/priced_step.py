@@ -30,7 +30,7 @@ def priced(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor) -> tu
 
 def thresholds(worth: Matrix, filled: Tensor, share: float, nonzero: float, owed: Tensor, offset: int
                ) -> tuple[float, float, Tensor]:
-    """The worths above which an entry leaves 0 and becomes 0, and the moves owed to the next step.
+    """The worth above which an entry leaves 0, the worth from which on it becomes 0, and the moves owed to the next step.
 
     share: of all entries, to be moved. nonzero: the wanted share of entries that are not 0. Above it more become 0 than leave
     it, by the excess relative to the wanted number, and all moves go there from twice that number on; below it the other way.
@@ -45,21 +45,24 @@ def thresholds(worth: Matrix, filled: Tensor, share: float, nonzero: float, owed
     tilt = max(-1.0, min(1.0, (there - goal) / max(goal, 1.0)))
     removed = min(round(number * (1 + tilt) / 2), there)
     added = min(number - removed, sample.numel() - there)
-    return _least(sample[~full], added), _least(sample[full], removed), wanted - number
+    return _largest(sample[~full], added, added), _largest(sample[full], removed, removed - 1), wanted - number
 
 
-def _least(worths: Tensor, number: int) -> float:
-    """The worth that `number` of them exceed."""
+def _largest(worths: Tensor, number: int, place: int) -> float:
+    """The worth at that place, from 0, of the largest first; where `number` is all of them, below all."""
     if number == 0:
         return float("inf")
     if number >= len(worths):
         return -float("inf")
-    return float(worths.topk(number + 1).values[-1])
+    return float(worths.topk(place + 1).values[-1])
 
 
 def moved(weight: Matrix, average: Matrix, worth: Matrix, filled: Tensor, least: tuple[float, float], scale: Tensor
           ) -> tuple[Matrix, Tensor]:
-    """The matrix with every entry worth more than its threshold (leaving 0, becoming 0) moved, and how many moved."""
-    leaving, emptied = ~filled & (worth > least[0]), filled & (worth > least[1])
+    """The matrix with the entries moved that are worth it (leaving 0, becoming 0), and how many moved.
+
+    At the inputs that never vary every worth is 0: such weights leave together, for nothing is lost with them.
+    """
+    leaving, emptied = ~filled & (worth > least[0]), filled & (worth >= least[1])
     new = torch.where(leaving, average.sign().to(weight.dtype) * scale, weight).masked_fill_(emptied, 0.0)
     return new, leaving.sum() + emptied.sum()
