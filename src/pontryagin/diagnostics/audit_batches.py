@@ -1,8 +1,9 @@
 """The batches of an audit: held in memory, checked once, cut into parts that fit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from pontryagin.problem import ProblemError
@@ -23,6 +24,16 @@ class Batch(NamedTuple):
         if isinstance(self.inputs, (tuple, list)):
             return tuple(value[first:last] for value in self.inputs), self.targets[first:last]
         return self.inputs[first:last], self.targets[first:last]
+
+
+def joined(batches: Sequence[Batch]) -> Any:
+    """The inputs of several batches as those of one."""
+    first = batches[0].inputs
+    if isinstance(first, dict):
+        return {name: torch.cat([batch.inputs[name] for batch in batches]) for name in first}
+    if isinstance(first, (tuple, list)):
+        return tuple(torch.cat(parts) for parts in zip(*(batch.inputs for batch in batches), strict=True))
+    return torch.cat([batch.inputs for batch in batches])
 
 
 def gathered(batches: Iterable[Any]) -> list[Batch]:

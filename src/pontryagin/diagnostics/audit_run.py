@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from math import sqrt
+from math import isclose, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pontryagin.diagnostics.audit_batches import Batch, gathered
+from pontryagin.diagnostics.audit_batches import Batch, gathered, joined
 from pontryagin.diagnostics.audit_gradients import StageGradient, stage_gradients
 from pontryagin.diagnostics.audit_loss import MeanLoss
 from pontryagin.diagnostics.audit_network import Network, under_audit
@@ -20,6 +20,8 @@ from pontryagin.problem import ProblemError
 Sets = Sequence[str] | Mapping[str, Projection] | None
 DAMPING = 0.1
 """Of the Gram matrices, relative to their mean diagonal."""
+_TOGETHER = 4
+"""So many batches are run as one for the true costs."""
 Report = Callable[[str, int, int], None]
 """What is being done, how many steps of it are done, and of how many."""
 
@@ -95,7 +97,8 @@ def _measured(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets: 
     pairs = sum(len(stage.restrictions) for stage in done.stages)
     count = _Counter(say, "true costs", pairs)
     weights = [batch.weight for batch in batches]
-    base = _losses(network, loss, batches, {})
+    together = _independent(network, loss, batches)
+    base = _losses(network, loss, together, {})
     numbers = {name: number for number, name in enumerate(network.weights)}
     stages = list(done.stages)
     for place, stage in enumerate(stages):
@@ -104,7 +107,7 @@ def _measured(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets: 
             leaf = network.leaves[stage.name]
             matrix = projected(network, number, sets[each.set])
             moved = network.stages[number].layer.shaped(matrix).to(leaf.dtype)
-            after = _losses(network, loss, batches, {stage.name: moved})
+            after = _losses(network, loss, together, {stage.name: moved})
             costs = [new - old for new, old in zip(after, base, strict=True)]
             mean, error = _spread(costs, weights)
             found.append(replace(each, true=mean, true_error=error))
@@ -113,9 +116,29 @@ def _measured(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets: 
         yield replace(done, stages=tuple(stages))
 
 
+def _independent(network: Network, loss: MeanLoss, batches: Sequence[Batch]) -> list[Sequence[Batch]]:
+    """Batches to be run as one: without a graph several take less memory than one with it. Each by itself where that changes
+    their losses, because a module takes its samples together, or where their inputs do not fit together."""
+    alone: list[Sequence[Batch]] = [(batch,) for batch in batches]
+    together: list[Sequence[Batch]] = [batches[first:first + _TOGETHER] for first in range(0, len(batches), _TOGETHER)]
+    try:
+        found = _losses(network, loss, together, {})
+    except (RuntimeError, ValueError):  # inputs of several lengths, a fixed number of samples
+        return alone
+    same = all(isclose(one, other, rel_tol=1e-3, abs_tol=1e-5)
+               for one, other in zip(found, _losses(network, loss, alone, {}), strict=True))
+    return together if same else alone
+
+
 @torch.no_grad()
-def _losses(network: Network, loss: MeanLoss, batches: Sequence[Batch], replaced: Mapping[str, Tensor]) -> list[float]:
-    return [loss(network.run(batch.inputs, replaced), batch.targets).item() for batch in batches]
+def _losses(network: Network, loss: MeanLoss, groups: Sequence[Sequence[Batch]], replaced: Mapping[str, Tensor]) -> list[float]:
+    """Of every batch; those of a group are run as one."""
+    found = []
+    for batches in groups:
+        outputs = network.run(batches[0].inputs if len(batches) == 1 else joined(batches), replaced)
+        parts = outputs.split([batch.samples for batch in batches])
+        found += [loss(part, batch.targets).item() for part, batch in zip(parts, batches, strict=True)]
+    return found
 
 
 def _spread(values: Sequence[float], weights: Sequence[float]) -> tuple[float, float]:

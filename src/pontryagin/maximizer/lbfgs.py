@@ -51,18 +51,15 @@ class LBFGSModel:
         def one(control: Tensor, *data: Tensor) -> Tensor:
             return -augmented(self.group.stage, control, data, penalties)  # type: ignore[arg-type]
 
-        image = self.group.next_states
-        batched = vmap(grad_and_value(one), chunk_size=max(1, _CHUNK // (image[0].numel() * image[0].element_size())))
+        image, batched = self.group.next_states[0], vmap(grad_and_value(one))
+        together = max(1, _CHUNK // max(1, image.numel() * image.element_size()))
 
         def evaluate(controls: Controls, wanted: Mask) -> tuple[PerStage, Controls]:
             self.evaluations += 1
-            if wanted.all():
-                gradient, value = batched(controls, *self.group.data)
-                return value, gradient
-            rows = wanted.nonzero().squeeze(1)
-            gradient, value = batched(controls[rows], *(part[rows] for part in self.group.data))
-            return (torch.full_like(controls[:, 0], torch.inf).index_put((rows,), value),
-                    torch.zeros_like(controls).index_put((rows,), gradient))
+            values, gradients = torch.full_like(controls[:, 0], torch.inf), torch.zeros_like(controls)
+            for rows in wanted.nonzero().squeeze(1).split(together):
+                gradients[rows], values[rows] = batched(controls[rows], *(part[rows] for part in self.group.data))
+            return values, gradients
 
         return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.memory, self.settings.searches)
 

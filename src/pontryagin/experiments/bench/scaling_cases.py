@@ -34,14 +34,14 @@ class _TanhAffine(nn.Module):
 
 
 def cases(processes: Sequence[int], maximizers: Sequence[str], quick: bool) -> list[Case]:
-    """Strong scaling at 20 and 100 stages, weak scaling with 20 stages a process, and the cost of one process by depth and by
-    samples, in this order: the largest last, since peak memory only grows."""
+    """Strong scaling at 20 and 100 stages, narrow ones whose cost is that of calling and wide ones; weak scaling with 20 stages a
+    process; and the cost of one process by depth and by samples."""
     every, found = tuple(sorted({1, *processes})), []
     depths = (10, 30, 100) if quick else (10, 30, 100, 300, 1000)
     batches = (500, 1000, 2000) if quick else (500, 1000, 2000, 4000, 8000)
     for name in maximizers:
         found += [Case("strong", name, depth, 8, 500, every) for depth in ((20,) if quick else (20, 100))]
-        found += [Case("strong", name, 20, 32, 500, every)] * (not quick)
+        found += [] if quick else [Case("strong", name, depth, 128, 250, every) for depth in (20, 100)]
         found += [Case("weak", name, 20 * number, 8, 500, (number,)) for number in every]
         found += [Case("samples", name, 20, 8, samples) for samples in batches]
         found += [Case("depth", name, depth, 8, 500) for depth in depths]
