@@ -68,6 +68,16 @@ def test_little_is_owed_until_it_is_a_whole_move() -> None:
     assert moves == int(30 * 0.01 * weight.numel())
 
 
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=5), st.floats(0.01, 1.0))
+def test_shares_add_up(shapes: list[tuple[int, int]], nonzero: float) -> None:
+    found = priced_step.shares(shapes, nonzero)
+    sizes = [rows * inputs for rows, inputs in shapes]
+    assert sum(share * size for share, size in zip(found, sizes, strict=True)) == pytest.approx(nonzero * sum(sizes))
+    assert all(0 < share <= 1 for share in found)
+    each = [share * size / sum(shape) for share, size, shape in zip(found, sizes, shapes, strict=True)]
+    assert all(one == pytest.approx(max(each)) for one, share in zip(each, found, strict=True) if share < 1)
+
+
 def test_weights_at_silent_inputs_go_first() -> None:
     weight, average, scale, metric = problem(2)
     average[:, :3] = 0.0
@@ -93,8 +103,8 @@ def test_training_reaches_the_share_and_stays_in_the_set(theta: Ternary) -> None
         optimizer.step()
         schedule.step()
         assert all(theta.contains(layer.weight) for layer in (model[0], model[3]))
-    for layer in (model[0], model[3]):
-        assert abs(float((layer.weight != 0).float().mean()) - 0.2) <= 0.02
+    for layer, wanted in zip((model[0], model[3]), priced_step.shares([(60, 40), (5, 60)], 0.2), strict=True):
+        assert abs(float((layer.weight != 0).float().mean()) - wanted) <= 0.02
     assert float((model(x).argmax(1) == y).float().mean()) > 0.7
 
 

@@ -50,7 +50,7 @@ class EMSA(torch.optim.Optimizer):
     projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
     argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step;
     other sets are projected onto after the step. nonzero (per group): over Ternary a price on every non-zero weight, set so that
-    this share of each matrix is left.
+    this share of the group's ternary weights is left, in proportion to rows + inputs of each matrix.
 
     Raises ProblemError for wrong settings and for sharded parameters, NonFiniteError when a gradient or the closure's loss is
     not finite: nothing has been changed then.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.constrained.discrete_stage import KINDS, DiscreteStage
 from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
+from pontryagin.optim.constrained.priced_step import shares
 from pontryagin.optim.table import StageRow
 from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
 from pontryagin.problem.admissible.grid import best_scale
@@ -68,9 +69,20 @@ class Constraints:
 
     def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
         """Maximize every discrete stage that has a gradient and is trained."""
+        kept = self._shares(groups)
         for key, stage in self.discrete.items():
             if key in groups and stage.weight.requires_grad and stage.weight.grad is not None:
-                stage.step(states[stage.weight], groups[key])
+                stage.step(states[stage.weight], groups[key], kept.get(key))
+
+    def _shares(self, groups: Mapping[int, dict[str, Any]]) -> dict[int, float]:
+        """The share of non-zero weights of every stage whose group has one."""
+        found: dict[int, float] = {}
+        priced = {key: groups[key] for key in self.discrete if key in groups and groups[key]["nonzero"] is not None}
+        for group in {id(group): group for group in priced.values()}.values():
+            keys = [key for key in priced if priced[key] is group]
+            shapes = [matrix_shape(self.discrete[key].weight.shape) for key in keys]
+            found.update(zip(keys, shares(shapes, group["nonzero"]), strict=True))
+        return found
 
     def project(self) -> None:
         """Put every other constrained parameter back into its set."""

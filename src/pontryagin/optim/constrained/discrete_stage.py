@@ -51,8 +51,9 @@ class DiscreteStage:
         step = int(state["steps"]) + 1 if "steps" in state else 1
         self.captured.armed = step % _LOOK == 0 or (step < _LOOK and step & (step - 1) == 0)
 
-    def step(self, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        """Take the gradient into its running mean and move the entries whose move is worth most."""
+    def step(self, state: dict[str, Tensor], group: dict[str, Any], nonzero: float | None) -> None:
+        """Take the gradient into its running mean and move the entries whose move is worth most. nonzero: the share of entries
+        that a price leaves, None without one."""
         assert self.weight.grad is not None
         dtype = wide(self.weight.dtype)
         gradient = self.weight.grad.flatten(1)
@@ -66,7 +67,7 @@ class DiscreteStage:
         turns = _TURNS if gradient.numel() >= _LARGE else 1
         rows = slice(steps % turns, None, turns)
         share = min(group["lr"] * group["moves"] * turns, 1.0)
-        self._move(state, rows, share, steps, group["lr"] * turns, group["nonzero"])
+        self._move(state, rows, share, steps, group["lr"] * turns, nonzero)
         self._version = self.weight._version
 
     def forget(self) -> None:

@@ -11,6 +11,8 @@ the share of the others to the wanted one. Where that is reached, as many leave 
 most: lambda is the multiplier of a bound on the number of weights.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,26 @@ POWER = 0.5
 """Of v_j."""
 _SAMPLE = 1 << 17
 """So many worths, evenly spaced, tell the quantiles."""
+
+
+def shares(shapes: Sequence[tuple[int, int]], nonzero: float) -> list[float]:
+    """The share of non-zero entries of each of several matrices (rows, inputs), so that all together have the share `nonzero`.
+
+    Entries go to a matrix in proportion to rows + inputs, as many as there are to a row and to an input wherever they are, and
+    no more than it has (the Erdos-Renyi rule of Mocanu et al. 2018): small matrices keep more.
+    """
+    left, open_to = nonzero * sum(rows * inputs for rows, inputs in shapes), set(range(len(shapes)))
+    found = [1.0] * len(shapes)
+    while open_to:
+        each = left / sum(sum(shapes[n]) for n in open_to)
+        full = {n for n in open_to if each * sum(shapes[n]) >= shapes[n][0] * shapes[n][1]}
+        if not full:
+            for n in open_to:
+                found[n] = each * sum(shapes[n]) / (shapes[n][0] * shapes[n][1])
+            break
+        left -= sum(shapes[n][0] * shapes[n][1] for n in full)
+        open_to -= full
+    return found
 
 
 def priced(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor) -> tuple[Matrix, Tensor]:
