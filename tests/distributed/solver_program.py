@@ -33,7 +33,7 @@ def tanh(samples: int, seed: int = 0) -> ControlProblem:
 CASES = {
     "closed form": lambda parallel: ExtendedMSA(split_problem(5, 4, 23), maximizer=ClosedForm(0.05), parallel=parallel),
     "secants": lambda parallel: ExtendedMSA(
-        split_problem(4, 3, 20), maximizer=ClosedForm(0.05), penalty=AcceptReject(rho=1, restart=True), acceleration=Secant(),
+        split_problem(4, 3, 20), maximizer=ClosedForm(0.05), penalty=AcceptReject(rho=1.0, restart=True), acceleration=Secant(),
         parallel=parallel),
     "lbfgs": lambda parallel: ExtendedMSA(tanh(23), maximizer=LBFGS(10), acceleration=Plain(), parallel=parallel),
     "both": lambda parallel: ExtendedMSA(tanh(17), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), parallel=parallel),
