@@ -15,6 +15,7 @@ install: ## make .venv with everything in it
 demo: install ## the paper's Figure 1 in small, and a training on digits, each with a report
 	@$(BIN)/pontryagin reproduce sine --quick --overwrite --out $(OUT)
 	@$(BIN)/pontryagin train --overwrite --out $(OUT)-training
+	@echo "Done. Open $(OUT)/report.html and $(OUT)-training/report.html in a browser; the numbers are in metrics.csv and summary.json beside them."
 
 lint: install ## style, types, import directions
 	@$(BIN)/ruff check .

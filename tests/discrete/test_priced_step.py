@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
 from pontryagin.optim.constrained import priced_step
+from pontryagin.optim.constrained.erdos_renyi import shares
+from pontryagin.optim.constrained.grid_step import Pace
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, Codebook, Ternary
 
@@ -26,7 +28,7 @@ def problem(seed: int, rows: int = 6, inputs: int = 9) -> tuple[Tensor, Tensor, 
 def step(seed: int, share: float, nonzero: float) -> tuple[Tensor, Tensor, Tensor, float, float]:
     weight, average, scale, metric = problem(seed)
     worth, filled = priced_step.priced(weight, average, scale, metric)
-    leaving, emptied, _ = priced_step.thresholds(worth, filled, share, nonzero, NOTHING, 0)
+    leaving, emptied, _ = priced_step.thresholds(worth, filled, nonzero, Pace(share, NOTHING, 0))
     new, number = priced_step.moved(weight, average, worth, filled, (leaving, emptied), scale)
     assert int(number) == int((new != weight).sum())
     return weight, new, average, leaving, emptied
@@ -63,14 +65,14 @@ def test_little_is_owed_until_it_is_a_whole_move() -> None:
     worth, filled = priced_step.priced(weight, average, scale, metric)
     owed, moves = NOTHING, 0
     for _ in range(30):
-        *least, owed = priced_step.thresholds(worth, filled, 0.01, 0.5, owed, 0)
+        *least, owed = priced_step.thresholds(worth, filled, 0.5, Pace(0.01, owed, 0))
         moves += int(priced_step.moved(weight, average, worth, filled, (least[0], least[1]), scale)[1])
     assert moves == int(30 * 0.01 * weight.numel())
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=5), st.floats(0.01, 1.0))
 def test_shares_add_up(shapes: list[tuple[int, int]], nonzero: float) -> None:
-    found = priced_step.shares(shapes, nonzero)
+    found = shares(shapes, nonzero)
     sizes = [rows * inputs for rows, inputs in shapes]
     assert sum(share * size for share, size in zip(found, sizes, strict=True)) == pytest.approx(nonzero * sum(sizes))
     assert all(0 < share <= 1 for share in found)
@@ -83,7 +85,7 @@ def test_weights_at_silent_inputs_go_first() -> None:
     average[:, :3] = 0.0
     average[:, 3:] = weight[:, 3:].sign() * average[:, 3:].abs()  # where there is a weight, the gradient is for it
     worth, filled = priced_step.priced(weight, average, scale, metric)
-    *least, _ = priced_step.thresholds(worth, filled, 0.05, 0.1, NOTHING, 0)
+    *least, _ = priced_step.thresholds(worth, filled, 0.1, Pace(0.05, NOTHING, 0))
     new, _ = priced_step.moved(weight, average, worth, filled, (least[0], least[1]), scale)
     assert not new[:, :3].any()
     assert torch.equal(new[:, 3:], weight[:, 3:])
@@ -103,7 +105,7 @@ def test_training_reaches_the_share_and_stays_in_the_set(theta: Ternary) -> None
         optimizer.step()
         schedule.step()
         assert all(theta.contains(layer.weight) for layer in (model[0], model[3]))
-    for layer, wanted in zip((model[0], model[3]), priced_step.shares([(60, 40), (5, 60)], 0.2), strict=True):
+    for layer, wanted in zip((model[0], model[3]), shares([(60, 40), (5, 60)], 0.2), strict=True):
         assert abs(float((layer.weight != 0).float().mean()) - wanted) <= 0.02
     assert float((model(x).argmax(1) == y).float().mean()) > 0.7
 

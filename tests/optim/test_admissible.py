@@ -12,7 +12,7 @@ from optim_builders import Attention, images, loss_of, net, parameters, vectors
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Acceptance
-from pontryagin.optim.constrained.grid_step import moved, quantile, worths
+from pontryagin.optim.constrained.grid_step import Pace, moved, quantile, worths
 from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.constrained.names import sets_by_parameter
 from pontryagin.problem import (
@@ -154,7 +154,7 @@ def test_the_step_is_the_elementwise_argmax(seed: int, grid: Grid, power: float)
     metric = (0.1 + torch.rand(1, 6, generator=generator, dtype=torch.float64)).pow(-power)
     weight = codes * scale
     worth = worths(weight, average, scale, metric, grid)
-    least, _ = quantile(worth, 0.2, torch.zeros((), dtype=torch.float64), 0)
+    least, _ = quantile(worth, Pace(0.2, torch.zeros((), dtype=torch.float64), 0))
     new, number = moved(weight, average, worth, least, scale, grid)
     step = grid.step * average.sign() * scale
     possible = (weight + step).abs() <= grid.limit * scale + 1e-9
@@ -179,10 +179,10 @@ def test_variances_are_streamed() -> None:
 def test_few_moves_are_saved_up() -> None:
     worth, owed, total = torch.rand(10, 10), torch.zeros((), dtype=torch.float64), 0
     for step in range(100):
-        least, owed = quantile(worth, 0.003, owed, step)
+        least, owed = quantile(worth, Pace(0.003, owed, step))
         total += int((worth > least).sum())
     assert total == pytest.approx(30, abs=1)
-    assert quantile(-worth, 0.5, owed, 0)[0] == 0.0
+    assert quantile(-worth, Pace(0.5, owed, 0))[0] == 0.0
 
 
 NAMES = {

@@ -18,13 +18,13 @@ from pontryagin.experiments.saddle.experiment import SaddleSettings, run_saddle
 
 def add_to(experiments: Any) -> None:
     """Add both to the experiments of `reproduce`."""
-    experiments.add_subcommand("saddle", _saddle_parser(), help="the Hessian's spectrum at the zero initialisation of the sine")
+    experiments.add_subcommand("saddle", _saddle_parser(), help="the Hessian's spectrum at the zero initialization of the sine")
     experiments.add_subcommand("certificate", _certificate_parser(), help="rho = 2C with C measured, beside tuned Adam")
 
 
 def _saddle_parser() -> ArgumentParser:
     options = ArgumentParser(allow_abbrev=False, description=(
-        "The Hessian of the sine problem in all 600 controls, at zeros and at the poor initialisation: its whole spectrum, and "
+        "The Hessian of the sine problem in all 600 controls, at zeros and at the poor initialization: its whole spectrum, and "
         "the density by Lanczos quadrature; then its extreme eigenvalues along a run of Adam and of E-MSA. Writes "
         "eigenvalues.csv, density.csv, curvature.csv, summary.json, a figure and report.html."))
     options.add_argument("--config", action="config", help="a YAML file with options")

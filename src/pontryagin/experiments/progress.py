@@ -45,7 +45,7 @@ class TerminalProgress:
     @contextmanager
     def task(self, title: str, length: int) -> Iterator[Advance]:
         """One bar, drawn at most a few times a second."""
-        last: list[float | None] = [None]
+        last: tuple[int, float | None] = (0, None)
         bars = Bars(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
                     TextColumn("{task.fields[loss]}"), console=self.console, transient=True, refresh_per_second=4,
                     disable=not self.console.is_terminal)
@@ -53,11 +53,14 @@ class TerminalProgress:
             bar = bars.add_task(title, total=length, loss="")
 
             def advance(done: int, loss: float | None) -> None:
-                last[0] = loss
+                nonlocal last
+                last = done, loss
                 bars.update(bar, completed=done, loss="" if loss is None else f"loss {loss:.2e}")
 
             yield advance
-        ending = "" if last[0] is None else f"  train loss {last[0]:.3g}"
+        done, loss = last
+        after = f" after {done:,} iterations" if length > 1 else ""
+        ending = "" if loss is None else f"  train loss {loss:.3g}{after}"
         self.console.print(f"{title}{ending}", highlight=False)
 
     def say(self, text: str) -> None:

@@ -20,7 +20,7 @@ body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 66rem; background: 
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .6rem; }
 h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #ddd; }
 p, li, dd { max-width: 48rem; }
-pre { background: #f5f5f5; padding: .6rem .8rem; overflow-x: auto; font-size: .9rem; }
+pre { background: #f5f5f5; padding: .6rem .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
 .banner { background: #fff3d6; border-left: 4px solid #E69F00; padding: .6rem .9rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }

@@ -1,5 +1,6 @@
 """Numbers in words and cells: the lead of the report and its tables. Everything is computed from summary.json."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from math import isfinite, isnan
@@ -39,8 +40,16 @@ def loss_of(value: object) -> str:
 
 
 def spread(loss: Result) -> str:
-    """Median [min, max]."""
+    """Median [min, max]; the median alone where they are the same."""
+    if loss["min"] == loss["max"]:
+        return f"<b>{loss_of(loss['median'])}</b>"
     return f"<b>{loss_of(loss['median'])}</b><br><small>[{loss_of(loss['min'])}, {loss_of(loss['max'])}]</small>"
+
+
+def stacked(cell: str) -> str:
+    """A cell of text as HTML: what follows a comma, and what stands in brackets, on lines of their own."""
+    first, *rest = re.split(r", (?![^\[(]*[\])])| (?=[\[(])", cell, maxsplit=2)
+    return f"{escape(first)}" + "".join(f"<br><small>{escape(part)}</small>" for part in rest)
 
 
 def targets(methods: dict[str, Result]) -> list[str]:
@@ -112,6 +121,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) ->
     body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (f'<div class="wide"><table class="names{names}">\n<thead><tr>{top}</tr></thead>\n'
             f"<tbody>\n{body}\n</tbody></table></div>")
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, its columns aligned."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def lead(summary: Result) -> str:

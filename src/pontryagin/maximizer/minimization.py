@@ -1,15 +1,15 @@
 """L-BFGS on several functions at once, each with its own history, step length, line search and pace."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 Controls = Float[Tensor, "stage control"]
 PerStage = Float[Tensor, " stage"]
-Counts = Int[Tensor, " stage"]
 Mask = Bool[Tensor, " stage"]
 Evaluate = Callable[[Controls, Mask], tuple[PerStage, Controls]]
 """Values and gradients of the stages in the mask; those of the others are not used."""
@@ -41,7 +41,7 @@ def minimize(evaluate: Evaluate, start: Controls, iterations: int, memory: int, 
             left = left - ended.long()
             found = search.best
             history.add(found.control - point.control, found.gradient - point.gradient, ended & search.moved)
-            point = found.where(ended, point)
+            point = _where(ended, found, point)
             active = active & (searching | search.moved & (left > 0) & _is_steep(point.gradient))
             search.restart(ended & active, point, *_direction(history, point.gradient))
     return point.control
@@ -67,10 +67,25 @@ class _Point:
     value: PerStage
     gradient: Controls
 
-    def where(self, mask: Mask, other: "_Point") -> "_Point":
-        """The stages in the mask from here, the others from there."""
-        return _Point(torch.where(mask[:, None], self.control, other.control), torch.where(mask, self.value, other.value),
-                      torch.where(mask[:, None], self.gradient, other.gradient))
+
+@dataclass(frozen=True)
+class _Bracket:
+    """Lengths between which a search goes on, the values there, and the slope at the lower one."""
+
+    low: PerStage
+    low_value: PerStage
+    low_slope: PerStage
+    high: PerStage
+    high_value: PerStage
+
+
+_Rows = TypeVar("_Rows", _Point, _Bracket)
+
+
+def _where(mask: Mask, here: _Rows, there: _Rows) -> _Rows:
+    """The stages in the mask from here, the others from there."""
+    pairs = ((getattr(here, one.name), getattr(there, one.name)) for one in fields(here))
+    return type(here)(*(torch.where(mask.view(-1, *[1] * (new.ndim - 1)), new, old) for new, old in pairs))
 
 
 class _Search:
@@ -82,21 +97,19 @@ class _Search:
     """
 
     def __init__(self, origin: _Point, direction: Controls, length: PerStage) -> None:
-        every = torch.ones_like(length, dtype=torch.bool)
         self.origin, self.best, self.direction, self.length = origin, origin, direction, length
-        self.slope = self.low_slope = self.low = self.low_value = self.high = self.high_value = torch.zeros_like(length)
-        self.moved, self.trials = ~every, torch.zeros_like(length, dtype=torch.long)
-        self.restart(every, origin, direction, length)
+        self.slope = (direction * origin.gradient).sum(1)
+        self.bracket = self._whole()
+        self.moved, self.trials = torch.zeros_like(length, dtype=torch.bool), torch.zeros_like(length, dtype=torch.long)
 
     def restart(self, mask: Mask, origin: _Point, direction: Controls, length: PerStage) -> None:
         """A new search of the stages in the mask."""
-        self.origin, self.best = origin.where(mask, self.origin), origin.where(mask, self.best)
+        self.origin, self.best = _where(mask, origin, self.origin), _where(mask, origin, self.best)
         self.direction = torch.where(mask[:, None], direction, self.direction)
-        slope, zero, infinite = (direction * origin.gradient).sum(1), torch.zeros_like(length), torch.full_like(length, torch.inf)
-        for name, new in (("length", length), ("slope", slope), ("low_slope", slope), ("low", zero),
-                          ("low_value", origin.value), ("high", infinite), ("high_value", infinite)):
-            setattr(self, name, torch.where(mask, new, getattr(self, name)))
-        self.moved, self.trials = self.moved & ~mask, self.trials.where(~mask, torch.zeros_like(self.trials))
+        self.length = torch.where(mask, length, self.length)
+        self.slope = (self.direction * self.origin.gradient).sum(1)
+        self.bracket = _where(mask, self._whole(), self.bracket)
+        self.moved, self.trials = self.moved & ~mask, self.trials.where(~mask, 0)
 
     def trial(self) -> Controls:
         """Where to evaluate next."""
@@ -108,25 +121,31 @@ class _Search:
         enough = finite & (trial.value <= self.origin.value + _SUFFICIENT * self.length * self.slope)
         trial_slope = (self.direction * trial.gradient).sum(1)
         better = enough & (trial.value <= self.best.value)
-        self.best, self.moved = trial.where(better, self.best), self.moved | better
+        self.best, self.moved = _where(better, trial, self.best), self.moved | better
         short, long = enough & (trial_slope < _CURVATURE * self.slope), ~enough
-        self.low, self.low_value, self.low_slope = (torch.where(short, new, old) for new, old in (
-            (self.length, self.low), (trial.value, self.low_value), (trial_slope, self.low_slope)))
-        self.high, self.high_value = torch.where(long, self.length, self.high), torch.where(long, trial.value, self.high_value)
+        known = self.bracket
+        lower = replace(known, low=self.length, low_value=trial.value, low_slope=trial_slope)
+        self.bracket = _where(long, replace(known, high=self.length, high_value=trial.value), _where(short, lower, known))
         self.trials = self.trials + 1
         going_on: Mask = (short | long) & (self.trials < searches)
         self.length = torch.where(going_on, self._next_length(), self.length)
         return going_on
 
+    def _whole(self) -> _Bracket:
+        """All lengths."""
+        infinite = torch.full_like(self.slope, torch.inf)
+        return _Bracket(torch.zeros_like(infinite), self.origin.value, self.slope, infinite, infinite)
+
     def _next_length(self) -> PerStage:
         """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper; beyond a lower end
         without an upper one, 2 to 20 times as far."""
-        open_ended = self.high.isinf()
-        width = torch.where(open_ended, 0.0, self.high - self.low)
-        fraction = 0.5 * (-self.low_slope * width) / (self.high_value - self.low_value - self.low_slope * width)
-        inside = self.low + width * fraction.nan_to_num(0.5).clamp(0.1, 0.5)
-        factor = self.slope / (self.slope - self.low_slope)  # not positive where the slope gets steeper
-        beyond = self.low * torch.where(factor > 0, factor, _LONGEST).clamp(2.0, _LONGEST)
+        known = self.bracket
+        open_ended = known.high.isinf()
+        width = torch.where(open_ended, 0.0, known.high - known.low)
+        fraction = 0.5 * (-known.low_slope * width) / (known.high_value - known.low_value - known.low_slope * width)
+        inside = known.low + width * fraction.nan_to_num(0.5).clamp(0.1, 0.5)
+        factor = self.slope / (self.slope - known.low_slope)  # not positive where the slope gets steeper
+        beyond = known.low * torch.where(factor > 0, factor, _LONGEST).clamp(2.0, _LONGEST)
         return torch.where(open_ended, beyond, inside)
 
 

@@ -1,64 +1,100 @@
 """The result of `bench scaling` as text, a picture and a page."""
 
-import base64
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from pontryagin.experiments.figures.canvas import log_ticks, new_figure, png, style
-from pontryagin.experiments.report import frame
+from pontryagin.experiments.bench.scaling import SHARES
+from pontryagin.experiments.figures.canvas import legend_below, log_ticks, new_figure, png, style
+from pontryagin.experiments.report import details, frame, picture
+from pontryagin.experiments.report_text import NONE, lines, number, table
 from pontryagin.experiments.run_directory import write_bytes, write_text
+from pontryagin.experiments.run_files import Drawing
 
-HEAD = ("series", "maximizer", "stages", "width", "samples", "processes", "ms per iteration", "speedup", "of the maximization",
-        "ceiling", "propagation", "moments", "maximization", "communication", "peak MiB")
+Row = dict[str, Any]
+_CASE = ("series", "maximizer", "stages", "width", "samples")
+SEVERAL = (*_CASE, "processes", "ms, one process", "ms", "speedup", "of the maximization", "ceiling", "communication")
+ALONE = (*_CASE, "ms", *SHARES, "peak MiB")
+_WORDS = """<p>Whole iterations, one thread a process. A speedup is that of the same round, so that a busy machine slows both;
+medians over the rounds. <b>Ceiling</b>: that of the maximization when every process does the whole iteration by
+itself at the same time, which is what cores that share caches, memory and clock leave of their number. Weak scaling
+has 20 stages a process: there one process has 20 in all.</p>"""
+_ALONE = """<p>What one process takes: the time of an iteration, the shares of its parts, and what it adds to the resident set at
+its peak.</p>"""
 
 
 def write_scaling_page(folder: Path) -> str:
-    """figures/scaling.png and report.html; returns the table as text."""
+    """figures/scaling.png and report.html; returns the tables as text."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     results = summary["results"]
-    rows = [HEAD, *(_cells(row) for row in results["cases"])]
-    picture = _draw(results)
-    write_bytes(folder / "figures" / "scaling.png", picture)
-    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    exponents = "".join(f"<li>{escape(name)}: {value:.2f}</li>" for name, value in results["exponents"].items())
-    write_text(folder / "report.html", frame("Scaling of extended MSA", (
-        f"<h1>Scaling of extended MSA</h1><p><code>{escape(summary['command'])}</code></p><table>{cells}</table>"
-        "<p>Medians over rounds; speedups are medians of ratios within a round. The ceiling is that of the maximization when "
-        "every process does the whole iteration by itself at the same time: what cores that share caches and memory leave of "
-        "their number. Parts are the busiest rank's, communication that of the rank that waits least; peak MiB is what an "
-        f"iteration adds to the resident set.</p><p>Fitted exponents:</p><ul>{exponents}</ul>"
-        f'<img alt="seconds by depth and by samples" src="data:image/png;base64,{base64.b64encode(picture).decode()}">')))
-    widths = [max(len(row[n]) for row in rows) for n in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *(f"{name}: exponent {value:.2f}" for name, value in results["exponents"].items())])
+    several, alone = _several(results["cases"]), _alone(results["cases"])
+    fitted = [[name, f"{value:.2f}"] for name, value in results["exponents"].items()]
+    body = [f"<h1>Scaling of extended MSA</h1><pre><code>{escape(summary['command'])}</code></pre>",
+            "<h2>Several processes</h2>", _WORDS, _html(SEVERAL, several, 2),
+            "<h2>By depth and by samples</h2>", picture(_draw(folder, results["cases"])),
+            _html(("fitted exponents, the three largest", ""), fitted),
+            "<h2>One process</h2>", _ALONE, _html(ALONE, alone, 2), details({"diverged": {}, **summary})]
+    write_text(folder / "report.html", frame("Scaling of extended MSA", "\n".join(body)))
+    return "\n\n".join((lines([SEVERAL, *several]), lines([ALONE, *alone]), lines([("exponent", ""), *fitted])))
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    shares = [_known(row["shares"][name], ".0%") for name in ("propagation", "moments", "maximization", "communication")]
-    ratios = [f"{row[name]:.2f}" if name in row else "-" for name in ("speedup", "maximization_speedup", "ceiling")]
-    return (row["series"], row["maximizer"], *(f"{row[name]:.0f}" for name in ("depth", "width", "samples", "processes")),
-            f"{1000 * row['seconds']:.3g}", *ratios, *shares, _known(row["memory_mib"], ".0f"))
+def _several(cases: Sequence[Row]) -> list[list[str]]:
+    single = {_same(row): row["seconds"] for row in cases if row["processes"] == 1}
+    return [[*_named(row), f"{row['processes']:.0f}", _milliseconds(single.get(_same(row))), _milliseconds(row["seconds"]),
+             *(_known(row.get(name), ".2f") for name in ("speedup", "maximization_speedup", "ceiling")),
+             _known(row["shares"]["communication"], ".0%")] for row in cases if row["processes"] > 1]
+
+
+def _alone(cases: Sequence[Row]) -> list[list[str]]:
+    return [[*_named(row), _milliseconds(row["seconds"]), *(_known(row["shares"][name], ".0%") for name in SHARES),
+             _known(row["memory_mib"], ".0f")] for row in cases if row["processes"] == 1]
+
+
+def _same(row: Row) -> tuple[Any, ...]:
+    """What one process and several have in common: in weak scaling not the depth."""
+    return (row["series"], row["maximizer"], row["width"], row["samples"], None if row["series"] == "weak" else row["depth"])
+
+
+def _case(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("series", "maximizer", "depth", "width", "samples"))
+
+
+def _named(row: Row) -> list[str]:
+    series, maximizer, *sizes = _case(row)
+    return [series, maximizer, *(f"{size:.0f}" for size in sizes)]
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return NONE if seconds is None else number(1000 * seconds)
 
 
 def _known(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+    return NONE if value is None else format(value, form)
 
 
-def _draw(results: dict[str, Any]) -> bytes:
+def _html(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    return table([escape(cell) for cell in head], [[escape(cell) for cell in row] for row in rows], names)
+
+
+def _draw(folder: Path, cases: Sequence[Row]) -> Drawing:
     """One process: seconds of an iteration by depth and by samples."""
     with style():
-        figure = new_figure(3.6)
-        for axes, series in zip(figure.subplots(1, 2), ("depth", "samples"), strict=True):
-            for name in dict.fromkeys(row["maximizer"] for row in results["cases"]):
-                points = [(row[series], row["seconds"]) for row in results["cases"]
-                          if row["series"] == series and row["maximizer"] == name]
+        sheet = new_figure(4.0)
+        handles = {}
+        for axes, series in zip(sheet.subplots(1, 2), ("depth", "samples"), strict=True):
+            for name in dict.fromkeys(row["maximizer"] for row in cases):
+                points = [(row[series], row["seconds"]) for row in cases if row["series"] == series and row["maximizer"] == name]
                 if points:
-                    axes.loglog(*zip(*points, strict=True), marker="o", label=name)
+                    handles[name], = axes.loglog(*zip(*points, strict=True), marker="o", label=name)
+            axes.set_title(f"By {'depth' if series == 'depth' else 'samples'}")
             axes.set_xlabel("stages" if series == "depth" else "samples")
             axes.set_ylabel("seconds per iteration")
-            axes.legend()
             log_ticks(axes.xaxis)
             log_ticks(axes.yaxis)
-        return png(figure)
+        legend_below(sheet, list(handles.values()))
+        path = folder / "figures" / "scaling.png"
+        write_bytes(path, png(sheet))
+    return Drawing("scaling", "Seconds by depth and by samples", "Seconds of an iteration of one process, on logarithmic axes.",
+                   path)

@@ -1,42 +1,44 @@
 """The result of a benchmark as a table, a picture and a page."""
 
-import base64
-import csv
 import json
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from pontryagin.experiments.figures.canvas import new_figure, png, style
+import numpy as np
+
+from pontryagin.experiments.bench.benchmark import COLUMNS
+from pontryagin.experiments.figures.canvas import handle, legend_below, log_y, new_figure, png, style
+from pontryagin.experiments.figures.method_style import in_order, style_of
+from pontryagin.experiments.report import details, frame, picture
+from pontryagin.experiments.report_text import lines, stacked, tuning_table
+from pontryagin.experiments.report_text import table as html_table
 from pontryagin.experiments.run_directory import write_bytes, write_text
+from pontryagin.experiments.run_files import Drawing, read_table
+
+_WORDS = """<p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to Adam. A
+target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them (median over seeds,
+range): above 1 is sooner than Adam. A dash: not reached by most seeds. Train loss is that of the current controls on
+a thousand fixed training samples, measured every five iterations outside the timed region; {}. Rates: {}.</p>"""
 
 
 def write_page(folder: Path) -> str:
     """report.html with the table, the curves and the settings; returns the table as text."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     rows = table(summary)
-    picture = _draw(folder, summary)
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    details = escape(json.dumps({key: summary[key] for key in ("settings", "tuning", "versions", "machine")}, indent=2))
-    write_text(folder / "report.html", f"""<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>Optimizers on the clock</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}}
-table{{border-collapse:collapse;font-size:14px;display:block;overflow-x:auto}}td{{padding:.25em .7em;border-bottom:1px solid #ddd;
-white-space:nowrap}}tr:first-child{{font-weight:600}}img{{max-width:100%}}pre{{overflow-x:auto;background:#f6f6f6;padding:1em}}</style>
-<h1>Optimizers on the clock: {escape(summary["settings"]["task"])}</h1>
-{"<p><b>Interrupted: only what had been measured is shown.</b></p>" if summary["interrupted"] else ""}
-<p><code>{escape(summary["command"])}</code></p><table>{cells}</table>
-<p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to Adam. A target's column
-holds iterations, seconds, and in brackets tuned Adam's seconds divided by them (median over seeds, range): above 1 is sooner
-than Adam. A dash: not reached by most seeds. Train loss is that of the current controls on a thousand fixed training samples,
-measured every five iterations outside the timed region; {escape(summary["schedule"])}.
-Rates: {escape(summary["tuning_rule"])}.</p>
-<img alt="train loss against iterations and seconds" src="data:image/png;base64,{encoded}">
-<details><summary>Settings, tuning, versions, machine</summary><pre>{details}</pre></details></html>
-""")
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    title = f"Optimizers on the clock: {summary['settings']['task']}"
+    body = [f"<h1>{escape(title)}</h1>"]
+    if summary["interrupted"]:
+        body.append('<p class="banner" role="status"><b>Interrupted.</b> Only what had been measured is shown.</p>')
+    body += [f"<pre><code>{escape(summary['command'])}</code></pre>",
+             html_table([escape(cell) for cell in rows[0]], [[stacked(cell) for cell in row] for row in rows[1:]]),
+             _WORDS.format(escape(summary["schedule"]), escape(summary["tuning_rule"])), picture(_draw(folder, summary))]
+    if any(summary["tuning"].values()):
+        task = summary["settings"]["task"]
+        body += ["<h2>Learning rates tried</h2><p>The score of every rate, lower is better. Bold: the rate that was used.</p>",
+                 tuning_table({task: summary["tuning"]}, {task: summary["results"]})]
+    write_text(folder / "report.html", frame(title, "\n".join([*body, details({"diverged": {}, **summary})])))
+    return lines(rows)
 
 
 def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -67,26 +69,28 @@ def _target(found: dict[str, Any]) -> str:
     return f"{found['iterations']['median']:.0f} it, {found['seconds']['median']:.1f} s ({ratio})"
 
 
-def _draw(folder: Path, summary: dict[str, Any]) -> Path:
-    """Train loss of the first seed against iterations and seconds."""
-    curves: dict[str, list[tuple[int, float, float]]] = {}
-    with (folder / "metrics.csv").open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["seed"] == "0" and row["train_loss"]:
-                curves.setdefault(row["method"], []).append(
-                    (int(row["iteration"]), float(row["seconds"]), float(row["train_loss"])))
+def _draw(folder: Path, summary: dict[str, Any]) -> Drawing:
+    """Train loss and score of the first seed against iterations and seconds."""
+    metrics = read_table(folder / "metrics.csv", COLUMNS[:1], COLUMNS[2:])
+    methods = in_order(metrics.values("method"))
     with style():
-        figure = new_figure(4.5)
-        left, right = figure.subplots(1, 2, sharey=True)
-        for name, points in curves.items():
-            wide = 2.6 if name == "emsa" else 1.4
-            left.plot([p[0] for p in points], [p[2] for p in points], label=name, linewidth=wide)
-            right.plot([p[1] for p in points], [p[2] for p in points], label=name, linewidth=wide)
-        left.set(xlabel="iteration", ylabel="train loss", yscale="log")
-        right.set(xlabel="seconds")
-        if curves:
-            right.legend(frameon=False)
-        content = png(figure)
-    path = folder / "figures" / "train-loss.png"
-    write_bytes(path, content)
-    return path
+        sheet = new_figure(7.0)
+        panels = sheet.subplots(2, 2, sharey="row", sharex="col")
+        for row, (column, name) in enumerate((("train_loss", "train loss"), ("score", str(summary["score"])))):
+            shown = []
+            for method in methods:
+                own = metrics.where(method=method, seed=0)
+                own, look = own.take(np.isfinite(own[column])), style_of(method)
+                shown.append(own[column])
+                for axes, effort in zip(panels[row], ("iteration", "seconds"), strict=True):
+                    axes.plot(own[effort], own[column], color=look.color, linestyle=look.line, linewidth=look.width)
+            panels[row, 0].set_ylabel(name)
+            if column == "train_loss":
+                log_y(panels[row, 0], shown)
+        panels[1, 0].set_xlabel("iteration")
+        panels[1, 1].set_xlabel("seconds")
+        legend_below(sheet, list(map(handle, methods)))
+        path = folder / "figures" / "train-loss.png"
+        write_bytes(path, png(sheet))
+    return Drawing("train-loss", "Train loss and score", f"The first seed. Above: train loss; below: {summary['score']} on "
+                   "held-out data. Seconds are of training alone.", path)

@@ -12,7 +12,7 @@ from pontryagin.experiments.figures.canvas import Sketch, png, style
 from pontryagin.experiments.figures.certificate_figure import certificate_figure
 from pontryagin.experiments.figures.record_figure import record_figure
 from pontryagin.experiments.report import details, frame, picture
-from pontryagin.experiments.report_text import table
+from pontryagin.experiments.report_text import lines, stacked, table
 from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing
 
@@ -38,14 +38,12 @@ def write_report(folder: Path, results: Mapping[str, TaskResult]) -> tuple[Path,
     body = [f"<h1>{escape('Steps that certify themselves')}</h1>", f"<pre><code>{escape(str(summary['command']))}</code></pre>"]
     if summary["interrupted"]:
         body.append('<p class="banner" role="status"><b>Interrupted.</b> Tasks or seeds are missing.</p>')
-    body += [_WORDS, table(HEAD, [[escape(cell) for cell in row] for row in rows], 2)]
+    body += [_WORDS, table(HEAD, [[stacked(cell) for cell in row] for row in rows], 2)]
     for drawing in drawings:
         body += [f"<h2>{escape(drawing.title)}</h2>", picture(drawing)]
     path = folder / "report.html"
     write_bytes(path, frame("Steps that certify themselves", "\n".join([*body, details(summary)])).encode())
-    widths = [max(len(row[n]) for row in [HEAD, *rows]) for n in range(len(HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [HEAD, *rows]]
-    return path, "\n".join(lines)
+    return path, lines([HEAD, *rows])
 
 
 def _rows(name: str, result: TaskResult) -> list[tuple[str, ...]]:

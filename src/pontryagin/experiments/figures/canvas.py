@@ -70,10 +70,11 @@ def plain(value: float, _position: int = 0) -> str:
 
 
 def log_ticks(axis: matplotlib.axis.Axis) -> None:
-    """A number at every decade, at every few when there are many, at 2 and 5 too when there are few."""
+    """A number at every decade, at every few when there are many, at 2 and 5 too when there are few, at all within one."""
     low, high = sorted(axis.get_view_interval())
-    short = low > 0 and high / low < 300
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=8))
+    ratio = high / low if low > 0 else float("inf")
+    subs = tuple(map(float, range(1, 10))) if ratio < 6 else (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(plain))
     axis.set_minor_formatter(NullFormatter())

@@ -1,4 +1,4 @@
-"""The spectrum at the zero initialisation, and the Hessian's ends along two runs."""
+"""The spectrum at the zero initialization, and the Hessian's ends along two runs."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,9 +28,9 @@ def saddle_figure(results: SaddleResults) -> Sketch:
              Line2D([], [], color="#888888", linestyle=(0, (4, 2)), label="gradient norm"),
              Line2D([], [], color="#D55E00", label="- least eigenvalue / greatest")]
     legend_below(sheet, marks, columns=3)
-    return Sketch("The saddle beside the zero initialisation",
+    return Sketch("The saddle beside the zero initialization",
                   "Above: the Hessian of the mean squared error in all 600 controls. Below: loss, gradient and the most negative "
-                  "curvature, relative to the largest one, along a run from the poor initialisation. Where the gradient is small "
+                  "curvature, relative to the largest one, along a run from the poor initialization. Where the gradient is small "
                   "and the curvature negative, a gradient method stands beside a saddle.", sheet)
 
 

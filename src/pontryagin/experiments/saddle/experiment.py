@@ -1,4 +1,4 @@
-"""`pontryagin reproduce saddle`: the Hessian's spectrum at the zero initialisation, and its ends along two runs."""
+"""`pontryagin reproduce saddle`: the Hessian's spectrum at the zero initialization, and its ends along two runs."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -20,7 +20,7 @@ _HEAD = ("method", "iteration", "loss", "gradient norm", "least eigenvalue", "gr
 def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
     """The figure and report.html, beside the run's summary.json; returns its path and the ends of the spectra as text."""
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    body = ["<h1>The saddle beside the zero initialisation</h1>", f"<pre><code>{escape(str(summary['command']))}</code></pre>"]
+    body = ["<h1>The saddle beside the zero initialization</h1>", f"<pre><code>{escape(str(summary['command']))}</code></pre>"]
     if summary["interrupted"]:
         body.append('<p class="banner" role="status"><b>Interrupted.</b> Places along the runs are missing.</p>')
     if results.spectra:
@@ -36,5 +36,5 @@ def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
             for place in results.places]
     body += [table(_HEAD, rows), details(summary | {"diverged": {}})]
     page = folder / "report.html"
-    write_bytes(page, frame("The saddle beside the zero initialisation", "\n".join(body)).encode())
+    write_bytes(page, frame("The saddle beside the zero initialization", "\n".join(body)).encode())
     return page, "\n".join(lines)

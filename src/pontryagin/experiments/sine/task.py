@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pontryagin.problem import ControlProblem, SquaredError, euler, split_euler
 
-FIGURES = {"a": "good initialisation", "b": "poor initialisation"}
+FIGURES = {"a": "good initialization", "b": "poor initialization"}
 WIDTH, LAYERS, STEP_SIZE, SAMPLES = 5, 20, 0.25, 1000
 NOISE = 5e-3
 _WEIGHTS = WIDTH * WIDTH

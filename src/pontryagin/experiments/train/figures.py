@@ -15,6 +15,8 @@ from pontryagin.experiments.run_files import Drawing, Table, read_table
 from pontryagin.experiments.train.history import COLUMNS
 
 _ERRORS = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
+_CLOSE = tuple(digit * 10.0**power for power in (-1, -2, -3, -4) for digit in range(9, 0, -1))
+"""Ticks for axes on which few of the others lie."""
 
 
 def draw_training(directory: Path, test_samples: int) -> list[Drawing]:
@@ -88,7 +90,8 @@ def _accuracies(axes: Axes, metrics: Table, methods: Sequence[str], effort: str,
     axes.set_yscale("log")
     axes.set_ylim(min(1.0, flat.max() * 1.1), flat.min() / 1.3)
     low, high = flat.min() / 1.3, min(1.0, flat.max() * 1.1)
-    axes.yaxis.set_major_locator(FixedLocator([error for error in _ERRORS if low <= error <= high]))
+    ticks, close = ([error for error in errors if low <= error <= high] for errors in (_ERRORS, _CLOSE))
+    axes.yaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 2 else close))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.4g} %"))
     axes.set_title(f"Test accuracy against {effort}s".replace("secondss", "seconds"))

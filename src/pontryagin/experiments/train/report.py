@@ -105,6 +105,8 @@ def _reach(iterations: float | None, seconds: float | None) -> str:
 def _spread(accuracy: Result | None) -> str:
     if accuracy is None:
         return NONE
+    if accuracy["min"] == accuracy["max"]:
+        return f"<b>{percent(accuracy['median'])}</b>"
     return (f"<b>{percent(accuracy['median'])}</b><br><small>[{percent(accuracy['min'])}, {percent(accuracy['max'])}]"
             "</small>")
 

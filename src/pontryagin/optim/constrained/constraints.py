@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.constrained.discrete_stage import KINDS, DiscreteStage
+from pontryagin.optim.constrained.erdos_renyi import shares
 from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
-from pontryagin.optim.constrained.priced_step import shares
 from pontryagin.optim.table import StageRow
 from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
 from pontryagin.problem.admissible.grid import best_scale

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.communication import mean_over_ranks
-from pontryagin.optim.constrained import priced_step
-from pontryagin.optim.constrained.grid_step import moved, quantile, worths
+from pontryagin.optim.constrained.grid_step import GridStep, Pace, Step
 from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
+from pontryagin.optim.constrained.priced_step import PricedStep
 from pontryagin.optim.precision import wide
 from pontryagin.problem import DiscreteSet, ProblemError
 from pontryagin.problem.admissible.grid import short_scale
@@ -18,7 +18,7 @@ KINDS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
 """Stages whose weight, flattened after its first axis, is the matrix W itself."""
 _SHORTEST, _GROWTH = 100.0, 5.0
 """M averages over the last 100 + k / 5 gradients at step k."""
-_POWER, _DAMPING = 1.0, 0.05
+_DAMPING = 0.05
 _LOOK = 16
 """The inputs are looked at in every so many steps, and at steps 1, 2, 4, 8."""
 _FRESH = 0.1
@@ -101,17 +101,11 @@ class DiscreteStage:
 
     def _move(self, state: dict[str, Tensor], rows: slice, share: float, steps: int, relaxation: float,
               nonzero: float | None) -> None:
-        grid, matrix = self.theta.grid, self.weight.detach().flatten(1)
+        matrix = self.weight.detach().flatten(1)
         weight, average, scale = matrix[rows], state["average"][rows], state["scale"][rows].to(matrix.dtype).unsqueeze(1)
-        metric = self._metric(state, rows, _POWER if nonzero is None else priced_step.POWER)
-        if nonzero is None:
-            worth = worths(weight, average, scale, metric, grid)
-            least, state["owed"] = quantile(worth, share, state["owed"], steps)
-            new, number = moved(weight, average, worth, least, scale, grid)
-        else:
-            worth, filled = priced_step.priced(weight, average, scale, metric)
-            *both, state["owed"] = priced_step.thresholds(worth, filled, share, nonzero, state["owed"], steps)
-            new, number = priced_step.moved(weight, average, worth, filled, (both[0], both[1]), scale)
+        step: Step = GridStep(self.theta.grid) if nonzero is None else PricedStep(nonzero)
+        new, number, state["owed"] = step(weight, average, scale, self._metric(state, rows, step.power),
+                                          Pace(share, state["owed"], steps))
         if self.theta.scale == "row":
             new = self._rescaled(state, new, average, rows, relaxation)
         weight.copy_(new)

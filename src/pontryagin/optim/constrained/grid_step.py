@@ -9,6 +9,9 @@ input j. In units of the row (dW_ij relative to its scale a_i, as rho_i is per o
 and rho is the quantile of the worths that lets the wanted share of entries move.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +20,52 @@ from pontryagin.problem.admissible import Grid
 
 Matrix = Float[Tensor, "row input"]
 _SAMPLE = 1 << 17
-"""So many worths, evenly spaced, tell the quantile."""
+"""So many worths, evenly spaced, tell a quantile."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """share: of all entries, to be moved in a step; owed: moves of earlier steps, for with few entries the wanted number is less
+    than one a step; offset: a number that differs from step to step, which entries are sampled."""
+
+    share: float
+    owed: Tensor
+    offset: int
+
+    def wanted(self, sample: Tensor) -> Tensor:
+        """Moves among these entries."""
+        return self.owed + self.share * sample.numel()
+
+
+class Step(Protocol):
+    """An elementwise argmax over a grid. power: of the inputs' variances in its metric."""
+
+    power: ClassVar[float]
+
+    def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
+                 ) -> tuple[Matrix, Tensor, Tensor]:
+        """The new matrix, how many entries moved, and what is owed to the next step. metric: (v + ...)^-power."""
+
+
+@dataclass(frozen=True)
+class GridStep:
+    """A step on any grid without a price."""
+
+    grid: Grid
+    power: ClassVar[float] = 1.0
+
+    def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
+                 ) -> tuple[Matrix, Tensor, Tensor]:
+        """The new matrix, how many entries moved, and what is owed to the next step."""
+        worth = worths(weight, average, scale, metric, self.grid)
+        least, owed = quantile(worth, pace)
+        return *moved(weight, average, worth, least, scale, self.grid), owed
+
+
+def sampled(values: Tensor, pace: Pace) -> Tensor:
+    """Some of the entries, evenly spaced, others in every step."""
+    spacing = max(1, values.numel() // _SAMPLE)
+    return values.flatten()[pace.offset % spacing::spacing]
 
 
 def worths(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, grid: Grid) -> Matrix:
@@ -28,13 +76,11 @@ def worths(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, grid:
     return torch.where(inside, average.abs(), 0.0).mul_(metric * scale)
 
 
-def quantile(worth: Matrix, share: float, owed: Tensor, offset: int) -> tuple[float, Tensor]:
-    """The worth that about `share` of the entries exceed, and what is owed to the next step: with few entries the wanted number
-    is less than one a step. Infinite where none is to move; never negative."""
-    flat = worth.flatten()
-    spacing = max(1, flat.numel() // _SAMPLE)
-    sample = flat[offset % spacing::spacing]
-    wanted = owed + share * sample.numel()
+def quantile(worth: Matrix, pace: Pace) -> tuple[float, Tensor]:
+    """The worth that about the wanted share of the entries exceed, and what is owed to the next step. Infinite where none is to
+    move; never negative."""
+    sample = sampled(worth, pace)
+    wanted = pace.wanted(sample)
     number = min(int(wanted), sample.numel())
     if number == 0:
         return float("inf"), wanted

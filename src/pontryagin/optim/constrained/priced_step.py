@@ -11,37 +11,28 @@ the share of the others to the wanted one. Where that is reached, as many leave 
 most: lambda is the multiplier of a bound on the number of weights.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pontryagin.optim.constrained.grid_step import Matrix
-
-POWER = 0.5
-"""Of v_j."""
-_SAMPLE = 1 << 17
-"""So many worths, evenly spaced, tell the quantiles."""
+from pontryagin.optim.constrained.grid_step import Matrix, Pace, sampled
 
 
-def shares(shapes: Sequence[tuple[int, int]], nonzero: float) -> list[float]:
-    """The share of non-zero entries of each of several matrices (rows, inputs), so that all together have the share `nonzero`.
+@dataclass(frozen=True)
+class PricedStep:
+    """A step of entries of which the share `nonzero` is to be left."""
 
-    Entries go to a matrix in proportion to rows + inputs, as many as there are to a row and to an input wherever they are, and
-    no more than it has (the Erdos-Renyi rule of Mocanu et al. 2018): small matrices keep more.
-    """
-    left, open_to = nonzero * sum(rows * inputs for rows, inputs in shapes), set(range(len(shapes)))
-    found = [1.0] * len(shapes)
-    while open_to:
-        each = left / sum(sum(shapes[n]) for n in open_to)
-        full = {n for n in open_to if each * sum(shapes[n]) >= shapes[n][0] * shapes[n][1]}
-        if not full:
-            for n in open_to:
-                found[n] = each * sum(shapes[n]) / (shapes[n][0] * shapes[n][1])
-            break
-        left -= sum(shapes[n][0] * shapes[n][1] for n in full)
-        open_to -= full
-    return found
+    nonzero: float
+    power: ClassVar[float] = 0.5
+
+    def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
+                 ) -> tuple[Matrix, Tensor, Tensor]:
+        """The new matrix, how many entries moved, and what is owed to the next step."""
+        worth, filled = priced(weight, average, scale, metric)
+        leaving, emptied, owed = thresholds(worth, filled, self.nonzero, pace)
+        return *moved(weight, average, worth, filled, (leaving, emptied), scale), owed
 
 
 def priced(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor) -> tuple[Matrix, Tensor]:
@@ -50,16 +41,14 @@ def priced(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor) -> tu
     return torch.where(filled, -weight * average, average.abs() * scale).mul_(metric), filled
 
 
-def thresholds(worth: Matrix, filled: Tensor, share: float, nonzero: float, owed: Tensor, offset: int
-               ) -> tuple[float, float, Tensor]:
+def thresholds(worth: Matrix, filled: Tensor, nonzero: float, pace: Pace) -> tuple[float, float, Tensor]:
     """The worth above which an entry leaves 0, the worth from which on it becomes 0, and the moves owed to the next step.
 
-    share: of all entries, to be moved. nonzero: the wanted share of entries that are not 0. Above it more become 0 than leave
-    it, by the excess relative to the wanted number, and all moves go there from twice that number on; below it the other way.
+    nonzero: the wanted share of entries that are not 0. Above it more become 0 than leave it, by the excess relative to the
+    wanted number, and all moves go there from twice that number on; below it the other way.
     """
-    spacing = max(1, worth.numel() // _SAMPLE)
-    sample, full = worth.flatten()[offset % spacing::spacing], filled.flatten()[offset % spacing::spacing]
-    wanted = owed + share * sample.numel()
+    sample, full = sampled(worth, pace), sampled(filled, pace)
+    wanted = pace.wanted(sample)
     number = int(wanted)
     if number == 0:
         return float("inf"), float("inf"), wanted
