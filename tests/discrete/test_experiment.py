@@ -79,7 +79,8 @@ def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(runner.Job, "advance", stopping)
     assert small("ternary", tmp_path / "parts", "emsa,li-hao") == 130
     assert "Not finished" in (tmp_path / "parts" / "report.html").read_text()
-    assert small("ternary", tmp_path / "parts", "emsa,li-hao", "--resume") == 0
+    assert command("binary", "--out", str(tmp_path / "parts"), "--resume") == 2
+    assert command("ternary", "--out", str(tmp_path / "parts"), "--resume") == 0  # with its own settings
     assert (tmp_path / "parts" / "weights.csv").read_text() == (tmp_path / "whole" / "weights.csv").read_text()
     for name in ("emsa-seed0.packed", "li-hao-seed0.packed"):
         assert (tmp_path / "parts" / "models" / name).read_bytes() == (tmp_path / "whole" / "models" / name).read_bytes()

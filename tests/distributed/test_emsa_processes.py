@@ -10,7 +10,7 @@ from torchrun import torchrun
 from builders import assert_all_close
 
 
-def compare(ranks: int, iterations: int, folder: Path, *options: str) -> list[str]:
+def assert_same_controls(ranks: int, iterations: int, folder: Path, *options: str) -> list[str]:
     done = torchrun(ranks, Path(emsa_program.__file__), str(folder), str(iterations), *options, limit=600)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = emsa_program.trained(iterations, 0, 1)
@@ -22,7 +22,7 @@ def compare(ranks: int, iterations: int, folder: Path, *options: str) -> list[st
 
 
 def test_two_processes_and_sharded_parameters_refused(tmp_path: Path) -> None:
-    for refused in compare(2, 50, tmp_path, "sharded"):
+    for refused in assert_same_controls(2, 50, tmp_path, "sharded"):
         assert "fully_shard" in refused
         assert "DistributedDataParallel" in refused
 
@@ -30,4 +30,4 @@ def test_two_processes_and_sharded_parameters_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_fifty_iterations(ranks: int, tmp_path: Path) -> None:
-    compare(ranks, 50, tmp_path)
+    assert_same_controls(ranks, 50, tmp_path)

@@ -11,7 +11,7 @@ from builders import assert_all_close
 from pontryagin.distributed import Alone
 
 
-def compare(ranks: int, cases: list[str], iterations: int, folder: Path, tolerance: float = 1e-10) -> None:
+def assert_same_controls(ranks: int, cases: list[str], iterations: int, folder: Path, tolerance: float = 1e-10) -> None:
     done = torchrun(ranks, Path(solver_program.__file__), str(folder), str(iterations), *cases, limit=900)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
@@ -29,20 +29,20 @@ SHARES = ["closed form, shares", "few samples, shares", "few stages, batches, sh
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    compare(2, ["closed form", "both, batches"], 3, tmp_path, 0.0)
+    assert_same_controls(2, ["closed form", "both, batches"], 3, tmp_path, 0.0)
 
 
 def test_two_processes_with_shares_of_the_samples(tmp_path: Path) -> None:
-    compare(2, SHARES[:1], 3, tmp_path)
-    compare(2, SHARES[1:], 3, tmp_path, AMPLIFIED)
+    assert_same_controls(2, SHARES[:1], 3, tmp_path)
+    assert_same_controls(2, SHARES[1:], 3, tmp_path, AMPLIFIED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_fifty_iterations(ranks: int, tmp_path: Path) -> None:
-    compare(ranks, [*solver_program.CASES, "closed form, batches", "lbfgs, batches"], 50, tmp_path)
+    assert_same_controls(ranks, [*solver_program.CASES, "closed form, batches", "lbfgs, batches"], 50, tmp_path)
 
 
 @pytest.mark.slow
 def test_three_processes_with_shares_of_the_samples(tmp_path: Path) -> None:
-    compare(3, SHARES, 5, tmp_path, AMPLIFIED)
+    assert_same_controls(3, SHARES, 5, tmp_path, AMPLIFIED)

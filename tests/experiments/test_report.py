@@ -12,7 +12,7 @@ from run_directory import METHODS, write_run
 
 from pontryagin.experiments.figures import draw_figures
 from pontryagin.experiments.report import write_report
-from pontryagin.experiments.report_text import number, reach, sentences, tuning_table
+from pontryagin.experiments.report_text import loss_of, number, reach, sentences, tuning_table
 from pontryagin.experiments.run_files import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
@@ -89,8 +89,9 @@ def test_the_numbers_of_the_summary_are_there(run: Path, html: str) -> None:
         for method, result in methods.items():
             assert method in text
             for loss in ("train_loss", "test_loss"):
-                assert number(result[loss]["median"]) in text
-                assert f"[{number(result[loss]['min'])}, {number(result[loss]['max'])}]" in text
+                assert loss_of(result[loss]["median"]) in text
+                low, high = (loss_of(result[loss][end]) for end in ("min", "max"))
+                assert (f"[{low}, {high}]" in text) == (low != high), "brackets only where the seeds differ"
             for unit, cost in (("it", "iterations_to"), ("ev", "evaluations_to"), ("s", "seconds_to")):
                 for entry in result[cost].values():
                     if entry["median"] is not None:

@@ -12,7 +12,7 @@ from pontryagin.optim.capture import CapturedStage, capture
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
+def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
     """Equal within a tolerance relative to the largest number."""
     assert found.shape == expected.shape
     assert torch.isfinite(found).all()
@@ -106,10 +106,10 @@ def check_gradients(stages: list[CapturedStage], tolerance: float = 1e-10) -> No
             continue
         product, costate = summed(stage)
         assert stage.weight.grad is not None, stage.name
-        close(product, stage.weight.grad, tolerance)
+        assert_close(product, stage.weight.grad, tolerance)
         if stage.bias is not None:
             assert stage.bias.grad is not None
-            close(costate, stage.bias.grad.flatten(), tolerance)
+            assert_close(costate, stage.bias.grad.flatten(), tolerance)
 
 
 def parameters(model: nn.Module) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from optim_builders import close, loss_of, vectors
+from optim_builders import assert_close, loss_of, vectors
 from torch import nn
 
 from pontryagin.optim import EMSA, bank
@@ -37,7 +37,7 @@ def test_stacked_is_one_by_one(rank: int, freeze: int | None, monkeypatch: pytes
     alone, other = trained(rank, freeze=freeze)
     assert len(other._banks) >= 9
     for one, same in zip(together.parameters(), alone.parameters(), strict=True):
-        close(one.detach(), same.detach(), 1e-10)
+        assert_close(one.detach(), same.detach(), 1e-10)
 
 
 def test_banks_are_kept_while_the_same_stages_move() -> None:
@@ -60,4 +60,4 @@ def test_tables_move_in_units_of_their_own_size(scale: float, unit: float) -> No
         (model(torch.arange(7)) * torch.linspace(-1, 1, 4, dtype=torch.float64)).sum().backward()
         optimizer.step()
         moved.append(model.weight.detach() - before)
-    close(moved[0], unit * moved[1])
+    assert_close(moved[0], unit * moved[1])

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_builders import Attention, Net, check_gradients, checked, close, images, loss_of, net, summed
+from optim_builders import Attention, Net, assert_close, check_gradients, checked, images, loss_of, net, summed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -116,8 +116,8 @@ def test_tied_tables_are_the_heads_stage() -> None:
         loss_of(model, tokens, targets).backward()
     check_gradients(roles)
     assert tied.table.weight.grad is not None
-    close(sum(summed(role)[0] for role in roles), tied.table.weight.grad, 1e-10)
-    close(summed(stage)[0], apart.head.weight.grad, 1e-10)
+    assert_close(sum(summed(role)[0] for role in roles), tied.table.weight.grad, 1e-10)
+    assert_close(summed(stage)[0], apart.head.weight.grad, 1e-10)
 
 
 def test_tied_linear_layers_are_one_stage() -> None:
@@ -125,7 +125,7 @@ def test_tied_linear_layers_are_one_stage() -> None:
     second.weight = first.weight
     (stage,) = checked(nn.Sequential(first, second))
     second(first(torch.randn(6, 4, dtype=torch.float64)).tanh()).square().sum().backward()
-    close(summed(stage)[0], first.weight.grad, 1e-10)
+    assert_close(summed(stage)[0], first.weight.grad, 1e-10)
     assert len(stage.gradient_check or []) == 2
 
 
@@ -140,8 +140,8 @@ def test_self_attention_sees_the_rows_of_the_query(batch_first: bool, by_name: b
     taken = stage.moments.take()
     assert taken is not None
     rows = x.flatten(0, 1)
-    close(taken.mean[0], rows.mean(0))
-    close(taken.product[0], torch.cov(rows.mT, correction=0))
+    assert_close(taken.mean[0], rows.mean(0))
+    assert_close(taken.product[0], torch.cov(rows.mT, correction=0))
     assert stage.positions == 15
     assert stage.bias is attention.in_proj_bias
 

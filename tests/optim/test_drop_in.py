@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_builders import Attention, Net, close, emsa, images, loss_of, mlp, net, parameters, train, vectors
+from optim_builders import Attention, Net, assert_close, emsa, images, loss_of, mlp, net, parameters, train, vectors
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
@@ -37,7 +37,7 @@ def test_options_of_groups() -> None:
     found = one_step(model, optimizer)
     first, second = one_step(plain, EMSA(plain, lr=0.1, power=1.0)), one_step(mlp_like := mlp(), EMSA(mlp_like, lr=0.2))
     for name, change in found.items():
-        close(change, (first if name.startswith("0") else second)[name], 1e-12)
+        assert_close(change, (first if name.startswith("0") else second)[name], 1e-12)
 
 
 def test_bias_in_a_group_without_decay_stays_in_its_stage() -> None:
@@ -52,7 +52,7 @@ def test_bias_in_a_group_without_decay_stays_in_its_stage() -> None:
     start = {name: parameter.detach().clone() for name, parameter in plain.named_parameters()}
     found, expected = changes(model, optimizer.step), changes(plain, reference.step)
     for name, change in found.items():
-        close(change, expected[name] - 0.03 * 0.5 * start[name] if change.ndim > 1 else expected[name] / 2, 1e-12)
+        assert_close(change, expected[name] - 0.03 * 0.5 * start[name] if change.ndim > 1 else expected[name] / 2, 1e-12)
 
 
 def test_named_parameters_are_accepted() -> None:
@@ -65,7 +65,7 @@ def test_step_is_proportional_to_lr() -> None:
     first, second = mlp(), mlp()
     small, large = one_step(first, EMSA(first, lr=0.01)), one_step(second, EMSA(second, lr=0.04))
     for name, change in small.items():
-        close(4 * change, large[name], 1e-12)
+        assert_close(4 * change, large[name], 1e-12)
 
 
 @pytest.mark.parametrize("make", [
@@ -136,8 +136,8 @@ def test_accumulation_is_the_big_batch(name: str) -> None:
         if step == 0:
             for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
                 for key in one.state.get(a, {}).keys() & {"mean", "moment"}:
-                    close(other.state[b][key], one.state[a][key], 1e-12)
-    close(parameters(parts), parameters(whole), 1e-8)
+                    assert_close(other.state[b][key], one.state[a][key], 1e-12)
+    assert_close(parameters(parts), parameters(whole), 1e-8)
 
 
 def test_clipping() -> None:
@@ -178,7 +178,7 @@ def test_gradient_scaler_changes_nothing_and_skips_overflow() -> None:
         scaler.update()
         reference.step()
     assert scaler.get_scale() < 2.0**10
-    close(parameters(model), parameters(plain), 2e-2)
+    assert_close(parameters(model), parameters(plain), 2e-2)
     assert train(model, optimizer, 2, vectors, dtype=torch.float32)[-1] > 0
 
 

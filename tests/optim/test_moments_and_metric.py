@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from optim_builders import close, vectors
+from optim_builders import assert_close, vectors
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
@@ -56,9 +56,9 @@ def test_streamed_moments(size: Sizes, seed: int, parts: int) -> None:
     moments.add(x[:, :0])
     found, expected = moments.take(), second_moment(x)
     assert found is not None
-    close(found.mean, expected[0])
-    close(found.product, expected[1])
-    close(found.trace, expected[1].diagonal(dim1=1, dim2=2).sum(1))
+    assert_close(found.mean, expected[0])
+    assert_close(found.product, expected[1])
+    assert_close(found.trace, expected[1].diagonal(dim1=1, dim2=2).sum(1))
     assert moments.take() is None
 
 
@@ -72,8 +72,8 @@ def test_moments_with_a_large_mean(dtype: torch.dtype) -> None:
     found, expected = moments.take(), second_moment(x.double())
     assert found is not None
     assert found.product.dtype == torch.float32
-    close(found.mean.double(), expected[0], 1e-6)
-    close(found.product.double(), expected[1], 1e-4)
+    assert_close(found.mean.double(), expected[0], 1e-6)
+    assert_close(found.product.double(), expected[1], 1e-4)
 
 
 @given(sizes, seeds, st.integers(1, 4))
@@ -85,12 +85,12 @@ def test_streamed_products_with_a_block(size: Sizes, seed: int, parts: int) -> N
         moments.add(part)
     found, (mean, moment) = moments.take(), second_moment(x)
     assert found is not None
-    close(found.mean, mean)
-    close(found.product, moment @ block, 1e-8)
-    close(found.trace, moment.diagonal(dim1=1, dim2=2).sum(1), 1e-8)
+    assert_close(found.mean, mean)
+    assert_close(found.product, moment @ block, 1e-8)
+    assert_close(found.trace, moment.diagonal(dim1=1, dim2=2).sum(1), 1e-8)
     vector = rows((size[0], 1, size[2]), seed + 2).squeeze(1)
     found.add_outer(vector, 0.5)
-    close(found.product, (moment + 0.5 * vector.unsqueeze(2) * vector.unsqueeze(1)) @ block, 1e-8)
+    assert_close(found.product, (moment + 0.5 * vector.unsqueeze(2) * vector.unsqueeze(1)) @ block, 1e-8)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.integers(1, 3))
@@ -103,7 +103,7 @@ def test_frequencies(indices: list[int], parts: int) -> None:
     found = moments.take()
     assert found is not None
     assert not found.mean.any()
-    close(found.product[0], torch.nn.functional.one_hot(tokens.flatten(), 6).double().mean(0))
+    assert_close(found.product[0], torch.nn.functional.one_hot(tokens.flatten(), 6).double().mean(0))
     assert moments.take() is None
 
 
@@ -113,7 +113,7 @@ def test_solve_is_the_power(size: Sizes, seed: int, damping: float, power: float
     right = rows((size[0], 2, size[2]), seed + 1)
     found = factorize(moment).solve(right, damping, power)
     for one, start, matrix in zip(found, right, moment, strict=True):
-        close(one, start @ power_of(matrix, damping, -power), 1e-8)
+        assert_close(one, start @ power_of(matrix, damping, -power), 1e-8)
 
 
 @given(seeds, powers, powers, st.sampled_from([2, 6]))
@@ -121,7 +121,7 @@ def test_powers_compose(seed: int, first: float, second: float, rank: int) -> No
     _, moment = second_moment(rows((2, 20, 6), seed))
     right = rows((2, 3, 6), seed + 1)
     factor = factorize(moment) if rank == 6 else subspace(moment, rank)
-    close(factor.solve(factor.solve(right, 0.1, first), 0.1, second), factor.solve(right, 0.1, first + second))
+    assert_close(factor.solve(factor.solve(right, 0.1, first), 0.1, second), factor.solve(right, 0.1, first + second))
 
 
 @given(sizes, seeds)
@@ -131,10 +131,10 @@ def test_squared_change_is_the_mean_over_rows(size: Sizes, seed: int) -> None:
     change, bias = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1), seed + 2).squeeze(2)
     factor = factorize(moment)
     z = (x - mean.unsqueeze(1)) @ change.mT
-    close(factor.squared_change(change), z.square().mean(1), 1e-8)
+    assert_close(factor.squared_change(change), z.square().mean(1), 1e-8)
     moved = x @ change.mT + bias.unsqueeze(1)
     mean_change = (change @ mean.unsqueeze(2)).squeeze(2) + bias
-    close(output_change(change, mean_change, factor), moved.square().mean(1), 1e-8)
+    assert_close(output_change(change, mean_change, factor), moved.square().mean(1), 1e-8)
 
 
 @given(sizes, seeds, st.sampled_from([0.0, 0.1]), powers, st.booleans())
@@ -145,8 +145,8 @@ def test_measured_solve_is_solve_and_its_change(size: Sizes, seed: int, damping:
         right = rows((size[0], 3, size[2] + 1), seed + 1)
         change = metric.solve(right, damping, power)
         found, square = metric.measured_solve(right.clone(), damping, power)
-        close(found, change, 1e-8)
-        close(square, metric.squared_change(change), 1e-7)
+        assert_close(found, change, 1e-8)
+        assert_close(square, metric.squared_change(change), 1e-7)
 
 
 @given(sizes, seeds)
@@ -156,14 +156,14 @@ def test_argmax_tells_the_change_of_the_outputs(size: Sizes, seed: int) -> None:
     gradient, bias_gradient = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1), seed + 2).squeeze(2)
     change, bias, square = argmax(gradient, bias_gradient, mean, factorize(moment), 0.1, 0.5)
     assert bias is not None
-    close(square, (x @ change.mT + bias.unsqueeze(1)).square().mean(1), 1e-7)
+    assert_close(square, (x @ change.mT + bias.unsqueeze(1)).square().mean(1), 1e-7)
 
 
 def test_output_change_of_tokens() -> None:
     tokens = torch.tensor([0, 2, 2, 1, 2])
     frequencies = torch.nn.functional.one_hot(tokens, 4).double().mean(0)
     change = rows((1, 3, 4), 0)
-    close(output_change(change, None, Diagonal(frequencies[None]))[0], change[0][:, tokens].square().mean(1))
+    assert_close(output_change(change, None, Diagonal(frequencies[None]))[0], change[0][:, tokens].square().mean(1))
 
 
 def test_full_rank_subspace_is_exact() -> None:
@@ -172,7 +172,7 @@ def test_full_rank_subspace_is_exact() -> None:
     x[..., 4] = x[..., 0] - x[..., 1]
     _, moment = second_moment(x)
     right = rows((1, 2, 5), 1)
-    close(subspace(moment, 4).solve(right, 0.1, 0.5), factorize(moment).solve(right, 0.1, 0.5), 1e-7)
+    assert_close(subspace(moment, 4).solve(right, 0.1, 0.5), factorize(moment).solve(right, 0.1, 0.5), 1e-7)
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -182,9 +182,9 @@ def test_isotropic_tail_is_exact(warm: bool) -> None:
     moment = basis @ torch.diag(values) @ basis.mT
     factor = subspace(moment, 3, subspace(moment, 3).basis if warm else None)
     change = rows((1, 4, 12), 1)
-    close(factor.solve(change, 0.1, 0.5)[0], change[0] @ power_of(moment[0], 0.1, -0.5), 1e-5)
-    close(factor.squared_change(change), ((change @ moment) * change).sum(-1), 1e-5)
-    close(factor.mean_diagonal, moment.diagonal(dim1=1, dim2=2).mean(1))
+    assert_close(factor.solve(change, 0.1, 0.5)[0], change[0] @ power_of(moment[0], 0.1, -0.5), 1e-5)
+    assert_close(factor.squared_change(change), ((change @ moment) * change).sum(-1), 1e-5)
+    assert_close(factor.mean_diagonal, moment.diagonal(dim1=1, dim2=2).mean(1))
 
 
 def test_refreshes_find_the_leading_subspace() -> None:
@@ -195,24 +195,24 @@ def test_refreshes_find_the_leading_subspace() -> None:
     factor = subspace(moment, 4, iterations=6)
     leading = (factor.basis * factor.values.unsqueeze(1)) @ factor.basis.mT
     best = (basis[..., :4] * values[:4]) @ basis[..., :4].mT
-    close(leading, best, 1e-6)
-    close(factor.tail, torch.tensor([0.1], dtype=torch.float64), 1e-6)
+    assert_close(leading, best, 1e-6)
+    assert_close(factor.tail, torch.tensor([0.1], dtype=torch.float64), 1e-6)
 
 
 @given(seeds, st.integers(1, 5))
 def test_subspaces_keep_the_trace_and_the_quadratic_form_positive(seed: int, rank: int) -> None:
     _, moment = second_moment(rows((2, 15, 6), seed))
     factor = subspace(moment, rank)
-    close(factor.mean_diagonal, moment.diagonal(dim1=1, dim2=2).mean(1))
+    assert_close(factor.mean_diagonal, moment.diagonal(dim1=1, dim2=2).mean(1))
     assert (factor.squared_change(rows((2, 3, 6), seed + 1)) >= 0).all()
-    close(factor.basis.mT @ factor.basis, torch.eye(rank, dtype=torch.float64).expand(2, -1, -1))
+    assert_close(factor.basis.mT @ factor.basis, torch.eye(rank, dtype=torch.float64).expand(2, -1, -1))
 
 
 def test_diagonal_solve_is_the_power() -> None:
     frequencies = torch.tensor([[0.5, 0.3, 0.2, 0.0]], dtype=torch.float64)
     right = rows((1, 3, 4), 0)
     dense = power_of(frequencies[0].diag(), 0.1, -0.5)
-    close(Diagonal(frequencies).solve(right, 0.1, 0.5)[0], right[0] @ dense)
+    assert_close(Diagonal(frequencies).solve(right, 0.1, 0.5)[0], right[0] @ dense)
     assert not Diagonal(frequencies).solve(right, 0.0, 0.5)[..., 3].any()
 
 
@@ -264,4 +264,4 @@ def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, dampi
 def test_factor_of_one_input_is_its_variance() -> None:
     moment = torch.tensor([[[4.0]], [[0.0]]])
     for metric in (factorize(moment), Diagonal(moment.squeeze(2))):
-        close(metric.solve(torch.ones(2, 1, 1), 0.0, 0.5).flatten(), torch.tensor([0.5, 0.0]))
+        assert_close(metric.solve(torch.ones(2, 1, 1), 0.0, 0.5).flatten(), torch.tensor([0.5, 0.0]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optim_builders import close, emsa, mlp, parameters, train, vectors
+from optim_builders import assert_close, emsa, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
 from pontryagin.optim import EMSA
@@ -140,7 +140,7 @@ def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list
     optimizer = emsa(model, budget=1e9, strict=True, admissible=SETS.get(case))
     for seed in range(5):
         train(model, optimizer, 1, lambda seed: batch_of(case, seed), first=seed)
-        close(found[0][case][seed], parameters(model), 1e-9)
+        assert_close(found[0][case][seed], parameters(model), 1e-9)
 
 
 def test_moments_of_both_processes(found: list[dict[str, list[Tensor]]]) -> None:
@@ -149,11 +149,11 @@ def test_moments_of_both_processes(found: list[dict[str, list[Tensor]]]) -> None
         found[0]["moments"], found[1]["moments"])
     assert torch.equal(mean, half)
     both = torch.cat([rows, other], 1).double()
-    close(mean.double(), both.mean(1), 1e-6)
-    close(moment[0].double(), torch.cov(both[0].mT, correction=0), 1e-3)
+    assert_close(mean.double(), both.mean(1), 1e-6)
+    assert_close(moment[0].double(), torch.cov(both[0].mT, correction=0), 1e-3)
     assert torch.equal(moment, spread)
-    close(half_again.double(), other.double().mean(1), 1e-6)
-    close(spread_again[0].double(), torch.cov(other[0].double().mT, correction=0), 1e-3)
+    assert_close(half_again.double(), other.double().mean(1), 1e-6)
+    assert_close(spread_again[0].double(), torch.cov(other[0].double().mT, correction=0), 1e-3)
     assert bool(none)
     assert numbers.tolist() == [4, 7]
 

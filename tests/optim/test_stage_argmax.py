@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from optim_builders import close
+from optim_builders import assert_close
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
@@ -128,10 +128,10 @@ def test_argmax(name: str) -> None:
     expected = dense_argmax(outputs, parameters, size // channels)
     assert found.keys() == expected.keys()
     if name in ("linear, rank-deficient", "linear on one vector"):  # several splits between weight and bias give the same z
-        close(x @ found["weight"].mT + found["bias"], x @ expected["weight"].mT + expected["bias"])
+        assert_close(x @ found["weight"].mT + found["bias"], x @ expected["weight"].mT + expected["bias"])
         return
     for key in expected:
-        close(found[key], expected[key])
+        assert_close(found[key], expected[key])
 
 
 @pytest.mark.parametrize("padding", [None, 2])
@@ -148,7 +148,7 @@ def test_argmax_of_embeddings(padding: int | None) -> None:
             kept[padding] = 0
         return torch.nn.functional.embedding(tokens, values["weight"] * kept)
 
-    close(found["weight"], dense_argmax(outputs, weight, 12)["weight"])
+    assert_close(found["weight"], dense_argmax(outputs, weight, 12)["weight"])
     assert not found["weight"][[4, 5]].any()
     if padding is not None:
         assert not found["weight"][padding].any()
@@ -183,9 +183,9 @@ def test_argmax_of_transposed_convolutions(name: str) -> None:
         return apply(single, values["weight"], stride=module.stride, groups=module.groups, dilation=module.dilation)
 
     expected = dense_argmax(outputs, {"weight": module.weight}, single.shape[0])
-    close(found["weight"], expected["weight"])
+    assert_close(found["weight"], expected["weight"])
     if module.bias is not None:  # z = b alone: mean |change of z|^2 is |db|^2
-        close(found["bias"], -module.bias.grad)
+        assert_close(found["bias"], -module.bias.grad)
 
 
 def test_argmax_in_a_damped_metric() -> None:
@@ -206,6 +206,6 @@ def test_argmax_in_a_damped_metric() -> None:
     hessian = torch.autograd.functional.hessian(value, change).reshape(8, 8)
     best = -torch.linalg.solve(hessian, torch.autograd.grad(value(change), change)[0].flatten()).reshape(2, 4)
     found, bias, _ = argmax(G[None].clone(), g[None], s[None], factorize(moment[None]), 0.3, 1.0)
-    close(found[0], best[:, :3])
+    assert_close(found[0], best[:, :3])
     assert bias is not None
-    close(bias[0], best[:, 3])
+    assert_close(bias[0], best[:, 3])

@@ -42,16 +42,16 @@ ACCELERATIONS: list[Acceleration] = [Plain(), Momentum(0.8), Secant()]
 @pytest.mark.parametrize("acceleration", ACCELERATIONS, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("rho", [1e-3, 50.0])
 def test_accept_reject_with_the_closed_form(rho: float, acceleration: Acceleration, name: str) -> None:
-    never_rises(PROBLEMS[name](), ClosedForm(), AcceptReject(rho=rho), acceleration, 60)
+    assert_never_rises(PROBLEMS[name](), ClosedForm(), AcceptReject(rho=rho), acceleration, 60)
 
 
 @pytest.mark.parametrize("name", ["tanh", "mixed"])
 @pytest.mark.parametrize("perturbation", [None, Perturbation(0.3)], ids=["exact", "perturbed"])
 def test_accept_reject_with_lbfgs(perturbation: Perturbation | None, name: str) -> None:
-    never_rises(PROBLEMS[name](), ByForm(other=LBFGS(4)), AcceptReject(rho=1e-2), Momentum(), 8, perturbation)
+    assert_never_rises(PROBLEMS[name](), ByForm(other=LBFGS(4)), AcceptReject(rho=1e-2), Momentum(), 8, perturbation)
 
 
-def never_rises(problem: ControlProblem, maximizer: Maximizer, rule: AcceptReject, acceleration: Acceleration,
+def assert_never_rises(problem: ControlProblem, maximizer: Maximizer, rule: AcceptReject, acceleration: Acceleration,
                 iterations: int, perturbation: Perturbation | None = None) -> None:
     solver = ExtendedMSA(problem, maximizer=maximizer, penalty=rule, acceleration=acceleration, perturbation=perturbation)
     last = None

@@ -52,7 +52,7 @@ def _parser(kind: str, values: str) -> ArgumentParser:
     options.add_argument("--tune", type=int, default=0, help="iterations of a tuning run of each rate of a grid; 0: none")
     options.add_argument("--threads", type=int, default=1, help="of torch")
     options.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
-    options.add_argument("--resume", action="store_true", help="go on with the run in the folder, bit by bit")
+    options.add_argument("--resume", action="store_true", help="go on with the run in the folder, with its own settings")
     return options
 
 

@@ -30,7 +30,7 @@ class ControlProblem:
 
     stages: Sequence[Stage]
     terminal_cost: TerminalCost
-    initial_state: Float[Tensor, "sample *state"]
+    initial_state: Float[Tensor, " sample *state"]
     target: Tensor
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class ControlProblem:
         """A copy of the controls that the stages start from."""
         return tuple(stage.start.clone() for stage in self.stages)
 
-    def on(self, initial_state: Float[Tensor, "sample *state"], target: Tensor) -> "ControlProblem":
+    def on(self, initial_state: Float[Tensor, " sample *state"], target: Tensor) -> "ControlProblem":
         """The same problem on other samples, such as a mini-batch or a test set."""
         if initial_state.shape[1:] != self.initial_state.shape[1:]:
             raise ProblemError(f"expected states of shape {tuple(self.initial_state.shape[1:])}, "

@@ -52,7 +52,7 @@ class Stage:
         if self.size and not self.admissible.contains(self.start).all():
             raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project it first")
 
-    def __call__(self, state: Float[Tensor, "sample *state"], control: Float[Tensor, " control"]) -> Tensor:
+    def __call__(self, state: Float[Tensor, " sample *state"], control: Float[Tensor, " control"]) -> Tensor:
         """x_{n+1} = g(x_n, theta_n), one row a sample."""
         return self.dynamics(state, self.parameters(control))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 class TerminalCost(Protocol):
     """Phi: one number for each sample, depending on that sample only."""
 
-    def __call__(self, state: Float[Tensor, "sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
+    def __call__(self, state: Float[Tensor, " sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
         """The cost of each sample."""
 
 
@@ -34,7 +34,7 @@ class SquaredError:
 
     readout: Callable[[Tensor], Tensor] = _identity
 
-    def __call__(self, state: Float[Tensor, "sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
+    def __call__(self, state: Float[Tensor, " sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
         """The squared error of each sample."""
         prediction = self.readout(state)
         if prediction.shape != target.shape:
@@ -48,6 +48,6 @@ class SquaredError:
 class CrossEntropy:
     """Phi_i = -log softmax(x_N^i)[y^i], in nats; x_N are logits, y are class indices."""
 
-    def __call__(self, state: Float[Tensor, "sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
+    def __call__(self, state: Float[Tensor, " sample *state"], target: Tensor) -> Float[Tensor, " sample"]:
         """The cross-entropy of each sample."""
         return torch.nn.functional.cross_entropy(state, target, reduction="none")

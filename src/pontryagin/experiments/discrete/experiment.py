@@ -89,7 +89,8 @@ def run_discrete(settings: DiscreteSettings, command: str, board: Board, progres
     Returns the folder and whether something is left to be resumed. Raises ExperimentError before any work when a setting is
     wrong, and when a weight leaves its set.
     """
-    task = _task(settings, load_images(settings.dataset, settings.data, progress))
+    settings, folder = _resumed(settings) if settings.resume else (settings, settings.data)
+    task = _task(settings, load_images(settings.dataset, settings.data, progress), folder)
     run = _run_settings(settings, len(task.train) // BATCH)
     admissible = set_named(settings.kind)
     assert isinstance(admissible, DiscreteSet)
@@ -99,11 +100,26 @@ def run_discrete(settings: DiscreteSettings, command: str, board: Board, progres
     return settings.out, outcome.interrupted
 
 
-def _task(settings: DiscreteSettings, images: Images) -> Task:
+def _resumed(settings: DiscreteSettings) -> tuple[DiscreteSettings, str | None]:
+    """With what the run in the folder was started with, but for a folder of data that is named now; and the folder named then."""
+    saved = checkpoint.read_last(settings.out / "checkpoint.pt")
+    if saved is None:
+        return settings, settings.data
+    run, task = saved[0]["settings"], saved[0]["task"]
+    if task.get("weights") != settings.kind:
+        raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is {task}")
+    methods = tuple("rounding" if name == "adam" else name for name in run["methods"])
+    return replace(settings, dataset=task["data"], data=settings.data or task["folder"], seeds=len(run["seeds"]),
+                   epochs=run["epochs"], width=task["width"], random_normalization=task["random_normalization"], methods=methods,
+                   threads=run["threads"], options=run["options"], rates=run["rates"], tune=run["tune"]), task["folder"]
+
+
+def _task(settings: DiscreteSettings, images: Images, folder: str | None) -> Task:
     shape, classes = tuple(images.train.shape[1:]), int(images.train_labels.max()) + 1
     start = "random" if settings.random_normalization else "1 and 0"
     description = {"model": f"normalized_mlp, width {settings.width}, depth 3, normalizations begin at {start}",
-                   "data": settings.dataset, "loss": printed(settings.kind).objective}
+                   "data": settings.dataset, "loss": printed(settings.kind).objective, "weights": settings.kind,
+                   "width": settings.width, "random_normalization": settings.random_normalization, "folder": folder}
 
     def build() -> torch.nn.Module:
         return normalized_mlp(shape, classes, width=settings.width, random_normalization=settings.random_normalization)
