@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim import adamw
+from pontryagin.optim import averaging as averages
 from pontryagin.optim.acceptance import AcceptanceRule
 from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.bank import Bank, Member, Move, banks_of
@@ -40,8 +41,13 @@ class EMSA(torch.optim.Optimizer):
     alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. Parameters outside any supported module are trained
     by AdamW with the rate lr * fallback, and named in one warning.
 
+    The controls are averaged over about the last 1 / (averaging + 1) of all steps. `eval()` puts the averages into the model,
+    for evaluation and saving, and `train()` the controls back, bit by bit, before the next step; a loop that calls neither works
+    with the controls alone. (Trainer and accelerate call both.) averaging: None for none; there is none either with admissible
+    or acceptance, whose promises are the controls'. Batch normalization's running statistics stay those of the controls.
+
     model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
-    lr, damping, power, momentum, memory (of rho), weight_decay (decoupled) and fallback can be set per group.
+    lr, damping, power, momentum, memory (of rho), weight_decay (decoupled), fallback and averaging can be set per group.
     budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
     enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
@@ -68,6 +74,7 @@ class EMSA(torch.optim.Optimizer):
         memory: float = 0.95,
         weight_decay: float = 0.0,
         fallback: float = 0.3,
+        averaging: float | None = 8.0,
         budget: float = 0.025,
         rank: int = 32,
         rows: int | None = 512,
@@ -87,10 +94,11 @@ class EMSA(torch.optim.Optimizer):
                                "gradient: use DistributedDataParallel, or shard only parts that another optimizer trains")
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
                     "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero, "steps": 0,
-                    "refresh_every": 1, "relaxation": 1.0}
+                    "averaging": averaging, "averaged": False, "refresh_every": 1, "relaxation": 1.0}
         if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
             raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
+        self._averages = admissible is None and acceptance is None
         captured, self._hooks = capture(model, rows)
         self._constraints = Constraints(model, admissible, captured)
         if self._constraints.discrete and acceptance is not None:
@@ -125,6 +133,9 @@ class EMSA(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every stage. closure: computes the loss and its gradients; it may return None."""
+        if self.param_groups[0]["averaged"]:
+            raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() before the next "
+                               "batch")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -146,8 +157,20 @@ class EMSA(torch.optim.Optimizer):
             self._search(moves, closure, loss)
         for group in self.param_groups:
             group["steps"] += 1
+            if self._averages and group["averaging"] is not None:
+                averages.remember(self._known(group), group["steps"], group["averaging"])
         self._arm()
         return loss
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the averages of the controls into the model, to be evaluated or saved. Again: nothing."""
+        self._show(True, averages.show)
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Put the controls back, as they were, for the next batch. Again: nothing."""
+        self._show(False, averages.hide)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32)."""
@@ -170,6 +193,18 @@ class EMSA(torch.optim.Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an EMSA optimizer holds hooks on its model and cannot be copied or pickled: save state_dict(), and make "
                         "a new EMSA(model) to load it into")
+
+    def _show(self, averaged: bool, change: Callable[[Tensor, averages.State], None]) -> None:
+        if self.param_groups[0]["averaged"] == averaged:
+            return
+        for group in self.param_groups:
+            group["averaged"] = averaged
+            for parameter, state in self._known(group):
+                change(parameter, state)
+
+    def _known(self, group: dict[str, Any]) -> list[tuple[nn.Parameter, dict[str, Any]]]:
+        """The parameters that have been trained, with their states."""
+        return [(parameter, self.state[parameter]) for parameter in group["params"] if self.state.get(parameter)]
 
     def _groups(self) -> dict[int, dict[str, Any]]:
         return {id(parameter): group for group in self.param_groups for parameter in group["params"]}
@@ -370,5 +405,7 @@ def _check_group(group: dict[str, Any]) -> None:
     for name, (low, high) in limits.items():
         if not low <= float(group[name]) <= high:
             raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}], found {group[name]}")
+    if group["averaging"] is not None and not 0 <= float(group["averaging"]) < float("inf"):
+        raise ProblemError(f"EMSA averaging: expected a number >= 0 or None, found {group['averaging']}")
     if group["nonzero"] is not None and not 0 < float(group["nonzero"]) <= 1:
         raise ProblemError(f"EMSA nonzero: expected a share of the weights in (0, 1], found {group['nonzero']}")

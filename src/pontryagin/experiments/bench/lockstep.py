@@ -62,9 +62,9 @@ def race(task: Task, racers: Sequence[Racer], iterations: int, score_every: int,
                 continue
             one.step(1 - (number - 1) / iterations)
             if not one.stopped and (number % LOSS_EVERY == 0 or number == iterations):
-                one.losses[number] = _evaluated(one.trainer.model, lambda model: _mean_loss(task, model, batches))
+                one.losses[number] = _evaluated(one.trainer, lambda model: _mean_loss(task, model, batches))
             if score_every and (number % score_every == 0 or number == iterations):
-                one.scores[number] = _evaluated(one.trainer.model, task.score)
+                one.scores[number] = _evaluated(one.trainer, task.score)
         advance(number, next(reversed(racers[0].losses.values()), None))
 
 
@@ -80,8 +80,9 @@ def _mean_loss(task: Task, model: nn.Module, batches: Sequence[Batch]) -> float:
 
 
 @torch.no_grad()
-def _evaluated(model: nn.Module, measure: Callable[[nn.Module], float]) -> float:
-    model.eval()
-    result = measure(model)
-    model.train()
+def _evaluated(trainer: Trainer, measure: Callable[[nn.Module], float]) -> float:
+    with trainer.evaluated() as model:
+        model.eval()
+        result = measure(model)
+        model.train()
     return result

@@ -13,5 +13,6 @@ def shampoo(model: nn.Module, objective: Objective, rate: float) -> Trainer:
     return packaged("ScalableShampoo", model, objective, rate)
 
 
-METHODS = {name: TRAINED[name] for name in ("emsa", "adam", "adamw", "sgd-momentum", "muon", "soap")} | {
+METHODS = {name: TRAINED[name] for name in (
+    "emsa", "adam", "adam-averaged", "adamw", "schedule-free", "sgd-momentum", "muon", "soap")} | {
     "shampoo": Method("shampoo", shampoo, (1e-3, 3e-4, 3e-3, 1e-2)), "adam-default": Method("adam-default", adam, (1e-3,))}

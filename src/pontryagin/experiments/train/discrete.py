@@ -6,7 +6,7 @@ from torch import nn
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train.muon import Several
 from pontryagin.experiments.train.objective import Objective
-from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, Trainer
+from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
 from pontryagin.optim.discrete import BinaryConnect, Bop, LiHao, rounded, split_parameters
 from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, MatrixSet, NonNegative, Ternary, TwoFourSparse
 
@@ -16,13 +16,6 @@ SETS: dict[str, MatrixSet] = {
     "non-negative": NonNegative(),
 }
 """What the option `admissible` may say; -rows and bits have a scale per output row."""
-
-
-class OwnSchedule(OptimizerTrainer):
-    """A method that brings its own schedule and leaves the run's aside."""
-
-    def set_factor(self, factor: float) -> None:
-        """Nothing."""
 
 
 def set_named(name: str) -> MatrixSet:
@@ -43,11 +36,12 @@ def begin(model: nn.Module, name: str) -> MatrixSet:
 
 
 def li_hao(model: nn.Module, objective: Objective, rate: float, *, admissible: str = "binary", rho: float | None = None,
-           renewal: float = 1e-3, decay: float = 0.95, period: int = 550, l1: float = 1e-7) -> Trainer:
+           renewal: float = 1e-3, decay: float = 0.95, period: int = 550, l1: float = 1e-7, start: float = 1e-6) -> Trainer:
     """Li and Hao's rule, with the schedule of its authors alone. rate: of Adam."""
     _discrete("li-hao", admissible)
     wanted, weights = begin(model, admissible), split_parameters(model)[0]
-    made = LiHao(weights, wanted, rho=rho, renewal=renewal, decay=decay, period=period, l1=l1)  # type: ignore[arg-type]
+    made = LiHao(weights, wanted,  # type: ignore[arg-type] # which it checks
+                 rho=rho, renewal=renewal, decay=decay, period=period, l1=l1, start=start)
     return OwnSchedule(model, _with_adam(model, made, rate), objective)
 
 

@@ -143,7 +143,10 @@ class Job:
             loss is not None and point.train is not None and point.train.loss <= loss)
 
     def _point(self, step: StepRecord | None, evaluated: bool) -> Point:
-        model, objective = self.trainer.model, self.task.objective
-        return Point(self.iteration, self.iteration / self.sampler.batches, self.evaluations, self.watch.seconds, step,
-                     evaluate(model, self.task.train, self._train_rows, objective) if evaluated else None,
-                     evaluate(model, self.task.test, self._test_rows, objective) if evaluated else None)
+        train = test = None
+        if evaluated:
+            with self.trainer.evaluated() as model:
+                train = evaluate(model, self.task.train, self._train_rows, self.task.objective)
+                test = evaluate(model, self.task.test, self._test_rows, self.task.objective)
+        return Point(self.iteration, self.iteration / self.sampler.batches, self.evaluations, self.watch.seconds, step, train,
+                     test)

@@ -10,10 +10,11 @@ from torch import nn
 
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train import discrete
+from pontryagin.experiments.train.averaged import Averaged
 from pontryagin.experiments.train.muon import muon
 from pontryagin.experiments.train.objective import Objective
 from pontryagin.experiments.train.paper_emsa import PaperEMSA
-from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, Trainer
+from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
 from pontryagin.optim import EMSA
 from pontryagin.problem import ProblemError
 
@@ -91,6 +92,18 @@ def adamw(model: nn.Module, objective: Objective, rate: float, *, betas: Sequenc
                     model, objective)
 
 
+def adam_averaged(model: nn.Module, objective: Objective, rate: float) -> Trainer:
+    """Adam with the averages of EMSA."""
+    return _trained(Averaged(model, torch.optim.Adam(model.parameters(), lr=rate)), model, objective)
+
+
+def schedule_free(model: nn.Module, objective: Objective, rate: float) -> Trainer:
+    """Schedule-free AdamW of pytorch-optimizer (Defazio et al. 2024): it has averages and a rate of its own."""
+    made = _packaged("ScheduleFreeAdamW", model, rate)
+    made.train()
+    return OwnSchedule(model, made, objective)
+
+
 def with_muon(model: nn.Module, objective: Objective, rate: float) -> Trainer:
     """Muon on hidden layers, AdamW elsewhere."""
     return _trained(muon(model, rate), model, objective)
@@ -103,13 +116,17 @@ def soap(model: nn.Module, objective: Objective, rate: float) -> Trainer:
 
 def packaged(name: str, model: nn.Module, objective: Objective, rate: float) -> Trainer:
     """An optimizer of pytorch-optimizer by its class's name."""
+    return _trained(_packaged(name, model, rate), model, objective)
+
+
+def _packaged(name: str, model: nn.Module, rate: float) -> Any:
     try:
         import pytorch_optimizer
     except ImportError as error:
         raise ExperimentError(f"{name} comes with pytorch-optimizer: pip install 'pontryagin[baselines]', or leave it "
                               "out") from error
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # they flatten gradients by view
-    return _trained(getattr(pytorch_optimizer, name)(model.parameters(), lr=rate), model, objective)
+    return getattr(pytorch_optimizer, name)(model.parameters(), lr=rate)
 
 
 _ADAM = (1e-3, 2e-3, 5e-3, 1e-2)
@@ -121,7 +138,9 @@ METHODS = {method.name: method for method in (
     Method("sgd-momentum", sgd_momentum, (1e-2, 3e-2, 1e-1, 3e-1)),
     Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1)),
     Method("adam", adam, _ADAM),
+    Method("adam-averaged", adam_averaged, _ADAM),
     Method("adamw", adamw, _ADAM),
+    Method("schedule-free", schedule_free, (2e-3, 1e-3, 5e-3, 1e-2)),
     Method("muon", with_muon, (1e-2, 3e-3, 2e-2, 4e-2)),
     Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2)),
     Method("li-hao", discrete.li_hao, (1e-3,)),

@@ -1,5 +1,6 @@
 """The paper's extended MSA as a trainer of modules."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -45,6 +46,10 @@ class PaperEMSA:
     def model(self) -> nn.Module:
         """The network, with the controls of the last iteration."""
         return self._model
+
+    def evaluated(self) -> AbstractContextManager[nn.Module]:
+        """The network."""
+        return nullcontext(self._model)
 
     def step(self, batch: Batch) -> StepRecord:
         """One iteration. Raises NonFiniteError, with the model as before, when states, costates or the new J are not finite."""

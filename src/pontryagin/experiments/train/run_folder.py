@@ -89,9 +89,10 @@ class RunFolder:
         """models/METHOD-seedSEED.pt: what `predict` evaluates."""
         (self.out / "models").mkdir(exist_ok=True)
         scores = {} if point.test is None else {"test_loss": point.test.loss, "test_accuracy": point.test.accuracy}
-        checkpoint.write(self.out / "models" / f"{job.name}.pt", {
-            **_identity(self.task), "dtype": self.settings.dtype, "method": job.method.name, "seed": job.seed, "rate": job.rate,
-            "iteration": job.iteration, "scores": scores, "model": job.trainer.model.state_dict()})
+        with job.trainer.evaluated() as model:
+            checkpoint.write(self.out / "models" / f"{job.name}.pt", {
+                **_identity(self.task), "dtype": self.settings.dtype, "method": job.method.name, "seed": job.seed,
+                "rate": job.rate, "iteration": job.iteration, "scores": scores, "model": model.state_dict()})
 
     def report_if_due(self) -> None:
         """So often that reports take a small share of the time."""

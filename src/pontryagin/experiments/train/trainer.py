@@ -1,9 +1,12 @@
 """What a training run asks of a method, and how a torch optimizer answers."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from pontryagin.experiments.train.objective import Objective
@@ -35,13 +38,16 @@ class Trainer(Protocol):
     """A method with the model that it trains.
 
     The runner saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together, with the states of
-    the global random generators, are all that a method may depend on: training goes on bitwise from them. In evaluation the
-    runner calls `model` in eval mode without gradients, between steps, and sets train mode back.
+    the global random generators, are all that a method may depend on: training goes on bitwise from them. For evaluation, between
+    steps, the runner calls the model of `evaluated()` in eval mode without gradients, and sets train mode back.
     """
 
     @property
     def model(self) -> nn.Module:
         """The module whose parameters and buffers are the current controls after every step."""
+
+    def evaluated(self) -> AbstractContextManager[nn.Module]:
+        """The module with the controls that are the method's result so far: to be evaluated and saved, not stepped from."""
 
     def step(self, batch: Batch) -> StepRecord:
         """One iteration. Raises NonFiniteError, with the model as before, when the loss or a gradient is not finite."""
@@ -76,6 +82,17 @@ class Optimizer(Protocol):
         """As torch's."""
 
 
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer whose result is not what it steps from, such as EMSA and the schedule-free ones."""
+
+    def eval(self) -> Any:
+        """Put the result into the model."""
+
+    def train(self) -> Any:
+        """Put back what the next step starts from."""
+
+
 class OptimizerTrainer:
     """Any torch optimizer: propagate, differentiate, step. network: what is called in the place of the model; by default the
     model itself, or with several processes its DistributedDataParallel. Losses are means over the batches of all processes."""
@@ -88,6 +105,22 @@ class OptimizerTrainer:
     def model(self) -> nn.Module:
         """The model."""
         return self._model
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """The model; with the averages of an optimizer that has them."""
+        if not isinstance(self.optimizer, Averaging):
+            yield self._model
+            return
+        kept = [(parameter, parameter.detach().clone()) for parameter in self._model.parameters()]
+        self.optimizer.eval()
+        try:
+            yield self._model
+        finally:
+            self.optimizer.train()
+            with torch.no_grad():  # some find their controls again only up to rounding
+                for parameter, control in kept:
+                    parameter.copy_(control)
 
     def step(self, batch: Batch) -> StepRecord:
         """One iteration of the optimizer."""
@@ -114,3 +147,10 @@ class OptimizerTrainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Into the optimizer."""
         self.optimizer.load_state_dict(state)
+
+
+class OwnSchedule(OptimizerTrainer):
+    """A method that brings its own schedule and leaves the run's aside."""
+
+    def set_factor(self, factor: float) -> None:
+        """Nothing."""

@@ -24,6 +24,10 @@ class LiHao(torch.optim.Optimizer):
     iterations, decay theirs of 1 - a. params: weights that lie in the set; biases and normalizations are for another
     optimizer (theirs: Adam at 1e-3). rho: by default theirs, 0.5 binary and 0.25 ternary. The rate lr multiplies renewal.
 
+    m begins at random, uniform in +- start, as in their released code: where the gradient times renewal is smaller, the random
+    part sets r and holds the weights at first. It has the unit of the gradient; theirs is that of a mean over samples (and, of a
+    hinge loss, over classes).
+
     Raises ProblemError for wrong settings and weights outside the set, NonFiniteError when a gradient is not finite: nothing
     has been changed then.
     """
@@ -38,19 +42,21 @@ class LiHao(torch.optim.Optimizer):
         decay: float = 0.95,
         period: int = 550,
         l1: float = 1e-7,
+        start: float = 1e-6,
         lr: float = 1.0,
     ) -> None:
         if not isinstance(admissible, Binary | Ternary) or admissible.scale != 1:
             raise ProblemError(f"LiHao knows the sets Binary() and Ternary() with scale 1, found {admissible!r}")
         rho = RHO[type(admissible)] if rho is None else rho
-        if not (rho >= 0 and 0 < renewal <= 1 and 0 < decay <= 1 and period >= 1 and l1 >= 0 and 0 <= lr <= 1):
-            raise ProblemError("LiHao: expected rho >= 0, 0 < renewal <= 1, 0 < decay <= 1, period >= 1, l1 >= 0 and 0 <= lr <= "
-                               f"1, found {rho}, {renewal}, {decay}, {period}, {l1}, {lr}")
+        if not (rho >= 0 and 0 < renewal <= 1 and 0 < decay <= 1 and period >= 1 and l1 >= 0 and start >= 0
+                and 0 <= lr <= 1):
+            raise ProblemError("LiHao: expected rho >= 0, 0 < renewal <= 1, 0 < decay <= 1, period >= 1, l1 >= 0, start >= 0 and "
+                               f"0 <= lr <= 1, found {rho}, {renewal}, {decay}, {period}, {l1}, {start}, {lr}")
         weights = taken("LiHao", params)
         check_inside("LiHao", weights, admissible)
         self.admissible = admissible
-        super().__init__(weights, {"rho": rho, "renewal": renewal, "decay": decay, "period": period, "l1": l1, "lr": lr,
-                                   "steps": 0})
+        super().__init__(weights, {"rho": rho, "renewal": renewal, "decay": decay, "period": period, "l1": l1,
+                                   "start": start, "lr": lr, "steps": 0})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -67,7 +73,7 @@ class LiHao(torch.optim.Optimizer):
                     continue
                 state = self.state[weight]
                 if not state:
-                    state["mean"] = torch.zeros_like(weight)  # of the loss's gradient, -m
+                    state["mean"] = torch.empty_like(weight).uniform_(-group["start"], group["start"])  # of the gradient, -m
                 state["mean"].lerp_(weight.grad, renewal)
                 self._maximize(weight, -state["mean"], group)
             group["steps"] += 1
