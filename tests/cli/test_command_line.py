@@ -55,6 +55,17 @@ def test_a_misspelt_or_shortened_option_is_named(option, capsys):
     assert option in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("experiment", ["sine", "binary", "ternary", "certificate", "saddle"])
+def test_experiments_of_one_process_refuse_torchrun(experiment, monkeypatch, tmp_path, capsys):
+    class Two:
+        rank, size = 0, 2
+
+    monkeypatch.setattr("pontryagin.cli.reproduce.present", Two)
+    assert run("reproduce", experiment, "--out", str(tmp_path / "run")) == 2
+    assert f"reproduce {experiment} is run by one process: start it without torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path, capsys):
     out = tmp_path / "run"
     short = ["reproduce", "sine", "--out", str(out), "--seeds", "1", "--iterations", "2", "--methods", "emsa"]

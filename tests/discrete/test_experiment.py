@@ -9,7 +9,7 @@ import torch
 
 from pontryagin.cli import main
 from pontryagin.experiments.data.images import load_images
-from pontryagin.experiments.discrete.experiment import DiscreteSettings
+from pontryagin.experiments.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, DiscreteSettings
 from pontryagin.experiments.discrete.rounding import recalibrated, rounded_model
 from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.models import normalized_mlp
@@ -27,6 +27,12 @@ def command(*arguments: str) -> int:
 
 def small(kind: str, out: Path, methods: str, *more: str) -> int:
     return command(kind, "--dataset", "digits", "--width", "24", "--epochs", "2", "--methods", methods, "--out", str(out), *more)
+
+
+def test_quick_leaves_what_was_asked_for(tmp_path: Path) -> None:
+    quick = DiscreteSettings("binary", tmp_path, epochs=3, seeds=2).quick()
+    assert (quick.dataset, quick.epochs, quick.width, quick.seeds) == ("digits", 3, QUICK_WIDTH, 2)
+    assert DiscreteSettings("binary", tmp_path).quick().epochs == QUICK_EPOCHS
 
 
 @pytest.mark.parametrize("kind", [pytest.param("binary", marks=pytest.mark.slow), "ternary"])

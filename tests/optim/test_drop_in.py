@@ -429,9 +429,15 @@ def test_trainer(tmp_path: Path) -> None:
     model = Classifier()
     settings = transformers.TrainingArguments(str(tmp_path), max_steps=4, per_device_train_batch_size=6, report_to=[],
                                               save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no")
-    trainer = transformers.Trainer(model, settings, train_dataset=[{"x": a, "labels": b} for a, b in zip(x, y, strict=True)],
-                                   optimizers=(EMSA(model), None))
+    data = [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
+    optimizer = EMSA(model)
+    trainer = transformers.Trainer(model, settings, train_dataset=data, eval_dataset=data, optimizers=(optimizer, None))
     assert all(change.any() for change in changes(model, trainer.train).values())
+    changed = changes(model, trainer.evaluate)
+    assert all(change.any() for change in changed.values()), "what is evaluated, and saved after it, are the averages"
+    found = changes(model, optimizer.train)
+    for name, change in changed.items():
+        assert_close(found[name], -change, 1e-6)
 
 
 def test_a_stage_that_is_unfrozen_late_moves_by_finite_steps():

@@ -32,6 +32,8 @@ def add_to(commands: Any) -> None:
 
 def run(settings: Namespace) -> bool:
     """Run the chosen experiment; whether it was interrupted."""
+    if present().size > 1 and settings.experiment not in FIGURES:
+        raise ExperimentError(f"reproduce {settings.experiment} is run by one process: start it without torchrun")
     experiments = {"sine": _sine, "binary": reproduce_discrete.runner("binary"), "ternary": reproduce_discrete.runner("ternary"),
                    "saddle": reproduce_certificate.saddle, "certificate": reproduce_certificate.certificate,
                    **{name: reproduce_images.runner(name) for name in FIGURES}}
@@ -55,8 +57,6 @@ def _sine_parser() -> ArgumentParser:
 
 
 def _sine(options: Namespace) -> bool:
-    if present().size > 1:
-        raise ExperimentError("reproduce sine is run by one process: start it without torchrun")
     try:
         from pontryagin.experiments.figures import draw_figures
         from pontryagin.experiments.report import write_report
