@@ -384,13 +384,14 @@ def test_skorch() -> None:
     skorch = pytest.importorskip("skorch")
     model = mlp(torch.float32)
     x, y = vectors(dtype=torch.float32)
-    network = skorch.NeuralNetClassifier(model, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0)
+    network = skorch.NeuralNetClassifier(model, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0, train_split=None)
     network.initialize()
     network.optimizer_ = EMSA(network.module_)
     network.partial_fit(x.numpy(), y.numpy())
     assert len(network.history) == 2
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # lightning's own
 def test_lightning() -> None:
     lightning = pytest.importorskip("lightning")
 
