@@ -30,12 +30,22 @@ from pontryagin.problem import (
     split_euler,
     stage,
 )
-from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, FromEstimate, Momentum, PerStageEstimate, Secant
+from pontryagin.update import (
+    MSA,
+    AcceptReject,
+    AsynchronousMSA,
+    ExtendedMSA,
+    Fixed,
+    FromEstimate,
+    Momentum,
+    PerStageEstimate,
+    Secant,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "L0", "L1", "LBFGS", "MSA", "AcceptReject", "Binary", "Box", "ClosedForm", "Codebook", "ControlProblem",
+    "L0", "L1", "LBFGS", "MSA", "AcceptReject", "AsynchronousMSA", "Binary", "Box", "ClosedForm", "Codebook", "ControlProblem",
     "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent", "KSparse", "Momentum",
     "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic", "RealSpace",
     "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse", "UnitNormRows", "__version__",

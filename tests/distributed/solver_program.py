@@ -11,7 +11,7 @@ from builders import TanhAffine, mixed_problem, normal, split_problem, started
 from pontryagin.distributed import Communicator, StageParallel, join, share
 from pontryagin.maximizer import LBFGS, ByForm, ClosedForm
 from pontryagin.problem import ControlProblem, SquaredError, euler, stage
-from pontryagin.update import AcceptReject, ExtendedMSA, Secant
+from pontryagin.update import AcceptReject, AsynchronousMSA, ExtendedMSA, Secant
 from pontryagin.update.acceleration import Plain
 
 
@@ -40,6 +40,10 @@ CASES = {
     "few stages": lambda parallel: ExtendedMSA(one_stage(), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), parallel=parallel),
     "few samples": lambda parallel: ExtendedMSA(mixed_problem(["conv"], ["tanh"], 3, samples=2), maximizer=ByForm(
         ClosedForm(0.05), LBFGS(4)), parallel=parallel),
+    "no staleness": lambda parallel: AsynchronousMSA(tanh(17), staleness=0, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+                                                     communicator=parallel.communicator),
+    "stale": lambda parallel: AsynchronousMSA(tanh(17), staleness=2, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+                                              communicator=parallel.communicator, workers=2),
 }
 
 
@@ -56,7 +60,7 @@ def run(case: str, iterations: int, communicator: Communicator) -> tuple[list[Te
     name, *options = case.split(", ")
     solver = CASES[name](StageParallel(communicator, samples=communicator if "shares" in options else None))
     records = ([solver.step(batch) for batch in batches(solver, iterations)] if "batches" in options
-               else list(solver.iterate(iterations)))
+               else [solver.step() for _ in range(iterations)])
     return list(solver.controls), [[r.objective_after, r.optimality_gap] for r in records]
 
 

@@ -1,6 +1,7 @@
 """Penalty rules, accelerations, and the solvers MSA and extended MSA."""
 
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain, Secant
+from pontryagin.update.asynchronous import AsynchronousMSA, AsynchronousRecord
 from pontryagin.update.msa import MSA, ExtendedMSA
 from pontryagin.update.penalty import (
     AcceptReject,
@@ -18,6 +19,8 @@ __all__ = [
            "MSA",
            "Acceleration",
            "AcceptReject",
+           "AsynchronousMSA",
+           "AsynchronousRecord",
            "ExtendedMSA",
            "Fixed",
            "FromEstimate",

@@ -1,0 +1,251 @@
+"""Extended MSA without a barrier: every argmax on the newest states and costates that were there when it began."""
+
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from pontryagin.distributed import Alone, Communicator, Owners, assign, require_same
+from pontryagin.distributed.agreement import problem_facts, raise_together, versions, words
+from pontryagin.distributed.delivery import maximizer_of
+from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
+from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
+from pontryagin.trajectory import Propagation, StageGroup, Trajectory, stage_group
+from pontryagin.update.penalty import AcceptReject, Trial
+from pontryagin.update.record import IterationRecord, StageRecord
+
+Found = tuple[Tensor, Measures, int]
+"""New controls of a unit, what they promise, and the evaluations that they took."""
+
+
+@dataclass(frozen=True)
+class AsynchronousRecord(IterationRecord):
+    """stages: those whose argmax was ready in this iteration. staleness: for each of them, how many iterations ago its states and
+    costates were propagated. waited: seconds that this rank had nothing to do but wait for an argmax."""
+
+    staleness: tuple[int, ...] = ()
+    waited: float = 0.0
+
+
+class AsynchronousMSA:
+    """Extended MSA in which no stage waits for another ([LCTE] section 4: the argmax of the layers may run asynchronously).
+
+    An iteration propagates the present controls, hands the new states and costates to every stage that is idle, takes the argmax
+    that are ready, and tests the new controls as extended MSA does: J never rises. Stages that were taken or rejected are idle
+    again, all others go on with the states that they began with. When these are `staleness` iterations old the iteration waits
+    for them; staleness=0 waits for all and is ExtendedMSA(acceleration=Plain()), an iteration for every trial.
+
+    A stage's own controls are always the present ones, only its states and costates are old: its argmax promises the gain Delta H
+    at these, and the test with the true J is what makes the step safe.
+
+    communicator: the ranks, by default this process alone. Every rank is given the same problem and controls, propagates all
+    samples, maximizes its stages in `workers` threads of its own, and takes the same results in the same iteration, so that
+    controls and records (but for their times) are the same on all; which results are ready when depends on the machine, so two
+    runs differ. parts: into how many units the equal stages of a rank are cut, by default one for each worker. executor: in the
+    place of threads.
+
+    Full batches alone. Raises ProblemError for wrong settings, and when a maximizer cannot take a stage; NonFiniteError when
+    states or an argmax are not finite, on all ranks, with the controls of the last iteration.
+    """
+
+    def __init__(
+        self,
+        problem: ControlProblem,
+        controls: Sequence[Tensor] | None = None,
+        *,
+        staleness: int = 1,
+        maximizer: Maximizer | None = None,
+        penalty: AcceptReject | None = None,
+        communicator: Communicator | None = None,
+        workers: int = 1,
+        parts: int | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        if staleness < 0 or workers < 1 or (parts is not None and parts < 1):
+            raise ProblemError("AsynchronousMSA: expected staleness >= 0, workers >= 1 and parts >= 1, found "
+                               f"{staleness}, {workers}, {parts}")
+        self.problem, self.staleness = problem, staleness
+        self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
+        self.maximizer = maximizer or ByForm()
+        self.penalty = deepcopy(penalty) if penalty is not None else AcceptReject()
+        self.communicator: Communicator = communicator or Alone()
+        self.iteration = 0
+        if self.communicator.size > 1:
+            require_same(self.communicator, {**versions(), **problem_facts(problem, self.controls),
+                                             "settings": words((staleness, self.maximizer, self.penalty, workers, parts))})
+        self._units = _units(problem, self.maximizer, self.communicator.size, parts or workers)
+        self._executor = executor or ThreadPoolExecutor(workers, thread_name_prefix="argmax")
+        self._began: dict[int, int] = {}
+        self._penalties: dict[int, Penalties] = {}
+        self._running: dict[int, Future[Found]] = {}
+        self._here: tuple[Propagation, Trajectory | None] | None = None
+
+    def step(self) -> AsynchronousRecord:
+        """One iteration: it ends with the first test of new controls."""
+        began = perf_counter()
+        before, trajectory = self._propagated()
+        self._hand_out(trajectory)
+        waiting = perf_counter()
+        ready = self._ready()
+        waited = perf_counter() - waiting
+        found = self._collect(ready)
+        controls, penalties = list(self.controls), [self._penalties[number] for number in ready]
+        for number, (new, _, _) in zip(ready, found, strict=True):
+            for stage, control in zip(self._units[number].stages, new.unbind(), strict=True):
+                controls[stage] = control
+        after = Propagation(self.problem, tuple(controls))
+        measures = [measure for _, measure, _ in found]
+        accepted = self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective))
+        ages = [self.iteration - self._began.pop(number) for number in ready]
+        self.iteration += 1
+        if accepted:
+            self.controls, self._here = tuple(controls), (after, None)
+        rows = sorted([(record, age) for number, measure, own, age in zip(ready, measures, penalties, ages, strict=True)
+                       for record in self._records(self._units[number].stages, measure, own)], key=lambda row: row[0].stage)
+        kept = after if accepted else before
+        return AsynchronousRecord(
+            iteration=self.iteration,
+            objective_before=before.objective,
+            objective_after=kept.objective,
+            loss_after=kept.loss,
+            trial_objective=after.objective,
+            stages=tuple(record for record, _ in rows),
+            accepted=accepted,
+            rejected=int(not accepted),
+            evaluations=1 + max(count for *_, count in found),
+            seconds=perf_counter() - began,
+            staleness=tuple(age for _, age in rows),
+            waited=waited,
+        )
+
+    def solve(self, iterations: int) -> list[AsynchronousRecord]:
+        """So many iterations; what is still being maximized then is not waited for."""
+        return [self.step() for _ in range(iterations)]
+
+    def close(self) -> None:
+        """End the threads; an argmax that has begun is dropped when it is done."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> "AsynchronousMSA":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _records(self, stages: Sequence[int], measure: Measures, penalties: Penalties) -> list[StageRecord]:
+        columns = zip(stages, measure.gain.tolist(), measure.state_error.tolist(), measure.costate_error.tolist(), strict=True)
+        return [StageRecord(n, self.problem.stages[n].name, gain, state, costate, penalties)
+                for n, gain, state, costate in columns]
+
+    def _propagated(self) -> tuple[Propagation, Trajectory]:
+        """States and costates at the present controls."""
+        before, trajectory = self._here or (Propagation(self.problem, self.controls), None)
+        trajectory = trajectory or before.trajectory()
+        self._here = before, trajectory
+        return before, trajectory
+
+    def _hand_out(self, trajectory: Trajectory) -> None:
+        """Give the newest states to the idle units; every rank knows all penalties."""
+        idle = [number for number in range(len(self._units)) if number not in self._began]
+        models = [_LateModel(unit.maximizer, stage_group(self.problem, unit.stages, self.controls, trajectory.states,
+                                                         trajectory.costates)) for unit in map(self._units.__getitem__, idle)]
+        self.penalty.begin(models)
+        for number, model, penalties in zip(idle, models, self.penalty.penalties(), strict=True):
+            self._began[number], self._penalties[number] = self.iteration, penalties
+            if self._units[number].owner == self.communicator.rank:
+                self._running[number] = self._executor.submit(_maximize, model, penalties)
+
+    def _ready(self) -> list[int]:
+        """The units to be taken, the same on every rank: those that are done, at least one, and all that are too old to wait."""
+        old = [number for number in self._running if self.iteration - self._began[number] >= self.staleness]
+        wait([self._running[number] for number in old])
+        while True:
+            flags = torch.zeros(len(self._units))
+            flags[[number for number, task in self._running.items() if task.done()]] = 1.0
+            ready = self.communicator.sum(flags).nonzero().flatten().tolist()
+            if ready:
+                return ready
+            wait(self._running.values(), return_when=FIRST_COMPLETED)
+
+    def _collect(self, ready: Sequence[int]) -> list[Found]:
+        """The results of these units, from their owners."""
+        error: Exception | None = None
+        own: dict[int, Found] = {}
+        for number in ready:
+            if number in self._running:
+                try:
+                    own[number] = self._running.pop(number).result()
+                except (ProblemError, NonFiniteError) as caught:
+                    error = caught
+        raise_together(self.communicator, error)
+        return [self._sent(number, own.get(number)) for number in ready]
+
+    def _sent(self, number: int, own: Found | None) -> Found:
+        if self.communicator.size == 1:
+            assert own is not None
+            return own
+        unit = self._units[number]
+        control = torch.stack([self.controls[stage] for stage in unit.stages])
+        numbers = torch.zeros(len(unit.stages), 4, dtype=torch.float64)
+        if own is not None:
+            control = own[0]
+            numbers = torch.stack([*own[1], torch.full_like(own[1].gain, own[2])], 1).double()
+        counts = [len(unit.stages) if rank == unit.owner else 0 for rank in range(self.communicator.size)]
+        mine = slice(None) if own is not None else slice(0, 0)
+        arriving = [self.communicator.spread(tensor[mine], counts) for tensor in (control, numbers)]
+        new, table = (one.wait()[unit.owner] for one in arriving)
+        return new, Measures(*table[:, :3].unbind(1)), int(table[0, 3])
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Equal stages that one rank maximizes together."""
+
+    stages: tuple[int, ...]
+    owner: int
+    maximizer: Maximizer
+
+
+class _LateModel:
+    """A HamiltonianModel whose moments are computed when it is maximized, by the thread that does it."""
+
+    def __init__(self, maximizer: Maximizer, group: StageGroup) -> None:
+        self._maximizer, self.group, self.evaluations = maximizer, group, 0
+
+    @cached_property
+    def _model(self) -> HamiltonianModel:
+        return self._maximizer.model(self.group)
+
+    def maximize(self, penalties: Penalties) -> Tensor:
+        new = self._model.maximize(penalties)
+        self.evaluations = self._model.evaluations
+        return new
+
+    def measure(self, controls: Tensor) -> Measures:
+        return self._model.measure(controls)
+
+
+def _units(problem: ControlProblem, maximizer: Maximizer, ranks: int, parts: int) -> list[_Unit]:
+    owners: Owners = assign([float(stage.size) for stage in problem.stages], ranks)
+    units = []
+    for group in problem.groups:
+        for rank in range(ranks):
+            own = tuple(stage for stage in group if owners[stage] == rank)
+            cuts = [len(own) * part // parts for part in range(parts + 1)]
+            units += [_Unit(own[first:last], rank, maximizer_of(maximizer, problem, group))
+                      for first, last in pairwise(cuts) if first < last]
+    return units
+
+
+def _maximize(model: HamiltonianModel, penalties: Penalties) -> Found:
+    new = model.maximize(penalties)
+    if not new.isfinite().all():
+        raise NonFiniteError(f"the argmax of stages {', '.join(map(str, model.group.indices))} is not finite; use a larger rho")
+    return new, model.measure(new), model.evaluations

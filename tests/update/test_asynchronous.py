@@ -1,0 +1,116 @@
+"""Asynchronous extended MSA: old states within their bound, J that never rises, and without staleness the usual iteration."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from builders import TanhAffine, linear_problem, normal, split_problem, started, tanh_problem
+from pontryagin.maximizer import LBFGS, ByForm, ClosedForm
+from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Quadratic, SquaredError, euler, stage
+from pontryagin.update import AcceptReject, AsynchronousMSA, ExtendedMSA, Plain
+
+SLOW = 2
+BY_FORM = ByForm(ClosedForm(0.05), LBFGS(4))
+
+
+def uneven() -> ControlProblem:
+    """Affine and tanh stages: five units of work when each stage is one."""
+    stages = [started(stage(nn.Linear(2, 4, dtype=torch.float64)), seed=90),
+              *(started(one, seed=n, scale=0.3) for n, one in enumerate(euler(TanhAffine(4), 0.25, 3))),
+              started(stage(nn.Linear(4, 1, dtype=torch.float64)), seed=91)]
+    x = normal(40, 2, seed=50)
+    return ControlProblem(stages, SquaredError(), x, x.sin().sum(1, keepdim=True))
+
+
+class OneIsSlow(Executor):
+    """All argmax are ready at once but that of stage SLOW, which is only found when it is waited for."""
+
+    def __init__(self) -> None:
+        self.late: dict[Future[Any], Callable[[], Any]] = {}
+        self.waits = 0
+
+    def submit(self, call: Any, *arguments: Any, **options: Any) -> Future[Any]:
+        result: Future[Any] = Future()
+        if SLOW in arguments[0].group.indices:
+            self.late[result] = lambda: call(*arguments, **options)
+        else:
+            result.set_result(call(*arguments, **options))
+        return result
+
+    def wait(self, futures: Iterable[Future[Any]], **options: Any) -> None:
+        for future in futures:
+            if future in self.late:
+                self.waits += 1
+                future.set_result(self.late.pop(future)())
+
+
+def solved(staleness: int, iterations: int, monkeypatch: pytest.MonkeyPatch) -> tuple[OneIsSlow, list[Any]]:
+    executor = OneIsSlow()
+    monkeypatch.setattr("pontryagin.update.asynchronous.wait", executor.wait)
+    with AsynchronousMSA(uneven(), staleness=staleness, maximizer=BY_FORM, parts=5, executor=executor) as solver:
+        return executor, solver.solve(iterations)
+
+
+@pytest.mark.parametrize("make", [linear_problem, lambda: split_problem(4, 3, 20), lambda: tanh_problem(3, 2)])
+def test_without_staleness_it_is_the_usual_iteration(make: Any) -> None:
+    usual = ExtendedMSA(make(), maximizer=BY_FORM, penalty=AcceptReject(rho=0.5), acceleration=Plain())
+    records = list(usual.iterate(6))
+    with AsynchronousMSA(make(), staleness=0, maximizer=BY_FORM, penalty=AcceptReject(rho=0.5)) as solver:
+        found = solver.solve(sum(1 + record.rejected for record in records))
+    taken = [record for record in found if record.accepted]
+    assert [record.objective_after for record in taken] == [record.objective_after for record in records]
+    assert all(torch.equal(one, other) for one, other in zip(solver.controls, usual.controls, strict=True))
+    assert {age for record in found for age in record.staleness} == {0}
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_states_are_not_older_than_allowed_and_the_objective_never_rises(
+        staleness: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, records = solved(staleness, 12, monkeypatch)
+    ages = [age for record in records for age in record.staleness]
+    assert max(ages) == staleness, "the slow stage is waited for only where its states would become too old"
+    assert all(after.objective_after <= before.objective_after for before, after in pairwise(records))
+    assert records[-1].objective_after < 0.8 * records[0].objective_before
+
+
+def test_fast_stages_do_not_wait_for_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor, records = solved(3, 12, monkeypatch)
+    taken = Counter(stage.stage for record in records for stage in record.stages)
+    assert taken.pop(SLOW) == 3
+    assert set(taken.values()) == {12}
+    assert executor.waits == 3
+
+
+def test_old_states_cost_iterations_and_not_the_result() -> None:
+    problem = linear_problem(cost=Quadratic(0.05))
+    usual = ExtendedMSA(problem, maximizer=BY_FORM, acceleration=Plain()).solve(200)
+    with AsynchronousMSA(problem, staleness=2, maximizer=BY_FORM, workers=2) as solver:
+        records = solver.solve(600)
+    first, last = records[0].objective_before, usual[-1].objective_after
+    assert records[-1].objective_after <= last + 1e-3 * (first - last)
+
+
+def test_an_argmax_that_is_not_finite_changes_nothing() -> None:
+    class Broken(ThreadPoolExecutor):
+        def submit(self, call: Any, *arguments: Any, **options: Any) -> Future[Any]:
+            def fail() -> Any:
+                raise NonFiniteError("the argmax of stages 0 is not finite")
+            return super().submit(fail)
+
+    with AsynchronousMSA(uneven(), maximizer=BY_FORM, executor=Broken(1)) as solver:
+        before = solver.controls
+        with pytest.raises(NonFiniteError, match="argmax of stages 0"):
+            solver.step()
+        assert solver.controls is before
+
+
+@pytest.mark.parametrize("options", [{"staleness": -1}, {"workers": 0}, {"parts": 0}])
+def test_wrong_settings_are_refused(options: dict[str, int]) -> None:
+    with pytest.raises(ProblemError, match="expected staleness >= 0, workers >= 1 and parts >= 1"):
+        AsynchronousMSA(uneven(), **options)  # type: ignore[arg-type]
