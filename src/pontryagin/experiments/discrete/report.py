@@ -18,7 +18,8 @@ batches, and take turns, an iteration each. Seconds leave out evaluation and the
 Hao's rule keeps its own schedule (the renewal of its running mean falls by 5 % an epoch, Adam's rate for the normalizations
 stays); the others' rates fall linearly to 0. What differs from the authors' code: unless --random-normalization was given, scales
 and shifts of the normalizations begin at 1 and 0, not at random; weights of the ternary network begin with 35 %, not a third, of
-zeros; running means of the gradient begin at exactly 0.</p>"""
+zeros. The rule turns weights in bursts, so its test error jumps from epoch to epoch, theirs as ours: compare curves, not
+points.</p>"""
 
 
 def write_report(directory: Path) -> Path:
