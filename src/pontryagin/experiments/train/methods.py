@@ -47,13 +47,13 @@ class Method:
 
 
 def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, power: float = 0.5,
-         momentum: float = 0.6, weight_decay: float = 0.0, budget: float = 0.025, rank: int = 32,
+         momentum: float = 0.6, averaging: float | None = 8.0, weight_decay: float = 0.0, budget: float = 0.025, rank: int = 32,
          admissible: str | None = None, nonzero: float | None = None) -> Trainer:
     """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin rounded; nonzero: the
     share of weights that a price leaves over ternary sets."""
     wanted = discrete.begin(model, admissible) if admissible else None
-    made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, weight_decay=weight_decay, budget=budget,
-                rank=rank, admissible=wanted, nonzero=nonzero)
+    made = EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, averaging=averaging,
+                weight_decay=weight_decay, budget=budget, rank=rank, admissible=wanted, nonzero=nonzero)
     return OptimizerTrainer(model, made, objective)
 
 
