@@ -76,7 +76,7 @@ def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tupl
     write_json(out / "summary.json", {
         "experiment": "bench", "command": command, "interrupted": interrupted,
         "settings": asdict(settings) | {"out": str(settings.out), "iterations": iterations},
-        "schedule": "the learning rate falls linearly to zero over the run, for every method",
+        "schedule": "the learning rate falls linearly to zero over the run, for every method but the schedule-free one",
         "tuning_rule": f"least mean log(train loss) over {settings.tuning} iterations of a run of its own seed",
         "tuning": tuning, "versions": versions(), "machine": machine(),
         "score": task.score_name, "results": summarize(task, finished, memory) if finished else {},
