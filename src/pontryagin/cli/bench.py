@@ -70,7 +70,8 @@ def _optimizers(options: Namespace) -> bool:
 def _parser() -> ArgumentParser:
     options = ArgumentParser(allow_abbrev=False, description=(
         "EMSA beside Adam, plain and with the averages of EMSA, AdamW, schedule-free AdamW, SGD with momentum, Muon, SOAP and "
-        "Shampoo: cost of an iteration, peak memory, iterations and seconds to targets. The methods run side by side, an iteration each in turn, on equal weights and batches."))
+        "Shampoo: cost of an iteration, peak memory, iterations and seconds to targets. The methods run side "
+        "by side, an iteration each in turn, on equal weights and batches."))
     options.add_argument("--config", action="config", help="a YAML file with options")
     options.add_argument("--task", type=str, default="cnn", help="cnn (the paper's), mlp, autoencoder or transformer")
     options.add_argument("--dataset", type=str, default="digits", help="digits, mnist or fashion-mnist")

@@ -19,7 +19,8 @@ from pontryagin.experiments.run_files import Drawing, read_table
 _WORDS = """<p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to Adam. A
 target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them (median over seeds,
 range): above 1 is sooner than Adam. A dash: not reached by most seeds. Train loss is that of the current controls on
-a thousand fixed training samples, measured every five iterations outside the timed region; {}. Rates: {}.</p>"""
+a thousand fixed training samples, measured every five iterations outside the timed region, like the score that of the
+averages where a method keeps averages (EMSA, averaged Adam, schedule-free AdamW); {}. Rates: {}.</p>"""
 
 
 def write_page(folder: Path) -> str:
