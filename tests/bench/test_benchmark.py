@@ -99,6 +99,10 @@ def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
     assert set(summary["tuning"]["adam"]) == {str(rate) for rate in METHODS["adam"].rates}
     assert summary["results"]["emsa"]["memory"] > 0
     assert len(table(summary)) == 3
+    assert len(table(summary)[0]) == 6, "after five iterations no target has been reached"
+    summary["results"]["adam"]["to_loss"]["0.2"]["iterations"]["median"] = 4
+    summary["results"]["adam"]["to_loss"]["0.2"]["seconds"]["median"] = 0.5
+    assert [row[4] for row in table(summary)] == ["loss 0.2", "-", "4 it, 0.5 s"]
     page = (out / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")

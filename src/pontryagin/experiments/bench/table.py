@@ -18,9 +18,10 @@ from pontryagin.experiments.run_files import Drawing, read_table
 
 _WORDS = """<p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to Adam. A
 target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them (median over seeds,
-range): above 1 is sooner than Adam. A dash: not reached by most seeds. Train loss is that of the current controls on
-a thousand fixed training samples, measured every five iterations outside the timed region, like the score that of the
-averages where a method keeps averages (EMSA, averaged Adam, schedule-free AdamW); {}. Rates: {}.</p>"""
+range): above 1 is sooner than Adam. A dash: not reached by most seeds; targets that no method reached are left out. Train
+loss is that of the current controls on a thousand fixed training samples, measured every five iterations outside the
+timed region, like the score that of the averages where a method keeps averages (EMSA, averaged Adam, schedule-free
+AdamW); {}. Rates: {}.</p>"""
 
 
 def write_page(folder: Path) -> str:
@@ -45,8 +46,7 @@ def write_page(folder: Path) -> str:
 def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     """A header, then a row a method."""
     results = summary["results"]
-    first: dict[str, Any] = next(iter(results.values()), {"to_loss": {}, "to_score": {}})
-    losses, scores = list(first["to_loss"]), list(first["to_score"])
+    losses, scores = (_reached(results, goal) for goal in ("to_loss", "to_score"))
     rows = [("method", "rate", "cost", "memory", *(f"loss {t}" for t in losses), *(f"{summary['score']} {t}" for t in scores),
              "end loss", f"end {summary['score']}")]
     for name, result in results.items():
@@ -57,17 +57,25 @@ def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _reached(results: dict[str, Any], goal: str) -> list[str]:
+    """The targets that the median seed of some method has reached, in their order."""
+    targets = [target for result in results.values() for target in result[goal]]
+    return [target for target in dict.fromkeys(targets)
+            if any(result[goal][target]["iterations"]["median"] is not None for result in results.values())]
+
+
 def _range(spread: dict[str, Any], form: str) -> str:
     if spread["median"] is None:
         return "-"
-    return f"{spread['median']:{form}} [{spread['min']:{form}}, {spread['max']:{form}}]"
+    middle, low, high = (f"{spread[name]:{form}}" for name in ("median", "min", "max"))
+    return middle if low == high else f"{middle} [{low}, {high}]"
 
 
 def _target(found: dict[str, Any]) -> str:
     if found["iterations"]["median"] is None:
         return "-"
-    ratio = _range(found["adam_over_this"], ".2f")
-    return f"{found['iterations']['median']:.0f} it, {found['seconds']['median']:.1f} s ({ratio})"
+    ratio = "" if found["adam_over_this"]["median"] is None else f" ({_range(found['adam_over_this'], '.2f')})"
+    return f"{found['iterations']['median']:.0f} it, {found['seconds']['median']:.1f} s{ratio}"
 
 
 def _draw(folder: Path, summary: dict[str, Any]) -> Drawing:
