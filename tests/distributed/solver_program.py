@@ -1,8 +1,11 @@
 """Run by torchrun: solvers on every rank; the controls and records of every rank go into a file."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +14,7 @@ from builders import TanhAffine, mixed_problem, normal, split_problem, started
 from pontryagin.distributed import Communicator, StageParallel, join, share
 from pontryagin.maximizer import LBFGS, ByForm, ClosedForm
 from pontryagin.problem import ControlProblem, SquaredError, euler, stage
-from pontryagin.update import AcceptReject, AsynchronousMSA, ExtendedMSA, Secant
+from pontryagin.update import AcceptReject, AsynchronousMSA, AsynchronousRecord, ExtendedMSA, Secant
 from pontryagin.update.acceleration import Plain
 
 
@@ -30,6 +33,18 @@ def tanh(samples: int, seed: int = 0) -> ControlProblem:
     return ControlProblem(stages, SquaredError(), x, x.sin().sum(1, keepdim=True))
 
 
+class Slow(ThreadPoolExecutor):
+    """Every argmax takes a third of a second more."""
+
+    def submit(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+        return super().submit(lambda: (sleep(0.3), call(*arguments, **options))[1])
+
+
+def one_rank_is_slow(communicator: Communicator) -> AsynchronousMSA:
+    return AsynchronousMSA(tanh(17), staleness=4, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), communicator=communicator,
+                           executor=Slow(1) if communicator.rank == 1 else ThreadPoolExecutor(1))
+
+
 CASES = {
     "closed form": lambda parallel: ExtendedMSA(split_problem(5, 4, 23), maximizer=ClosedForm(0.05), parallel=parallel),
     "secants": lambda parallel: ExtendedMSA(
@@ -44,6 +59,7 @@ CASES = {
                                                      communicator=parallel.communicator),
     "stale": lambda parallel: AsynchronousMSA(tanh(17), staleness=2, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
                                               communicator=parallel.communicator, workers=2),
+    "one slow rank": lambda parallel: one_rank_is_slow(parallel.communicator),
 }
 
 
@@ -56,12 +72,13 @@ def batches(solver: ExtendedMSA, iterations: int) -> Iterator[tuple[Tensor, Tens
 
 
 def run(case: str, iterations: int, communicator: Communicator) -> tuple[list[Tensor], list[list[float]]]:
-    """Controls and, of each iteration, J and mu."""
+    """Controls and, of each iteration, J and mu, and of an asynchronous one the greatest age and the number of stages."""
     name, *options = case.split(", ")
     solver = CASES[name](StageParallel(communicator, samples=communicator if "shares" in options else None))
     records = ([solver.step(batch) for batch in batches(solver, iterations)] if "batches" in options
                else [solver.step() for _ in range(iterations)])
-    return list(solver.controls), [[r.objective_after, r.optimality_gap] for r in records]
+    ages = [[float(max(r.staleness)), float(len(r.stages))] if isinstance(r, AsynchronousRecord) else [] for r in records]
+    return list(solver.controls), [[r.objective_after, r.optimality_gap, *own] for r, own in zip(records, ages, strict=True)]
 
 
 if __name__ == "__main__":

@@ -37,15 +37,21 @@ def test_two_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_stale_argmax_are_the_same_on_all_ranks(ranks: int, tmp_path: Path) -> None:
     """When which argmax is ready is up to the machine; what is taken is not up to the rank."""
-    done = torchrun(ranks, Path(solver_program.__file__), str(tmp_path), "12", "stale", limit=300)
+    cases = ["stale", "one slow rank"]
+    done = torchrun(ranks, Path(solver_program.__file__), str(tmp_path), "12", *cases, limit=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, *others = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)["stale"] for rank in range(ranks)]
-    for one in others:
-        assert_all_close(one[0], first[0], 0.0)
-        assert one[1] == first[1]
-    values = [value for value, _ in first[1]]
-    assert all(after <= before for before, after in pairwise(values))
-    assert values[-1] < 0.9 * values[0]
+    found = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+    for case in cases:
+        first, *others = [one[case] for one in found]
+        for one in others:
+            assert_all_close(one[0], first[0], 0.0)
+            assert one[1] == first[1]
+        values = [value for value, *_ in first[1]]
+        assert all(after <= before for before, after in pairwise(values))
+        assert values[-1] < 0.9 * values[0]
+    ages, stages = zip(*(record[2:] for record in found[0]["one slow rank"][1]), strict=True)
+    assert max(ages) > 0, "the stages of the slow rank come in late"
+    assert min(stages) < max(stages), "and those of the others do not wait for them"
 
 
 def test_two_processes_with_shares_of_the_samples(tmp_path: Path) -> None:
@@ -56,7 +62,7 @@ def test_two_processes_with_shares_of_the_samples(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_fifty_iterations(ranks: int, tmp_path: Path) -> None:
-    cases = [case for case in solver_program.CASES if case != "stale"]
+    cases = [case for case in solver_program.CASES if case not in ("stale", "one slow rank")]
     assert_same_controls(ranks, [*cases, "closed form, batches", "lbfgs, batches"], 50, tmp_path)
 
 

@@ -161,3 +161,75 @@ def test_averages_lie_nearer_to_the_minimum_than_the_controls() -> None:
             mean.append((model.weight - truth).norm().item())
             optimizer.train()
     assert sum(mean) < 0.5 * sum(last)
+
+
+def test_averages_that_are_no_longer_kept_are_not_shown() -> None:
+    model = mlp()
+    optimizer = EMSA(model)
+    train(model, optimizer, 3, vectors)
+    optimizer.param_groups[0]["averaging"] = None
+    train(model, optimizer, 3, vectors, first=3)
+    before = controls(model)
+    optimizer.eval()
+    assert torch.equal(controls(model), before)
+
+
+def test_a_refused_step_leaves_no_trace_of_its_batch() -> None:
+    model, plain = net(), net()
+    optimizer, reference = EMSA(model), EMSA(plain)
+    for one, other in ((model, optimizer), (plain, reference)):
+        train(one, other, 3, images)
+    optimizer.eval()
+    optimizer.zero_grad()
+    loss_of(model, *images(seed=77)).backward()
+    with pytest.raises(ProblemError):
+        optimizer.step()
+    optimizer.train()
+    for one, other in ((model, optimizer), (plain, reference)):
+        train(one, other, 5, images, first=3)
+    assert torch.equal(controls(model), controls(plain))
+
+
+def test_a_state_that_lost_the_controls_is_refused() -> None:
+    """A distributed checkpoint keeps the entries that a fresh optimizer has, and that one shows no averages."""
+    model = mlp()
+    optimizer = EMSA(model)
+    train(model, optimizer, 3, vectors)
+    optimizer.eval()
+    saved = optimizer.state_dict()
+    for state in saved["state"].values():
+        del state["last_control"]
+    with pytest.raises(ProblemError, match=r"call optimizer\.train\(\) before such a checkpoint is written"):
+        EMSA(mlp()).load_state_dict(saved)
+
+
+def test_a_state_from_before_there_were_averages_goes_on() -> None:
+    model = mlp()
+    optimizer = EMSA(model, averaging=None)
+    train(model, optimizer, 3, vectors)
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        del group["averaging"], group["averaged"]
+    resumed = EMSA(model)
+    resumed.load_state_dict(saved)
+    train(model, resumed, 2, vectors, first=3)
+    before = controls(model)
+    resumed.eval()
+    assert not torch.equal(controls(model), before)
+
+
+def test_a_scalar_parameter_has_averages_where_it_lies() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(1.0, dtype=torch.float64, device="meta"))
+
+    model = Scaled()
+    with pytest.warns(UserWarning, match="by AdamW: factor"):
+        optimizer = EMSA(model)
+    optimizer.state[model.factor].update(mean_control=torch.tensor(1.0, device="meta"), updates=torch.tensor(3.0))
+    with pytest.warns(UserWarning, match="by AdamW: factor"):
+        resumed = EMSA(model)
+    resumed.load_state_dict(optimizer.state_dict())
+    found = resumed.state[model.factor]
+    assert (found["mean_control"].device.type, found["updates"].device.type) == ("meta", "cpu")

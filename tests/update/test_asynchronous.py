@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 
 from builders import TanhAffine, linear_problem, normal, split_problem, started, tanh_problem
-from pontryagin.maximizer import LBFGS, ByForm, ClosedForm
+from pontryagin.maximizer import LBFGS, ByForm, ClosedForm, HamiltonianModel
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Quadratic, SquaredError, euler, stage
+from pontryagin.trajectory import Propagation, StageGroup
 from pontryagin.update import AcceptReject, AsynchronousMSA, ExtendedMSA, Plain
 
 SLOW = 2
@@ -96,18 +98,81 @@ def test_old_states_cost_iterations_and_not_the_result() -> None:
     assert records[-1].objective_after <= last + 1e-3 * (first - last)
 
 
-def test_an_argmax_that_is_not_finite_changes_nothing() -> None:
-    class Broken(ThreadPoolExecutor):
-        def submit(self, call: Any, *arguments: Any, **options: Any) -> Future[Any]:
-            def fail() -> Any:
-                raise NonFiniteError("the argmax of stages 0 is not finite")
-            return super().submit(fail)
+@dataclass(frozen=True)
+class OnceNaN:
+    """A maximizer whose first argmax of one stage is NaN."""
 
-    with AsynchronousMSA(uneven(), maximizer=BY_FORM, executor=Broken(1)) as solver:
-        before = solver.controls
-        with pytest.raises(NonFiniteError, match="argmax of stages 0"):
-            solver.step()
-        assert solver.controls is before
+    stage: int
+    failed: list[int] = field(default_factory=list)
+
+    def model(self, group: StageGroup) -> HamiltonianModel:
+        model = LBFGS(4).model(group)
+        if self.stage in group.indices and not self.failed:
+            self.failed.append(self.stage)
+            model.maximize = lambda penalties: torch.full_like(group.control, torch.nan)  # type: ignore[method-assign]
+        return model
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_an_argmax_that_is_not_finite_changes_nothing_and_the_next_step_begins_anew(staleness: int) -> None:
+    with AsynchronousMSA(uneven(), staleness=staleness, maximizer=OnceNaN(3), parts=5) as solver:
+        seen: list[object] = []
+
+        def run() -> None:
+            for _ in range(20):
+                seen.append(solver.controls)
+                solver.step()
+
+        with pytest.raises(NonFiniteError, match="argmax of stages 3 is not finite"):
+            run()
+        assert solver.controls is seen[-1]
+        records = solver.solve(12)
+    assert {stage.stage for record in records for stage in record.stages} == {0, 1, 2, 3, 4}
+    assert records[-1].objective_after < records[0].objective_before
+
+
+def test_interrupted_while_it_waits_it_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = OneIsSlow()
+
+    def interrupt(*futures: object, **options: object) -> None:
+        monkeypatch.setattr("pontryagin.update.asynchronous.wait", executor.wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pontryagin.update.asynchronous.wait", interrupt)
+    solver = AsynchronousMSA(uneven(), staleness=0, maximizer=BY_FORM, parts=5, executor=executor)
+    with pytest.raises(KeyboardInterrupt):
+        solver.step()
+    records = solver.solve(3)
+    assert all(len(record.stages) == 5 for record in records)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_threads_do_not_touch_the_users_modules(workers: int) -> None:
+    """Equal stages share a module, which every call as a function changes for a moment: J must be that of the controls."""
+    module = TanhAffine(16)
+    stages = euler(module, 0.2, 6)
+    problem = ControlProblem([started(one, seed=n, scale=0.3) for n, one in enumerate(stages)], SquaredError(),
+                             normal(400, 16, seed=1), normal(400, 16, seed=2))
+    with AsynchronousMSA(problem, staleness=3, maximizer=LBFGS(4), workers=workers, parts=6) as solver:
+        for _ in range(12):
+            record = solver.step()
+            assert Propagation(problem, solver.controls).objective == record.objective_after
+    assert [type(parameter) for parameter in module.parameters()] == [nn.Parameter] * 2
+
+
+def test_controls_may_be_replaced_and_evaluations_are_those_of_the_usual_iteration() -> None:
+    problem = uneven()
+    usual = ExtendedMSA(problem, maximizer=BY_FORM, acceleration=Plain())
+    with AsynchronousMSA(problem, staleness=0, maximizer=BY_FORM) as solver:
+        counts = [solver.step().evaluations for _ in range(2)]
+        assert counts == [usual.step().evaluations for _ in range(2)]
+        solver.controls = tuple(control * 0 for control in solver.controls)
+        assert solver.step().objective_before == Propagation(problem, tuple(c * 0 for c in solver.controls)).objective
+
+
+def test_a_rule_that_starts_anew_at_every_trial_is_refused() -> None:
+    with pytest.raises(ProblemError, match="AcceptReject without restart"):
+        AsynchronousMSA(uneven(), penalty=AcceptReject(restart=True))
 
 
 @pytest.mark.parametrize("options", [{"staleness": -1}, {"workers": 0}, {"parts": 0}])

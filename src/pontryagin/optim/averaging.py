@@ -41,7 +41,7 @@ def remember(found: Iterable[tuple[Tensor, State]], step: int, eta: float) -> No
 
 def show(parameter: Tensor, state: State) -> None:
     """Put the average in the place of the control, which is kept."""
-    if "mean_control" in state:
+    if "mean_control" in state and "last_control" not in state:
         state["last_control"] = parameter.detach().clone()
         parameter.copy_(state["mean_control"])
 

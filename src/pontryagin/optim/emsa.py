@@ -22,6 +22,7 @@ from pontryagin.optim.precision import full_precision
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
+_LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
 Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
 """A stage that is maximized as such, with its trained weight and bias."""
 
@@ -43,8 +44,9 @@ class EMSA(torch.optim.Optimizer):
 
     The controls are averaged over about the last 1 / (averaging + 1) of all steps. `eval()` puts the averages into the model,
     for evaluation and saving, and `train()` the controls back, bit by bit, before the next step; a loop that calls neither works
-    with the controls alone. (Trainer and accelerate call both.) averaging: None for none; there is none either with admissible
-    or acceptance, whose promises are the controls'. Batch normalization's running statistics stay those of the controls.
+    with the controls alone. (Hugging Face's Trainer calls both around an evaluation.) averaging: None for none;
+    there is none either with admissible or acceptance, whose promises are the controls'. Running statistics of batch
+    normalization stay those of the controls.
 
     model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
     lr, damping, power, momentum, memory (of rho), weight_decay (decoupled), fallback and averaging can be set per group.
@@ -134,6 +136,7 @@ class EMSA(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every stage. closure: computes the loss and its gradients; it may return None."""
         if self.param_groups[0]["averaged"]:
+            self._forget()
             raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() before the next "
                                "batch")
         loss = None
@@ -157,7 +160,7 @@ class EMSA(torch.optim.Optimizer):
             self._search(moves, closure, loss)
         for group in self.param_groups:
             group["steps"] += 1
-            if self._averages and group["averaging"] is not None:
+            if self._keeps_averages(group):
                 averages.remember(self._known(group), group["steps"], group["averaging"])
         self._arm()
         return loss
@@ -173,14 +176,23 @@ class EMSA(torch.optim.Optimizer):
         self._show(False, averages.hide)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32)."""
+        """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
+
+        Raises ProblemError for a state that was saved between eval() and train() and lacks the controls: a distributed
+        checkpoint keeps what a fresh optimizer has, so call train() before it is written.
+        """
+        _check_shown(state_dict)
         super().load_state_dict(state_dict)
+        for group in self.param_groups:  # older checkpoints know no averages
+            group.setdefault("averaging", self.defaults["averaging"])
+            group.setdefault("averaged", False)
         parameters = chain.from_iterable(group["params"] for group in self.param_groups)
         numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         for number, parameter in zip(numbers, parameters, strict=True):
             for key, value in state_dict["state"].get(number, {}).items():
                 if isinstance(value, Tensor):
-                    device = parameter.device if value.ndim else torch.device("cpu")  # counters are read without waiting
+                    counts = value.ndim == 0 and key not in _LIKE_PARAMETERS  # these are read without waiting for a device
+                    device = torch.device("cpu") if counts else parameter.device
                     self.state[parameter][key] = value.detach().clone().to(device)
         self._banks, self._together = [], None
         self._arm()
@@ -199,8 +211,12 @@ class EMSA(torch.optim.Optimizer):
             return
         for group in self.param_groups:
             group["averaged"] = averaged
-            for parameter, state in self._known(group):
-                change(parameter, state)
+            if not averaged or self._keeps_averages(group):
+                for parameter, state in self._known(group):
+                    change(parameter, state)
+
+    def _keeps_averages(self, group: dict[str, Any]) -> bool:
+        return self._averages and group["averaging"] is not None
 
     def _known(self, group: dict[str, Any]) -> list[tuple[nn.Parameter, dict[str, Any]]]:
         """The parameters that have been trained, with their states."""
@@ -360,6 +376,14 @@ class EMSA(torch.optim.Optimizer):
         warnings.warn(f"EMSA has seen no inputs of {name}: its module is not called in the forward pass (or was compiled "
                       "before the optimizer was made); it is trained by AdamW", stacklevel=7)
         self._bypassed.add(id(weight))
+
+
+def _check_shown(state_dict: dict[str, Any]) -> None:
+    shown = any(group.get("averaged") for group in state_dict["param_groups"])
+    averaged = [state for state in state_dict["state"].values() if "mean_control" in state]
+    if shown and averaged and not any("last_control" in state for state in averaged):
+        raise ProblemError("this state was saved while the model held the averages, and the controls are not in it: call "
+                           "optimizer.train() before such a checkpoint is written")
 
 
 def _finite(gradients: list[Tensor]) -> Tensor:

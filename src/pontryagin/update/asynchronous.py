@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from time import perf_counter
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from pontryagin.trajectory import Propagation, StageGroup, Trajectory, stage_gro
 from pontryagin.update.penalty import AcceptReject, Trial
 from pontryagin.update.record import IterationRecord, StageRecord
 
+_POLL = 0.005
+"""Seconds after which a rank asks again what is ready on the others."""
+Result = TypeVar("Result")
 Found = tuple[Tensor, Measures, int]
 """New controls of a unit, what they promise, and the evaluations that they took."""
 
@@ -45,14 +49,18 @@ class AsynchronousMSA:
     A stage's own controls are always the present ones, only its states and costates are old: its argmax promises the gain Delta H
     at these, and the test with the true J is what makes the step safe.
 
-    communicator: the ranks, by default this process alone. Every rank is given the same problem and controls, propagates all
-    samples, maximizes its stages in `workers` threads of its own, and takes the same results in the same iteration, so that
-    controls and records (but for their times) are the same on all; which results are ready when depends on the machine, so two
-    runs differ. parts: into how many units the equal stages of a rank are cut, by default one for each worker. executor: in the
-    place of threads.
+    penalty: AcceptReject without restart, since an iteration is one trial. communicator: the ranks, by default this process
+    alone. Every rank is given the same problem and controls, propagates all samples, maximizes its stages in `workers` threads of
+    its own, and takes the same results in the same iteration, so that controls and records (but for their times) are the same on
+    all; which results are ready when depends on the machine, so two runs differ. parts: into how many units the equal stages of a
+    rank are cut, by default one for each worker. executor: in the place of threads; it is the caller's to close.
+
+    Threads work on copies of the stages. A dynamics that is a function over a module, instead of the module, is not copied, and
+    must be safe to call from several threads.
 
     Full batches alone. Raises ProblemError for wrong settings, and when a maximizer cannot take a stage; NonFiniteError when
-    states or an argmax are not finite, on all ranks, with the controls of the last iteration.
+    states or an argmax are not finite, on all ranks, with the controls of the last iteration. After an error every argmax begins
+    anew in the next step.
     """
 
     def __init__(
@@ -71,6 +79,9 @@ class AsynchronousMSA:
         if staleness < 0 or workers < 1 or (parts is not None and parts < 1):
             raise ProblemError("AsynchronousMSA: expected staleness >= 0, workers >= 1 and parts >= 1, found "
                                f"{staleness}, {workers}, {parts}")
+        if penalty is not None and (not isinstance(penalty, AcceptReject) or penalty.restart):
+            raise ProblemError(f"AsynchronousMSA: expected AcceptReject without restart, found {penalty}: an iteration is one "
+                               "trial")
         self.problem, self.staleness = problem, staleness
         self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
         self.maximizer = maximizer or ByForm()
@@ -81,7 +92,8 @@ class AsynchronousMSA:
             require_same(self.communicator, {**versions(), **problem_facts(problem, self.controls),
                                              "settings": words((staleness, self.maximizer, self.penalty, workers, parts))})
         self._units = _units(problem, self.maximizer, self.communicator.size, parts or workers)
-        self._executor = executor or ThreadPoolExecutor(workers, thread_name_prefix="argmax")
+        self._own = None if executor is not None else ThreadPoolExecutor(workers, thread_name_prefix="argmax")
+        self._executor: Executor = executor or self._own  # type: ignore[assignment]
         self._began: dict[int, int] = {}
         self._penalties: dict[int, Penalties] = {}
         self._running: dict[int, Future[Found]] = {}
@@ -89,7 +101,14 @@ class AsynchronousMSA:
 
     def step(self) -> AsynchronousRecord:
         """One iteration: it ends with the first test of new controls."""
-        began = perf_counter()
+        try:
+            return self._step()
+        except BaseException:
+            self._forget()
+            raise
+
+    def _step(self) -> AsynchronousRecord:
+        began, reused = perf_counter(), self._here is not None and self._here[0].controls is self.controls
         before, trajectory = self._propagated()
         self._hand_out(trajectory)
         waiting = perf_counter()
@@ -106,7 +125,7 @@ class AsynchronousMSA:
         ages = [self.iteration - self._began.pop(number) for number in ready]
         self.iteration += 1
         if accepted:
-            self.controls, self._here = tuple(controls), (after, None)
+            self.controls, self._here = after.controls, (after, None)
         rows = sorted([(record, age) for number, measure, own, age in zip(ready, measures, penalties, ages, strict=True)
                        for record in self._records(self._units[number].stages, measure, own)], key=lambda row: row[0].stage)
         kept = after if accepted else before
@@ -119,7 +138,7 @@ class AsynchronousMSA:
             stages=tuple(record for record, _ in rows),
             accepted=accepted,
             rejected=int(not accepted),
-            evaluations=1 + max(count for *_, count in found),
+            evaluations=(not reused) + 1 + max(count for *_, count in found),
             seconds=perf_counter() - began,
             staleness=tuple(age for _, age in rows),
             waited=waited,
@@ -131,7 +150,8 @@ class AsynchronousMSA:
 
     def close(self) -> None:
         """End the threads; an argmax that has begun is dropped when it is done."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._own is not None:
+            self._own.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> "AsynchronousMSA":
         return self
@@ -146,7 +166,9 @@ class AsynchronousMSA:
 
     def _propagated(self) -> tuple[Propagation, Trajectory]:
         """States and costates at the present controls."""
-        before, trajectory = self._here or (Propagation(self.problem, self.controls), None)
+        before, trajectory = self._here or (None, None)
+        if before is None or before.controls is not self.controls:
+            before, trajectory = Propagation(self.problem, self.controls), None
         trajectory = trajectory or before.trajectory()
         self._here = before, trajectory
         return before, trajectory
@@ -154,13 +176,20 @@ class AsynchronousMSA:
     def _hand_out(self, trajectory: Trajectory) -> None:
         """Give the newest states to the idle units; every rank knows all penalties."""
         idle = [number for number in range(len(self._units)) if number not in self._began]
-        models = [_LateModel(unit.maximizer, stage_group(self.problem, unit.stages, self.controls, trajectory.states,
-                                                         trajectory.costates)) for unit in map(self._units.__getitem__, idle)]
+        if not idle:
+            return
+        models = [self._model(self._units[number], trajectory) for number in idle]
         self.penalty.begin(models)
         for number, model, penalties in zip(idle, models, self.penalty.penalties(), strict=True):
             self._began[number], self._penalties[number] = self.iteration, penalties
             if self._units[number].owner == self.communicator.rank:
                 self._running[number] = self._executor.submit(_maximize, model, penalties)
+
+    def _model(self, unit: "_Unit", trajectory: Trajectory) -> "_LateModel":
+        """Of a stage of its own: a call of a module as a function puts its parameters aside for a moment, which two threads must
+        not do at once with one module."""
+        group = stage_group(self.problem, unit.stages, self.controls, trajectory.states, trajectory.costates)
+        return _LateModel(unit.maximizer, replace(group, stage=deepcopy(group.stage)))
 
     def _ready(self) -> list[int]:
         """The units to be taken, the same on every rank: those that are done, at least one, and all that are too old to wait."""
@@ -172,7 +201,15 @@ class AsynchronousMSA:
             ready = self.communicator.sum(flags).nonzero().flatten().tolist()
             if ready:
                 return ready
-            wait(self._running.values(), return_when=FIRST_COMPLETED)
+            wait(self._running.values(), return_when=FIRST_COMPLETED,  # or until another rank may have something
+                 timeout=None if self.communicator.size == 1 else _POLL)
+
+    def _forget(self) -> None:
+        """No stage is being maximized any more; what threads still find is dropped."""
+        for task in self._running.values():
+            task.cancel()
+        self._began.clear()
+        self._running.clear()
 
     def _collect(self, ready: Sequence[int]) -> list[Found]:
         """The results of these units, from their owners."""
@@ -214,7 +251,7 @@ class _Unit:
 
 
 class _LateModel:
-    """A HamiltonianModel whose moments are computed when it is maximized, by the thread that does it."""
+    """A HamiltonianModel that is made when it is maximized, by the thread that does it."""
 
     def __init__(self, maximizer: Maximizer, group: StageGroup) -> None:
         self._maximizer, self.group, self.evaluations = maximizer, group, 0
@@ -224,12 +261,14 @@ class _LateModel:
         return self._maximizer.model(self.group)
 
     def maximize(self, penalties: Penalties) -> Tensor:
-        new = self._model.maximize(penalties)
-        self.evaluations = self._model.evaluations
-        return new
+        return self._counted(self._model.maximize(penalties))
 
     def measure(self, controls: Tensor) -> Measures:
-        return self._model.measure(controls)
+        return self._counted(self._model.measure(controls))
+
+    def _counted(self, result: Result) -> Result:
+        self.evaluations = self._model.evaluations
+        return result
 
 
 def _units(problem: ControlProblem, maximizer: Maximizer, ranks: int, parts: int) -> list[_Unit]:

@@ -52,6 +52,6 @@ class Averaged:
         """Go on from such a state."""
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.steps = state_dict["steps"]
-        for (_, state), saved in zip(self._found, state_dict["averages"], strict=True):
+        for (parameter, state), saved in zip(self._found, state_dict["averages"], strict=True):
             state.clear()
-            state.update({name: value.clone() for name, value in saved.items()})
+            state.update({name: value.to(parameter.device, copy=True) for name, value in saved.items()})
