@@ -38,7 +38,7 @@ def wanted(out, name: str = "mnist", methods: tuple[str, ...] = ("emsa-paper", "
 def test_a_run_has_tuned_rates_the_limit_and_the_paper_beside_it(tmp_path):
     outcome = run_images(wanted(tmp_path / "run"), "pontryagin reproduce mnist", SilentBoard())
     assert not outcome.interrupted
-    scores = json.loads((tmp_path / "tuning-mnist.json").read_text())["scores"]
+    scores = json.loads((tmp_path / "tuning-mnist-2.json").read_text())["scores"]
     assert set(scores) == {"emsa-paper", "adam"}
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["experiment"] == "mnist"
@@ -67,8 +67,11 @@ def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
     assert (tmp_path / "second" / "wall-clock.csv").read_text().startswith("method,goal,value,iteration,seconds\n")
     assert (tmp_path / "second" / "figures" / "wall-clock.png").exists()
     with pytest.raises(ExperimentError, match="differs in iterations"):
+        run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3, tuning=tmp_path / "tuning-mnist-2.json"), "",
+                   SilentBoard())
+    with pytest.raises(AssertionError, match="tuned again"):  # by another budget, beside the first
         run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3), "", SilentBoard())
-    (tmp_path / "tuning-mnist.json").write_text("{}")
+    (tmp_path / "tuning-mnist-2.json").write_text("{}")
     with pytest.raises(ExperimentError, match="cannot be read"):
         run_images(wanted(tmp_path / "fourth", methods=("adam",)), "", SilentBoard())
     assert not (tmp_path / "fourth").exists()
@@ -78,7 +81,7 @@ def test_rates_of_the_user_stand(tmp_path):
     run_images(wanted(tmp_path / "run", methods=("adam",), rates={"adam": 0.004}), "", SilentBoard())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert next(iter(summary["results"].values()))["adam"]["learning_rate"] == 0.004
-    assert not (tmp_path / "tuning-mnist.json").exists()
+    assert not (tmp_path / "tuning-mnist-2.json").exists()
 
 
 def test_resume_goes_on_with_the_runs_own_settings(tmp_path):

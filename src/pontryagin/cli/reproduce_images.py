@@ -79,7 +79,8 @@ def _parser(name: str) -> ArgumentParser:
     options.add_argument("--tune", type=int, default=150, help=(
         "iterations of a tuning run at every rate of a grid (emsa-paper: a tenth); 0: no tuning, each method's first rate"))
     options.add_argument("--tuning", type=str | None, default=None, help=(
-        f"file of the tuning's scores, used if there; by default tuning-{figure.dataset}.json beside the folder of --out"))
+        f"file of the tuning's scores, used if there; by default tuning-{figure.dataset}-N.json, N of --tune, "
+        "beside the folder of --out"))
     options.add_argument("--rates", type=dict[str, float], default={}, help="by method, in the place of the tuned ones")
     options.add_argument("--options", type=dict[str, dict[str, Any]], default={}, help="of methods, by method")
     options.add_argument("--evaluations", type=int | None, default=figure.evaluations, help="evenly over the run")

@@ -48,7 +48,7 @@ class Request:
 
     def tuning_file(self) -> Path:
         """Where the scores are kept."""
-        return self.tuning or self.settings.out.parent / f"tuning-{self.figure.dataset}.json"
+        return self.tuning or self.settings.out.parent / f"tuning-{self.figure.dataset}-{self.tune}.json"
 
     def task(self) -> Task:
         """The paper's network on the figure's images, cross-entropy."""
