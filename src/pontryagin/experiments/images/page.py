@@ -29,7 +29,7 @@ one costs that of many others.</li>
 <li>Inputs are standardized by one mean and one deviation. Initial weights are N(0, 1 / inputs), biases 0. Max-pooling
 comes before tanh, which is the same function.</li>
 <li>The last 5000 training images are left out (the paper leaves out 5000 as well). Train losses are measured on
-training images at the controls reached, not as a running mean over batches.</li>
+training images at the controls reached, for E-MSA at their averages, not as a running mean over batches.</li>
 <li>PyTorch in place of TensorFlow 1, another processor: seconds cannot be compared with the paper's, only within this
 page.</li>
 </ul>"""

@@ -51,8 +51,8 @@ def _caption(metrics: Table, classified: bool) -> str:
     seeds = len(metrics.values("seed"))
     several = f" Line: median over {seeds} seeds; thin lines: each seed." if seeds > 1 else ""
     accuracy = " Accuracy is drawn by the logarithm of what is missing to 100 %." if classified else ""
-    return ("Above: mean loss of training samples at the controls reached (points), and the running mean of the batches' losses "
-            f"(pale). Below: the test set. Seconds leave out evaluation and writing.{several}{accuracy}")
+    return ("Above: mean loss of training samples (points; of the averages of a method that keeps them), and the running mean "
+            f"of the batches' losses (pale). Below: the test set. Seconds leave out evaluation and writing.{several}{accuracy}")
 
 
 def _losses(axes: Axes, metrics: Table, methods: Sequence[str], effort: str) -> None:
