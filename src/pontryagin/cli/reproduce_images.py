@@ -16,6 +16,7 @@ from pontryagin.experiments.images.experiment import METHODS, Request, run_image
 from pontryagin.experiments.images.paper import FIGURES
 from pontryagin.experiments.train.board import TerminalBoard
 from pontryagin.experiments.train.methods import METHODS as ALL
+from pontryagin.experiments.train.processes import present
 from pontryagin.experiments.train.settings import DTYPES, RunSettings
 
 _QUICK = {"iterations": 100, "seeds": 1, "paper_iterations": 3, "tune": 20}
@@ -33,7 +34,7 @@ def runner(name: str) -> Callable[[Namespace], bool]:
 
 
 def _run(name: str, options: Namespace) -> bool:
-    board = TerminalBoard(Console())
+    board = TerminalBoard(Console(quiet=present().rank > 0))
     outcome = run_images(request(name, options), shlex.join(["pontryagin", *sys.argv[1:]]), board)
     for line in outcome.sentences:
         board.say(line)

@@ -11,6 +11,7 @@ from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.run_directory import write_json
 from pontryagin.experiments.train.board import Board
 from pontryagin.experiments.train.methods import Method, choose
+from pontryagin.experiments.train.processes import present
 from pontryagin.experiments.train.settings import RunSettings
 from pontryagin.experiments.train.task import Task
 from pontryagin.experiments.train.tuning import RULE, TUNING_SEED, score
@@ -53,7 +54,8 @@ def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: 
             if rate not in scores:
                 scores[rate] = _score(placed, settings, method, rate, budget.of(method.name))
                 board.say(f"tuning {method.name}: rate {rate:g} scores {scores[rate]:.3f}")
-                _write(path, identity, known)
+                if present().rank == 0:
+                    _write(path, identity, known)
     return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in methods}
 
 
