@@ -23,6 +23,7 @@ from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
 
 _LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
+"""Entries of the state that lie where the parameter does, also of a scalar one."""
 Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
 """A stage that is maximized as such, with its trained weight and bias."""
 
@@ -100,7 +101,7 @@ class EMSA(torch.optim.Optimizer):
         if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
             raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
-        self._averages = admissible is None and acceptance is None
+        self._may_average = admissible is None and acceptance is None
         captured, self._hooks = capture(model, rows)
         self._constraints = Constraints(model, admissible, captured)
         if self._constraints.discrete and acceptance is not None:
@@ -216,7 +217,7 @@ class EMSA(torch.optim.Optimizer):
                     change(parameter, state)
 
     def _keeps_averages(self, group: dict[str, Any]) -> bool:
-        return self._averages and group["averaging"] is not None
+        return self._may_average and group["averaging"] is not None
 
     def _known(self, group: dict[str, Any]) -> list[tuple[nn.Parameter, dict[str, Any]]]:
         """The parameters that have been trained, with their states."""

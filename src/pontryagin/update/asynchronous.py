@@ -20,7 +20,7 @@ from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 from pontryagin.trajectory import Propagation, StageGroup, Trajectory, stage_group
 from pontryagin.update.penalty import AcceptReject, Trial
-from pontryagin.update.record import IterationRecord, StageRecord
+from pontryagin.update.record import IterationRecord, stage_records
 
 _POLL = 0.005
 """Seconds after which a rank asks again what is ready on the others."""
@@ -126,8 +126,9 @@ class AsynchronousMSA:
         self.iteration += 1
         if accepted:
             self.controls, self._here = after.controls, (after, None)
-        rows = sorted([(record, age) for number, measure, own, age in zip(ready, measures, penalties, ages, strict=True)
-                       for record in self._records(self._units[number].stages, measure, own)], key=lambda row: row[0].stage)
+        rows = [(record, age) for number, measure, own, age in zip(ready, measures, penalties, ages, strict=True)
+                for record in stage_records(self.problem, self._units[number].stages, measure, own)]
+        rows.sort(key=lambda row: row[0].stage)
         kept = after if accepted else before
         return AsynchronousRecord(
             iteration=self.iteration,
@@ -158,11 +159,6 @@ class AsynchronousMSA:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-    def _records(self, stages: Sequence[int], measure: Measures, penalties: Penalties) -> list[StageRecord]:
-        columns = zip(stages, measure.gain.tolist(), measure.state_error.tolist(), measure.costate_error.tolist(), strict=True)
-        return [StageRecord(n, self.problem.stages[n].name, gain, state, costate, penalties)
-                for n, gain, state, costate in columns]
 
     def _propagated(self) -> tuple[Propagation, Trajectory]:
         """States and costates at the present controls."""

@@ -15,7 +15,7 @@ from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain
 from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule, Trial
 from pontryagin.update.perturbation import Perturbation
-from pontryagin.update.record import IterationRecord, StageRecord
+from pontryagin.update.record import IterationRecord, StageRecord, stage_records
 
 
 class ExtendedMSA:
@@ -156,11 +156,8 @@ class _Tried:
 
 
 def _stage_records(problem: ControlProblem, models: StageModels, trial: _Tried) -> tuple[StageRecord, ...]:
-    records = []
-    for model, measure, own in zip(models, trial.measures, trial.penalties, strict=True):
-        columns = zip(model.group.indices, measure.gain.tolist(), measure.state_error.tolist(),
-                      measure.costate_error.tolist(), strict=True)
-        records += [StageRecord(n, problem.stages[n].name, gain, state, costate, own) for n, gain, state, costate in columns]
+    records = [record for model, measure, own in zip(models, trial.measures, trial.penalties, strict=True)
+               for record in stage_records(problem, model.group.indices, measure, own)]
     return tuple(sorted(records, key=lambda record: record.stage))
 
 

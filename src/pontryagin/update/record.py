@@ -1,8 +1,10 @@
 """What one iteration did: the only thing that diagnostics and experiments read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pontryagin.hamiltonian import Penalties
+from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.problem import ControlProblem
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,9 @@ class IterationRecord:
         iteration; nan when the controls did not move."""
         error = self.feasibility_error
         return (self.trial_objective - self.objective_before + self.optimality_gap) / error if error > 0 else float("nan")
+
+
+def stage_records(problem: ControlProblem, stages: Sequence[int], measures: Measures, penalties: Penalties) -> list[StageRecord]:
+    """Of stages that were maximized together."""
+    columns = zip(stages, *(column.tolist() for column in measures), strict=True)
+    return [StageRecord(n, problem.stages[n].name, gain, state, costate, penalties) for n, gain, state, costate in columns]

@@ -14,7 +14,7 @@ from pontryagin.experiments.train.averaged import Averaged
 from pontryagin.experiments.train.muon import muon
 from pontryagin.experiments.train.objective import Objective
 from pontryagin.experiments.train.paper_emsa import PaperEMSA
-from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
+from pontryagin.experiments.train.trainer import Optimizer, OptimizerTrainer, ScheduleFree, Trainer
 from pontryagin.optim import EMSA
 from pontryagin.problem import ProblemError
 
@@ -101,7 +101,7 @@ def schedule_free(model: nn.Module, objective: Objective, rate: float) -> Traine
     """Schedule-free AdamW of pytorch-optimizer (Defazio et al. 2024): it has averages and a rate of its own."""
     made = _packaged("ScheduleFreeAdamW", model, rate)
     made.train()
-    return OwnSchedule(model, made, objective)
+    return ScheduleFree(model, made, objective)
 
 
 def with_muon(model: nn.Module, objective: Objective, rate: float) -> Trainer:

@@ -112,15 +112,11 @@ class OptimizerTrainer:
         if not isinstance(self.optimizer, Averaging):
             yield self._model
             return
-        kept = [(parameter, parameter.detach().clone()) for parameter in self._model.parameters()]
         self.optimizer.eval()
         try:
             yield self._model
         finally:
             self.optimizer.train()
-            with torch.no_grad():  # some find their controls again only up to rounding
-                for parameter, control in kept:
-                    parameter.copy_(control)
 
     def step(self, batch: Batch) -> StepRecord:
         """One iteration of the optimizer."""
@@ -154,3 +150,17 @@ class OwnSchedule(OptimizerTrainer):
 
     def set_factor(self, factor: float) -> None:
         """Nothing."""
+
+
+class ScheduleFree(OwnSchedule):
+    """A schedule-free optimizer, which finds the controls that it steps from again only up to rounding."""
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """The model with the optimizer's average; then exactly the controls."""
+        kept = [(parameter, parameter.detach().clone()) for parameter in self.model.parameters()]
+        with super().evaluated() as model:
+            yield model
+        with torch.no_grad():
+            for parameter, control in kept:
+                parameter.copy_(control)
