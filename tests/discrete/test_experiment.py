@@ -40,6 +40,7 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
     admissible, out = (Binary() if kind == "binary" else Ternary()), tmp_path / "run"
     methods = ["emsa", "li-hao", "binaryconnect"] + (["bop"] if kind == "binary" else [])
     assert small(kind, out, ",".join([*methods, "rounding"])) == 0
+    digits = TensorSamples(load_images("digits").train, load_images("digits").train_labels)
     images = load_images("digits").test
     summary = json.loads((out / "summary.json").read_text())
     (results,) = summary["results"].values()
@@ -56,6 +57,8 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
             assert torch.equal(with_packed_weights(normalized_mlp((1, 8, 8), 10, width=24), state)(images), expected)
         right = (expected.argmax(1) == load_images("digits").test_labels).double().mean().item()
         assert results[method]["test_accuracy"]["median"] == pytest.approx(right)
+        right = (recalibrated(model, digits)(images).argmax(1) == load_images("digits").test_labels).double().mean().item()
+        assert results[method]["recalibrated_error"] == [pytest.approx(100 * (1 - right))]
         assert 0 < results[method]["nonzero"][0] <= 1
         assert results[method]["packed_bytes"] < sum(value.numel() for value in saved.values())
     assert [row["recalibrated"] for row in summary["rounded"]] == [False, True, False, True]

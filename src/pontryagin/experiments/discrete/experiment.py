@@ -153,8 +153,11 @@ def _finish(settings: DiscreteSettings, task: Task, admissible: DiscreteSet, met
     summary = read_summary(path)
     results = summary["results"][task.name]
     for name in methods:
-        found = [_packed(settings.out, task, admissible, f"{name}-seed{seed}") for seed in range(settings.seeds)]
-        results[name] |= {"nonzero": [share for share, _ in found], "packed_bytes": found[0][1]}
+        runs = [f"{name}-seed{seed}" for seed in range(settings.seeds)]
+        found = [_packed(settings.out, task, admissible, run) for run in runs]
+        results[name] |= {"nonzero": [share for share, _ in found], "packed_bytes": found[0][1],
+                          "recalibrated_error": [_error(recalibrated(_trained(settings.out, task, run), task.train), task)
+                                                 for run in runs]}
     seeds = range(settings.seeds) if methods and "adam" in results else ()
     rounded = [row for seed in seeds for row in _rounded(settings, task, seed)]
     paper = printed(settings.kind)
@@ -173,17 +176,21 @@ def _packed(out: Path, task: Task, admissible: DiscreteSet, name: str) -> tuple[
 
 def _rounded(settings: DiscreteSettings, task: Task, seed: int) -> list[dict[str, Any]]:
     """Test error of the rounded network, by how its scales and normalizations are chosen."""
-    model, rows = _trained(settings.out, task, f"adam-seed{seed}"), torch.arange(len(task.test))
-    found = []
+    model, found = _trained(settings.out, task, f"adam-seed{seed}"), []
     for scale, name in (("one for all rows", settings.kind), ("one per row", f"{settings.kind}-rows")):
         admissible = set_named(name)
         assert isinstance(admissible, DiscreteSet)
         rounded = rounded_model(model, admissible)
         for again in (False, True):
-            scores = evaluate(recalibrated(rounded, task.train) if again else rounded, task.test, rows, task.objective)
-            found.append({"seed": seed, "scale": scale, "recalibrated": again, "test_error": 100 * (1 - (scores.accuracy or 0.0)),
+            current = recalibrated(rounded, task.train) if again else rounded
+            found.append({"seed": seed, "scale": scale, "recalibrated": again, "test_error": _error(current, task),
                           "nonzero": nonzero_share(rounded)})
     return found
+
+
+def _error(model: torch.nn.Module, task: Task) -> float:
+    """Test error in per cent."""
+    return 100 * (1 - (evaluate(model, task.test, torch.arange(len(task.test)), task.objective).accuracy or 0.0))
 
 
 def _trained(out: Path, task: Task, name: str) -> torch.nn.Module:
