@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim.affine_stage import AffineStage
+from pontryagin.optim.budget import EARLY, SELDOM
 from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
 from pontryagin.optim.stage_step import argmax, normalized, remember
@@ -18,9 +19,6 @@ Move = tuple[Tensor, Tensor]
 _LARGEST = 1 << 20
 """Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would take memory."""
 _LEAST_UNIT = 0.1
-_EARLY, _SELDOM = 20, 4
-"""The scale of a polar step is renewed in each of the first steps, then in every fourth with the memory of four: it costs a
-product with A_c and changes slowly."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +108,13 @@ class Bank:
         """Of rho in this step; None where it stays as it is.
 
         An output can be silent for long, and a rho that has vanished must not meet its next gradient: with rho renewed in the
-        same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves.
+        same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves: their scale
+        costs a product with A_c and changes slowly, and is renewed seldom, with the memory of as many steps.
         """
-        if not self._by_operator or group["steps"] < _EARLY:
+        if not self._by_operator or group["steps"] < EARLY:
             return group["memory"]
-        renewed = group["steps"] % _SELDOM == 0 or not self._state["square_weight"].all()
-        return group["memory"] ** _SELDOM if renewed else None
+        renewed = group["steps"] % SELDOM == 0 or not self._state["square_weight"].all()
+        return group["memory"] ** SELDOM if renewed else None
 
     def _gradients(self) -> tuple[Tensor, Tensor | None]:
         """Of weights as matrices and of biases, (group, ...), stacked: copies."""

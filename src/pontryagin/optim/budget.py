@@ -5,6 +5,8 @@ The work is counted, not timed, so that equal runs are bitwise equal on any mach
 
 from math import ceil
 
+EARLY, SELDOM = 20, 4
+"""What costs little but changes fast at first is renewed in each of the first steps, then in every fourth."""
 _EIGEN = 60.0  # measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products
 _SUBSPACE = 400.0
 
@@ -24,6 +26,11 @@ def refresh_flops(rows: int, inputs: int, rank: int, groups: int) -> float:
 def period(refresh: float, step: float, share: float) -> int:
     """Steps between two refreshes, so that they cost at most `share` of the propagation; at least 1, at most 1000."""
     return min(max(ceil(refresh / max(share * step, 1.0)), 1), 1000)
+
+
+def is_frequent(step: int) -> bool:
+    """Whether to renew in step 1, 2, 3 ... what is renewed more often than the moments."""
+    return step <= EARLY or step % SELDOM == 0
 
 
 def is_due(step: int, every: int) -> bool:

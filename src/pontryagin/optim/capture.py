@@ -10,12 +10,15 @@ from pontryagin.optim.layers import Layer, layer_of
 from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.precision import full_precision, wide
 
+_GLANCE = 4
+
 
 class CapturedStage:
     """An affine stage of a module: its layer, its parameters, and the moments of its inputs.
 
-    armed: whether to look at inputs at all. seen: whether any have come. gradient_check, when set, also lists u x^T and u of
-    every call, summed over its positions with u the gradient at z: together exactly the gradients of W and b.
+    armed: whether to take the moments of inputs; glancing: whether at least their mean and variance. seen: whether any have come.
+    gradient_check, when set, also lists u x^T and u of every call, summed over its positions with u the gradient at z: together
+    exactly the gradients of W and b.
     """
 
     def __init__(self, name: str, module: nn.Module, layer: Layer) -> None:
@@ -23,24 +26,35 @@ class CapturedStage:
         self.weight: nn.Parameter = getattr(module, layer.weight)
         self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
         self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
-        self.armed, self.seen = True, False
+        self.armed, self.glancing, self.seen = True, False, False
+        self.glance = InputMoments()
         self.calls = self.positions = 0
         """Of the last batch, and the rows of all its calls: the stage's share of the work."""
         self._counted = False
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
 
     def commit(self, inputs: Tensor, positions: int, rows: int | None) -> None:
-        """Add the inputs of one call to the moments: at most about `rows` positions, whole samples, evenly spaced."""
+        """Add the inputs of one call to the moments: at most about `rows` positions, whole samples, evenly spaced; a glance takes
+        a quarter of them."""
+        if not self.armed:
+            self.glance.add(self.layer.rows(_thin(inputs, positions, None if rows is None else rows // _GLANCE, 2)))
+            return
         if not self._counted:
             self.calls = self.positions = 0
         self.seen = self._counted = True
         self.calls, self.positions = self.calls + 1, self.positions + positions
-        self.moments.add(self.layer.rows(_thin(inputs, positions, rows)))
+        self.moments.add(self.layer.rows(_thin(inputs, positions, rows, 8)))
 
     def take(self) -> Moments | None:
         """The moments of the batch; the next call belongs to another one."""
         self._counted = False
         return self.moments.take()
+
+    def forget(self) -> None:
+        """Drop what has been seen of a batch."""
+        self.take()
+        self.glance.take()
+        self.seen = False
 
 
 class StageHook:
@@ -58,7 +72,7 @@ class StageHook:
     @torch.compiler.disable
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """Remember the inputs until the costate of the output arrives: a forward pass without a backward pass leaves no trace."""
-        stages = [stage for stage in self.stages if stage.armed and stage.weight.requires_grad]
+        stages = [stage for stage in self.stages if (stage.armed or stage.glancing) and stage.weight.requires_grad]
         first = output[0] if isinstance(output, tuple) else output
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
@@ -138,10 +152,11 @@ def _positions(stage: CapturedStage, inputs: int, outputs: int) -> int:
     return outputs // (shape[0] if kind == "Linear" or kind.startswith("Conv") else stage.weight.numel())
 
 
-def _thin(inputs: Tensor, positions: int, rows: int | None) -> Tensor:
-    if rows is None or inputs.shape[0] <= 8 or positions <= rows:
+def _thin(inputs: Tensor, positions: int, rows: int | None, least: int) -> Tensor:
+    """At least so many samples."""
+    if rows is None or inputs.shape[0] <= least or positions <= rows:
         return inputs
-    kept = max(inputs.shape[0] * rows // positions, 8)
+    kept = max(inputs.shape[0] * rows // positions, least)
     return inputs[::-(-inputs.shape[0] // kept)]
 
 

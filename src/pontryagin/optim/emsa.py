@@ -14,7 +14,7 @@ from pontryagin.optim import averaging as averages
 from pontryagin.optim.acceptance import AcceptanceRule
 from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.bank import Bank, Member, Move, banks_of
-from pontryagin.optim.budget import is_due, period
+from pontryagin.optim.budget import is_due, is_frequent, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
 from pontryagin.optim.constrained import Constraints, ModelSets
@@ -283,8 +283,10 @@ class EMSA(torch.optim.Optimizer):
         for stage, weight, bias in trained:
             if stage.captured.armed:
                 stage.refresh(self.state[weight], bias is not None)
+            elif stage.captured.glancing:
+                stage.glance(self.state[weight], bias is not None)
             refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
-        if any(stage.captured.armed for stage, _, _ in trained):
+        if any(stage.captured.armed or stage.captured.glancing for stage, _, _ in trained):
             for bank in self._banks:
                 bank.renew()
         if self._due:
@@ -295,8 +297,7 @@ class EMSA(torch.optim.Optimizer):
     def _forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
         for stage in self._affine:
-            stage.captured.take()
-            stage.captured.seen = False
+            stage.captured.forget()
         self._constraints.forget()
 
     def moved(self) -> dict[str, float]:
@@ -313,8 +314,8 @@ class EMSA(torch.optim.Optimizer):
         if loss is None:
             raise ProblemError("acceptance needs the loss: the closure returned None")
         group = self.param_groups[0]
-        for stage in self._affine:  # the moments of a trial are not those of a step
-            stage.captured.armed = False
+        for stage in self._affine:  # the inputs of a trial are not those of a step
+            stage.captured.armed = stage.captured.glancing = False
         before = [(parameter, parameter.clone()) for parameter, _ in moves]
         promised, value = _predicted(moves), torch.as_tensor(loss).item()  # trials replace the gradients
         for _ in range(self.acceptance.attempts):
@@ -337,10 +338,12 @@ class EMSA(torch.optim.Optimizer):
         """Look at the next batch if a refresh is due, and in any case at stages that have never been seen."""
         group = self.param_groups[0]
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
+        glancing = is_frequent(group["steps"] + 1)
         members = self._groups().keys()
         for stage in self._affine:
             state = self.state.get(stage.captured.weight, {})
-            stage.arm(id(stage.captured.weight) in members and (self._due or not has_moments(state)), state)
+            trained = id(stage.captured.weight) in members
+            stage.arm(trained and (self._due or not has_moments(state)), trained and glancing, state)
         self._constraints.arm(lambda weight: self.state.get(weight, {}))
 
     def _check_gradients(self) -> None:
