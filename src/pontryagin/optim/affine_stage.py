@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pontryagin.optim.budget import propagation_flops, refresh_flops
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.communication import mean_over_processes, sum_over_processes
-from pontryagin.optim.growth import catch_up, follow
+from pontryagin.optim.growth import lag
 from pontryagin.optim.metric import Factor, factorize, first_block, nystrom
 from pontryagin.optim.moments import InputMoments, Moments
 from pontryagin.optim.operator_step import ROWS
@@ -58,17 +58,9 @@ class AffineStage:
         """Whether to look or glance at the next batch; a stage in a subspace says at what, before the first rows come."""
         self.captured.armed = armed
         self.captured.glancing = glancing and not armed and not self.captured.layer.one_hot and self.inputs > 1
-        if self.captured.glancing:
-            self.captured.glance.block = self.captured.weight.new_zeros(self.groups, self.inputs, 0, dtype=self._dtype)
         moments = self.captured.moments
         if armed and self.rank < self.inputs and isinstance(moments, InputMoments) and moments.is_empty:
             moments.block = state["basis"] if "basis" in state else self._first_block()
-
-    def glance(self, state: dict[str, Tensor], has_bias: bool) -> None:
-        """Take in mean and variance of the last batch, if a glance was taken at it."""
-        moments = mean_over_processes(self.captured.glance.take(), lambda: self._zeros(0))
-        if moments is not None and moments.is_finite():
-            follow(state, self._about(moments, has_bias), self._freshness(state))
 
     def refresh(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """Take in the moments of the last batch and factorize; nothing happens without new moments.
@@ -84,8 +76,8 @@ class AffineStage:
             positions = sum_over_processes(self.captured.positions, moments.mean.device)
             self._reset(state, moments, torch.tensor(self._are_many_rows(positions)))
         elif not self.captured.layer.one_hot:
-            catch_up(state, moments)
-        weight = self._freshness(state)
+            self._catch_up(state, moments)
+        weight = max(_FRESH, 1 / (state["refreshes"].item() + 1))
         state["refreshes"] += 1
         if has_bias:  # the spread of the batches' means is variance too
             moments.add_outer(moments.mean - state["mean"], 1 - weight)
@@ -124,9 +116,13 @@ class AffineStage:
             moments.mean = torch.zeros_like(moments.mean)
         return moments
 
-    def _freshness(self, state: dict[str, Tensor]) -> float:
-        """Weight of a new batch: at first what is known is the mean of all, then that of the last few."""
-        return max(_FRESH, 1 / (state["refreshes"].item() + 1))
+    def _catch_up(self, state: dict[str, Tensor], moments: Moments) -> None:
+        """What is known must not lag far behind the batch that is about to be blended in."""
+        known = Factor(state["basis"], state["values"], state["tail"])
+        factor = lag(known.trace, moments.trace)
+        known.grow(factor)
+        if "moment" in state:
+            state["moment"].mul_(factor[:, None, None])
 
     def _reset(self, state: dict[str, Tensor], moments: Moments, by_operator: Tensor) -> None:
         """Entries of the right shapes for the first moments."""
@@ -146,17 +142,12 @@ class AffineStage:
         torch.maximum(factor.values, rounding[:, None], out=state["values"])
         torch.maximum(factor.tail, rounding, out=state["tail"])
 
-    def _zeros(self, columns: int | None = None) -> Moments:
-        """columns: of the block, if not those of a refresh."""
+    def _zeros(self) -> Moments:
         mean = self.captured.weight.new_zeros(self.groups, self.inputs, dtype=self._dtype)
         if self.captured.layer.one_hot:
             return Moments(mean, mean.clone(), mean[:, 0].clone())
-        if columns is not None:
-            block: Tensor | None = mean.new_zeros(self.groups, self.inputs, columns)
-        else:
-            block = None if self.rank == self.inputs else self._block()
-        product = mean.new_zeros(self.groups, self.inputs, self.rank if columns is None else columns)
-        return Moments(mean, product, mean[:, 0].clone(), block)
+        block = None if self.rank == self.inputs else self._block()
+        return Moments(mean, mean.new_zeros(self.groups, self.inputs, self.rank), mean[:, 0].clone(), block)
 
     def _block(self) -> Tensor:
         moments = self.captured.moments

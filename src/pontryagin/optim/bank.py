@@ -1,6 +1,6 @@
 """Equal affine stages, maximized together: their running state lies stacked along the group axis."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim.affine_stage import AffineStage
-from pontryagin.optim.budget import EARLY, SELDOM
-from pontryagin.optim.metric import Diagonal, Factor, Metric
+from pontryagin.optim.growth import Spread, follow
+from pontryagin.optim.metric import Diagonal, Factor
 from pontryagin.optim.operator_step import operator_step
 from pontryagin.optim.stage_step import argmax, normalized, remember
 
@@ -19,6 +19,9 @@ Move = tuple[Tensor, Tensor]
 _LARGEST = 1 << 20
 """Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would take memory."""
 _LEAST_UNIT = 0.1
+_EARLY, _SELDOM = 20, 4
+"""The scale of a polar step is renewed in each of the first steps, then in every fourth with the memory of four: it costs a
+product with A_c and changes slowly."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,22 @@ class Bank:
         for member in members:
             member.stage.begin(member.state, member.bias is not None)
         self._state = {name: self._stack(name) for name in self._fields(first.bias is not None)}
-        self._metric: Metric | None = None
+        self._metric: Diagonal | Factor | None = None
 
     def renew(self) -> None:
         """The moments have changed."""
         self._metric = None
+
+    def follow(self, spreads: Mapping[AffineStage, Spread | None]) -> None:
+        """The states have been glanced at."""
+        metric, found = self._known_metric(), [spreads.get(member.stage) for member in self.members]
+        if isinstance(metric, Diagonal) or not any(found):
+            return
+        factor = follow(metric.trace, self._state["mean"], found, self._sizes, self.members[0].bias is not None)
+        metric.grow(factor)
+        for member, part in zip(self.members, factor.split(self._sizes), strict=True):
+            if "moment" in member.state:
+                member.state["moment"].mul_(part[:, None, None])
 
     def step(self, groups: Sequence[dict[str, Any]]) -> list[Move]:
         """The changes of all members' parameters; momentum and rho are updated."""
@@ -108,13 +122,12 @@ class Bank:
         """Of rho in this step; None where it stays as it is.
 
         An output can be silent for long, and a rho that has vanished must not meet its next gradient: with rho renewed in the
-        same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves: their scale
-        costs a product with A_c and changes slowly, and is renewed seldom, with the memory of as many steps.
+        same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves.
         """
-        if not self._by_operator or group["steps"] < EARLY:
+        if not self._by_operator or group["steps"] < _EARLY:
             return group["memory"]
-        renewed = group["steps"] % SELDOM == 0 or not self._state["square_weight"].all()
-        return group["memory"] ** SELDOM if renewed else None
+        renewed = group["steps"] % _SELDOM == 0 or not self._state["square_weight"].all()
+        return group["memory"] ** _SELDOM if renewed else None
 
     def _gradients(self) -> tuple[Tensor, Tensor | None]:
         """Of weights as matrices and of biases, (group, ...), stacked: copies."""
@@ -128,7 +141,7 @@ class Bank:
                  for member in self.members]
         return gradient, torch.cat([bias.reshape(shape) for bias in found]).to(dtype)
 
-    def _known_metric(self) -> Metric:
+    def _known_metric(self) -> Diagonal | Factor:
         if self._metric is None:
             if self._one_hot or self._scalar:
                 self._metric = Diagonal(self._state["moment" if self._one_hot else "values"])

@@ -5,8 +5,8 @@ The work is counted, not timed, so that equal runs are bitwise equal on any mach
 
 from math import ceil
 
-EARLY, SELDOM = 20, 4
-"""What costs little but changes fast at first is renewed in each of the first steps, then in every fourth."""
+_GLANCES, _WIDEST = 4, 16
+"""Glances between two powers of two, and their widest distance in steps."""
 _EIGEN = 60.0  # measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products
 _SUBSPACE = 400.0
 
@@ -28,9 +28,10 @@ def period(refresh: float, step: float, share: float) -> int:
     return min(max(ceil(refresh / max(share * step, 1.0)), 1), 1000)
 
 
-def is_frequent(step: int) -> bool:
-    """Whether to renew in step 1, 2, 3 ... what is renewed more often than the moments."""
-    return step <= EARLY or step % SELDOM == 0
+def is_glance_due(step: int) -> bool:
+    """Whether to glance at the states in step 1, 2, 3 ...: in all of the first, then at distances that grow with the steps."""
+    power = 1 << (step.bit_length() - 1)
+    return step % min(max(power // _GLANCES, 1), _WIDEST) == 0
 
 
 def is_due(step: int, every: int) -> bool:

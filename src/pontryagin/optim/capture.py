@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pontryagin.optim.growth import Glance
 from pontryagin.optim.layers import Layer, layer_of
 from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.precision import full_precision, wide
@@ -27,7 +28,7 @@ class CapturedStage:
         self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
         self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
         self.armed, self.glancing, self.seen = True, False, False
-        self.glance = InputMoments()
+        self.glance = Glance()
         self.calls = self.positions = 0
         """Of the last batch, and the rows of all its calls: the stage's share of the work."""
         self._counted = False

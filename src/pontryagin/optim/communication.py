@@ -29,6 +29,15 @@ def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> 
     return Moments(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
+def sums_over_processes(numbers: Tensor) -> Tensor | None:
+    """Sums of each entry; None with one process. Every process has to call it."""
+    if _alone():
+        return None
+    joint = numbers.clone()
+    distributed.all_reduce(joint)
+    return joint
+
+
 def largest_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
     return number if _alone() else _reduced(number, device, distributed.ReduceOp.MAX)

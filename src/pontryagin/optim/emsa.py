@@ -14,10 +14,11 @@ from pontryagin.optim import averaging as averages
 from pontryagin.optim.acceptance import AcceptanceRule
 from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.bank import Bank, Member, Move, banks_of
-from pontryagin.optim.budget import is_due, is_frequent, period
+from pontryagin.optim.budget import is_due, is_glance_due, period
 from pontryagin.optim.capture import capture
 from pontryagin.optim.communication import largest_over_processes
 from pontryagin.optim.constrained import Constraints, ModelSets
+from pontryagin.optim.growth import Spread, spreads_over_processes
 from pontryagin.optim.precision import full_precision
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem import NonFiniteError, ProblemError
@@ -238,7 +239,10 @@ class EMSA(torch.optim.Optimizer):
         """The changes of all parameters; running means are updated. Weight and bias of a stage have each its own lr."""
         moves: list[Move] = []
         members, done = self._members(trained)
+        spreads = self._glances(trained)
         for bank in self._banks_of(members):
+            if spreads:
+                bank.follow(spreads)
             moves += bank.step(self.param_groups)
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -283,16 +287,23 @@ class EMSA(torch.optim.Optimizer):
         for stage, weight, bias in trained:
             if stage.captured.armed:
                 stage.refresh(self.state[weight], bias is not None)
-            elif stage.captured.glancing:
-                stage.glance(self.state[weight], bias is not None)
             refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
-        if any(stage.captured.armed or stage.captured.glancing for stage, _, _ in trained):
+        if any(stage.captured.armed for stage, _, _ in trained):
             for bank in self._banks:
                 bank.renew()
         if self._due:
             every = largest_over_processes(period(refresh, work, self.budget), self.param_groups[0]["params"][0].device)
             for group in self.param_groups:
                 group["refresh_every"] = every
+
+    def _glances(self, trained: list[Trained]) -> dict[AffineStage, Spread | None]:
+        """What was seen of the inputs of the last batch, of the stages that glanced at it."""
+        glancing = [stage for stage, _, _ in trained if stage.captured.glancing]
+        if not glancing:
+            return {}
+        found = spreads_over_processes([stage.captured.glance.take() for stage in glancing],
+                                       [self.state[stage.captured.weight]["mean"] for stage in glancing])
+        return dict(zip(glancing, found, strict=True))
 
     def _forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
@@ -338,7 +349,7 @@ class EMSA(torch.optim.Optimizer):
         """Look at the next batch if a refresh is due, and in any case at stages that have never been seen."""
         group = self.param_groups[0]
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
-        glancing = is_frequent(group["steps"] + 1)
+        glancing = is_glance_due(group["steps"] + 1)
         members = self._groups().keys()
         for stage in self._affine:
             state = self.state.get(stage.captured.weight, {})

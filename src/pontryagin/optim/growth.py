@@ -3,42 +3,110 @@
 The argmax of a stage takes its inputs to be those whose moments it knows. Where all stages of a deep network move at once,
 inputs can vary several times as much within few steps, and a change measured in the old moments then moves the outputs by
 several times what was meant: the growth feeds itself. So mean and variance of the inputs are glanced at in most steps, and the
-known moments are scaled along.
+known second moment is multiplied by the growth of its trace.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.moments import Moments
+from pontryagin.optim.communication import sums_over_processes
 
-_STALE = 2.0
+_STALE = 1.25
 """The known variance never lags behind the last batch's by more than this factor."""
-State = dict[str, Tensor]
+_WEIGHT = 0.15
+"""Of a batch in what is known."""
 Number = Float[Tensor, " group"]
 
 
-def follow(state: State, moments: Moments, weight: float) -> None:
-    """Take mean and trace of the moments of a batch into those that are known, with this weight. The mean of no bias is 0."""
-    known, found = _trace(state), moments.trace + (1 - weight) * (moments.mean - state["mean"]).square().sum(1)
-    _scale(state, torch.lerp(torch.maximum(known, found / _STALE), found, weight) / known)
-    state["mean"].lerp_(moments.mean, weight)
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """Mean of some rows, (group, input), and the mean of their squared distances from it, (group)."""
+
+    mean: Float[Tensor, "group input"]
+    variance: Number
+    count: float
 
 
-def catch_up(state: State, moments: Moments) -> None:
-    """Before the moments of a batch are blended into those that are known: what these lag behind beyond the factor."""
-    known = _trace(state)
-    _scale(state, (moments.trace / _STALE / known).clamp_min(1))
+class Glance:
+    """The spread of the rows seen since the last take()."""
+
+    def __init__(self) -> None:
+        self._parts: list[Spread] = []
+
+    @torch.no_grad()
+    def add(self, rows: Float[Tensor, "group position input"]) -> None:
+        """More rows, in float32 or wider."""
+        if rows.shape[1]:
+            variance, mean = torch.var_mean(rows.to(torch.promote_types(rows.dtype, torch.float32)), 1, correction=0)
+            self._parts.append(Spread(mean, variance.sum(1), float(rows.shape[1])))
+
+    def take(self) -> Spread | None:
+        """The spread; starts anew. None without rows."""
+        parts, self._parts = self._parts, []
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        count = sum(part.count for part in parts)
+        mean = torch.stack([part.mean * (part.count / count) for part in parts]).sum(0)
+        variances = [(part.variance + (part.mean - mean).square().sum(1)) * (part.count / count) for part in parts]
+        return Spread(mean, torch.stack(variances).sum(0), count)
 
 
-def _trace(state: State) -> Number:
-    inputs, rank = state["basis"].shape[1:]
-    return state["values"].sum(1) + (inputs - rank) * state["tail"]
+def spreads_over_processes(own: Sequence[Spread | None], like: Sequence[Tensor]) -> list[Spread | None]:
+    """Over the rows of all processes, in one exchange; None where no process has any. like: of the shapes of the means.
+
+    Every process has to call it, with or without rows.
+    """
+    packed = torch.cat([_packed(spread, mean) for spread, mean in zip(own, like, strict=True)])
+    joint = sums_over_processes(packed)
+    if joint is None:
+        return list(own)
+    found: list[Spread | None] = []
+    for part, mean in zip(joint.split([mean.numel() + mean.shape[0] + 1 for mean in like]), like, strict=True):
+        count = part[-1].item()
+        if count:
+            sums, squares = (part[:-1] / count).split([mean.numel(), mean.shape[0]])
+            centre = sums.view_as(mean)
+            found.append(Spread(centre.to(mean), (squares - centre.square().sum(1)).clamp_min(0).to(mean), count))
+        else:
+            found.append(None)
+    return found
 
 
-def _scale(state: State, factor: Number) -> None:
-    """A_c times the factor; where that is not finite, nothing is known yet."""
-    factor = torch.where(factor.isfinite(), factor, 1.0)
-    for name in ("moment", "values", "tail"):
-        if name in state:
-            state[name].mul_(factor.view(-1, *[1] * (state[name].ndim - 1)))
+def follow(trace: Number, mean: Float[Tensor, "group input"], spreads: Sequence[Spread | None], sizes: Sequence[int],
+           centred: bool) -> Number:
+    """The factor by which known second moments of that trace grow with what was seen of a batch. The mean changes in place.
+
+    spreads: of stages with so many groups, in their order; None for those of which nothing was seen. centred: whether a bias
+    absorbs the mean; else moments are about 0.
+    """
+    unseen = mean.new_full((1, 1), torch.nan)
+    seen = list(zip(spreads, sizes, strict=True))
+    found = torch.cat([unseen[0].expand(size) if spread is None else spread.variance.to(mean) for spread, size in seen])
+    means = torch.cat([unseen.expand(size, mean.shape[1]) if spread is None else spread.mean.to(mean) for spread, size in seen])
+    offset = means - mean if centred else means
+    found = found + (1 - _WEIGHT if centred else 1.0) * offset.square().sum(1)
+    factor = torch.lerp(torch.maximum(trace, found / _STALE), found, _WEIGHT) / trace
+    usable = factor.isfinite()
+    if centred:
+        mean.add_(torch.where(usable.unsqueeze(1), offset, 0.0), alpha=_WEIGHT)
+    return torch.where(usable, factor, 1.0)
+
+
+def lag(known: Number, found: Number) -> Number:
+    """What a known trace must be multiplied by to lag behind that of a new batch by no more than the factor."""
+    factor = (found / _STALE / known).clamp_min(1)
+    return torch.where(factor.isfinite(), factor, 1.0)
+
+
+def _packed(spread: Spread | None, mean: Tensor) -> Tensor:
+    """Sums over rows of x, of |x|^2 and their number, in float64 where there is one: the mean may be large."""
+    wide = torch.float64 if mean.device.type != "mps" else torch.float32
+    if spread is None:
+        return mean.new_zeros(mean.numel() + mean.shape[0] + 1, dtype=wide)
+    centre, count = spread.mean.to(wide), spread.count
+    squares = spread.variance.to(wide) + centre.square().sum(1)
+    return torch.cat([centre.flatten() * count, squares * count, centre.new_full((1,), count)])

@@ -60,8 +60,19 @@ class Factor:
     @property
     def mean_diagonal(self) -> Float[Tensor, " group"]:
         """mean(diag A_c)."""
+        return self.trace / self.basis.shape[1]
+
+    @property
+    def trace(self) -> Float[Tensor, " group"]:
+        """Of A_c."""
         inputs, rank = self.basis.shape[1:]
-        return (self.values.sum(-1) + (inputs - rank) * self.tail) / inputs
+        return self.values.sum(-1) + (inputs - rank) * self.tail
+
+    def grow(self, factor: Float[Tensor, " group"]) -> None:
+        """Multiply A_c, in place. Powers are formed anew, so that a resumed run rounds as the whole one."""
+        self.values.mul_(factor[:, None])
+        self.tail.mul_(factor)
+        self.powers.clear()
 
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
         """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside - outside)) Q^T."""

@@ -37,7 +37,7 @@ class Moments:
 
     def is_finite(self) -> bool:
         """Whether mean and second moment are."""
-        return bool(self.mean.isfinite().all() and torch.linalg.vector_norm(self.product).isfinite()
+        return bool(self.mean.isfinite().all() and torch.linalg.vector_norm(self.product, float("inf")).isfinite()
                     and self.trace.isfinite().all())
 
 
