@@ -31,6 +31,9 @@ test-all: lint ## the slow tests too
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers
 
+bench-defaults: install ## EMSA as it comes on twenty small networks, beside AdamW; needs MNIST in PONTRYAGIN_DATA
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.defaults
+
 bench-audit: install ## the audit beside the truth: rankings, gap, 25 million weights
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit ranking
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit gap
