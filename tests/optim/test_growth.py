@@ -62,7 +62,9 @@ def test_what_was_not_seen_or_has_no_variance_stays() -> None:
     mean, known = torch.ones(4, 3), torch.tensor([2.0, 0.0, 2.0, 2.0])
     infinite = Spread(torch.full((1, 3), torch.inf), torch.tensor([torch.inf]), 5.0)
     constant = Spread(torch.ones(1, 3), torch.ones(1), 5.0)
-    factor = follow(known, mean, [None, constant, infinite, constant], [1, 1, 1, 1], True)
+    unseen = Spread(torch.full((1, 3), torch.nan), torch.tensor([torch.nan]), torch.nan)
+    for none in (None, unseen):
+        factor = follow(known, mean, [none, constant, infinite, constant], [1, 1, 1, 1], True)
     assert torch.equal(factor[:3], torch.ones(3))
     assert torch.equal(mean, torch.ones(4, 3))
     assert factor[3].item() == pytest.approx(0.85 + 0.15 / 2)

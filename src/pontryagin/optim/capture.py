@@ -12,6 +12,7 @@ from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.precision import full_precision, wide
 
 _GLANCE = 4
+"""A glance is at this part of the rows that enter the moments."""
 
 
 class CapturedStage:
@@ -35,8 +36,8 @@ class CapturedStage:
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
 
     def commit(self, inputs: Tensor, positions: int, rows: int | None) -> None:
-        """Add the inputs of one call to the moments: at most about `rows` positions, whole samples, evenly spaced; a glance takes
-        a quarter of them."""
+        """Add the inputs of one call to the moments, or to what is glanced at: at most about `rows` positions, whole samples,
+        evenly spaced."""
         if not self.armed:
             self.glance.add(self.layer.rows(_thin(inputs, positions, None if rows is None else rows // _GLANCE, 2)))
             return

@@ -29,34 +29,39 @@ class Spread:
     mean: Float[Tensor, "group input"]
     variance: Number
     count: float
+    """Of the rows, as far as it is known."""
 
 
 class Glance:
     """The spread of the rows seen since the last take()."""
 
     def __init__(self) -> None:
-        self._parts: list[Spread] = []
+        self._spread: Spread | None = None
 
     @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1]:
             variance, mean = torch.var_mean(rows.to(torch.promote_types(rows.dtype, torch.float32)), 1, correction=0)
-            self._parts.append(Spread(mean, variance.sum(1), float(rows.shape[1])))
+            seen = Spread(mean, variance.sum(1), float(rows.shape[1]))
+            self._spread = seen if self._spread is None else _joint(self._spread, seen)
 
     def take(self) -> Spread | None:
         """The spread; starts anew. None without rows."""
-        parts, self._parts = self._parts, []
-        if len(parts) < 2:
-            return parts[0] if parts else None
-        count = sum(part.count for part in parts)
-        mean = torch.stack([part.mean * (part.count / count) for part in parts]).sum(0)
-        variances = [(part.variance + (part.mean - mean).square().sum(1)) * (part.count / count) for part in parts]
-        return Spread(mean, torch.stack(variances).sum(0), count)
+        taken, self._spread = self._spread, None
+        return taken
+
+
+def _joint(one: Spread, other: Spread) -> Spread:
+    """Of the rows of both."""
+    count = one.count + other.count
+    weight, offset = other.count / count, other.mean - one.mean
+    variance = torch.lerp(one.variance, other.variance, weight) + weight * (1 - weight) * offset.square().sum(1)
+    return Spread(one.mean + weight * offset, variance, count)
 
 
 def spreads_over_processes(own: Sequence[Spread | None], like: Sequence[Tensor]) -> list[Spread | None]:
-    """Over the rows of all processes, in one exchange; None where no process has any. like: of the shapes of the means.
+    """Over the rows of all processes, in one exchange; NaN where no process has any. like: of the shapes of the means.
 
     Every process has to call it, with or without rows.
     """
@@ -66,13 +71,9 @@ def spreads_over_processes(own: Sequence[Spread | None], like: Sequence[Tensor])
         return list(own)
     found: list[Spread | None] = []
     for part, mean in zip(joint.split([mean.numel() + mean.shape[0] + 1 for mean in like]), like, strict=True):
-        count = part[-1].item()
-        if count:
-            sums, squares = (part[:-1] / count).split([mean.numel(), mean.shape[0]])
-            centre = sums.view_as(mean)
-            found.append(Spread(centre.to(mean), (squares - centre.square().sum(1)).clamp_min(0).to(mean), count))
-        else:
-            found.append(None)
+        sums, squares = (part[:-1] / part[-1]).split([mean.numel(), mean.shape[0]])
+        centre = sums.view_as(mean)
+        found.append(Spread(centre.to(mean), (squares - centre.square().sum(1)).clamp_min(0).to(mean), torch.nan))
     return found
 
 
@@ -80,7 +81,7 @@ def follow(trace: Number, mean: Float[Tensor, "group input"], spreads: Sequence[
            centred: bool) -> Number:
     """The factor by which known second moments of that trace grow with what was seen of a batch. The mean changes in place.
 
-    spreads: of stages with so many groups, in their order; None for those of which nothing was seen. centred: whether a bias
+    spreads: of stages with so many groups, in their order; None or NaN where nothing was seen. centred: whether a bias
     absorbs the mean; else moments are about 0.
     """
     unseen = mean.new_full((1, 1), torch.nan)
