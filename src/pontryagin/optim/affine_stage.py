@@ -54,10 +54,16 @@ class AffineStage:
         rows = positions if self.rows is None else min(positions, self.captured.calls * self.rows)
         return refresh_flops(rows, self.inputs, self.rank, self.groups)
 
+    @property
+    def _may_grow(self) -> bool:
+        """Frequencies and normalized inputs do not."""
+        return not self.captured.layer.one_hot and self.captured.weight.ndim > 1
+
     def arm(self, armed: bool, glancing: bool, state: dict[str, Tensor]) -> None:
         """Whether to look or glance at the next batch; a stage in a subspace says at what, before the first rows come."""
         self.captured.armed = armed
-        self.captured.glancing = glancing and not armed and not self.captured.layer.one_hot and self.inputs > 1
+        self.captured.glancing = glancing and not armed and self._may_grow
+        self.captured.glance.take()  # of a batch whose backward pass came after the step
         moments = self.captured.moments
         if armed and self.rank < self.inputs and isinstance(moments, InputMoments) and moments.is_empty:
             moments.block = state["basis"] if "basis" in state else self._first_block()
@@ -75,12 +81,12 @@ class AffineStage:
         if not has_moments(state):
             positions = sum_over_processes(self.captured.positions, moments.mean.device)
             self._reset(state, moments, torch.tensor(self._are_many_rows(positions)))
-        elif not self.captured.layer.one_hot:
-            self._catch_up(state, moments)
-        weight = max(_FRESH, 1 / (state["refreshes"].item() + 1))
         state["refreshes"] += 1
+        weight = max(_FRESH, 1 / state["refreshes"].item())
         if has_bias:  # the spread of the batches' means is variance too
             moments.add_outer(moments.mean - state["mean"], 1 - weight)
+        if not self.captured.layer.one_hot:
+            self._catch_up(state, moments)
         state["mean"].lerp_(moments.mean, weight)
         if self.captured.layer.one_hot:
             state["moment"].lerp_(moments.product, weight)

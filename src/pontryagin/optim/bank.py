@@ -76,16 +76,19 @@ class Bank:
         """The moments have changed."""
         self._metric = None
 
-    def follow(self, spreads: Mapping[AffineStage, Spread | None]) -> None:
-        """The states have been glanced at."""
-        metric, found = self._known_metric(), [spreads.get(member.stage) for member in self.members]
-        if isinstance(metric, Diagonal) or not any(found):
+    def follow(self, spreads: Mapping[AffineStage, Spread | None], groups: Sequence[dict[str, Any]]) -> None:
+        """The states have been glanced at. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs do."""
+        found = [spreads.get(member.stage) for member in self.members]
+        if self._one_hot or not any(found):
             return
-        factor = follow(metric.trace, self._state["mean"], found, self._sizes, self.members[0].bias is not None)
-        metric.grow(factor)
+        known, power = Factor(self._state["basis"], self._state["values"], self._state["tail"]), self._power(groups)
+        factor = follow(known.trace, self._state["mean"], found, self._sizes, self.members[0].bias is not None)
+        known.grow(factor)
+        self._state["square"].mul_(factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None])
         for member, part in zip(self.members, factor.split(self._sizes), strict=True):
             if "moment" in member.state:
                 member.state["moment"].mul_(part[:, None, None])
+        self.renew()
 
     def step(self, groups: Sequence[dict[str, Any]]) -> list[Move]:
         """The changes of all members' parameters; momentum and rho are updated."""
@@ -109,6 +112,9 @@ class Bank:
         if memory is not None:
             remember(state, square, memory)
         return normalized(state, change, bias_change, group["momentum"])
+
+    def _power(self, groups: Sequence[dict[str, Any]]) -> float:
+        return float(groups[self.members[0].groups[0]]["power"])
 
     def _unit(self) -> Tensor | float:
         """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs alone, their root mean

@@ -11,8 +11,9 @@ from pontryagin.optim.layers import Layer, layer_of
 from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.precision import full_precision, wide
 
-_GLANCE = 4
-"""A glance is at this part of the rows that enter the moments."""
+_LEAST, _GLANCE = 8, 4
+"""Samples that enter the moments at least, and what part of the rows is enough for a glance; so few samples only for
+convolutions, whose first axis is certain to be one of samples."""
 
 
 class CapturedStage:
@@ -38,14 +39,18 @@ class CapturedStage:
     def commit(self, inputs: Tensor, positions: int, rows: int | None) -> None:
         """Add the inputs of one call to the moments, or to what is glanced at: at most about `rows` positions, whole samples,
         evenly spaced."""
+        if inputs.ndim < self.weight.ndim:  # a single sample, without an axis of samples
+            rows = None
         if not self.armed:
-            self.glance.add(self.layer.rows(_thin(inputs, positions, None if rows is None else rows // _GLANCE, 2)))
+            if self.glancing:
+                least = _LEAST if self.weight.ndim == 2 else _LEAST // _GLANCE
+                self.glance.add(self.layer.rows(_thin(inputs, positions, None if rows is None else rows // _GLANCE, least)))
             return
         if not self._counted:
             self.calls = self.positions = 0
         self.seen = self._counted = True
         self.calls, self.positions = self.calls + 1, self.positions + positions
-        self.moments.add(self.layer.rows(_thin(inputs, positions, rows, 8)))
+        self.moments.add(self.layer.rows(_thin(inputs, positions, rows, _LEAST)))
 
     def take(self) -> Moments | None:
         """The moments of the batch; the next call belongs to another one."""
@@ -56,7 +61,6 @@ class CapturedStage:
         """Drop what has been seen of a batch."""
         self.take()
         self.glance.take()
-        self.seen = False
 
 
 class StageHook:

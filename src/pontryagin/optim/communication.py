@@ -13,7 +13,7 @@ def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> 
 
     Every process has to call it, with or without rows. zeros: moments of the right shape, with the same block on all processes.
     """
-    if _alone():
+    if is_alone():
         return taken
     own = zeros() if taken is None else taken
     weight = own.mean.new_full((1,), 0.0 if taken is None else own.count)
@@ -29,23 +29,20 @@ def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> 
     return Moments(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
-def sums_over_processes(numbers: Tensor) -> Tensor | None:
-    """Sums of each entry; None with one process. Every process has to call it."""
-    if _alone():
-        return None
-    joint = numbers.clone()
-    distributed.all_reduce(joint)
-    return joint
+def summed(numbers: Tensor) -> Tensor:
+    """Sums of each entry over several processes, in place. Every process has to call it."""
+    distributed.all_reduce(numbers)
+    return numbers
 
 
 def largest_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
-    return number if _alone() else _reduced(number, device, distributed.ReduceOp.MAX)
+    return number if is_alone() else _reduced(number, device, distributed.ReduceOp.MAX)
 
 
 def sum_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
-    return number if _alone() else _reduced(number, device, distributed.ReduceOp.SUM)
+    return number if is_alone() else _reduced(number, device, distributed.ReduceOp.SUM)
 
 
 def _reduced(number: int, device: torch.device, operation: distributed.ReduceOp.RedOpType) -> int:
@@ -54,13 +51,14 @@ def _reduced(number: int, device: torch.device, operation: distributed.ReduceOp.
     return int(result)
 
 
-def _alone() -> bool:
+def is_alone() -> bool:
+    """Whether there is one process."""
     return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
 
 
 def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
     """The mean over the processes that have a value, each counted alike; None without any. Every process has to call it."""
-    if _alone():
+    if is_alone():
         return value
     own = torch.zeros_like(like) if value is None else value
     joint = torch.cat([own.flatten(), like.new_full((1,), float(value is not None))])

@@ -167,6 +167,12 @@ class EMSA(torch.optim.Optimizer):
         self._arm()
         return loss
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch's; what was seen of the inputs of these gradients is dropped with them."""
+        super().zero_grad(set_to_none)
+        for stage in self._affine:
+            stage.captured.forget()
+
     @torch.no_grad()
     def eval(self) -> None:
         """Put the averages of the controls into the model, to be evaluated or saved. Again: nothing."""
@@ -197,6 +203,8 @@ class EMSA(torch.optim.Optimizer):
                     device = torch.device("cpu") if counts else parameter.device
                     self.state[parameter][key] = value.detach().clone().to(device)
         self._banks, self._together = [], None
+        for stage in self._affine:
+            stage.captured.forget()
         self._arm()
 
     def stages(self) -> StageTable:
@@ -242,7 +250,7 @@ class EMSA(torch.optim.Optimizer):
         spreads = self._glances(trained)
         for bank in self._banks_of(members):
             if spreads:
-                bank.follow(spreads)
+                bank.follow(spreads, self.param_groups)
             moves += bank.step(self.param_groups)
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -298,7 +306,7 @@ class EMSA(torch.optim.Optimizer):
 
     def _glances(self, trained: list[Trained]) -> dict[AffineStage, Spread | None]:
         """What was seen of the inputs of the last batch, of the stages that glanced at it."""
-        glancing = [stage for stage, _, _ in trained if stage.captured.glancing]
+        glancing = [stage for stage, weight, _ in trained if stage.captured.glancing and has_moments(self.state[weight])]
         if not glancing:
             return {}
         found = spreads_over_processes([stage.captured.glance.take() for stage in glancing],
@@ -309,6 +317,7 @@ class EMSA(torch.optim.Optimizer):
         """Drop what has been seen of a batch that is not used."""
         for stage in self._affine:
             stage.captured.forget()
+            stage.captured.seen = False
         self._constraints.forget()
 
     def moved(self) -> dict[str, float]:

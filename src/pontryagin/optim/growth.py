@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.communication import sums_over_processes
+from pontryagin.optim.communication import is_alone, summed
 
 _STALE = 1.25
 """The known variance never lags behind the last batch's by more than this factor."""
+_TOO_LARGE, _FALL = 16.0, 4.0
+"""What is so many times as large as the last batch's, as after an outlier, falls by this factor at once."""
 _WEIGHT = 0.15
 """Of a batch in what is known."""
 Number = Float[Tensor, " group"]
@@ -65,10 +67,10 @@ def spreads_over_processes(own: Sequence[Spread | None], like: Sequence[Tensor])
 
     Every process has to call it, with or without rows.
     """
-    packed = torch.cat([_packed(spread, mean) for spread, mean in zip(own, like, strict=True)])
-    joint = sums_over_processes(packed)
-    if joint is None:
+    if is_alone():
         return list(own)
+    device = like[0].device
+    joint = summed(torch.cat([_packed(spread, mean).to(device) for spread, mean in zip(own, like, strict=True)]))
     found: list[Spread | None] = []
     for part, mean in zip(joint.split([mean.numel() + mean.shape[0] + 1 for mean in like]), like, strict=True):
         sums, squares = (part[:-1] / part[-1]).split([mean.numel(), mean.shape[0]])
@@ -90,7 +92,8 @@ def follow(trace: Number, mean: Float[Tensor, "group input"], spreads: Sequence[
     means = torch.cat([unseen.expand(size, mean.shape[1]) if spread is None else spread.mean.to(mean) for spread, size in seen])
     offset = means - mean if centred else means
     found = found + (1 - _WEIGHT if centred else 1.0) * offset.square().sum(1)
-    factor = torch.lerp(torch.maximum(trace, found / _STALE), found, _WEIGHT) / trace
+    known = torch.minimum(torch.maximum(trace, found / _STALE), torch.maximum(_TOO_LARGE * found, trace / _FALL))
+    factor = torch.lerp(known, found, _WEIGHT) / trace
     usable = factor.isfinite()
     if centred:
         mean.add_(torch.where(usable.unsqueeze(1), offset, 0.0), alpha=_WEIGHT)

@@ -69,7 +69,7 @@ class Factor:
         return self.values.sum(-1) + (inputs - rank) * self.tail
 
     def grow(self, factor: Float[Tensor, " group"]) -> None:
-        """Multiply A_c, in place. Powers are formed anew, so that a resumed run rounds as the whole one."""
+        """Multiply A_c, in place; powers are to be formed anew."""
         self.values.mul_(factor[:, None])
         self.tail.mul_(factor)
         self.powers.clear()
