@@ -50,6 +50,9 @@ class EMSA(torch.optim.Optimizer):
     there is none either with admissible or acceptance, whose promises are the controls'. Running statistics of batch
     normalization stay those of the controls.
 
+    Moments are renewed as often as the budget allows; between, glances at mean and variance of the inputs let them follow states
+    that grow, as those of deep networks do in the first steps (growth.py).
+
     model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
     lr, damping, power, momentum, memory (of rho), weight_decay (decoupled), fallback and averaging can be set per group.
     budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
