@@ -1,6 +1,6 @@
 """EMSA as it comes, on twenty small networks that nothing was tuned on, beside AdamW at torch's rate and at three times it.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.defaults --data FOLDER [--seeds 3] [--iterations 300] [--only vit,lstm]
+    OMP_NUM_THREADS=1 python -m benchmarks.defaults --data FOLDER [--seeds 3] [--iterations 300] [--only "10 layers" linear]
 
 Per network: the loss on held-out samples after the last iteration, constant rates, median over seeds [range]; ms of processor
 time an iteration, median over seeds. Images are MNIST, text is the bench's, regression is a random network with noise of a tenth
@@ -187,12 +187,14 @@ def main() -> None:
     options.add_argument("--data", help="folder of MNIST's IDX files (or PONTRYAGIN_DATA)")
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--iterations", type=int, default=300)
-    options.add_argument("--only", help="names of networks, with commas")
+    options.add_argument("--only", nargs="+", help="names of networks")
     given = options.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "EMSA trains these parameters")
     found = networks(given.data)
-    names = given.only.split(",") if given.only else list(found)
+    names = given.only or list(found)
+    if unknown := [name for name in names if name not in found]:
+        options.error(f"unknown network {unknown[0]!r}: expected one or more of {', '.join(map(repr, found))}")
     print("| | " + " | ".join(METHODS) + " | ms |\n" + "|---" * (len(METHODS) + 2) + "|")
     for name in names:
         cells, milliseconds = [], []
