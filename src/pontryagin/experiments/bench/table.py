@@ -33,7 +33,7 @@ def write_page(folder: Path) -> str:
     if summary["interrupted"]:
         body.append('<p class="banner" role="status"><b>Interrupted.</b> Only what had been measured is shown.</p>')
     body += [f"<pre><code>{escape(summary['command'])}</code></pre>",
-             html_table([escape(cell) for cell in rows[0]], [[stacked(cell) for cell in row] for row in rows[1:]]),
+             _part(rows, [0, 1, 2, 3, -2, -1]), _part(rows, [0, *range(4, len(rows[0]) - 2)]),
              _WORDS.format(escape(summary["schedule"]), escape(summary["tuning_rule"])), picture(_draw(folder, summary))]
     if any(summary["tuning"].values()):
         task = summary["settings"]["task"]
@@ -41,6 +41,12 @@ def write_page(folder: Path) -> str:
                  tuning_table({task: summary["tuning"]}, {task: summary["results"]})]
     write_text(folder / "report.html", frame(title, "\n".join([*body, details({"diverged": {}, **summary})])))
     return lines(rows)
+
+
+def _part(rows: list[tuple[str, ...]], columns: list[int]) -> str:
+    """These columns, as HTML: all in one table would be wider than a page."""
+    head, *body = [[row[number] for number in columns] for row in rows]
+    return html_table([escape(cell) for cell in head], [[stacked(cell) for cell in row] for row in body])
 
 
 def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -79,7 +85,7 @@ def _target(found: dict[str, Any]) -> str:
 
 
 def _draw(folder: Path, summary: dict[str, Any]) -> Drawing:
-    """Train loss and score of the first seed against iterations and seconds."""
+    """Train loss and score against iterations and seconds: the median over seeds."""
     metrics = read_table(folder / "metrics.csv", COLUMNS[:1], COLUMNS[2:])
     methods = in_order(metrics.values("method"))
     with style():
@@ -88,11 +94,14 @@ def _draw(folder: Path, summary: dict[str, Any]) -> Drawing:
         for row, (column, name) in enumerate((("train_loss", "train loss"), ("score", str(summary["score"])))):
             shown = []
             for method in methods:
-                own = metrics.where(method=method, seed=0)
-                own, look = own.take(np.isfinite(own[column])), style_of(method)
-                shown.append(own[column])
+                own, look = metrics.where(method=method), style_of(method)
+                own = own.take(np.isfinite(own[column]))
+                at = np.unique(own["iteration"])
+                middle = {name: np.array([np.median(own[name][own["iteration"] == k]) for k in at])
+                          for name in (column, "seconds")} | {"iteration": at}
+                shown.append(middle[column])
                 for axes, effort in zip(panels[row], ("iteration", "seconds"), strict=True):
-                    axes.plot(own[effort], own[column], color=look.color, linestyle=look.line, linewidth=look.width)
+                    axes.plot(middle[effort], middle[column], color=look.color, linestyle=look.line, linewidth=look.width)
             panels[row, 0].set_ylabel(name)
             if column == "train_loss":
                 log_y(panels[row, 0], shown)
@@ -101,5 +110,5 @@ def _draw(folder: Path, summary: dict[str, Any]) -> Drawing:
         legend_below(sheet, list(map(handle, methods)))
         path = folder / "figures" / "train-loss.png"
         write_bytes(path, png(sheet))
-    return Drawing("train-loss", "Train loss and score", f"The first seed. Above: train loss; below: {summary['score']} on "
+    return Drawing("train-loss", "Train loss and score", f"Medians over seeds. Above: train loss; below: {summary['score']} on "
                    "held-out data. Seconds are of training alone.", path)

@@ -15,8 +15,9 @@ from pontryagin.experiments.run_files import read_summary
 Result = dict[str, Any]
 _NOTES = """<p>All methods begin with the same weights (each rounds them to the set), the same normalizations and the same
 batches, and take turns, an iteration each. Seconds leave out evaluation and the checks that every weight lies in its set. Li and
-Hao's rule keeps its own schedule (the renewal of its running mean falls by 5 % an epoch, Adam's rate for the normalizations
-stays); the others' rates fall linearly to 0. What differs from the authors' code: unless --random-normalization was given, scales
+Hao's rule keeps its own schedule (the renewal of its running mean falls by {} % an epoch, theirs by 5 %;
+Adam's rate for the normalizations stays); the others' rates fall linearly to 0. What differs from the authors' code: unless
+--random-normalization was given, scales
 and shifts of the normalizations begin at 1 and 0, not at random; weights of the ternary network begin with 35 %, not a third, of
 zeros. The rule turns weights in bursts, so its test error jumps from epoch to epoch, theirs as ours: compare curves, not
 points. After a burst the normalizations' running statistics are out of date: the column "averaged anew" has the test error of
@@ -36,7 +37,8 @@ def write_report(directory: Path) -> Path:
     parts += [f"<pre><code>{escape(str(summary['command']))}</code></pre>", _lead(summary)]
     for methods in summary["results"].values():
         parts += ["<h2>Results</h2>", _results(methods, summary)] if methods else []
-    parts += [_NOTES, *(f"<h2>{escape(one.title)}</h2>{picture(one)}" for one in drawings)]
+    decay = summary["settings"]["options"].get("li-hao", {}).get("decay", 0.95)
+    parts += [_NOTES.format(f"{100 * (1 - decay):.3g}"), *(f"<h2>{escape(one.title)}</h2>{picture(one)}" for one in drawings)]
     if summary.get("rounded"):
         parts += ["<h2>Rounding after training</h2>", _rounded(summary["rounded"])]
     if any(summary["tuning"].values()):

@@ -159,8 +159,10 @@ class ScheduleFree(OwnSchedule):
     def evaluated(self) -> Iterator[nn.Module]:
         """The model with the optimizer's average; then exactly the controls."""
         kept = [(parameter, parameter.detach().clone()) for parameter in self.model.parameters()]
-        with super().evaluated() as model:
-            yield model
-        with torch.no_grad():
-            for parameter, control in kept:
-                parameter.copy_(control)
+        try:
+            with super().evaluated() as model:
+                yield model
+        finally:
+            with torch.no_grad():
+                for parameter, control in kept:
+                    parameter.copy_(control)
