@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pontryagin.experiments.data import load_images, load_text
+from pontryagin.experiments.errors import ExperimentError
 from pontryagin.optim import EMSA
 
 METHODS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
@@ -191,7 +192,10 @@ def main() -> None:
     given = options.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", "EMSA trains these parameters")
-    found = networks(given.data)
+    try:
+        found = networks(given.data)
+    except ExperimentError as error:
+        options.error(str(error))
     names = given.only or list(found)
     if unknown := [name for name in names if name not in found]:
         options.error(f"unknown network {unknown[0]!r}: expected one or more of {', '.join(map(repr, found))}")
