@@ -86,7 +86,7 @@ class AffineStage:
         if has_bias:  # the spread of the batches' means is variance too
             moments.add_outer(moments.mean - state["mean"], 1 - weight)
         if not self.captured.layer.one_hot:
-            self._catch_up(state, moments)
+            self.grow(state, lag(Factor.of(state).trace, moments.trace))
         state["mean"].lerp_(moments.mean, weight)
         if self.captured.layer.one_hot:
             state["moment"].lerp_(moments.product, weight)
@@ -95,6 +95,12 @@ class AffineStage:
             self._keep(state, factorize(state["moment"]))
         else:
             self._keep(state, nystrom(_blend(state, moments, weight)))
+
+    def grow(self, state: dict[str, Tensor], factor: Tensor) -> None:
+        """Multiply the known second moment, in place. factor: (group)."""
+        for name in ("moment", "values", "tail"):
+            if name in state:
+                state[name].mul_(factor.view(-1, *[1] * (state[name].ndim - 1)))
 
     def begin(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """Momentum and rho, where there are none."""
@@ -121,14 +127,6 @@ class AffineStage:
             moments.add_outer(moments.mean, 1.0)
             moments.mean = torch.zeros_like(moments.mean)
         return moments
-
-    def _catch_up(self, state: dict[str, Tensor], moments: Moments) -> None:
-        """What is known must not lag far behind the batch that is about to be blended in."""
-        known = Factor(state["basis"], state["values"], state["tail"])
-        factor = lag(known.trace, moments.trace)
-        known.grow(factor)
-        if "moment" in state:
-            state["moment"].mul_(factor[:, None, None])
 
     def _reset(self, state: dict[str, Tensor], moments: Moments, by_operator: Tensor) -> None:
         """Entries of the right shapes for the first moments."""

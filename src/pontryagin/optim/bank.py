@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim.affine_stage import AffineStage
 from pontryagin.optim.growth import Spread, follow
-from pontryagin.optim.metric import Diagonal, Factor
+from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
 from pontryagin.optim.stage_step import argmax, normalized, remember
 
@@ -70,7 +70,7 @@ class Bank:
         for member in members:
             member.stage.begin(member.state, member.bias is not None)
         self._state = {name: self._stack(name) for name in self._fields(first.bias is not None)}
-        self._metric: Diagonal | Factor | None = None
+        self._metric: Metric | None = None
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -81,13 +81,11 @@ class Bank:
         found = [spreads.get(member.stage) for member in self.members]
         if self._one_hot or not any(found):
             return
-        known, power = Factor(self._state["basis"], self._state["values"], self._state["tail"]), self._power(groups)
+        known, power = Factor.of(self._state), groups[self.members[0].groups[0]]["power"]
         factor = follow(known.trace, self._state["mean"], found, self._sizes, self.members[0].bias is not None)
-        known.grow(factor)
-        self._state["square"].mul_(factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None])
         for member, part in zip(self.members, factor.split(self._sizes), strict=True):
-            if "moment" in member.state:
-                member.state["moment"].mul_(part[:, None, None])
+            member.stage.grow(member.state, part)
+        self._state["square"].mul_(factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None])
         self.renew()
 
     def step(self, groups: Sequence[dict[str, Any]]) -> list[Move]:
@@ -112,9 +110,6 @@ class Bank:
         if memory is not None:
             remember(state, square, memory)
         return normalized(state, change, bias_change, group["momentum"])
-
-    def _power(self, groups: Sequence[dict[str, Any]]) -> float:
-        return float(groups[self.members[0].groups[0]]["power"])
 
     def _unit(self) -> Tensor | float:
         """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs alone, their root mean
@@ -147,12 +142,12 @@ class Bank:
                  for member in self.members]
         return gradient, torch.cat([bias.reshape(shape) for bias in found]).to(dtype)
 
-    def _known_metric(self) -> Diagonal | Factor:
+    def _known_metric(self) -> Metric:
         if self._metric is None:
             if self._one_hot or self._scalar:
                 self._metric = Diagonal(self._state["moment" if self._one_hot else "values"])
             else:
-                self._metric = Factor(self._state["basis"], self._state["values"], self._state["tail"])
+                self._metric = Factor.of(self._state)
         return self._metric
 
     def _fields(self, has_bias: bool) -> list[str]:

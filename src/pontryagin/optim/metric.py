@@ -5,6 +5,7 @@ the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delt
 mean of the state penalty and |dW|^2: it whitens the noise of G, whose covariance is close to U (x) A / samples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,11 +69,10 @@ class Factor:
         inputs, rank = self.basis.shape[1:]
         return self.values.sum(-1) + (inputs - rank) * self.tail
 
-    def grow(self, factor: Float[Tensor, " group"]) -> None:
-        """Multiply A_c, in place; powers are to be formed anew."""
-        self.values.mul_(factor[:, None])
-        self.tail.mul_(factor)
-        self.powers.clear()
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor]) -> "Factor":
+        """Of the entries basis, values and tail: the same tensors."""
+        return cls(state["basis"], state["values"], state["tail"])
 
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
         """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside - outside)) Q^T."""
