@@ -69,6 +69,7 @@ def _lead(summary: Result) -> str:
 
 
 def _results(methods: dict[str, Result]) -> str:
+    """How it ended; and, in a table of its own, for one would be wider than a page, when targets were reached."""
     losses = targets(methods)[-3:]
     accuracies = _accuracies(methods)
     scored = any("test_accuracy" in result for result in methods.values())
@@ -88,7 +89,9 @@ def _results(methods: dict[str, Result]) -> str:
         cells += [_reach(*(result.get("accuracy_to", {}).get(target, {}).get(key) for key in ("iterations", "seconds")))
                   for target in accuracies]
         rows.append(cells)
-    return table(head, rows)
+    ends = len(head) - len(losses) - len(accuracies)
+    first = table(head[:ends], [row[:ends] for row in rows])
+    return first + table([head[0], *head[ends:]], [[row[0], *row[ends:]] for row in rows]) if head[ends:] else first
 
 
 def _accuracies(methods: dict[str, Result]) -> list[str]:
