@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pontryagin.diagnostics import audit
 from pontryagin.diagnostics.audit_outputs import MOST, combined, curvature, directions
 from pontryagin.diagnostics.audit_sets import SETS
-from pontryagin.optim.layers import layer_of
+from pontryagin.problem.admissible import TwoFourSparse
 
 ENDS = {"mlp": {"0": 2, "3": 5, "5": 6}, "convolutional": {"0": 3, "3": 4, "4": 6, "6": 7, "9": 10}}
 """How many layers of a sequence belong to a stage with its activation."""
@@ -20,8 +20,15 @@ LINEAR = {"reused": {"tokens.weight", "places.weight", "head.weight"}, "used twi
 
 def replaced(model: nn.Module, name: str, kind: str) -> Tensor:
     """A parameter in a set, by hand."""
-    layer, = (layer for layer in layer_of(model.get_submodule(name.rpartition(".")[0])) if name.endswith(layer.weight))
-    return layer.shaped(SETS[kind].project(layer.matrix(model.get_parameter(name).detach())))
+    weight, found = model.get_parameter(name).detach(), SETS[kind]
+    transposed = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d)
+    weight = weight.transpose(0, 1) if transposed else weight  # outputs, then channels, then taps
+    if isinstance(found, TwoFourSparse):
+        by_tap = [found.project(tap) for tap in weight.flatten(2).unbind(2)] if weight.ndim > 2 else [found.project(weight)]
+        moved = torch.stack(by_tap, -1).view(weight.shape)
+    else:
+        moved = found.project(weight.flatten(1)).view(weight.shape)
+    return moved.transpose(0, 1) if transposed else moved
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -27,8 +27,7 @@ from pontryagin.problem import (
     TwoFourSparse,
     UnitNormRows,
 )
-from pontryagin.problem.admissible import Grid
-from pontryagin.problem.admissible.per_parameter import matrix_shape
+from pontryagin.problem.admissible import Grid, rows_by_name
 
 SETS: dict[str, MatrixSet] = {
     "binary": Binary(), "binary row": Binary("row"), "ternary": Ternary(0.3), "ternary row": Ternary("row"),
@@ -54,7 +53,8 @@ def blobs(seed: int, dtype: torch.dtype = torch.float32, count: int = 32) -> tup
 def inside(model: nn.Module, optimizer: EMSA, request: object) -> bool:
     sets = sets_by_parameter(model, request)  # type: ignore[arg-type]
     named = dict(model.named_parameters())
-    return all(bool(one.contains(named[name].detach().reshape(matrix_shape(named[name].shape)))) for name, one in sets.items())
+    rows = rows_by_name(model)
+    return all(bool(one.within(rows[name]).contains(rows[name].matrix(named[name].detach()))) for name, one in sets.items())
 
 
 def run(model: nn.Module, optimizer: EMSA, first: int, steps: int, check: Callable[[], bool] = lambda: True,

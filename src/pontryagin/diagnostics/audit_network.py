@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from pontryagin.diagnostics.audit_activation import Follower, Track
 from pontryagin.optim.capture import CapturedStage, StageHook, find_stages
 from pontryagin.problem import ProblemError
+from pontryagin.problem.admissible import Rows, rows_of
 
 Inputs = Any
 """A tensor, or a tuple or dict of tensors as positional or named arguments; samples along the first axis."""
@@ -54,6 +55,11 @@ class Network:
         if any(parameter.is_meta for parameter in model.parameters()) or not self.stages:
             raise ProblemError("audit: expected a model with weights in at least one affine stage (Linear, convolution, "
                                "Embedding, normalization), found none")
+
+    def rows(self, number: int) -> Rows:
+        """What a row of the stage's weight is."""
+        stage = self.stages[number]
+        return rows_of(stage.module, stage.layer.weight)
 
     def hook(self, numbers: list[int]) -> Any:
         """A forward hook that records a call of these stages."""

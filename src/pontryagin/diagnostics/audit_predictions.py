@@ -15,7 +15,7 @@ from pontryagin.diagnostics.audit_outputs import costs, curvature
 from pontryagin.diagnostics.audit_sets import Projection
 from pontryagin.diagnostics.audit_watch import Trial, Watch, output_changes, probe
 from pontryagin.optim.precision import wide
-from pontryagin.problem import ProblemError
+from pontryagin.problem import MatrixSet, ProblemError
 
 
 @dataclass
@@ -40,11 +40,12 @@ Tried = tuple[Trial, Prediction]
 
 
 def projected(network: Network, number: int, projection: Projection) -> Tensor:
-    """W of a stage in a set, (group, output, input). ProblemError when it does not fit."""
-    weight = network.stages[number].layer.matrix(network.leaves[network.weights[number]].detach())
-    weight = weight.to(wide(weight.dtype))
-    projection.check(*weight.shape[1:])
-    return projection.project(weight)
+    """The weight of a stage in a set, shaped as it is. ProblemError when it does not fit."""
+    weight, rows = network.leaves[network.weights[number]].detach(), network.rows(number)
+    if isinstance(projection, MatrixSet):
+        projection = projection.within(rows)
+    projection.check(*rows.size)
+    return rows.shaped(projection.project(rows.matrix(weight).to(wide(weight.dtype)))).to(weight.dtype)
 
 
 def predictions(network: Network, loss: MeanLoss, batches: Sequence[Batch], gradients: Mapping[int, StageGradient],
@@ -93,7 +94,7 @@ def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projec
     weights = []
     for name, projection in sets.items() if leaf.ndim > 1 else ():
         try:
-            weight = layer.shaped(projected(network, number, projection)).to(leaf.dtype)
+            weight = projected(network, number, projection)
         except ProblemError as error:
             prediction.omitted[name] = str(error)
             continue

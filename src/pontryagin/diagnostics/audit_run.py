@@ -104,9 +104,7 @@ def _measured(network: Network, loss: MeanLoss, batches: Sequence[Batch], sets: 
     for place, stage in enumerate(stages):
         number, found = numbers[stage.name], []
         for each in stage.restrictions:
-            leaf = network.leaves[stage.name]
-            matrix = projected(network, number, sets[each.set])
-            moved = network.stages[number].layer.shaped(matrix).to(leaf.dtype)
+            moved = projected(network, number, sets[each.set])
             after = _losses(network, loss, together, {stage.name: moved})
             costs = [new - old for new, old in zip(after, base, strict=True)]
             mean, error = _spread(costs, weights)

@@ -15,7 +15,7 @@ Weight = Float[Tensor, "*stage row input"]
 
 
 class Projection(Protocol):
-    """A set of matrices, row i making output i, and a point of it near to any matrix: every MatrixSet is one."""
+    """A set of matrices, row i making output i (`Rows`), and a point of it near to any matrix: every MatrixSet is one."""
 
     def project(self, weight: Weight) -> Weight:
         """The point that stands for W."""

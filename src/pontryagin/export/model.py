@@ -5,22 +5,24 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from pontryagin.export.file import PackedState, packed_state
-from pontryagin.export.packed import Packed, PackedWeight
+from pontryagin.export.file import PackedState
+from pontryagin.export.packed import Packed, PackedWeight, fitting_rows, packed_weight
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, DiscreteSet, Ternary
 
 
 def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
-    """For each matrix of floating-point numbers Binary or Ternary with a scale per row, if it lies there and becomes smaller."""
+    """For each matrix of floating-point numbers Binary or Ternary with a scale per row, if it lies there and becomes smaller.
+
+    Rows are outputs of the layer: of a transposed convolution too (packed.fitting_rows).
+    """
     found: dict[str, DiscreteSet] = {}
     for name, value in state.items():
         if value.ndim < 2 or not value.is_floating_point() or not value.numel():
             continue
         for one in (Binary(scale="row"), Ternary(scale="row")):
-            if one.contains(value.detach().flatten(1)):
-                packed = packed_state({name: value}, {name: one})[name]
-                if isinstance(packed, PackedWeight) and packed.bytes < value.numel() * value.element_size():
+            if rows := fitting_rows(value, one):
+                if packed_weight(value, one, rows).bytes < value.numel() * value.element_size():
                     found[name] = one
                 break
     return found

@@ -10,24 +10,31 @@ from torch import Tensor, nn
 
 from pontryagin.export.bits import bits_of, pack, unpack
 from pontryagin.problem import ProblemError
-from pontryagin.problem.admissible import DiscreteSet
+from pontryagin.problem.admissible import DiscreteSet, Rows
 from pontryagin.problem.admissible.grid import Grid
-from pontryagin.problem.admissible.per_parameter import as_matrix, matrix_shape
 
 
 @dataclass(frozen=True)
 class PackedWeight:
-    """W = scale_i * code_ij, rows the first axis: packed codes (uint8), scales (rows,) or (1,) in the dtype of W."""
+    """W = scale_i * code_ij for every row i of W as the matrix of `rows`.
+
+    codes: packed (uint8), in the order of that matrix. scales: (rows,) or (1,), in the dtype of W.
+    """
 
     grid: Grid
     codes: Tensor
     scales: Tensor
-    shape: torch.Size
+    rows: Rows
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of W."""
+        return self.rows.shape
 
     def weight(self) -> Tensor:
         """W, exactly as it was."""
         codes = unpack(self.codes, self.grid, prod(self.shape)).to(self.scales.dtype)
-        return (as_matrix(codes, self.shape) * self.scales.unsqueeze(1)).view(self.shape)
+        return self.rows.shaped(codes.view(self.rows.size) * self.scales.unsqueeze(1)).contiguous()
 
     @property
     def bits(self) -> int:
@@ -40,13 +47,28 @@ class PackedWeight:
         return len(self.codes) + self.scales.numel() * self.scales.element_size()
 
 
-def packed_weight(weight: Tensor, admissible: DiscreteSet) -> PackedWeight:
-    """The packed form of a weight of the set. ProblemError when it lies outside."""
-    admissible.check(*matrix_shape(weight.shape))
-    codes, scales = admissible.encode(as_matrix(weight.detach().flatten(), weight.shape))
+def packed_weight(weight: Tensor, admissible: DiscreteSet, rows: Rows | None = None) -> PackedWeight:
+    """The packed form of a weight of the set; rows None: those in which it lies there. ProblemError when it lies outside."""
+    if not isinstance(admissible, DiscreteSet):
+        raise ProblemError(f"expected a discrete set such as Ternary(scale='row') to pack, found {admissible!r}")
+    rows = rows or fitting_rows(weight, admissible) or Rows(weight.shape)
+    admissible.check(*rows.size)
+    codes, scales = admissible.encode(rows.matrix(weight.detach()))
     if (scales == scales[0]).all():
         scales = scales[:1]
-    return PackedWeight(admissible.grid, pack(codes, admissible.grid), scales.to(weight.dtype).clone(), weight.shape)
+    return PackedWeight(admissible.grid, pack(codes, admissible.grid), scales.to(weight.dtype).clone(), rows)
+
+
+def fitting_rows(weight: Tensor, admissible: DiscreteSet) -> Rows | None:
+    """Rows in which a weight lies in the set exactly, None when there are none.
+
+    A tensor alone does not say whether it is the weight of a transposed convolution: its first axis is tried, then, with three
+    axes or more, the outputs of a transposed convolution of one group, of two, and so on: as few scales as will do.
+    """
+    shape, weight = weight.shape, weight.detach()
+    groups = [n for n in range(1, shape[0] + 1) if shape[0] % n == 0] if len(shape) > 2 and admissible.scale == "row" else []
+    return next((rows for rows in (Rows(shape), *(Rows(shape, n) for n in groups))
+                 if admissible.contains(rows.matrix(weight)).all()), None)
 
 
 class Packed(nn.Module):
@@ -62,7 +84,7 @@ class Packed(nn.Module):
             self.register_buffer(f"{name}_codes", packed.codes)
             self.register_buffer(f"{name}_scales", packed.scales)
         self.module = module
-        self._packed = {name: (packed.grid, packed.shape) for name, packed in weights.items()}
+        self._packed = {name: (packed.grid, packed.rows) for name, packed in weights.items()}
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """The module's own, with its weights."""
@@ -71,5 +93,5 @@ class Packed(nn.Module):
 
     def packed(self, name: str) -> PackedWeight:
         """One of its weights."""
-        grid, shape = self._packed[name]
-        return PackedWeight(grid, self.get_buffer(f"{name}_codes"), self.get_buffer(f"{name}_scales"), shape)
+        grid, rows = self._packed[name]
+        return PackedWeight(grid, self.get_buffer(f"{name}_codes"), self.get_buffer(f"{name}_scales"), rows)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.problem.admissible import Admissible, AdmissibleSet, RealSpace, admissible_set
+from pontryagin.problem.admissible import Admissible, AdmissibleSet, RealSpace, admissible_set, rows_by_name
 from pontryagin.problem.affine import AffineForm
 from pontryagin.problem.convolution import convolution_form
 from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, is_plain
@@ -106,7 +106,7 @@ def stage(
     Raises ProblemError when the module couples samples (batch normalization in training mode), is random
     (dropout in training mode) or has parameters that are not floating point.
     """
-    affine = None
+    affine, rows = None, None
     if type(dynamics) is nn.Linear and is_plain(dynamics):
         affine = AffineForm(dynamics.in_features, dynamics.out_features, identity, identity,
                             bias=dynamics.bias is not None)
@@ -117,12 +117,13 @@ def stage(
             raise ProblemError("a module brings its own parameters; pass `parameters` only with a function")
         label, parameters = type(dynamics).__name__, dict(dynamics.named_parameters())
         function: Dynamics = ModuleDynamics(dynamics)
+        rows = rows_by_name(dynamics)
     else:
         if not callable(dynamics):
             raise ProblemError(f"expected a torch module or a function g(x, theta), found {dynamics!r}")
         label, parameters, function = getattr(dynamics, "__name__", type(dynamics).__name__), parameters or {}, dynamics
     start, layout = flatten(parameters)
-    theta = admissible_set(name or label, layout, RealSpace() if admissible is None else admissible)
+    theta = admissible_set(name or label, layout, RealSpace() if admissible is None else admissible, rows)
     start = start if theta.unconstrained or not start.isfinite().all() else theta.project(start)
     return Stage(function, start, layout, step_size, running_cost or NoCost(), theta, affine, name or label)
 

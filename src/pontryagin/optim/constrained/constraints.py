@@ -12,8 +12,8 @@ from pontryagin.optim.constrained.erdos_renyi import shares
 from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
 from pontryagin.optim.table import StageRow
 from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
+from pontryagin.problem.admissible import Rows, rows_by_name
 from pontryagin.problem.admissible.grid import best_scale
-from pontryagin.problem.admissible.per_parameter import matrix_shape
 
 
 class Constraints:
@@ -25,18 +25,19 @@ class Constraints:
 
     def __init__(self, model: nn.Module, request: ModelSets | None, captured: Sequence[CapturedStage]) -> None:
         self.discrete: dict[int, DiscreteStage] = {}
-        self.projected: list[tuple[nn.Parameter, MatrixSet]] = []
+        self.projected: list[tuple[nn.Parameter, MatrixSet, Rows]] = []
         self._nearest: list[tuple[nn.Parameter, Tensor]] = []
         if request is None:
             return
         named, stages = dict(model.named_parameters()), {id(stage.weight): stage for stage in captured}
-        sets = sets_by_parameter(model, request)
-        self._nearest = [(named[name], _projection(name, named[name], one)) for name, one in sets.items()]
+        rows = rows_by_name(model)
+        sets = {name: one.within(rows[name]) for name, one in sets_by_parameter(model, request).items()}
+        self._nearest = [(named[name], _projection(name, named[name], one, rows[name])) for name, one in sets.items()]
         for name, one in sets.items():
             if isinstance(one, DiscreteSet):
                 self.discrete[id(named[name])] = DiscreteStage(_supported(name, one, stages.get(id(named[name]))), one)
             else:
-                self.projected.append((named[name], one))
+                self.projected.append((named[name], one, rows[name]))
 
     @torch.no_grad()
     def start(self) -> None:
@@ -80,15 +81,15 @@ class Constraints:
         priced = {key: groups[key] for key in self.discrete if key in groups and groups[key]["nonzero"] is not None}
         for group in {id(group): group for group in priced.values()}.values():
             keys = [key for key in priced if priced[key] is group]
-            shapes = [matrix_shape(self.discrete[key].weight.shape) for key in keys]
+            shapes = [Rows(self.discrete[key].weight.shape).size for key in keys]
             found.update(zip(keys, shares(shapes, group["nonzero"]), strict=True))
         return found
 
     def project(self) -> None:
         """Put every other constrained parameter back into its set."""
-        for parameter, one in self.projected:
+        for parameter, one, rows in self.projected:
             if parameter.requires_grad:
-                parameter.copy_(one.project(parameter.reshape(matrix_shape(parameter.shape))).view_as(parameter))
+                parameter.copy_(rows.shaped(one.project(rows.matrix(parameter))))
 
     def arm(self, states: Callable[[Tensor], dict[str, Tensor]]) -> None:
         """Look at the next batch where it is time."""
@@ -101,13 +102,12 @@ class Constraints:
             stage.forget()
 
 
-def _projection(name: str, parameter: nn.Parameter, one: MatrixSet) -> Tensor:
+def _projection(name: str, parameter: nn.Parameter, one: MatrixSet, rows: Rows) -> Tensor:
     try:
-        rows, inputs = matrix_shape(parameter.shape)
-        one.check(rows, inputs)
+        one.check(*rows.size)
         if not parameter.isfinite().all():
             raise NonFiniteError(f"admissible, {name}: the parameter holds NaN or infinite values")
-        return _start(one, parameter.detach().reshape(rows, inputs)).view_as(parameter)
+        return rows.shaped(_start(one, rows.matrix(parameter.detach())))
     except ProblemError as error:
         raise ProblemError(f"admissible, {name}: {error}") from error
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from pontryagin.optim.discrete.rules import binary_codes, ternary_codes
 from pontryagin.optim.discrete.weights import check_gradients, taken
 from pontryagin.problem import ProblemError
-from pontryagin.problem.admissible import Binary, DiscreteSet, Ternary
-from pontryagin.problem.admissible.per_parameter import as_matrix
+from pontryagin.problem.admissible import Binary, DiscreteSet, Rows, Ternary
 
 
 class BinaryConnect(torch.optim.Adam):
@@ -84,4 +83,5 @@ def rounded(latent: Tensor, admissible: DiscreteSet) -> Tensor:
         return binary_codes(latent) * admissible.scale
     if admissible.scale != "row" and isinstance(admissible, Ternary):
         return ternary_codes(latent) * admissible.scale
-    return admissible.project(as_matrix(latent.flatten(), latent.shape)).view(latent.shape)
+    rows = Rows(latent.shape)
+    return rows.shaped(admissible.project(rows.matrix(latent)))

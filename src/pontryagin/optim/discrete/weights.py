@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.problem import NonFiniteError, ProblemError
-from pontryagin.problem.admissible import Binary, DiscreteSet, MatrixSet, Ternary
-from pontryagin.problem.admissible.per_parameter import as_matrix
+from pontryagin.problem.admissible import Binary, DiscreteSet, MatrixSet, Rows, Ternary
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -36,14 +35,15 @@ def check_inside(name: str, weights: Sequence[Tensor], admissible: MatrixSet) ->
 
 
 def inside(weight: Tensor, admissible: MatrixSet) -> bool:
-    """Whether a weight as the matrix (output, everything else) lies in the set, exactly."""
+    """Whether a weight lies in the set, exactly; rows are its first axis."""
     weight = weight.detach()
     if isinstance(admissible, Binary | Ternary) and admissible.scale != "row":  # what training asks after every iteration
         size = weight.abs()
         scale = torch.tensor(admissible.scale, dtype=weight.dtype)
         off = size - scale if isinstance(admissible, Binary) else (size - scale).mul_(size)
         return all(bound.item() == 0 for bound in off.aminmax())
-    return bool(admissible.contains(as_matrix(weight.flatten(), weight.shape)))
+    rows = Rows(weight.shape)
+    return bool(admissible.within(rows).contains(rows.matrix(weight)))
 
 
 def draw(shape: Sequence[int], admissible: MatrixSet, generator: torch.Generator | None = None) -> Tensor:

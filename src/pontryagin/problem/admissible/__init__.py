@@ -11,6 +11,7 @@ from pontryagin.problem.admissible.non_negative import NonNegative
 from pontryagin.problem.admissible.per_parameter import Admissible, PerParameter, admissible_set
 from pontryagin.problem.admissible.protocol import AdmissibleSet, MatrixSet
 from pontryagin.problem.admissible.real_space import RealSpace
+from pontryagin.problem.admissible.rows import Rows, rows_by_name, rows_of
 from pontryagin.problem.admissible.sparse import SparseSet
 from pontryagin.problem.admissible.ternary import Ternary
 from pontryagin.problem.admissible.two_four_sparse import TwoFourSparse
@@ -18,6 +19,6 @@ from pontryagin.problem.admissible.unit_norm_rows import UnitNormRows
 
 __all__ = [
     "Admissible", "AdmissibleSet", "Binary", "Box", "Codebook", "DiscreteSet", "Grid", "Interval", "KSparse", "MatrixSet",
-    "NonNegative", "PerParameter", "RealSpace", "Scale", "SparseSet", "Ternary", "TwoFourSparse", "UnitNormRows",
-    "admissible_set",
+    "NonNegative", "PerParameter", "RealSpace", "Rows", "Scale", "SparseSet", "Ternary", "TwoFourSparse", "UnitNormRows",
+    "admissible_set", "rows_by_name", "rows_of",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pontryagin.problem.admissible.protocol import AdmissibleSet, MatrixSet
 from pontryagin.problem.admissible.real_space import RealSpace
+from pontryagin.problem.admissible.rows import Rows
 from pontryagin.problem.errors import ProblemError
 
 Layout = tuple[tuple[str, torch.Size], ...]
@@ -19,10 +20,11 @@ Admissible = AdmissibleSet | MatrixSet | Mapping[str, MatrixSet | RealSpace]
 
 @dataclass(frozen=True)
 class PerParameter:
-    """Theta is the product of a set for each parameter of the layout; None stands for R^p."""
+    """Theta is the product of a set for each parameter of the layout; None stands for R^p. rows: of each parameter."""
 
     layout: Layout
     sets: tuple[MatrixSet | None, ...]
+    rows: tuple[Rows, ...]
 
     @property
     def unconstrained(self) -> bool:
@@ -31,36 +33,37 @@ class PerParameter:
 
     def project(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage control"]:
         """Every parameter projected onto its own set."""
-        return torch.cat([piece if one is None else one.project(as_matrix(piece, shape)).flatten(-2)
-                          for piece, (_, shape), one in self._pieces(control)], -1)
+        return torch.cat([piece if one is None else _flat(rows.shaped(one.project(_matrix(piece, rows))), rows)
+                          for piece, rows, one in self._pieces(control)], -1)
 
     def contains(self, control: Float[Tensor, "*stage control"]) -> Bool[Tensor, "*stage"]:
         """Whether every parameter lies in its set, exactly."""
-        inside = [piece.isfinite().all(-1) if one is None else one.contains(as_matrix(piece, shape))
-                  for piece, (_, shape), one in self._pieces(control)]
+        inside = [piece.isfinite().all(-1) if one is None else one.contains(_matrix(piece, rows))
+                  for piece, rows, one in self._pieces(control)]
         return torch.stack(inside).all(0)
 
     def __repr__(self) -> str:
         named = [f"{name}: {one!r}" for (name, _), one in zip(self.layout, self.sets, strict=True) if one is not None]
         return "{" + ", ".join(named) + "}"
 
-    def _pieces(self, control: Tensor) -> list[tuple[Tensor, tuple[str, torch.Size], MatrixSet | None]]:
+    def _pieces(self, control: Tensor) -> list[tuple[Tensor, Rows, MatrixSet | None]]:
         pieces = torch.split_with_sizes(control, [prod(shape) for _, shape in self.layout], -1)
-        return list(zip(pieces, self.layout, self.sets, strict=True))
+        return list(zip(pieces, self.rows, self.sets, strict=True))
 
 
-def matrix_shape(shape: torch.Size) -> tuple[int, int]:
-    """(row, input) of a parameter: the first axis and the product of the others; a vector or number is one row."""
-    return (shape[0], prod(shape[1:])) if len(shape) > 1 else (1, prod(shape))
+def _matrix(piece: Float[Tensor, "*stage entries"], rows: Rows) -> Float[Tensor, "*stage row input"]:
+    return rows.matrix(piece.unflatten(-1, rows.shape) if rows.shape else piece.squeeze(-1))
 
 
-def as_matrix(piece: Float[Tensor, "*stage entries"], shape: torch.Size) -> Float[Tensor, "*stage row input"]:
-    """A flat parameter as the matrix that sets see."""
-    return piece.unflatten(-1, matrix_shape(shape))
+def _flat(weight: Tensor, rows: Rows) -> Float[Tensor, "*stage entries"]:
+    return weight.flatten(weight.ndim - len(rows.shape)) if rows.shape else weight.unsqueeze(-1)
 
 
-def admissible_set(name: str, layout: Layout, admissible: Admissible) -> AdmissibleSet:
-    """What a stage with this name and layout makes of a request. ProblemError, naming the stage, when it cannot take it."""
+def admissible_set(name: str, layout: Layout, admissible: Admissible, rows: Mapping[str, Rows] | None = None) -> AdmissibleSet:
+    """What a stage with this name and layout makes of a request. rows: of parameters by name, the first axis for others.
+
+    ProblemError, naming the stage, when it cannot take it.
+    """
     if isinstance(admissible, MatrixSet):
         matrices = [key for key, shape in layout if len(shape) > 1]
         if not matrices:
@@ -76,16 +79,19 @@ def admissible_set(name: str, layout: Layout, admissible: Admissible) -> Admissi
     if unknown:
         raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters are "
                            f"{', '.join(key for key, _ in layout) or 'none'}")
-    return PerParameter(layout, tuple(_checked(name, key, shape, admissible.get(key)) for key, shape in layout))
+    places = tuple((rows or {}).get(key, Rows(shape)) for key, shape in layout)
+    return PerParameter(layout, tuple(_checked(name, key, place, admissible.get(key))
+                                      for (key, _), place in zip(layout, places, strict=True)), places)
 
 
-def _checked(name: str, key: str, shape: torch.Size, one: MatrixSet | RealSpace | None) -> MatrixSet | None:
+def _checked(name: str, key: str, rows: Rows, one: MatrixSet | RealSpace | None) -> MatrixSet | None:
     if one is None or isinstance(one, RealSpace):
         return None
     if not isinstance(one, MatrixSet):
         raise ProblemError(f"{name}, {key}: expected a set of matrices such as Binary() or Box(-1, 1), found {one!r}")
+    one = one.within(rows)
     try:
-        one.check(*matrix_shape(shape))
+        one.check(*rows.size)
     except ProblemError as error:
         raise ProblemError(f"{name}, {key}: {error}") from error
     return one

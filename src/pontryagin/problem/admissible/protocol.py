@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pontryagin.problem.admissible.rows import Rows
+
 
 @runtime_checkable
 class AdmissibleSet(Protocol):
@@ -29,8 +31,7 @@ class AdmissibleSet(Protocol):
 class MatrixSet(ABC):
     """A closed set of matrices W (row, input), a product of sets of rows: row i makes output i.
 
-    Sets are frozen dataclasses: equal when they hold the same matrices. A kernel of a convolution counts as (output,
-    everything else), a vector as one row.
+    Sets are frozen dataclasses: equal when they hold the same matrices. `Rows` says how a weight becomes such a matrix.
     """
 
     @abstractmethod
@@ -40,6 +41,10 @@ class MatrixSet(ABC):
     @abstractmethod
     def contains(self, weight: Float[Tensor, "*stage row input"]) -> Bool[Tensor, "*stage"]:
         """Whether each matrix lies in the set, exactly."""
+
+    def within(self, rows: Rows) -> "MatrixSet":
+        """The set as it is for a weight with these rows: itself, unless it asks which inputs belong together."""
+        return self
 
     def check(self, rows: int, inputs: int) -> None:  # noqa: B027 - most sets take any shape
         """ProblemError when no (rows, inputs) matrix fits the set."""
