@@ -1,0 +1,199 @@
+"""EMSA as it comes on families of models that are in use, beside AdamW at 1e-3 and at 3e-3: does it work, and on which share?
+
+    OMP_NUM_THREADS=1 python -m benchmarks.families [--families gpt2,vit,dcgan] [--steps 30] [--seeds 1] [--csv FILE]
+
+Small models of transformers, made from configurations alone, and of plain torch (benchmarks/zoo), each with a synthetic task.
+All methods start from equal weights, at constant rates, on equal batches. Per family: how many parameters are trained; the share
+of them that EMSA maximizes, in closed form or otherwise than by AdamW; the mean training loss of the last five steps, median over
+seeds; ms of processor time a step, median over seeds; and the classes of the modules that hold what is left to AdamW. The file
+has the losses on a held-out batch too, EMSA's with its averages.
+
+A run that raises, whose loss is not finite, or that leaves a parameter with a gradient where it was, is written in the place of
+its loss, and the exit status is then 1.
+"""
+
+import csv
+import math
+import sys
+import traceback
+import warnings
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from statistics import fmean, median
+from time import process_time
+
+import torch
+from torch import Generator, nn
+
+from benchmarks.zoo import FAMILIES, Family
+from pontryagin.optim import EMSA
+
+METHODS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "EMSA": EMSA,
+    "AdamW 1e-3": lambda model: torch.optim.AdamW(model.parameters(), 1e-3),
+    "AdamW 3e-3": lambda model: torch.optim.AdamW(model.parameters(), 3e-3),
+}
+_LAST, _HELD_OUT = 5, 987654321
+"""How many losses are averaged at the end, and the seed of the held-out batch."""
+_SHARE = 3e-4
+"""Classes that hold less than this are put together."""
+_GRADIENT = 1e-6
+"""A parameter whose gradient is below this may stay where it is: 1 + lr * 1e-8 is 1 in float32."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one run. failure: why there are no losses, in a line. left: the sizes of the parameters that EMSA left to AdamW, by the
+    class of the module that holds them."""
+
+    loss: float = math.nan
+    held_out: float = math.nan
+    milliseconds: float = math.nan
+    parameters: int = 0
+    left: Counter[str] = field(default_factory=Counter)
+    failure: str = ""
+
+
+def left_to_adamw(model: nn.Module, optimizer: EMSA) -> dict[str, nn.Parameter]:
+    """The parameters that EMSA trains by AdamW, by name: in stages() they are rows of their own."""
+    names = {row.name for row in optimizer.stages().rows if row.maximized.startswith("AdamW")}
+    return {name: parameter for name, parameter in _trained(model).items() if name in names}
+
+
+def unmoved(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
+    """The parameters that have a gradient, and are where they were before."""
+    return [name for name, parameter in _trained(model).items()
+            if parameter.grad is not None and parameter.grad.abs().max() > _GRADIENT and torch.equal(parameter, before[name])]
+
+
+def attempt(family: Family, method: str, seed: int, steps: int) -> Outcome:
+    """train, or what it raised, in a line; the traceback goes to stderr."""
+    try:
+        return train(family, method, seed, steps)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exc()
+        return Outcome(failure=f"crash: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
+
+
+def train(family: Family, method: str, seed: int, steps: int) -> Outcome:
+    """A fresh model through so many steps."""
+    torch.manual_seed(seed)
+    model = family.build().train()
+    before = {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
+    parts = family.parts(model)
+    optimizers, batches = [METHODS[method](part) for part in parts], Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # of dropout
+    losses, seconds = [], 0.0
+    for step in range(steps):
+        batch = family.draw(batches)
+        began = process_time()
+        losses.append(family.iterate(family, model, batch, optimizers))
+        seconds += process_time() - began
+        if not math.isfinite(losses[-1]):
+            return Outcome(failure=f"not finite: the loss of step {step + 1} is {losses[-1]}")
+    if still := unmoved(model, before):
+        return Outcome(failure=f"not moved: {', '.join(still)}")
+    left: Counter[str] = Counter()
+    for part, optimizer in zip(parts, optimizers, strict=True):
+        if isinstance(optimizer, EMSA):
+            for name, parameter in left_to_adamw(part, optimizer).items():
+                left[owner(part, name)] += parameter.numel()
+            optimizer.eval()
+    held_out = family.loss(model.eval(), family.draw(Generator().manual_seed(_HELD_OUT))).item()
+    return Outcome(fmean(losses[-_LAST:]), held_out, 1e3 * seconds / steps, sum(map(torch.numel, before.values())), left)
+
+
+def owner(model: nn.Module, name: str) -> str:
+    """The class of the module that a parameter belongs to."""
+    path = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+    return type(model.get_submodule(path)).__name__
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _row(name: str, outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
+    """A line of the file. outcomes: by method, a seed each."""
+    first = outcomes["EMSA"][0]
+    sizes = first.parameters or next((one.parameters for runs in outcomes.values() for one in runs if one.parameters), 0)
+    share = "" if first.failure else f"{1 - first.left.total() / first.parameters:.4f}"
+    row: dict[str, object] = {"family": name, "parameters": sizes, "maximized": share}
+    for method, runs in outcomes.items():
+        failure = next((one.failure for one in runs if one.failure), "")
+        row |= {method: failure or _middle(one.loss for one in runs),
+                f"{method}, held out": _middle(one.held_out for one in runs),
+                f"{method}, ms": _middle(one.milliseconds for one in runs)}
+    return row | {"left to AdamW": "; ".join(f"{kind} {size}" for kind, size in first.left.most_common())}
+
+
+def _middle(values: Iterable[float]) -> str:
+    return f"{median(values):.4g}"
+
+
+def _line(row: dict[str, object], outcome: Outcome) -> str:
+    """A line of the table."""
+    share = f"{float(str(row['maximized'])):.1%}" if row["maximized"] else "-"
+    kinds = ", ".join(f"{kind} {size / outcome.parameters:.1%}" for kind, size in outcome.left.most_common(3))
+    cells = [row["family"], row["parameters"], share, *(row[method] for method in METHODS),
+             ", ".join(f"{float(str(row[f'{method}, ms'])):.2g}" for method in METHODS).replace("nan", "-"), kinds]
+    return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
+
+
+def _summary(outcomes: dict[str, dict[str, list[Outcome]]]) -> str:
+    """How often EMSA is ahead of both others, and what it left to AdamW: by class, the mean share over all families."""
+    complete = {name: runs for name, runs in outcomes.items() if not any(one.failure for many in runs.values() for one in many)}
+    ahead = [name for name, runs in complete.items()
+             if min(METHODS, key=lambda method: median(one.loss for one in runs[method])) == "EMSA"]
+    behind = ", ".join(name for name in complete if name not in ahead) or "none"
+    shares: Counter[str] = Counter()
+    for runs in complete.values():
+        for kind, size in runs["EMSA"][0].left.items():
+            shares[kind] += size / runs["EMSA"][0].parameters / len(complete)  # type: ignore[assignment]
+    lines = [f"EMSA is ahead of both others on {len(ahead)} of {len(complete)}; not on: {behind}.",
+             f"It maximizes {1 - shares.total():.1%} of the parameters, mean over these families, and leaves to AdamW:", "",
+             "| class | mean share |", "|---|---|",
+             *(f"| {kind} | {share:.2%} |" for kind, share in shares.most_common() if share >= _SHARE),
+             f"| others | {sum(share for share in shares.values() if share < _SHARE):.2%} |"]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The exit status."""
+    options = ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--families", help="names, with commas between them")
+    options.add_argument("--steps", type=int, default=30)
+    options.add_argument("--seeds", type=int, default=1)
+    options.add_argument("--csv", help="file to be written")
+    given = options.parse_args()
+    names = given.families.split(",") if given.families else list(FAMILIES)
+    if unknown := [name for name in names if name not in FAMILIES]:
+        options.error(f"unknown family {unknown[0]!r}: expected one or more of {', '.join(FAMILIES)}")
+    if find_spec("transformers") is None:
+        options.error("most families are of transformers: pip install '.[integration]'")
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    print(f"| | parameters | maximized | {' | '.join(METHODS)} | ms | left to AdamW |\n" + "|---" * (len(METHODS) + 5) + "|")
+    rows, outcomes = [], {}
+    for name in names:
+        outcomes[name] = {method: [attempt(FAMILIES[name], method, seed, given.steps) for seed in range(given.seeds)]
+                          for method in METHODS}
+        rows.append(_row(name, outcomes[name]))
+        print(_line(rows[-1], outcomes[name]["EMSA"][0]), flush=True)
+    print("\n" + _summary(outcomes))
+    if given.csv:
+        with open(given.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    return int(any(one.failure for runs in outcomes.values() for many in runs.values() for one in many))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
