@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.problem import Binary, Codebook, Ternary
+from pontryagin.problem import Binary, Codebook, MatrixSet, Ternary
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,12 @@ class Words(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """The joint map to queries, keys and values alone is trained."""
+
     def __init__(self) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.attention.out_proj.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention(x, x, x, need_weights=False)[0]
@@ -137,17 +140,18 @@ STAGES = {
     "attention": Kind(SelfAttention, (4, 5, 8)),
 }
 """One stage each."""
+def _discrete(theta: MatrixSet, **options: Any) -> Kind:
+    return Kind(lambda: nn.Linear(6, 8, bias=False), (20, 6), options={"admissible": theta, "moves": 1.0, "lr": 0.1, **options})
+
+
 DISCRETE = {
-    "binary": Kind(lambda: nn.Linear(6, 8), (20, 6), options={"admissible": Binary(), "moves": 1.0, "lr": 0.1}),
-    "binary by rows": Kind(lambda: nn.Linear(6, 8), (20, 6), options={"admissible": Binary("row"), "moves": 1.0, "lr": 0.1}),
-    "ternary": Kind(lambda: nn.Linear(6, 8), (20, 6), options={"admissible": Ternary("row"), "moves": 1.0, "lr": 0.1}),
-    "codebook": Kind(lambda: nn.Linear(6, 8), (20, 6), options={"admissible": Codebook(4), "moves": 1.0, "lr": 0.1}),
-    "discrete convolution": Kind(lambda: nn.Conv2d(2, 4, 3), (4, 2, 6, 6),
+    "binary": _discrete(Binary()), "binary by rows": _discrete(Binary("row")), "ternary": _discrete(Ternary("row")),
+    "codebook": _discrete(Codebook(4)),
+    "discrete convolution": Kind(lambda: nn.Conv2d(2, 4, 3, bias=False), (4, 2, 6, 6),
                                  options={"admissible": Ternary(), "moves": 1.0, "lr": 0.1}),
 }
-"""One stage each, with weights in a discrete set."""
-PRICED = {"priced": Kind(lambda: nn.Linear(6, 8), (20, 6),
-                         options={"admissible": Ternary("row"), "nonzero": 0.3, "moves": 1.0, "lr": 0.1})}
+"""One stage each, with weights in a discrete set; biases there are AdamW's."""
+PRICED = {"priced": _discrete(Ternary("row"), nonzero=0.3)}
 NETS = {
     "rows": Kind(lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)), (10, 6)),
     "many rows": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), (32, 6)),
