@@ -11,10 +11,10 @@ import pytest
 from matplotlib.image import imread
 from run_directory import HEADERS, read_rows, write_run, write_table
 
-from pontryagin.experiments.figures import Drawing, ReportError, draw_figures
 from pontryagin.experiments.figures.curves import Curve, band, curves
+from pontryagin.experiments.figures.draw import draw_figures
 from pontryagin.experiments.figures.step_figures import _rise, _steps, _sums
-from pontryagin.experiments.run_files import METRICS, first_seed, read_run, read_table
+from pontryagin.experiments.run_files import METRICS, Drawing, ReportError, first_seed, read_run, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
 

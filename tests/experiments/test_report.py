@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from run_directory import METHODS, write_run
 
-from pontryagin.experiments.figures import draw_figures
+from pontryagin.experiments.figures.draw import draw_figures
 from pontryagin.experiments.report import write_report
 from pontryagin.experiments.report_text import loss_of, number, reach, sentences, tuning_table
 from pontryagin.experiments.run_files import Drawing, ReportError

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tasks import classification
 
-from pontryagin.experiments.train import checkpoint, report
+from pontryagin.experiments.train import checkpoint, figures
 from pontryagin.experiments.train.board import SilentBoard
 from pontryagin.experiments.train.history import COLUMNS
 from pontryagin.experiments.train.runner import run_training
@@ -106,7 +106,7 @@ def result(out: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
 def main(kills: int, seed: int, folder: Path) -> None:
     """See above."""
     torch.set_num_threads(1)
-    report.draw_training = lambda directory, samples: []  # pictures would take most of the time
+    figures.draw_training = lambda directory, samples: []  # pictures would take most of the time
     random_moment = random.Random(seed)
     begun = time.monotonic()
     assert not killed_after(folder / "whole", 600.0)

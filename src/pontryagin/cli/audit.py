@@ -10,9 +10,10 @@ from rich.console import Console
 
 from pontryagin.cli.lists import names
 from pontryagin.diagnostics.audit_sets import SETS
+from pontryagin.experiments.audit.report import write_report
 from pontryagin.experiments.audit.request import AuditSettings
 from pontryagin.experiments.audit.run import run_audit
-from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.figures import left_out
 from pontryagin.experiments.progress import TerminalProgress
 from pontryagin.experiments.specs import READY_DATA, READY_MODELS
 from pontryagin.experiments.train.objective import OBJECTIVES
@@ -25,11 +26,9 @@ def add_to(commands: Any) -> None:
 
 def run(options: Namespace) -> bool:
     """Audit, print the table, write files and report; whether it was interrupted."""
-    try:
-        from pontryagin.experiments.audit.report import write_report
-    except ImportError as error:
-        raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
     console = Console()
+    if without := left_out():
+        console.print(without, highlight=False, soft_wrap=True, markup=False)
     weights = None if options.weights is None else Path(options.weights)
     settings = AuditSettings(
         options.model, options.data, Path(options.out), options.model_args, options.data_args, weights, options.loss,

@@ -15,6 +15,7 @@ from pontryagin.experiments.bench.scaling import ScalingSettings, run_scaling
 from pontryagin.experiments.bench.scaling_cases import MAXIMIZERS
 from pontryagin.experiments.bench.scaling_page import write_scaling_page
 from pontryagin.experiments.bench.table import write_page
+from pontryagin.experiments.figures import left_out
 from pontryagin.experiments.progress import TerminalProgress
 
 
@@ -29,6 +30,8 @@ def add_to(commands: Any) -> None:
 
 def run(settings: Namespace) -> bool:
     """Run the chosen benchmark; whether it was interrupted."""
+    if without := left_out():
+        Console().print(without, highlight=False, soft_wrap=True, markup=False)
     return {"optimizers": _optimizers, "scaling": _scaling}[settings.benchmark](settings[settings.benchmark])
 
 

@@ -11,8 +11,10 @@ from rich.console import Console
 from pontryagin.cli import reproduce_certificate, reproduce_discrete, reproduce_images
 from pontryagin.cli.lists import names
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.images.paper import FIGURES
 from pontryagin.experiments.progress import TerminalProgress
+from pontryagin.experiments.report import write_report
 from pontryagin.experiments.sine.experiment import SineSettings, run_sine
 from pontryagin.experiments.sine.methods import METHODS
 from pontryagin.experiments.train.processes import present
@@ -34,6 +36,7 @@ def run(settings: Namespace) -> bool:
     """Run the chosen experiment; whether it was interrupted."""
     if present().size > 1 and settings.experiment not in FIGURES:
         raise ExperimentError(f"reproduce {settings.experiment} is run by one process: start it without torchrun")
+    need("matplotlib", f"reproduce {settings.experiment}")
     experiments = {"sine": _sine, "binary": reproduce_discrete.runner("binary"), "ternary": reproduce_discrete.runner("ternary"),
                    "saddle": reproduce_certificate.saddle, "certificate": reproduce_certificate.certificate,
                    **{name: reproduce_images.runner(name) for name in FIGURES}}
@@ -57,11 +60,8 @@ def _sine_parser() -> ArgumentParser:
 
 
 def _sine(options: Namespace) -> bool:
-    try:
-        from pontryagin.experiments.figures import draw_figures
-        from pontryagin.experiments.report import write_report
-    except ImportError as error:
-        raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
+    from pontryagin.experiments.figures.draw import draw_figures
+
     console = Console()
     settings = SineSettings(Path(options.out), 1 if options.quick else options.seeds, options.iterations,
                             names(options.methods), options.quick, options.overwrite)

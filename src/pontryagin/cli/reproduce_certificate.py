@@ -11,7 +11,6 @@ from rich.console import Console
 from pontryagin.cli.lists import names
 from pontryagin.experiments.certificate.experiment import CertificateSettings, run_certificate
 from pontryagin.experiments.certificate.tasks import TASKS
-from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.progress import TerminalProgress
 from pontryagin.experiments.saddle.experiment import SaddleSettings, run_saddle
 
@@ -50,10 +49,8 @@ def _certificate_parser() -> ArgumentParser:
 
 def saddle(options: Namespace) -> bool:
     """Run the saddle study; whether it was interrupted."""
-    try:
-        from pontryagin.experiments.saddle.report import write_report
-    except ImportError as error:
-        raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
+    from pontryagin.experiments.saddle.report import write_report
+
     console = Console()
     settings = SaddleSettings(Path(options.out), options.seed, options.places, options.overwrite)
     folder, results, interrupted = run_saddle(settings, shlex.join(["pontryagin", *sys.argv[1:]]), TerminalProgress(console))
@@ -62,10 +59,8 @@ def saddle(options: Namespace) -> bool:
 
 def certificate(options: Namespace) -> bool:
     """Run the comparison with Adam; whether it was interrupted."""
-    try:
-        from pontryagin.experiments.certificate.report import write_report
-    except ImportError as error:
-        raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
+    from pontryagin.experiments.certificate.report import write_report
+
     console = Console()
     settings = CertificateSettings(Path(options.out), 1 if options.quick else options.seeds, names(options.tasks), options.quick,
                                    options.overwrite)

@@ -57,10 +57,8 @@ def _parser(kind: str, values: str) -> ArgumentParser:
 
 
 def _run(kind: str, options: Namespace) -> bool:
-    try:
-        from pontryagin.experiments.discrete.report import headline, write_report
-    except ImportError as error:
-        raise ExperimentError(f"the report needs {error.name}: pip install 'pontryagin[experiments]'") from error
+    from pontryagin.experiments.discrete.report import headline, write_report
+
     if options.quick and options.full:
         raise ExperimentError("--quick and --full: give one of them")
     settings = DiscreteSettings(

@@ -1,17 +1,18 @@
 """report.html: everything about a run on one page that needs no network, no scripts and no other file."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from pontryagin.experiments.figures import left_out
 from pontryagin.experiments.figures.method_style import figure_title
 from pontryagin.experiments.report_text import lead, paper_table, results_table, table, tuning_table
 from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing, ReportError, read_summary
 
-__all__ = ["ReportError", "details", "frame", "picture", "write_report"]
+__all__ = ["ReportError", "details", "frame", "picture", "pictures", "write_report"]
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -109,6 +110,13 @@ def frame(title: str, body: str) -> str:
 </body>
 </html>
 """
+
+
+def pictures(draw: Callable[[], Sequence[Drawing]], titles: bool = False) -> str:
+    """What is drawn, with captions and perhaps titles, or why it cannot be drawn. Raises ReportError."""
+    if without := left_out():
+        return f'<p class="banner" role="status">{escape(without)}</p>'
+    return "\n".join((f"<h2>{escape(drawing.title)}</h2>\n" if titles else "") + picture(drawing) for drawing in draw())
 
 
 def picture(drawing: Drawing) -> str:

@@ -1,15 +1,13 @@
 """Figures and report.html of an audit."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from pontryagin.diagnostics import Audit, Restriction
-from pontryagin.experiments.figures.audit_figures import cost_figure, stage_figure
-from pontryagin.experiments.figures.canvas import png, style
-from pontryagin.experiments.report import details, frame, picture
+from pontryagin.experiments.report import details, frame, pictures
 from pontryagin.experiments.report_text import NONE, number, table
 from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing
@@ -28,13 +26,16 @@ the costates of the outputs, true where it was measured. A negative cost is a ga
 
 def write_report(folder: Path, audit: Audit) -> Path:
     """folder/figures/*.png and folder/report.html, from the audit and summary.json. Raises ReportError."""
-    drawings = _draw(folder, audit)
     path = folder / "report.html"
-    write_bytes(path, _page(audit, json.loads((folder / "summary.json").read_text(encoding="utf-8")), drawings).encode())
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    write_bytes(path, _page(audit, summary, lambda: _draw(folder, audit)).encode())
     return path
 
 
 def _draw(folder: Path, audit: Audit) -> list[Drawing]:
+    from pontryagin.experiments.figures.audit_figures import cost_figure, stage_figure
+    from pontryagin.experiments.figures.canvas import png, style
+
     drawings = []
     with style():
         for name, sketch in (("stages", stage_figure(audit)), ("costs", cost_figure(audit))):
@@ -45,15 +46,14 @@ def _draw(folder: Path, audit: Audit) -> list[Drawing]:
     return drawings
 
 
-def _page(audit: Audit, summary: dict[str, Any], drawings: Sequence[Drawing]) -> str:
+def _page(audit: Audit, summary: dict[str, Any], draw: Callable[[], list[Drawing]]) -> str:
     title = f"Audit of {summary['settings']['model']}"
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary["interrupted"]:
         parts.append('<p class="banner" role="status"><b>Interrupted.</b> True costs are missing where they had not been '
                      "measured yet.</p>")
     parts += [f"<pre><code>{escape(summary['command'])}</code></pre>", _lead(audit)]
-    for drawing in drawings:
-        parts += [f"<h2>{escape(drawing.title)}</h2>", picture(drawing)]
+    parts.append(pictures(draw, titles=True))
     parts += ["<h2>Stage by stage</h2>", _stages(audit)]
     if audit.sets:
         parts += ["<h2>Costs of the sets, predicted / true</h2>", _costs(audit)]

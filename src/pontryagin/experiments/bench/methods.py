@@ -15,4 +15,5 @@ def shampoo(model: nn.Module, objective: Objective, rate: float) -> Trainer:
 
 METHODS = {name: TRAINED[name] for name in (
     "emsa", "adam", "adam-averaged", "adamw", "schedule-free", "sgd-momentum", "muon", "soap")} | {
-    "shampoo": Method("shampoo", shampoo, (1e-3, 3e-4, 3e-3, 1e-2)), "adam-default": Method("adam-default", adam, (1e-3,))}
+    "shampoo": Method("shampoo", shampoo, (1e-3, 3e-4, 3e-3, 1e-2), needs="pytorch_optimizer"),
+    "adam-default": Method("adam-default", adam, (1e-3,))}

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.experiments.bench.scaling import SHARES
-from pontryagin.experiments.figures.canvas import legend_below, log_ticks, new_figure, png, style
-from pontryagin.experiments.report import details, frame, picture
+from pontryagin.experiments.report import details, frame, pictures
 from pontryagin.experiments.report_text import NONE, lines, number, table
-from pontryagin.experiments.run_directory import write_bytes, write_text
+from pontryagin.experiments.run_directory import write_text
 from pontryagin.experiments.run_files import Drawing
 
 Row = dict[str, Any]
@@ -33,7 +32,7 @@ def write_scaling_page(folder: Path) -> str:
     fitted = [[name, f"{value:.2f}"] for name, value in results["exponents"].items()]
     body = [f"<h1>Scaling of extended MSA</h1><pre><code>{escape(summary['command'])}</code></pre>",
             "<h2>Several processes</h2>", _WORDS, _html(SEVERAL, several, 2),
-            "<h2>By depth and by samples</h2>", picture(_draw(folder, results["cases"])),
+            "<h2>By depth and by samples</h2>", pictures(lambda: _draw(folder, results["cases"])),
             _html(("fitted exponents, the three largest", ""), fitted),
             "<h2>One process</h2>", _ALONE, _html(ALONE, alone, 2), details({"diverged": {}, **summary})]
     write_text(folder / "report.html", frame("Scaling of extended MSA", "\n".join(body)))
@@ -78,23 +77,7 @@ def _html(head: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) ->
     return table([escape(cell) for cell in head], [[escape(cell) for cell in row] for row in rows], names)
 
 
-def _draw(folder: Path, cases: Sequence[Row]) -> Drawing:
-    """One process: seconds of an iteration by depth and by samples."""
-    with style():
-        sheet = new_figure(4.0)
-        handles = {}
-        for axes, series in zip(sheet.subplots(1, 2), ("depth", "samples"), strict=True):
-            for name in dict.fromkeys(row["maximizer"] for row in cases):
-                points = [(row[series], row["seconds"]) for row in cases if row["series"] == series and row["maximizer"] == name]
-                if points:
-                    handles[name], = axes.loglog(*zip(*points, strict=True), marker="o", label=name)
-            axes.set_title(f"By {'depth' if series == 'depth' else 'samples'}")
-            axes.set_xlabel("stages" if series == "depth" else "samples")
-            axes.set_ylabel("seconds per iteration")
-            log_ticks(axes.xaxis)
-            log_ticks(axes.yaxis)
-        legend_below(sheet, list(handles.values()))
-        path = folder / "figures" / "scaling.png"
-        write_bytes(path, png(sheet))
-    return Drawing("scaling", "Seconds by depth and by samples", "Seconds of an iteration of one process, on logarithmic axes.",
-                   path)
+def _draw(folder: Path, cases: Sequence[Row]) -> list[Drawing]:
+    from pontryagin.experiments.bench.scaling_curves import draw_scaling
+
+    return [draw_scaling(folder, cases)]

@@ -5,16 +5,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pontryagin.experiments.bench.benchmark import COLUMNS
-from pontryagin.experiments.figures.canvas import handle, legend_below, log_y, new_figure, png, style
-from pontryagin.experiments.figures.method_style import in_order, style_of
-from pontryagin.experiments.report import details, frame, picture
+from pontryagin.experiments.report import details, frame, pictures
 from pontryagin.experiments.report_text import lines, stacked, tuning_table
 from pontryagin.experiments.report_text import table as html_table
-from pontryagin.experiments.run_directory import write_bytes, write_text
-from pontryagin.experiments.run_files import Drawing, read_table
+from pontryagin.experiments.run_directory import write_text
+from pontryagin.experiments.run_files import Drawing
 
 _WORDS = """<p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to Adam. A
 target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them (median over seeds,
@@ -34,7 +29,7 @@ def write_page(folder: Path) -> str:
         body.append('<p class="banner" role="status"><b>Interrupted.</b> Only what had been measured is shown.</p>')
     body += [f"<pre><code>{escape(summary['command'])}</code></pre>",
              _part(rows, [0, 1, 2, 3, -2, -1]), _part(rows, [0, *range(4, len(rows[0]) - 2)]),
-             _WORDS.format(escape(summary["schedule"]), escape(summary["tuning_rule"])), picture(_draw(folder, summary))]
+             _WORDS.format(escape(summary["schedule"]), escape(summary["tuning_rule"])), pictures(lambda: _draw(folder, summary))]
     if any(summary["tuning"].values()):
         task = summary["settings"]["task"]
         body += ["<h2>Learning rates tried</h2><p>The score of every rate, lower is better. Bold: the rate that was used.</p>",
@@ -84,31 +79,7 @@ def _target(found: dict[str, Any]) -> str:
     return f"{found['iterations']['median']:.0f} it, {found['seconds']['median']:.1f} s{ratio}"
 
 
-def _draw(folder: Path, summary: dict[str, Any]) -> Drawing:
-    """Train loss and score against iterations and seconds: the median over seeds."""
-    metrics = read_table(folder / "metrics.csv", COLUMNS[:1], COLUMNS[2:])
-    methods = in_order(metrics.values("method"))
-    with style():
-        sheet = new_figure(7.0)
-        panels = sheet.subplots(2, 2, sharey="row", sharex="col")
-        for row, (column, name) in enumerate((("train_loss", "train loss"), ("score", str(summary["score"])))):
-            shown = []
-            for method in methods:
-                own, look = metrics.where(method=method), style_of(method)
-                own = own.take(np.isfinite(own[column]))
-                at = np.unique(own["iteration"])
-                middle = {name: np.array([np.median(own[name][own["iteration"] == k]) for k in at])
-                          for name in (column, "seconds")} | {"iteration": at}
-                shown.append(middle[column])
-                for axes, effort in zip(panels[row], ("iteration", "seconds"), strict=True):
-                    axes.plot(middle[effort], middle[column], color=look.color, linestyle=look.line, linewidth=look.width)
-            panels[row, 0].set_ylabel(name)
-            if column == "train_loss":
-                log_y(panels[row, 0], shown)
-        panels[1, 0].set_xlabel("iteration")
-        panels[1, 1].set_xlabel("seconds")
-        legend_below(sheet, list(map(handle, methods)))
-        path = folder / "figures" / "train-loss.png"
-        write_bytes(path, png(sheet))
-    return Drawing("train-loss", "Train loss and score", f"Medians over seeds. Above: train loss; below: {summary['score']} on "
-                   "held-out data. Seconds are of training alone.", path)
+def _draw(folder: Path, summary: dict[str, Any]) -> list[Drawing]:
+    from pontryagin.experiments.bench.curves import draw_curves
+
+    return [draw_curves(folder, summary)]

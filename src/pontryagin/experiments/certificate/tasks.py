@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pontryagin.experiments.data import load_images
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.sine.task import FIGURES, SineTask
 from pontryagin.problem import ControlProblem, CrossEntropy, stage
 
@@ -19,7 +20,7 @@ Descent = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]
 @dataclass(frozen=True)
 class Task:
     """problem: stages with their initial controls, and all data, by seed; descent: the same J and start, in the form that is
-    cheapest to differentiate. adam: iterations of Adam; emsa: of each rule."""
+    cheapest to differentiate. adam: iterations of Adam; emsa: of each rule. needs: a package of an extra."""
 
     name: str
     label: str
@@ -27,6 +28,7 @@ class Task:
     descent: Callable[[int], Descent]
     adam: int
     emsa: int
+    needs: str = ""
 
 
 def sine(figure: str) -> Callable[[int], ControlProblem]:
@@ -82,13 +84,17 @@ def digits_cnn(seed: int) -> ControlProblem:
 TASKS = {task.name: task for task in (
     Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), sine_descent("a"), adam=300, emsa=100),
     Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=450),
-    Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30),
+    Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30, needs="sklearn"),
 )}
 
 
 def choose(names: tuple[str, ...] | None) -> list[Task]:
-    """The tasks with these names, all if None. Raises ExperimentError."""
+    """The tasks with these names, all if None. Raises ExperimentError for a name that is unknown or whose package is missing."""
     unknown = sorted(set(names or ()) - TASKS.keys())
     if unknown:
         raise ExperimentError(f"unknown task {', '.join(map(repr, unknown))}: expected one or more of {', '.join(TASKS)}")
-    return [task for task in TASKS.values() if names is None or task.name in names]
+    chosen = [task for task in TASKS.values() if names is None or task.name in names]
+    for task in chosen:
+        if task.needs:
+            need(task.needs, f"task {task.name}", "leave it out of --tasks")
+    return chosen

@@ -11,7 +11,7 @@ from pontryagin.experiments.data.catalog import ImageSet, image_set
 from pontryagin.experiments.data.fetch import fetch
 from pontryagin.experiments.data.idx import read_idx
 from pontryagin.experiments.data.places import cached, find, holds_all, named_folder
-from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.progress import Progress
 
 TRAINING = 55000
@@ -61,11 +61,7 @@ def _tensors(wanted: ImageSet, folder: str | Path | None, progress: Progress | N
 
 
 def _digits() -> Images:
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ExperimentError("digits come with scikit-learn: pip install 'pontryagin[data]'") from error
-    found = load_digits()
+    found = need("sklearn.datasets", "the data set digits", "name other data").load_digits()
     order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
     images = torch.from_numpy(found.images / 16.0).float().unsqueeze(1)[order]
     labels = torch.from_numpy(found.target).long()[order]

@@ -1,6 +1,12 @@
-"""Pictures of a run."""
+"""Pictures of a run. Modules that draw import matplotlib, so they are imported by functions, when something is to be drawn."""
 
-from pontryagin.experiments.figures.draw import draw_figures
-from pontryagin.experiments.run_files import Drawing, ReportError
+from pontryagin.experiments.extras import MissingExtraError, need
 
-__all__ = ["Drawing", "ReportError", "draw_figures"]
+
+def left_out() -> str:
+    """Why figures cannot be drawn, in one line; nothing where they can."""
+    try:
+        need("matplotlib", "drawing")
+    except MissingExtraError as error:
+        return f"Without figures: {error}"
+    return ""

@@ -3,15 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pontryagin.experiments.figures.canvas import handle, legend_below, log_y, new_figure, png, style
-from pontryagin.experiments.figures.method_style import in_order, style_of
-from pontryagin.experiments.report import picture
+from pontryagin.experiments.figures.method_style import in_order
+from pontryagin.experiments.report import pictures
 from pontryagin.experiments.report_text import NONE, label, number, table
-from pontryagin.experiments.run_directory import write_bytes, write_text
-from pontryagin.experiments.run_files import Drawing, read_table
-from pontryagin.experiments.train.history import COLUMNS
+from pontryagin.experiments.run_directory import write_text
+from pontryagin.experiments.run_files import Drawing
 
 LOSSES = (0.2, 0.1, 0.05)
 ACCURACIES = (0.97, 0.98, 0.985, 0.99)
@@ -31,7 +27,7 @@ def clock_section(directory: Path, summary: dict[str, Any]) -> str:
     rows = [[label(method), number(methods[method]["seconds_per_iteration"]),
              *(_cell(found, goals.get("adam", {}).get(goal)) for goal, found in goals[method].items())]
             for method in in_order(list(goals))]
-    return "<h2>Seconds to a goal</h2>" + _WORDS + table(head, rows) + picture(_draw(directory))
+    return "<h2>Seconds to a goal</h2>" + _WORDS + table(head, rows) + pictures(lambda: _draw(directory))
 
 
 Goals = dict[str, dict[tuple[str, float], tuple[float, float] | None]]
@@ -71,31 +67,7 @@ def _cell(found: tuple[float, float] | None, adam: tuple[float, float] | None) -
     return f"<b>{number(found[1])} s</b> ({number(found[0])}){ratio}"
 
 
-def _draw(directory: Path) -> Drawing:
-    metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
-    methods = in_order(metrics.values("method"))
-    with style():
-        sheet = new_figure(4.6)
-        left, right = sheet.subplots(1, 2)
-        shown = []
-        for method in methods:
-            rows = metrics.where(method=method)
-            for seed in rows.values("seed"):
-                own = rows.where(seed=seed).sort("iteration")
-                own = own.take(np.isfinite(own["train_loss"]) & (own["seconds"] > 0))
-                look = style_of(method)
-                for axes, value in ((left, own["train_loss"]), (right, 100 * own["test_accuracy"])):
-                    axes.plot(own["seconds"], value, color=look.color, linestyle=look.line, linewidth=look.width)
-                shown.append(own["train_loss"])
-        log_y(left, [values for values in shown if len(values)])
-        left.set(xscale="log", xlabel="seconds of training", title="Train loss")
-        right.set(xscale="log", xlabel="seconds of training", title="Test accuracy, %", ylim=(90, 100))
-        for loss in LOSSES:
-            left.axhline(loss, color="#cccccc", linewidth=0.8, zorder=0)
-        for share in ACCURACIES:
-            right.axhline(100 * share, color="#cccccc", linewidth=0.8, zorder=0)
-        legend_below(sheet, list(map(handle, methods)))
-        path = directory / "figures" / "wall-clock.png"
-        write_bytes(path, png(sheet))
-    return Drawing("wall-clock", "Seconds to a goal", "Train loss and test accuracy against seconds of training, a line a "
-                   "seed; grey: the goals of the table.", path)
+def _draw(directory: Path) -> list[Drawing]:
+    from pontryagin.experiments.images.wall_clock_curves import draw_clock
+
+    return [draw_clock(directory, LOSSES, ACCURACIES)]

@@ -8,6 +8,7 @@ from torch import Tensor
 from pontryagin.diagnostics import Density
 from pontryagin.experiments.environment import machine, versions
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.progress import Progress
 from pontryagin.experiments.run_directory import Table, prepare, write_json
 from pontryagin.experiments.saddle.hessians import Place, along, negative, place, spectrum, zeros
@@ -51,6 +52,7 @@ def run_saddle(settings: SaddleSettings, command: str, progress: Progress) -> tu
 
     Returns the folder, the results and whether the run was interrupted (Ctrl-C). Raises ExperimentError before any work.
     """
+    need("scipy", "reproduce saddle")
     out, task = prepare(settings.out, settings.overwrite), SineTask("b", settings.seed)
     results, interrupted = SaddleResults({}, []), False
     write_json(out / "summary.json", _summary(settings, command, results, True))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.sine.task import SineTask, predict, total
 
 
@@ -40,9 +41,7 @@ def _descend(task: SineTask, make: Callable[..., torch.optim.Optimizer], iterati
 
 def lbfgs(task: SineTask, iterations: int, rate: float, observe: Callable[..., bool]) -> None:
     """scipy's L-BFGS-B on all 600 controls at once, its defaults but for the tolerances, which are off."""
-    from scipy.optimize import minimize
-
-    evaluations = [0]
+    minimize, evaluations = need("scipy.optimize", "method lbfgs").minimize, [0]
 
     def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
         evaluations[0] += 1

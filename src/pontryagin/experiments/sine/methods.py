@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.sine import baselines
 from pontryagin.experiments.sine.task import SineTask, Theta
 from pontryagin.hamiltonian import paper_penalties
@@ -22,7 +23,8 @@ PAPER_RHO = 1.0
 
 @dataclass(frozen=True)
 class Method:
-    """How a method is run on a task. rates: the learning rates to choose from, none if it has no rate."""
+    """How a method is run on a task. rates: the learning rates to choose from, none if it has no rate. needs: a package of an
+    extra."""
 
     name: str
     label: str
@@ -30,6 +32,7 @@ class Method:
     rates: tuple[float, ...] = ()
     longest: int | None = None
     """More iterations than this are never run, because nothing new happens."""
+    needs: str = ""
 
 
 def _msa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
@@ -69,18 +72,23 @@ METHODS = {method.name: method for method in (
     Method("sgd", "SGD", baselines.sgd, _RATES),
     Method("adagrad", "Adagrad", baselines.adagrad, _RATES),
     Method("adam", "Adam", baselines.adam, _RATES),
-    Method("lbfgs", "L-BFGS-B on all controls (scipy)", baselines.lbfgs),
+    Method("lbfgs", "L-BFGS-B on all controls (scipy)", baselines.lbfgs, needs="scipy"),
     Method("lm", "Levenberg-Marquardt", baselines.levenberg_marquardt),
 )}
 
 
 def choose(names: Sequence[str] | None) -> list[Method]:
-    """The methods with these names, all if None, in the order of METHODS."""
+    """The methods with these names, all if None, in the order of METHODS. Raises ExperimentError for a name that is unknown or
+    whose package is missing."""
     unknown = sorted(set(names or ()) - METHODS.keys())
     if unknown:
         raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))}: expected one or more of "
                               f"{', '.join(METHODS)}")
-    return [method for method in METHODS.values() if names is None or method.name in names]
+    chosen = [method for method in METHODS.values() if names is None or method.name in names]
+    for method in chosen:
+        if method.needs:
+            need(method.needs, f"method {method.name}", "leave it out of --methods")
+    return chosen
 
 
 def _iterate(solver: ExtendedMSA, iterations: int, observe: Observe) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.train import discrete
 from pontryagin.experiments.train.averaged import Averaged
 from pontryagin.experiments.train.muon import muon
@@ -24,11 +25,13 @@ Make = Callable[..., Trainer]
 
 @dataclass(frozen=True)
 class Method:
-    """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never tuned."""
+    """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never tuned. needs: a package
+    of an extra."""
 
     name: str
     make: Make
     rates: tuple[float, ...]
+    needs: str = ""
 
     def trainer(self, model: nn.Module, objective: Objective, rate: float | None = None,
                 options: Mapping[str, Any] | None = None) -> Trainer:
@@ -120,11 +123,7 @@ def packaged(name: str, model: nn.Module, objective: Objective, rate: float) -> 
 
 
 def _packaged(name: str, model: nn.Module, rate: float) -> Any:
-    try:
-        import pytorch_optimizer
-    except ImportError as error:
-        raise ExperimentError(f"{name} comes with pytorch-optimizer: pip install 'pontryagin[baselines]', or leave it "
-                              "out") from error
+    pytorch_optimizer = need("pytorch_optimizer", name)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # they flatten gradients by view
     return getattr(pytorch_optimizer, name)(model.parameters(), lr=rate)
 
@@ -140,9 +139,9 @@ METHODS = {method.name: method for method in (
     Method("adam", adam, _ADAM),
     Method("adam-averaged", adam_averaged, _ADAM),
     Method("adamw", adamw, _ADAM),
-    Method("schedule-free", schedule_free, (2e-3, 1e-3, 5e-3, 1e-2)),
+    Method("schedule-free", schedule_free, (2e-3, 1e-3, 5e-3, 1e-2), needs="pytorch_optimizer"),
     Method("muon", with_muon, (1e-2, 3e-3, 2e-2, 4e-2)),
-    Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2)),
+    Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2), needs="pytorch_optimizer"),
     Method("li-hao", discrete.li_hao, (1e-3,)),
     Method("bop", discrete.bop, (1e-3, 1e-4, 1e-2)),
     Method("binaryconnect", discrete.binary_connect, (1e-3, 1e-4, 3e-3, 1e-2)),
@@ -151,10 +150,14 @@ METHODS = {method.name: method for method in (
 
 
 def choose(names: Sequence[str] | None, methods: Mapping[str, Method] = METHODS) -> list[Method]:
-    """The methods with these names, all if None, in the order of `methods`. Raises ExperimentError."""
+    """The methods with these names, all if None, in the order of `methods`. Raises ExperimentError for a name that is unknown or
+    whose package is missing."""
     unknown = sorted(set(names or ()) - methods.keys())
     if unknown:
         raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))}: expected one or more of {', '.join(methods)}")
+    for name in names or ():
+        if methods[name].needs:
+            need(methods[name].needs, f"method {name}", "leave it out")
     return [method for method in methods.values() if names is None or method.name in names]
 
 

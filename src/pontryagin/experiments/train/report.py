@@ -1,16 +1,14 @@
 """report.html of a training: what happened, in words, a table and pictures, and how to go on."""
 
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from pontryagin.experiments.figures.method_style import in_order
-from pontryagin.experiments.report import details, frame, picture
+from pontryagin.experiments.report import details, frame, pictures
 from pontryagin.experiments.report_text import NONE, label, number, spread, table, targets, tuning_table
 from pontryagin.experiments.run_directory import write_bytes
 from pontryagin.experiments.run_files import Drawing, read_summary
-from pontryagin.experiments.train.figures import draw_training
 from pontryagin.experiments.train.history import percent, sentences
 from pontryagin.experiments.train.purpose import Purpose
 
@@ -23,20 +21,19 @@ _STATES = {
 def write_report(directory: Path, purpose: Purpose) -> Path:
     """directory/report.html and its figures, from summary.json and metrics.csv. Raises ReportError."""
     summary = read_summary(directory / "summary.json")
-    drawings = draw_training(directory, summary["samples"]["test"])
     path = directory / "report.html"
-    write_bytes(path, _page(directory, summary, drawings, purpose).encode())
+    write_bytes(path, _page(directory, summary, purpose).encode())
     return path
 
 
-def _page(directory: Path, summary: Result, drawings: Sequence[Drawing], purpose: Purpose) -> str:
+def _page(directory: Path, summary: Result, purpose: Purpose) -> str:
     task = next(iter(summary["results"]), "Training")
     title = purpose.title or f"Training: {task}"
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary["state"] in _STATES:
         parts.append(f'<p class="banner" role="status"><b>Not finished.</b> {_STATES[summary["state"]]}</p>')
     parts += [f"<pre><code>{escape(summary['command'])}</code></pre>", _lead(summary)]
-    parts += [picture(drawing) for drawing in drawings]
+    parts.append(pictures(lambda: _draw(directory, summary)))
     for methods in summary["results"].values():
         if methods:
             parts += ["<h2>Results</h2>", _results(methods), _COLUMNS]
@@ -48,6 +45,12 @@ def _page(directory: Path, summary: Result, drawings: Sequence[Drawing], purpose
     parts += ["<h2>How to go on</h2>", _ways(directory, summary, purpose), details(summary | {
         "settings": {"task": summary["task"], **summary["settings"]}})]
     return frame(title, "\n".join(part for part in parts if part))
+
+
+def _draw(directory: Path, summary: Result) -> list[Drawing]:
+    from pontryagin.experiments.train.figures import draw_training
+
+    return draw_training(directory, summary["samples"]["test"])
 
 
 _COLUMNS = """<p><small>Median over the seeds, [least, greatest]. “to 0.1”, “to 97 %”: iterations (it) and seconds (s) of

@@ -1,6 +1,6 @@
 """All that a run writes: the table, checkpoints, models, summary and report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -10,8 +10,9 @@ import torch
 
 import pontryagin
 from pontryagin.experiments.environment import machine, versions
+from pontryagin.experiments.figures import left_out
 from pontryagin.experiments.run_directory import Table, prepare, sweep, write_json
-from pontryagin.experiments.train import checkpoint
+from pontryagin.experiments.train import checkpoint, report
 from pontryagin.experiments.train.board import Board
 from pontryagin.experiments.train.checkpoint import CheckpointError
 from pontryagin.experiments.train.history import COLUMNS, History, row
@@ -50,13 +51,8 @@ class RunFolder:
             self.tuning = self.saved["tuning"]
         self.tracking = Tracking(self.out / "tensorboard") if settings.tensorboard else None
         self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
-        self._write_report: Callable[[Path, Purpose], Path] | None = None
-        try:
-            from pontryagin.experiments.train.report import write_report
-        except ImportError as error:
-            board.say(f"No figures and no report without {error.name}: pip install 'pontryagin[experiments]'")
-        else:
-            self._write_report = write_report
+        if without := left_out():
+            board.say(f"{without}; when it is there, --resume draws them, after the end too")
 
     tuning: dict[str, dict[float, float]]
 
@@ -101,11 +97,11 @@ class RunFolder:
             self.report("running")
             self._report_due = monotonic() + max(2.0, _SHARE * (monotonic() - begun))
 
-    def report(self, state: str) -> Path | None:
+    def report(self, state: str) -> Path:
         """summary.json, figures and report.html. state: running, interrupted or complete. Returns the page."""
         self.table.flush()
         write_json(self.out / "summary.json", self._summary(state))
-        return None if self._write_report is None else self._write_report(self.out, self.purpose)
+        return report.write_report(self.out, self.purpose)
 
     def __enter__(self) -> "RunFolder":
         return self

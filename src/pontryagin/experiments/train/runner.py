@@ -28,7 +28,7 @@ from pontryagin.experiments.train.watcher import Unwatched, Watcher
 @dataclass(frozen=True)
 class Outcome:
     """out: the folder with everything; interrupted: whether something is left to be run by a resume; sentences: what each
-    method reached; report: the page, None without matplotlib."""
+    method reached; report: the page, None where another process writes it."""
 
     out: Path
     interrupted: bool

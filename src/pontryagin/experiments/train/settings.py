@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.extras import need
 from pontryagin.experiments.train.methods import choose
 from pontryagin.experiments.train.schedule import SCHEDULES
 
@@ -76,6 +77,8 @@ class RunSettings:
         for method, rate in self.rates.items():
             if not (isfinite(rate) and rate > 0):
                 raise ExperimentError(f"--lr: expected a rate > 0 for {method}, found {rate}")
+        if self.tensorboard:
+            need("tensorboard", "--tensorboard")
         self.place()
 
     def place(self) -> tuple[torch.device, torch.dtype]:

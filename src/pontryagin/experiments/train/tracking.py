@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train.job import Point
 
 
@@ -11,10 +10,8 @@ class Tracking:
     """An event file a job in folder/NAME. After a resume, TensorBoard hides what had been written after the checkpoint."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ExperimentError("--tensorboard needs TensorBoard: pip install 'pontryagin[track]'") from error
+        from torch.utils.tensorboard import SummaryWriter  # the settings have asked whether it is there
+
         self._make, self._folder = SummaryWriter, folder
         self._writers: dict[str, Any] = {}
 
