@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from statistics import fmean, median
+from textwrap import shorten
 from time import process_time
 
 import torch
@@ -138,7 +139,7 @@ def _line(row: dict[str, object], outcome: Outcome) -> str:
     """A line of the table."""
     share = f"{float(str(row['maximized'])):.1%}" if row["maximized"] else "-"
     kinds = ", ".join(f"{kind} {size / outcome.parameters:.1%}" for kind, size in outcome.left.most_common(3))
-    cells = [row["family"], row["parameters"], share, *(row[method] for method in METHODS),
+    cells = [row["family"], row["parameters"], share, *(shorten(str(row[method]), 150) for method in METHODS),
              ", ".join(f"{float(str(row[f'{method}, ms'])):.2g}" for method in METHODS).replace("nan", "-"), kinds]
     return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
 
