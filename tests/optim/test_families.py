@@ -1,7 +1,6 @@
-"""EMSA as it comes on families of models that are in use: nothing raises, nothing stands still, everything is accounted for."""
+"""EMSA as it comes on families of models that are in use: nothing raises, all stays finite, nothing stands still."""
 
 import math
-import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -28,24 +27,20 @@ def benchmark_of_families(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
 
 
 def run(families: ModuleType, name: str, steps: int = 8) -> tuple[torch.nn.Module, dict[str, torch.Tensor], list[float]]:
-    """The trained model, its parameters before, and the losses. What is left to AdamW must have been said in a warning."""
+    """The trained model, its parameters before, and the losses."""
     family = families.FAMILIES[name]
     torch.manual_seed(0)
     model = family.build().train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     batches = torch.Generator().manual_seed(0)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        optimizers = [EMSA(part) for part in family.parts(model)]
-        losses = [family.iterate(family, model, family.draw(batches), optimizers) for _ in range(steps)]
-    left = [name for part, optimizer in zip(family.parts(model), optimizers, strict=True)
-            for name in families.left_to_adamw(part, optimizer)]
-    assert not left or any("AdamW" in str(warning.message) for warning in caught), left
+    optimizers = [EMSA(part) for part in family.parts(model)]
+    losses = [family.iterate(family, model, family.draw(batches), optimizers) for _ in range(steps)]
     return model, before, losses
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_emsa_trains_the_whole_model(benchmark_of_families: ModuleType, name: str) -> None:
+    """Also what its stages do not hold, which AdamW trains, moves."""
     model, before, losses = run(benchmark_of_families, name)
     assert all(map(math.isfinite, losses))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
