@@ -20,16 +20,13 @@ def need(module: str, what: str, instead: str = "") -> Any:
 
     Raises MissingExtraError.
     """
+    package = module.partition(".")[0]
     try:
+        import_module(package)
         return import_module(module)
     except ImportError as error:
-        raise missing(module.partition(".")[0], what, error, instead) from error
-
-
-def missing(package: str, what: str, error: ImportError, instead: str = "") -> MissingExtraError:
-    """The refusal, where importing the package has failed."""
-    absent = isinstance(error, ModuleNotFoundError) and error.name == package
-    state = "is not installed" if absent else f"cannot be imported ({' '.join(str(error).split())})"
-    other = f", or {instead}" if instead else ""
-    return MissingExtraError(f"{what} needs {_NAMES.get(package, package)}, which {state}: pip install "
-                        f"'pontryagin[{EXTRAS[package]}]'{other}")
+        absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        state = "is not installed" if absent else f"cannot be imported ({' '.join(str(error).split())})"
+        other = f", or {instead}" if instead else ""
+        raise MissingExtraError(f"{what} needs {_NAMES.get(package, package)}, which {state}: pip install "
+                                f"'pontryagin[{EXTRAS[package]}]'{other}") from error
