@@ -1,13 +1,13 @@
-# `make` lists the commands. Everything runs in .venv, which is made when it is missing.
+# `make` lists the commands. They make the environments that they run in: .venv, .venv-core, .venv-extras.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint bench bench-defaults bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras lint bench bench-defaults bench-audit clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
 
 install: ## make .venv with everything in it
 	@$(PYTHON) bootstrap.py dev
@@ -28,6 +28,14 @@ test: lint ## lint and all fast tests
 test-all: lint ## the slow tests too
 	@$(BIN)/pytest -n 2 --run-slow
 
+test-core: ## with the core dependencies alone, in .venv-core: every command works, or says what it lacks
+	@$(PYTHON) bootstrap.py --into .venv-core core
+	@.venv-core/bin/python tests/core_only.py
+
+test-extras: ## the tests of skorch, Lightning, transformers, pytorch-optimizer and TensorBoard, in .venv-extras
+	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track
+	@.venv-extras/bin/pytest -n 2 --run-slow --extras
+
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers
 
@@ -39,5 +47,5 @@ bench-audit: install ## the audit beside the truth: rankings, gap, 25 million we
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit gap
 	@$(BIN)/python -m benchmarks.audit large
 
-clean: ## remove .venv and caches
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+clean: ## remove the environments and caches
+	rm -rf .venv .venv-core .venv-extras .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

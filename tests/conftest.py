@@ -1,4 +1,6 @@
-"""What all tests share: checked shapes, one thread, deterministic examples, and `--run-slow`."""
+"""What all tests share: checked shapes, one thread, deterministic examples, `--run-slow` and `--extras`."""
+
+import importlib
 
 from jaxtyping import install_import_hook
 
@@ -23,9 +25,29 @@ def _seeded() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--extras", action="store_true", help=(
+        "run the tests that need a package which the extra dev does not bring, those alone; a missing package is an error"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--extras"):
+        pytest.importorskip = importlib.import_module  # an ImportError where it would have skipped
+
+
+_BEYOND_DEV = {"accelerate", "lightning", "pytorch_optimizer", "skorch", "tensorboard", "transformers"}
+
+
+def _needs_extra(item: pytest.Item) -> bool:
+    """Marked so, or it asks for one of these packages by `pytest.importorskip`."""
+    code = getattr(item, "function", _needs_extra).__code__
+    asked = {str(name).partition(".")[0] for name in code.co_consts} if "importorskip" in code.co_names else set()
+    return "extra" in item.keywords or bool(asked & _BEYOND_DEV)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--extras"):
+        config.hook.pytest_deselected(items=[item for item in items if not _needs_extra(item)])
+        items[:] = [item for item in items if _needs_extra(item)]
     if config.getoption("--run-slow"):
         return
     for item in items:

@@ -1,16 +1,18 @@
 import csv
 import json
+import sys
 
 import pytest
 import torch
 
 from pontryagin.cli import main
-from pontryagin.experiments.bench.benchmark import COLUMNS, BenchSettings, summarize
+from pontryagin.experiments.bench.benchmark import COLUMNS, BenchSettings, available, summarize
 from pontryagin.experiments.bench.lockstep import Racer, badness, race, racer
 from pontryagin.experiments.bench.methods import METHODS
 from pontryagin.experiments.bench.table import table
 from pontryagin.experiments.bench.tasks import make
 from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.progress import Silent
 
 
 def silent(done: int, loss: float | None) -> None:
@@ -28,8 +30,11 @@ def test_emsa_lowers_the_loss_of_every_task(name):
     assert list(one.scores) == [12]
 
 
-@pytest.mark.parametrize("method", ["emsa", "adam", "adamw", "sgd-momentum", "muon"])
+@pytest.mark.parametrize("method", ["emsa", "adam", "adamw", "sgd-momentum", "muon", *(
+    pytest.param(name, marks=pytest.mark.extra) for name, method in METHODS.items() if method.needs)])
 def test_methods_start_alike_and_learn(method):
+    if METHODS[method].needs:
+        pytest.importorskip(METHODS[method].needs)
     task = make("cnn", "digits", None)
     one, other = (racer(task, METHODS[method], METHODS[method].rates[0], 3) for _ in range(2))
     before = one.trainer.step(next(one.batches)).loss
@@ -41,6 +46,20 @@ def test_methods_start_alike_and_learn(method):
     assert one.losses[5] < before
     fresh = task.model(3)
     assert any(not torch.equal(a, b) for a, b in zip(one.trainer.model.parameters(), fresh.parameters(), strict=True))
+
+
+def test_of_all_methods_those_without_their_package_are_left_out_and_named(monkeypatch):
+    class Said(Silent):
+        def say(self, text):
+            lines.append(text)
+
+    lines = []
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    found = available(make("mlp", "digits", None), list(METHODS.values()), Said())
+    assert {method.name for method in found} == {name for name, method in METHODS.items() if not method.needs}
+    assert [line.split(":")[0] for line in lines] == ["without schedule-free", "without soap", "without shampoo"]
+    with pytest.raises(ExperimentError, match="method soap needs pytorch-optimizer"):
+        BenchSettings(methods=("emsa", "soap"))
 
 
 def racer_start(task, seed: int) -> float:

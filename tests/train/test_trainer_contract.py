@@ -31,12 +31,11 @@ def batches(first: int, last: int) -> Iterator[Batch]:
         yield images, images[:, 0, [0, 0, 3], [0, 3, 0]].argmax(1)
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.extra] if method.needs else [])
+                        for name, method in METHODS.items()])
 def name(request: pytest.FixtureRequest) -> str:
-    try:
-        make(request.param)
-    except ExperimentError as error:
-        pytest.skip(str(error))
+    if METHODS[request.param].needs:
+        pytest.importorskip(METHODS[request.param].needs)
     return request.param
 
 

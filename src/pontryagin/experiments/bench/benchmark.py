@@ -51,7 +51,7 @@ def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tupl
     """Write metrics.csv and summary.json into settings.out. Returns the folder and whether Ctrl-C ended the run early."""
     torch.set_num_threads(settings.threads)
     task = make(settings.task, settings.dataset, settings.data)
-    methods = _available(task, choose(settings.methods, METHODS), progress)
+    methods = available(task, choose(settings.methods, METHODS), progress)
     out = prepare(settings.out, settings.overwrite)
     iterations = settings.iterations or task.iterations
     finished: list[list[Racer]] = []
@@ -147,7 +147,7 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     return {"median": middle, "min": ordered[0], "max": found and max(found), "reached": len(found), "seeds": len(values)}
 
 
-def _available(task: Task, methods: list[Method], progress: Progress) -> list[Method]:
+def available(task: Task, methods: list[Method], progress: Progress) -> list[Method]:
     """Those whose package is there; a missing one is named, not skipped in silence."""
     result = []
     for method in methods:
