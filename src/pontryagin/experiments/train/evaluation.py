@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pontryagin.experiments.errors import ExperimentError
 from pontryagin.experiments.train.objective import Objective
 from pontryagin.experiments.train.samples import Samples
+from pontryagin.problem.ignored import IGNORED
 
 _CHUNKS = {"cpu": 100}
 """Samples that are propagated at once: on a CPU so few that activations stay in its caches, elsewhere 1000."""
@@ -14,7 +16,8 @@ _CHUNKS = {"cpu": 100}
 
 @dataclass(frozen=True)
 class Scores:
-    """loss: mean over samples; accuracy: share of right predictions, None where nothing is classified."""
+    """loss: mean over samples; accuracy: share of right predictions, None where nothing is classified. Both of targets that
+    count: not of class indices -100."""
 
     loss: float
     accuracy: float | None
@@ -22,21 +25,28 @@ class Scores:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, samples: Samples, rows: Tensor, objective: Objective) -> Scores:
-    """Of these rows, in eval mode; train mode is set back. One synchronization with the device."""
+    """Of these rows, in eval mode; train mode is set back. One synchronization with the device.
+
+    Raises ExperimentError when all targets are ignored.
+    """
     was_training = model.training
     size = chunk_size(model)
     model.eval()
-    losses, right = [], []
+    losses, right, counts = [], [], []
     for chunk in rows.split(size):
         inputs, targets = samples.rows(chunk)
         output = model(inputs)
-        losses.append(objective.mean(output, targets).double() * len(chunk))
+        counts.append(objective.counted(targets).to(output.device))
+        losses.append(objective.mean(output, targets).double() * counts[-1])
         found = objective.right(output, targets)
         if found is not None:
             right.append(found)
     model.train(was_training)
-    total = torch.stack(losses).sum().item() / len(rows)
-    return Scores(total, torch.stack(right).sum().item() / len(rows) if right else None)
+    sums = torch.stack([torch.stack(each).sum() for each in (losses, counts, right) if each]).tolist()
+    if not sums[1]:
+        raise ExperimentError(f"all targets of the {len(rows)} evaluated samples are {IGNORED}, which stands for none: expected "
+                              "some class indices")
+    return Scores(sums[0] / sums[1], sums[2] / sums[1] if right else None)
 
 
 def chunk_size(model: nn.Module) -> int:

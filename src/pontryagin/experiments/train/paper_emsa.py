@@ -12,6 +12,7 @@ from pontryagin.experiments.train.trainer import Batch, StepRecord
 from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, Controls, ProblemError, stage
+from pontryagin.problem.ignored import counted
 from pontryagin.update import ExtendedMSA, Fixed, Plain
 
 
@@ -52,8 +53,16 @@ class PaperEMSA:
         return nullcontext(self._model)
 
     def step(self, batch: Batch) -> StepRecord:
-        """One iteration. Raises NonFiniteError, with the model as before, when states, costates or the new J are not finite."""
+        """One iteration, of the samples whose class is not ignored; without any nothing is changed.
+
+        Raises NonFiniteError, with the model as before, when states, costates or the new J are not finite.
+        """
         inputs, targets = batch
+        if self.objective.classifies and targets.ndim == 1 and not (kept := counted(targets)).all():
+            inputs, targets = inputs[kept], targets[kept]
+        if not len(targets):
+            self.iteration += 1
+            return StepRecord(0.0, evaluations=0)
         problem = ControlProblem(self.stages, self._cost, inputs, targets)
         solver = ExtendedMSA(problem, self._controls(), maximizer=self.maximizer, acceleration=Plain(),
                              penalty=Fixed(paper_penalties(self.rho, len(inputs))))

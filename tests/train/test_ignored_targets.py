@@ -1,0 +1,118 @@
+"""Class indices of -100 leave losses and accuracies, of batches and of means over batches."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from pontryagin.experiments.errors import ExperimentError
+from pontryagin.experiments.train.evaluation import evaluate
+from pontryagin.experiments.train.objective import OBJECTIVES, Objective, squared_hinge
+from pontryagin.experiments.train.paper_emsa import PaperEMSA
+from pontryagin.experiments.train.samples import TensorSamples
+
+
+def of_entries(output: Tensor, target: Tensor) -> Tensor:
+    """A user's cost that knows nothing of ignored targets."""
+    return -output.log_softmax(1).gather(1, target.clamp_min(0).unsqueeze(1)).squeeze(1)
+
+
+def torchs_mean(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output, target)
+
+
+KINDS = {"cross-entropy": OBJECTIVES["cross-entropy"], "entries": Objective("m:entries", of_entries, True),
+         "mean": Objective("m:mean", torchs_mean, True)}
+SHAPES = {"classes": (), "sequences": (5,), "images": (3, 2)}
+
+
+def case(shape: tuple[int, ...], samples: int = 230, ignored: float = 0.4) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(4)
+    target = torch.randint(4, (samples, *shape))
+    target[torch.rand(target.shape) < ignored] = -100
+    return torch.randn(samples, 4, *shape, dtype=torch.float64), target
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("objective", KINDS.values(), ids=KINDS)
+def test_the_mean_is_torchs(objective: Objective, shape: tuple[int, ...]) -> None:
+    output, target = case(shape)
+    output.requires_grad_()
+    expected = F.cross_entropy(output, target)
+    assert objective.mean(output, target).item() == pytest.approx(expected.item(), rel=1e-12)
+    found, = torch.autograd.grad(objective.mean(output, target), output)
+    assert torch.allclose(found, torch.autograd.grad(expected, output)[0], atol=1e-15)
+    assert objective.counted(target).item() == pytest.approx((target >= 0).double().mean().item() * len(target))
+
+
+@pytest.mark.parametrize("objective", [*KINDS.values(), OBJECTIVES["squared-hinge"]], ids=[*KINDS, "squared-hinge"])
+def test_nothing_but_ignored_targets_costs_nothing(objective: Objective) -> None:
+    output = torch.randn(3, 4, requires_grad=True)
+    target = torch.full((3,), -100)
+    value = objective.mean(output, target)
+    value.backward()
+    assert value.item() == 0
+    assert output.grad is not None
+    assert not output.grad.any()
+    assert objective.counted(target).item() == 0
+
+
+def test_squared_hinge_of_the_others() -> None:
+    output, target = case(())
+    kept = target >= 0
+    expected = squared_hinge(output[kept], target[kept]).mean().item()
+    assert OBJECTIVES["squared-hinge"].mean(output, target).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("objective", KINDS.values(), ids=KINDS)
+def test_evaluation_over_chunks_is_that_of_all_at_once(objective: Objective, shape: tuple[int, ...]) -> None:
+    """Chunks have different numbers of targets that count, the second has none at all."""
+    output, target = case(shape)
+    target[100:200] = -100
+    target[:100, ...] = torch.where(torch.rand(target[:100].shape) < 0.8, -100, target[:100])
+    model = nn.Conv1d(1, 1, 1).double()  # an identity that has a parameter
+    nn.init.ones_(model.weight)
+    nn.init.zeros_(model.bias)
+    net = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, -1)), model, nn.Flatten(), nn.Unflatten(1, output.shape[1:]))
+    scores = evaluate(net, TensorSamples(output, target), torch.arange(len(target)), objective)
+    kept = target >= 0
+    assert scores.loss == pytest.approx(F.cross_entropy(output, target).item(), rel=1e-12)
+    assert scores.accuracy == pytest.approx((output.argmax(1) == target)[kept].double().mean().item(), rel=1e-12)
+
+
+def test_nothing_to_evaluate_is_said() -> None:
+    samples = TensorSamples(torch.randn(4, 3), torch.full((4,), -100))
+    with pytest.raises(ExperimentError, match="all targets of the 4 evaluated samples are -100"):
+        evaluate(nn.Linear(3, 2), samples, torch.arange(4), OBJECTIVES["cross-entropy"])
+
+
+@pytest.mark.parametrize("name", ["squared-error", "binary-cross-entropy"])
+def test_other_targets_are_numbers(name: str) -> None:
+    """-100 is a value like others where nothing is classified."""
+    one = OBJECTIVES[name]
+    output, target = torch.randn(4, 2, dtype=torch.float64), torch.full((4, 2), -100.0, dtype=torch.float64)
+    assert one.mean(output, target).item() == pytest.approx(one.cost(output, target).mean().item())
+    assert one.counted(target).item() == one.counted(target.long()).item() == 4
+
+
+def test_the_papers_method_leaves_ignored_samples_out() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    inputs, target = torch.randn(8, 3, dtype=torch.float64), torch.tensor([0, -100, 2, 3, -100, 1, 2, -100])
+    kept = target >= 0
+
+    def after(batch: tuple[Tensor, Tensor]) -> tuple[float, list[Tensor]]:
+        trained = copy.deepcopy(model)
+        record = PaperEMSA(trained, OBJECTIVES["cross-entropy"], 0.1, 2).step(batch)
+        return record.loss, list(trained.parameters())
+
+    loss, parameters = after((inputs, target))
+    expected, others = after((inputs[kept], target[kept]))
+    assert loss == expected
+    assert all(torch.equal(one, other) for one, other in zip(parameters, others, strict=True))
+    loss, parameters = after((inputs, torch.full((8,), -100)))
+    assert loss == 0
+    assert all(torch.equal(one, other) for one, other in zip(parameters, model.parameters(), strict=True))
