@@ -151,6 +151,6 @@ def test_refused_requests() -> None:
     with pytest.raises(ProblemError, match="probes >= 1"):
         spectral_density(matrix, probes=0)
     with pytest.raises(ProblemError, match="0 batches"):
-        module_hessian(nn.Linear(2, 1), "squared error", [])
+        module_hessian(nn.Linear(2, 1), "squared-error", [])
     with pytest.raises(NonFiniteError, match="Hessian-vector product"):
         of_matrix(torch.full((3, 3), np.inf))(torch.ones(3))

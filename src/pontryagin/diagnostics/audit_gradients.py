@@ -51,7 +51,7 @@ def stage_gradients(network: Network, loss: Loss, batches: Sequence[Batch], damp
         found[number] = StageGradient(gram, direction, squared_state_change(direction, gradient.bias, gram),
                                       gradient.dot(direction), squares)
     for batch in batches:
-        outputs, _ = network.record(batch.inputs)
+        outputs, _ = network.record(batch.inputs, batch.draw)
         for number, gradient in _gradients(network, loss(outputs, batch.targets), []):
             if number in found:
                 found[number].own.append(own_gain(gradient, found[number].gram))
@@ -67,7 +67,7 @@ def _first_pass(network: Network, loss: Loss, batches: Sequence[Batch], advance:
     costates: dict[int, float] = {}
     losses = []
     for place, batch in enumerate(batches):
-        outputs, calls = network.record(batch.inputs)
+        outputs, calls = network.record(batch.inputs, batch.draw)
         for call in calls:
             if call.inputs is not None:
                 stage = network.stages[call.stage]

@@ -1,6 +1,6 @@
 """A model under audit: run with other weights and watched at its stages, and left exactly as it was."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,8 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from pontryagin.diagnostics.audit_activation import Follower, Track
+from pontryagin.diagnostics.draws import Draws
+from pontryagin.diagnostics.looking import arguments, looking, one_tensor
 from pontryagin.optim.capture import CapturedStage, StageHook, find_stages
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Rows, rows_of
@@ -41,8 +43,8 @@ class Network:
     evaluation mode last as long as the context of `under_audit`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, draws: Draws) -> None:
+        self.model, self.draws = model, draws
         self.stages, self.users = find_stages(model)
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.weights = [names[id(stage.weight)] for stage in self.stages]
@@ -50,6 +52,7 @@ class Network:
         self.leaves = {name: parameter.detach().requires_grad_(parameter.is_floating_point())
                        for name, parameter in model.named_parameters()}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self._versions = {name: buffer._version for name, buffer in self.buffers.items()}
         self._calls: list[Call] | None = None
         self._follower = Follower()
         if any(parameter.is_meta for parameter in model.parameters()) or not self.stages:
@@ -79,12 +82,13 @@ class Network:
 
         return seen
 
-    def record(self, inputs: Inputs) -> tuple[Tensor, list[Call]]:
-        """Outputs with a graph down to the leaves, and all calls of stages in order."""
+    def record(self, inputs: Inputs, draw: Hashable) -> tuple[Tensor, list[Call]]:
+        """Outputs with a graph down to the leaves, and all calls of stages in order. draw: passes with equal ones draw the same
+        random numbers."""
         self._calls, self._follower = [], Follower()
         try:
             with self._follower:
-                output = self._run(inputs, self.leaves)
+                output = self._run(inputs, draw, self.leaves)
             return output, self._calls
         finally:
             self._calls = None
@@ -100,18 +104,23 @@ class Network:
                                {name: _detached(value) for name, value in call.named.items()})
 
     @torch.no_grad()
-    def run(self, inputs: Inputs, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
+    def run(self, inputs: Inputs, draw: Hashable, replaced: Mapping[str, Tensor] | None = None) -> Tensor:
         """Outputs, with some parameters replaced."""
-        return self._run(inputs, {**self.leaves, **(replaced or {})})
+        return self._run(inputs, draw, {**self.leaves, **(replaced or {})})
 
-    def _run(self, inputs: Inputs, parameters: Mapping[str, Tensor]) -> Tensor:
-        positional = tuple(inputs) if isinstance(inputs, (tuple, list)) else () if isinstance(inputs, dict) else (inputs,)
-        named = inputs if isinstance(inputs, dict) else {}
-        output = functional_call(self.model, (dict(parameters), self.buffers), positional, named)
-        if not isinstance(output, Tensor):
-            raise ProblemError(f"audit: expected a model whose output is one tensor, found {type(output).__name__}; wrap it in a "
-                               "module that returns what the loss takes")
-        return output
+    def _run(self, inputs: Inputs, draw: Hashable, parameters: Mapping[str, Tensor]) -> Tensor:
+        positional, named = arguments(inputs)
+        self._renew_buffers()
+        self.draws.begin(draw)
+        return one_tensor("audit", functional_call(self.model, (dict(parameters), self.buffers), positional, named))
+
+
+    def _renew_buffers(self) -> None:
+        """Every pass begins with the model's: one may count its calls in evaluation mode too."""
+        for name, buffer in self.model.named_buffers():
+            if self.buffers[name]._version != self._versions[name]:
+                self.buffers[name] = buffer.clone()
+                self._versions[name] = self.buffers[name]._version
 
 
 def _detached(value: Any) -> Any:
@@ -120,23 +129,19 @@ def _detached(value: Any) -> Any:
 
 @contextmanager
 def under_audit(model: nn.Module) -> Iterator[Network]:
-    """The network of a model; at the end its hooks, training flags and the state of torch's random numbers are as before."""
+    """The network of a model; at the end its hooks, training flags and generators of random numbers are as before."""
     inner = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if not isinstance(inner, nn.Module):
         raise ProblemError(f"audit: expected a torch module, found {type(model).__name__}")
     if any(nn.parameter.is_lazy(parameter) for parameter in inner.parameters()):
         raise ProblemError("audit: the model has lazy parameters without a shape; run it on one batch first")
-    devices = sorted({p.device.index for p in inner.parameters() if p.device.type == "cuda"})
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices))
-        network = Network(inner)
-        flags = [(module, module.training) for module in inner.modules()]
-        stack.callback(_restore, flags, _silence(inner))
+        network = Network(inner, stack.enter_context(looking(inner)))
+        stack.callback(_restore, _silence(inner))
         for module, stages in network.users:
             numbers = [network.stages.index(stage) for stage in stages]
             handle: RemovableHandle = module.register_forward_hook(network.hook(numbers), with_kwargs=True)
             stack.callback(handle.remove)
-        inner.eval()
         stack.enter_context(torch.enable_grad())
         yield network
 
@@ -150,8 +155,6 @@ def _silence(model: nn.Module) -> list[tuple[StageHook, list[CapturedStage]]]:
     return held
 
 
-def _restore(flags: list[tuple[nn.Module, bool]], hooks: list[tuple[StageHook, list[CapturedStage]]]) -> None:
-    for module, training in flags:
-        module.training = training
+def _restore(hooks: list[tuple[StageHook, list[CapturedStage]]]) -> None:
     for hook, stages in hooks:
         hook.stages = stages

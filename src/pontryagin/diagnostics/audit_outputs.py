@@ -17,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.diagnostics.looking import second_derivatives
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and targets to the mean over samples."""
 
@@ -57,11 +59,12 @@ def costs(loss: Loss, outputs: Tensor, targets: Tensor, deltas: Float[Tensor, "s
 def curvature(loss: Loss, outputs: Tensor, targets: Tensor, delta: Float[Tensor, "sample output"]) -> float:
     """d^2/dh^2 Phi(out + h delta) at h = 0."""
     h = torch.zeros((), dtype=outputs.dtype, device=outputs.device, requires_grad=True)
-    value = loss(outputs.detach() + h * delta.reshape(outputs.shape), targets)
-    slope, = torch.autograd.grad(value, h, create_graph=True)
-    if not slope.requires_grad:  # linear in the outputs
-        return 0.0
-    return torch.autograd.grad(slope, h, allow_unused=True, materialize_grads=True)[0].item()
+    with second_derivatives("the loss"):
+        value = loss(outputs.detach() + h * delta.reshape(outputs.shape), targets)
+        slope, = torch.autograd.grad(value, h, create_graph=True)
+        if not slope.requires_grad:  # linear in the outputs
+            return 0.0
+        return torch.autograd.grad(slope, h, allow_unused=True, materialize_grads=True)[0].item()
 
 
 def combined(parts: Sequence[Tensor], basis: Tensor, factors: Tensor) -> Float[Tensor, "sample change output"]:

@@ -118,9 +118,11 @@ def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried],
         for means in (*prediction.cost.values(), *prediction.first_order.values()):
             means.append(0.0)
     for first in range(0, batch.samples, part):
-        inputs, targets = batch.part(first, first + part)
-        outputs, moves, gradient = output_changes(network, loss, inputs, targets, [trial for trial, _ in tried], watch)
-        share = len(targets) / batch.samples
+        some = batch.part(first, first + part)
+        targets, share = some.targets, loss.counted(some.targets) / batch.counted
+        if not share:  # all targets of the part are ignored
+            continue
+        outputs, moves, gradient = output_changes(network, loss, some, [trial for trial, _ in tried], watch)
         for (_, prediction), move in zip(tried, moves, strict=True):
             slope = gradient.flatten(1).to(move.way.dtype)
             slopes, along = torch.einsum("nkf,nf->k", move.linear, slope).tolist(), (move.way * slope).sum(1)

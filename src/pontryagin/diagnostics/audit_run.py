@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.diagnostics.audit_batches import Batch, gathered, joined
+from pontryagin.diagnostics.audit_batches import Batch, enough, gathered, joined
 from pontryagin.diagnostics.audit_gradients import StageGradient, stage_gradients
 from pontryagin.diagnostics.audit_loss import MeanLoss
 from pontryagin.diagnostics.audit_network import Network, under_audit
 from pontryagin.diagnostics.audit_predictions import Prediction, predictions, projected
 from pontryagin.diagnostics.audit_result import Audit, Restriction, StageAudit, ranked
 from pontryagin.diagnostics.audit_sets import Projection, chosen
+from pontryagin.diagnostics.looking import check_arguments, check_repeats
 from pontryagin.problem import ProblemError
 
 Sets = Sequence[str] | Mapping[str, Projection] | None
@@ -34,6 +35,7 @@ def audit(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batc
     the loss along dW; a mean over pairs of different batches, so that noise adds nothing to it: at a converged network it is zero
     within its error. The cost of a set is predicted from the costates of the outputs (audit_outputs) and measured with the
     stage's weights replaced; biases and vectors stay as they are. Nothing of the model is changed; it runs in evaluation mode.
+    Where it draws random numbers there, those of a batch are the same in every pass (draws.Draws).
 
     model: any module whose output is one tensor. loss: "cross-entropy", "squared-error", or a function of outputs and targets
     (MeanLoss). batches: pairs of inputs and targets, three or more, all held in memory. sets: names out of int8, int4, ternary,
@@ -55,7 +57,10 @@ def auditing(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], b
     wanted = chosen(None if sets is None else tuple(sets)) if not isinstance(sets, Mapping) else dict(sets)
     say, mean_loss = progress or _silent, MeanLoss(loss)
     with under_audit(model) as network:
-        held = gathered(batches)
+        held = enough(gathered(batches, mean_loss.counted))
+        first = held[0]
+        check_arguments("audit", network.model, first.inputs)
+        check_repeats("audit", lambda: network.run(first.inputs, first.draw))
         done = _predicted(network, mean_loss, held, wanted, memory, say)
         yield done
         if measure:
@@ -133,7 +138,9 @@ def _losses(network: Network, loss: MeanLoss, groups: Sequence[Sequence[Batch]],
     """Of every batch; those of a group are run as one."""
     found = []
     for batches in groups:
-        outputs = network.run(batches[0].inputs if len(batches) == 1 else joined(batches), replaced)
+        alone = len(batches) == 1
+        draw = batches[0].draw if alone else tuple(batch.draw for batch in batches)
+        outputs = network.run(batches[0].inputs if alone else joined(batches), draw, replaced)
         parts = outputs.split([batch.samples for batch in batches])
         found += [loss(part, batch.targets).item() for part, batch in zip(parts, batches, strict=True)]
     return found

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.diagnostics.audit_batches import Batch
+from pontryagin.diagnostics.audit_batches import Batch, Part
 from pontryagin.diagnostics.audit_loss import MeanLoss
 from pontryagin.diagnostics.audit_network import Call, Network
 from pontryagin.diagnostics.audit_outputs import combined, directions
@@ -51,7 +51,7 @@ def probe(network: Network, batch: Batch) -> Watch:
     found: list[dict[int, list[tuple[int, int, int]]]] = []
     for count in (few - 1, few):
         calls: dict[int, list[tuple[int, int, int]]] = {}
-        for call in network.record(batch.part(0, count)[0])[1]:
+        for call in network.record(batch.part(0, count).inputs, batch.draw)[1]:
             x, z = call.inputs, call.output
             shape = (-1, -1, 0) if x is None or z is None else (len(x), len(z), z.numel())
             calls.setdefault(call.stage, []).append(shape)
@@ -71,13 +71,13 @@ def _per_sample(lengths: Sequence[int], samples: int) -> tuple[int, ...]:
     return tuple(length // samples for length in lengths) if all(n > 0 and n % samples == 0 for n in lengths) else ()
 
 
-def output_changes(network: Network, loss: MeanLoss, inputs: object, targets: Tensor, trials: list[Trial], watch: Watch
+def output_changes(network: Network, loss: MeanLoss, part: Part, trials: list[Trial], watch: Watch
                    ) -> tuple[Tensor, list[OutputChanges], Tensor]:
     """Outputs, what every trial does to them, and the gradient of the mean loss there."""
-    outputs, calls = network.record(inputs)
-    samples = len(targets)
+    outputs, calls = network.record(part.inputs, part.draw)
+    samples = len(part.targets)
     value = outputs.detach().requires_grad_()
-    gradient, = torch.autograd.grad(loss(value, targets), value)
+    gradient, = torch.autograd.grad(loss(value, part.targets), value)
     generator = torch.Generator().manual_seed(0)
     basis, factors = directions(outputs.detach(), gradient, loss.classes and outputs.ndim == 2, generator)
     places = {trial.number: trial for trial in trials if trial.number in watch.watched}
@@ -90,7 +90,7 @@ def output_changes(network: Network, loss: MeanLoss, inputs: object, targets: Te
             count = len(trial.weights)
             moves.append(OutputChanges(delta[:, :count], delta[:, count:2 * count], delta[:, -1] / trial.scale))
         else:
-            moves.append(_by_difference(network, inputs, trial))
+            moves.append(_by_difference(network, part, trial))
     return outputs.detach(), moves, gradient
 
 
@@ -138,7 +138,7 @@ def _products(state: Float[Tensor, "sample change state"], costate: Tensor | Non
     return torch.bmm(state, costate.reshape(len(state), -1, 1).to(state.dtype)).squeeze(2)
 
 
-def _by_difference(network: Network, inputs: object, trial: Trial) -> OutputChanges:
+def _by_difference(network: Network, part: Part, trial: Trial) -> OutputChanges:
     """The same without costates, where a stage's z cannot be watched: a central difference for every change, all linear."""
     name, bias_name = network.weights[trial.number], network.biases[trial.number]
     leaf = network.leaves[name].detach()
@@ -153,7 +153,7 @@ def _by_difference(network: Network, inputs: object, trial: Trial) -> OutputChan
             replaced = {name: leaf + step * change}
             if bias_name is not None and bias is not None and other is not None:
                 replaced[bias_name] = bias + step * (other - bias)
-            sides.append(network.run(inputs, replaced))
+            sides.append(network.run(part.inputs, part.draw, replaced))
         found.append(((sides[0] - sides[1]) / (2 * h)).flatten(1))
     changes = torch.stack(found, 1)
     return OutputChanges(changes[:, :-1], changes[:, :-1], changes[:, -1] / trial.scale)

@@ -1,13 +1,25 @@
 """The Hessian of an objective as an operator: products with vectors, never the matrix itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pontryagin.diagnostics.audit_batches import Batch, gathered
 from pontryagin.diagnostics.audit_loss import MeanLoss
+from pontryagin.diagnostics.draws import Draws, State
+from pontryagin.diagnostics.looking import (
+    arguments,
+    check_arguments,
+    check_repeats,
+    kept_buffers,
+    looking,
+    one_tensor,
+    second_derivatives,
+)
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Stage
 
 Vector = Float[Tensor, " parameter"]
@@ -49,40 +61,44 @@ def problem_hessian(problem: ControlProblem, controls: Sequence[Tensor] | None =
     controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
     flat = torch.cat([control for stage, control in zip(problem.stages, controls, strict=True) if stage.size])
     flat = flat.detach().clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), second_derivatives("problem_hessian"):
         gradient, = torch.autograd.grad(_objective(problem, flat), flat, create_graph=True)
 
     def product(vector: Vector) -> Vector:
-        return _second_derivative(gradient, [flat], vector.to(flat))
+        with second_derivatives("problem_hessian"):
+            return _second_derivative(gradient, [flat], vector.to(flat))
 
     return HessianOperator(flat.numel(), flat.dtype, flat.device, float(gradient.detach().norm()), product)
 
 
-def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batches: Sequence[tuple[Tensor, Tensor]]
+def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batches: Iterable[tuple[Any, Tensor]]
                    ) -> HessianOperator:
     """The Hessian of the mean loss over all samples of `batches` (inputs, targets) in the trained parameters of a module.
 
-    loss: "cross-entropy", "squared error", or a function of outputs and targets: the mean over a batch, or one number a sample.
-    The model is used in evaluation mode and is as before after each product: running statistics and dropout play no part. Each
+    loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch, or one number a sample
+    (MeanLoss; class indices of -100 do not count). Inputs: a tensor, or a tuple or dict of tensors as positional or named
+    arguments of the model. The model is used in evaluation mode and is as before after each product: running statistics and
+    dropout play no part. Where it draws random numbers there, those of a batch are the same in every product (draws.Draws). Each
     product takes two passes over the batches, one of which is in memory at a time.
+
+    Raises ProblemError for a wrong request, and for functions that have no second derivative in torch.
     """
-    batches = list(batches)
+    model, mean_loss = getattr(model, "_orig_mod", model), MeanLoss(loss)  # what torch.compile wraps
+    held = gathered(batches, mean_loss.counted)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not batches or not parameters:
-        raise ProblemError(f"module_hessian: expected batches and trained parameters, found {len(batches)} batches and "
-                           f"{len(parameters)} parameters")
-    samples, mean_loss = sum(len(inputs) for inputs, _ in batches), MeanLoss(loss)
+    if not held or not parameters:
+        raise ProblemError(f"module_hessian: expected batches and trained parameters, found {len(held)} batches with targets "
+                           f"that count and {len(parameters)} parameters")
+    check_arguments("module_hessian", model, held[0].inputs)
+    states: dict[Hashable, State] = {}
 
     def over_batches(part: Callable[[Tensor], Tensor]) -> Vector:
-        training = [module for module in model.modules() if module.training]
-        model.eval()
-        try:
-            with torch.enable_grad():
-                return torch.stack([part(mean_loss(model(inputs), targets)) * (len(inputs) / samples)
-                                    for inputs, targets in batches]).sum(0)
-        finally:
-            for module in training:
-                module.training = True
+        with (torch.enable_grad(), second_derivatives("module_hessian"), looking(model, states) as draws,
+              kept_buffers(model) as renew):
+            if not states:
+                check_repeats("module_hessian", lambda: _outputs(model, held[0], draws, renew))
+            return torch.stack([part(mean_loss(_outputs(model, batch, draws, renew), batch.targets)) * batch.weight
+                                for batch in held]).sum(0)
 
     def product(vector: Vector) -> Vector:
         return over_batches(lambda value: _second_derivative(_gradient(value, parameters), parameters, vector))
@@ -90,6 +106,13 @@ def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tens
     first = parameters[0]
     gradient = over_batches(lambda value: _gradient(value, parameters).detach())
     return HessianOperator(gradient.numel(), first.dtype, first.device, float(gradient.norm()), product)
+
+
+def _outputs(model: nn.Module, batch: Batch, draws: Draws, renew: Callable[[], None]) -> Tensor:
+    positional, named = arguments(batch.inputs)
+    renew()
+    draws.begin(batch.draw)
+    return one_tensor("module_hessian", model(*positional, **named))
 
 
 def _objective(problem: ControlProblem, flat: Vector) -> Tensor:
