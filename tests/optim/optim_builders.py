@@ -1,5 +1,6 @@
 """Small models, batches and training loops for the tests of the torch optimizer."""
 
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -7,7 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.capture import CapturedStage, capture
+from pontryagin.optim.capture import Capture, capture
+from pontryagin.optim.captured_stage import CapturedStage
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -86,10 +88,14 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, batch:
 
 def checked(model: nn.Module) -> list[CapturedStage]:
     """The stages of a model, ready to sum u x^T."""
-    stages, _ = capture(model, None)
+    stages, hooks = capture(model, None)
+    _HOOKS.append(hooks)  # they go with the object
     for stage in stages:
         stage.gradient_check = []
     return stages
+
+
+_HOOKS: deque[Capture] = deque(maxlen=4)
 
 
 def summed(stage: CapturedStage) -> tuple[Tensor, Tensor]:

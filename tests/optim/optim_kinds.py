@@ -157,7 +157,7 @@ NETS = {
     "many rows": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), (32, 6)),
     "subspace": Kind(lambda: nn.Sequential(nn.Linear(72, 12), nn.Tanh(), nn.Linear(12, 3)), (24, 72)),
     "convolutions": Kind(lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(),
-                                               nn.Linear(16, 3)), (8, 2, 6, 6)),
+                                               nn.Linear(16, 3)), (8, 2, 6, 6), options={"rows": None}),
     "norms": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 8), nn.RMSNorm(8),
                                         nn.Linear(8, 3)), (10, 6)),
     "tokens": Kind(Words, (12, 4), 7),

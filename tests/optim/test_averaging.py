@@ -12,6 +12,7 @@ from optim_builders import assert_close, images, loss_of, mlp, net, parameters, 
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Acceptance
+from pontryagin.optim import emsa as emsa_module
 from pontryagin.optim.averaging import share
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Box
@@ -218,7 +219,10 @@ def test_a_state_from_before_there_were_averages_goes_on() -> None:
     assert not torch.equal(controls(model), before)
 
 
-def test_a_scalar_parameter_has_averages_where_it_lies() -> None:
+def test_a_scalar_parameter_has_averages_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for another one."""
+    monkeypatch.setattr(emsa_module, "check_model", lambda model: None)
+
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -162,7 +162,7 @@ LATER = [pytest.param(name, torch.float32, 1e-10, marks=pytest.mark.slow) for na
 LATER += [pytest.param(name, torch.float64, 1e-12, marks=pytest.mark.slow) for name in FITS if name != "linear"]
 
 
-@pytest.mark.parametrize("rows", [8, 40])
+@pytest.mark.parametrize("rows", [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "dtype", "floor"), [("linear", torch.float64, 1e-12), *LATER])
 def test_a_regression_that_is_fitted_exactly_stays_so(name: str, dtype: torch.dtype, floor: float, rows: int) -> None:
     """By a rate that falls; then 3,000 steps at the default rate again."""

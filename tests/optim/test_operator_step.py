@@ -45,17 +45,26 @@ def test_zero_stays_zero():
 def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Factor]:
     mean = rows.mean(0, keepdim=True)
     moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
-    state = {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
-             "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "velocity_weight": torch.zeros(1, dtype=DTYPE),
-             "square": torch.zeros(1, outputs, dtype=DTYPE), "square_weight": torch.zeros(1, dtype=DTYPE)}
+    names = "velocity_weight", "square_weight", "gradients", "size", "size_weight", "long_size"
+    state = {name: torch.zeros(1, dtype=DTYPE) for name in names}
+    state |= {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
+              "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "square": torch.zeros(1, outputs, dtype=DTYPE)}
     return state, factorize(moment)
+
+
+def step(state: dict[str, torch.Tensor], gradient: torch.Tensor, bias: torch.Tensor | None, factor: Factor):
+    """The change of W and of b; the state goes on."""
+    largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)), bias.abs().amax(1))
+    change, bias_change, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9)
+    state.update(new)
+    return change, bias_change
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_first_step_is_the_dense_formula(bias):
     rows, gradient, bias_gradient = randn(50, 4) + 1, randn(1, 3, 4, seed=1), randn(1, 3, seed=2)
     state, factor = stage(rows, 3)
-    change, bias_change = operator_step(state, gradient, bias_gradient if bias else None, factor, 0.1, 0.5, 0.9)
+    change, bias_change = step(state, gradient, bias_gradient if bias else None, factor)
     mean = rows.mean(0)
     moment = (rows - mean).mT @ (rows - mean) / len(rows)
     values, vectors = torch.linalg.eigh(moment + 0.1 * moment.diagonal().mean() * torch.eye(4, dtype=DTYPE))
@@ -78,8 +87,8 @@ def test_the_first_step_is_the_dense_formula(bias):
 def test_momentum_averages_the_gradients_before_the_argmax():
     state, factor = stage(randn(50, 4), 3)
     first, second = randn(1, 3, 4, seed=1), randn(1, 3, 4, seed=2)
-    operator_step(state, first, None, factor, 0.1, 0.5, 0.9)
-    change, _ = operator_step(state, second, None, factor, 0.1, 0.5, 0.9)
+    step(state, first, None, factor)
+    change, _ = step(state, second, None, factor)
     average = (0.09 * first + 0.1 * second) / 0.19
-    alone, _ = operator_step(stage(randn(50, 4), 3)[0], 0.1 * second + 0.9 * average, None, factor, 0.1, 0.5, 0.9)
+    alone, _ = step(stage(randn(50, 4), 3)[0], 0.1 * second + 0.9 * average, None, factor)
     torch.testing.assert_close(change / change.norm(), alone / alone.norm(), rtol=1e-9, atol=1e-10)

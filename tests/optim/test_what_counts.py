@@ -848,7 +848,7 @@ def test_a_parameter_that_is_in_nobodys_group_stays() -> None:
 
 def test_refusals_name_what_they_refuse() -> None:
     """A weight of a discrete set that is never called with inputs: it cannot be trained by AdamW."""
-    kind = Kind(lambda: Two(USES["weight alone"][0]), (32, 6), options={"admissible": {"second": Binary()}})
+    kind = Kind(lambda: Two(USES["weight alone"][0]), (32, 6), options={"admissible": {"second": Binary()}, "moves": 1.0, "lr": 0.1})
     model = kind.model()
 
     def backward(model: nn.Module, step: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from pontryagin.diagnostics.audit_activation import Follower, Track
 from pontryagin.diagnostics.draws import Draws
 from pontryagin.diagnostics.looking import arguments, looking, one_tensor
-from pontryagin.optim.capture import CapturedStage, StageHook, find_stages
+from pontryagin.optim.capture import find_stages
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Rows, rows_of
 
@@ -137,24 +137,9 @@ def under_audit(model: nn.Module) -> Iterator[Network]:
         raise ProblemError("audit: the model has lazy parameters without a shape; run it on one batch first")
     with ExitStack() as stack:
         network = Network(inner, stack.enter_context(looking(inner)))
-        stack.callback(_restore, _silence(inner))
         for module, stages in network.users:
             numbers = [network.stages.index(stage) for stage in stages]
             handle: RemovableHandle = module.register_forward_hook(network.hook(numbers), with_kwargs=True)
             stack.callback(handle.remove)
         stack.enter_context(torch.enable_grad())
         yield network
-
-
-def _silence(model: nn.Module) -> list[tuple[StageHook, list[CapturedStage]]]:
-    """The hooks of an EMSA on this model must not take the audit's batches for its own."""
-    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values() if isinstance(hook, StageHook)]
-    held = [(hook, hook.stages) for hook in hooks]
-    for hook in hooks:
-        hook.stages = []
-    return held
-
-
-def _restore(hooks: list[tuple[StageHook, list[CapturedStage]]]) -> None:
-    for hook, stages in hooks:
-        hook.stages = stages

@@ -1,25 +1,45 @@
-"""AdamW for the parameters that belong to no affine stage."""
+"""AdamW for the parameters that are maximized in no affine stage."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from pontryagin.optim.fading import unit
 from pontryagin.optim.precision import wide
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8
+_LARGE = 2.0**50
+"""Gradients beyond this are kept in units of their size: the square of a float32 ends at 2^127."""
 
 
 def initial(parameter: Tensor) -> dict[str, Tensor]:
-    """Zero moments and step count, in float32 at least."""
-    zeros = torch.zeros_like(parameter, dtype=wide(parameter.dtype), memory_format=torch.preserve_format)
-    return {"first": zeros, "second": zeros.clone(), "updates": torch.zeros((), dtype=torch.float32)}
+    """Zero moments and step count, in float32 at least; of a complex parameter as pairs of real numbers."""
+    real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+    zeros = torch.zeros_like(real, dtype=wide(real.dtype), memory_format=torch.preserve_format)
+    return {"first": zeros, "second": zeros.clone(), "updates": torch.zeros((), dtype=torch.float32),
+            "unit": torch.ones((), dtype=torch.float32)}
 
 
-def direction(state: dict[str, Tensor], gradient: Tensor) -> Tensor:
-    """Minus the bias-corrected first moment over the root of the second. (Kingma and Ba 2015; Loshchilov and Hutter 2019.)"""
-    gradient = (gradient.to_dense() if gradient.is_sparse else gradient).to(state["first"].dtype)
-    state["updates"] += 1
-    count = state["updates"].item()
-    state["first"].lerp_(gradient, 1 - _BETAS[0])
-    state["second"].mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-    root = (state["second"] / (1 - _BETAS[1]**count)).sqrt_().add_(_EPS)
-    return -(state["first"] / (1 - _BETAS[0]**count)) / root
+def direction(state: Mapping[str, Tensor], gradient: Tensor, largest: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Minus the bias-corrected first moment over the root of the second, and what is new in the state. (Kingma and Ba 2015;
+    Loshchilov and Hutter 2019.) largest: the gradient's largest entry. Nothing is changed in place."""
+    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    gradient = (torch.view_as_real(gradient) if gradient.is_complex() else gradient).to(state["first"].dtype)
+    before, now = float(state["unit"]), _unit(largest, float(state["unit"]))
+    first, second = state["first"], state["second"]
+    if now != before:
+        first, second = first * (before / now), second * (before / now) ** 2
+    if now != 1:
+        gradient = gradient / now
+    count = state["updates"] + 1
+    first = torch.lerp(first, gradient, 1 - _BETAS[0])
+    second = (second * _BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
+    root = (second / (1 - _BETAS[1] ** count.item())).sqrt_().add_(_EPS / now)
+    new = {"first": first, "second": second, "updates": count, "unit": torch.full_like(state["unit"], now)}
+    return (first / (1 - _BETAS[0] ** count.item())).neg_().div_(root), new
+
+
+def _unit(largest: float, before: float) -> float:
+    """What the moments are kept in units of: 1, unless a gradient is so large that its square would not be finite."""
+    return before if largest <= _LARGE * before else float(unit(torch.tensor(largest, dtype=torch.float64)))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pontryagin.optim.budget import propagation_flops, refresh_flops
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.communication import mean_over_processes, sum_over_processes
+from pontryagin.optim.fading import extended
 from pontryagin.optim.growth import lag
 from pontryagin.optim.metric import Factor, factorize, first_block, nystrom
 from pontryagin.optim.moments import InputMoments, Moments
@@ -18,6 +19,11 @@ _FRESH = 0.15
 """Least weight of a new batch in the running moments."""
 _EXACT = 2
 """The metric is exact up to so many times the rank: below that, a subspace saves little."""
+
+RUNNING = ("square", "square_weight", "gradients", "long_square", "velocity_weight", "size", "size_weight", "long_size")
+"""The entries of a stage's state that the steps renew, beside the momentum."""
+_BY_OUTPUT = ("square", "long_square")
+STAGE_ENTRIES = ("mean", "moment", "basis", "values", "tail", "refreshes", "by_operator", *RUNNING, "velocity", "bias_velocity")
 
 
 class AffineStage:
@@ -61,11 +67,9 @@ class AffineStage:
 
     def arm(self, armed: bool, glancing: bool, state: dict[str, Tensor]) -> None:
         """Whether to look or glance at the next batch; a stage in a subspace says at what, before the first rows come."""
-        self.captured.armed = armed
-        self.captured.glancing = glancing and not armed and self._may_grow
-        self.captured.glance.take()  # of a batch whose backward pass came after the step
+        self.captured.look(armed, glancing and self._may_grow)
         moments = self.captured.moments
-        if armed and self.rank < self.inputs and isinstance(moments, InputMoments) and moments.is_empty:
+        if armed and self.rank < self.inputs and isinstance(moments, InputMoments):
             moments.block = state["basis"] if "basis" in state else self._first_block()
 
     def refresh(self, state: dict[str, Tensor], has_bias: bool) -> None:
@@ -105,16 +109,40 @@ class AffineStage:
     def begin(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """Momentum and rho, where there are none."""
         mean = state["mean"]
+        wider = extended(mean)
+        shapes = self.shapes()
+        for name in RUNNING:
+            if name not in state:
+                dtype = mean.dtype if name == "velocity_weight" else wider
+                state[name] = mean.new_zeros(shapes[name], dtype=dtype)
         if "velocity" not in state:
             state["velocity"] = mean.new_zeros(self.groups, self.outputs, self.inputs)
-            state["square"] = mean.new_zeros(self.groups, self.outputs)
-            state["velocity_weight"], state["square_weight"] = mean.new_zeros(self.groups), mean.new_zeros(self.groups)
         if has_bias and "bias_velocity" not in state:
             state["bias_velocity"] = mean.new_zeros(self.groups, self.outputs)
 
+    def conform(self, state: dict[str, Tensor]) -> None:
+        """The dtype and device of the weight, should these have changed since the last step."""
+        weight = self.captured.weight
+        if state["mean"].dtype == self._dtype and state["mean"].device == weight.device:
+            return
+        for name in STAGE_ENTRIES:
+            if name in state and state[name].ndim:
+                wide_entry = name in RUNNING and name != "velocity_weight"
+                state[name] = state[name].to(weight.device, extended(weight) if wide_entry else self._dtype)
+
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of all entries that its state may have."""
+        groups, outputs, inputs, rank = self.groups, self.outputs, self.inputs, self.rank
+        moment = (groups, inputs) if self.captured.layer.one_hot else (groups, inputs, inputs)
+        found = {"mean": (groups, inputs), "moment": moment, "basis": (groups, inputs, rank), "values": (groups, rank),
+                 "tail": (groups,), "refreshes": (), "by_operator": (), "velocity": (groups, outputs, inputs),
+                 "bias_velocity": (groups, outputs)}
+        found |= {name: (groups, outputs) if name in _BY_OUTPUT else (groups,) for name in RUNNING}
+        return {name: torch.Size(shape) for name, shape in found.items()}
+
     def initialize(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """All entries of the state, for those who fill them in place; the first moments overwrite them."""
-        if state:
+        if "refreshes" in state:
             return
         moments = self._zeros()
         self._reset(state, moments, torch.tensor(False))
@@ -166,7 +194,7 @@ class AffineStage:
 
     def _are_many_rows(self, positions: int) -> bool:
         """Whether a batch has enough rows for a step bounded in the operator norm."""
-        return self.captured.layer.kind == "Linear" and positions >= ROWS * max(self.inputs, self.outputs)
+        return self.captured.layer.is_dense and positions >= ROWS * max(self.inputs, self.outputs)
 
 
 def _blend(state: dict[str, Tensor], moments: Moments, weight: float) -> Moments:

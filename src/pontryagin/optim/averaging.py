@@ -30,13 +30,19 @@ def remember(found: Iterable[tuple[Tensor, State]], step: int, eta: float) -> No
     averages, controls = [], []
     for parameter, state in found:
         dtype = wide(parameter.dtype)
-        if "mean_control" not in state:
+        if "mean_control" not in state or state["mean_control"].dtype != dtype:
             state["mean_control"] = parameter.detach().to(dtype, copy=True)
         else:
             averages.append(state["mean_control"])
             controls.append(parameter.detach().to(dtype))
     if averages:
         torch._foreach_lerp_(averages, controls, share(step, eta))
+
+
+def restart(state: State) -> None:
+    """Forget the average: the control has been replaced."""
+    state.pop("mean_control", None)
+    state.pop("last_control", None)
 
 
 def show(parameter: Tensor, state: State) -> None:

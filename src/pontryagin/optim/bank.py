@@ -1,17 +1,18 @@
 """Equal affine stages, maximized together: their running state lies stacked along the group axis."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.affine_stage import AffineStage
+from pontryagin.optim.affine_stage import RUNNING, AffineStage
+from pontryagin.optim.fading import unit
 from pontryagin.optim.growth import Spread, follow
 from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
-from pontryagin.optim.stage_step import argmax, normalized, remember
+from pontryagin.optim.stage_step import argmax, nesterov, outputs_scale
 
 Move = tuple[Tensor, Tensor]
 """A parameter and the change that a whole step would add to it."""
@@ -36,8 +37,8 @@ class Member:
 
     @property
     def identity(self) -> Hashable:
-        """Changes with the trained parameters and their groups."""
-        return id(self.weight), id(self.bias), self.groups
+        """Changes with the trained parameters, their groups and types."""
+        return id(self.weight), id(self.bias), self.groups, self.weight.dtype, self.weight.device
 
     @property
     def kind(self) -> Hashable:
@@ -58,6 +59,21 @@ def banks_of(members: Sequence[Member]) -> list["Bank"]:
     return [Bank(part) for parts in kinds.values() for part in parts]
 
 
+@dataclass
+class Proposal:
+    """A step of a bank that has not been taken: directions, stacked, and what it would change in the state."""
+
+    bank: "Bank"
+    change: Tensor
+    bias_change: Tensor | None
+    new: dict[str, Tensor] = field(default_factory=dict)
+
+    def sizes(self) -> Tensor:
+        """The largest entries: finite where the directions are."""
+        parts = [self.change] if self.bias_change is None else [self.change, self.bias_change]
+        return torch.stack([torch.linalg.vector_norm(part, float("inf")) for part in parts]).amax()
+
+
 class Bank:
     """Members of one kind. What lasts stays in the state of each weight, as views of the stacked tensors."""
 
@@ -69,7 +85,9 @@ class Bank:
         self._sizes = [member.stage.groups for member in members]
         for member in members:
             member.stage.begin(member.state, member.bias is not None)
-        self._state = {name: self._stack(name) for name in self._fields(first.bias is not None)}
+        self._state: dict[str, Tensor] = {}
+        for name in self._fields(first.bias is not None):
+            self._state[name] = self._stack(name)
         self._metric: Metric | None = None
 
     def renew(self) -> None:
@@ -85,31 +103,52 @@ class Bank:
         factor = follow(known.trace, self._state["mean"], found, self._sizes, self.members[0].bias is not None)
         for member, part in zip(self.members, factor.split(self._sizes), strict=True):
             member.stage.grow(member.state, part)
-        self._state["square"].mul_(factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None])
+        growth = factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None]
+        for name in ("square",) if self._by_operator else ("square", "long_square"):
+            self._state[name].mul_(growth)
         self.renew()
 
-    def step(self, groups: Sequence[dict[str, Any]]) -> list[Move]:
+    def propose(self, groups: Sequence[dict[str, Any]], largest: Mapping[int, Tensor]) -> Proposal:
+        """The step of all members; nothing has been changed. largest: by the id of a parameter, the largest entry of its
+        gradient."""
+        own, metric, memory = groups[self.members[0].groups[0]], self._known_metric(), self._memory(groups)
+        sizes = self._largest(largest)
+        if self._by_operator:
+            gradient, bias_gradient = self._gradients(None)
+            return Proposal(self, *operator_step(self._state, gradient, bias_gradient, sizes, metric, own["damping"],
+                                                 own["power"], memory))
+        units = unit(sizes)
+        gradient, bias_gradient = self._gradients(units)
+        change, bias_change, square = argmax(gradient, bias_gradient, self._state["mean"], metric, own["damping"], own["power"])
+        assert memory is not None
+        scale, new = outputs_scale(self._state, square, units, memory)
+        scale = scale.to(change.dtype)
+        return Proposal(self, change.mul_(scale.unsqueeze(2)), None if bias_change is None else bias_change.mul_(scale), new)
+
+    def take(self, proposal: Proposal, groups: Sequence[dict[str, Any]]) -> list[Move]:
         """The changes of all members' parameters; momentum and rho are updated."""
         own, of_bias = (groups[number] for number in self.members[0].groups)
-        change, bias_change = self._direction(*self._gradients(), own)
+        change, bias_change = proposal.change, proposal.bias_change
+        for name, value in proposal.new.items():
+            self._state[name] = value
+            self._share(name)
+        if not self._by_operator:
+            change = nesterov(self._state["velocity"], change, own["momentum"])
+            if bias_change is not None:
+                bias_change = nesterov(self._state["bias_velocity"], bias_change, own["momentum"])
         change = change.mul_(-own["lr"] * self._unit())
         moves: list[Move] = [(member.weight, member.stage.captured.layer.shaped(part))
-                 for member, part in zip(self.members, change.split(self._sizes), strict=True)]
+                             for member, part in zip(self.members, change.split(self._sizes), strict=True)]
         if bias_change is not None:
             parts = (bias_change * -of_bias["lr"]).split(self._sizes)
             moves += [(member.bias, part.reshape(member.bias.shape))
                       for member, part in zip(self.members, parts, strict=True) if member.bias is not None]
         return moves
 
-    def _direction(self, gradient: Tensor, bias_gradient: Tensor | None, group: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        """What is subtracted from (W, b) for lr = 1: every map here is odd in the gradient, so its sign can wait."""
-        state, metric, memory = self._state, self._known_metric(), self._memory(group)
-        if self._by_operator:
-            return operator_step(state, gradient, bias_gradient, metric, group["damping"], group["power"], memory)
-        change, bias_change, square = argmax(gradient, bias_gradient, state["mean"], metric, group["damping"], group["power"])
-        if memory is not None:
-            remember(state, square, memory)
-        return normalized(state, change, bias_change, group["momentum"])
+    @property
+    def names(self) -> str:
+        """Of its stages."""
+        return ", ".join(member.stage.name for member in self.members)
 
     def _unit(self) -> Tensor | float:
         """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs alone, their root mean
@@ -119,28 +158,41 @@ class Bank:
         tables = [member.weight.square().mean(dtype=self._state["velocity"].dtype) for member in self.members]
         return torch.stack(tables).sqrt().clamp(_LEAST_UNIT, 1.0).view(-1, 1, 1)
 
-    def _memory(self, group: dict[str, Any]) -> float | None:
+    def _memory(self, groups: Sequence[dict[str, Any]]) -> float | None:
         """Of rho in this step; None where it stays as it is.
 
         An output can be silent for long, and a rho that has vanished must not meet its next gradient: with rho renewed in the
         same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves.
         """
+        group = groups[self.members[0].groups[0]]
         if not self._by_operator or group["steps"] < _EARLY:
             return group["memory"]
         renewed = group["steps"] % _SELDOM == 0 or not self._state["square_weight"].all()
         return group["memory"] ** _SELDOM if renewed else None
 
-    def _gradients(self) -> tuple[Tensor, Tensor | None]:
-        """Of weights as matrices and of biases, (group, ...), stacked: copies."""
+    def _largest(self, largest: Mapping[int, Tensor]) -> Tensor:
+        """The largest entry of the gradients of each member, (group)."""
+        zero = self._state["mean"].new_zeros(())
+        found = [torch.maximum(largest[id(member.weight)].to(zero),
+                               zero if member.bias is None else largest.get(id(member.bias), zero).to(zero))
+                 for member in self.members]
+        return torch.stack(found).repeat_interleave(torch.tensor(self._sizes, device=zero.device), output_size=sum(self._sizes))
+
+    def _gradients(self, units: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Of weights as matrices and of biases, (group, ...), stacked, divided by units (group): copies."""
         dtype = self._state["velocity"].dtype
         matrices = [member.stage.captured.layer.matrix(member.weight.grad) for member in self.members]  # type: ignore[arg-type]
         gradient = torch.cat(matrices).to(dtype)
+        inverse = None if units is None else units.reciprocal().to(dtype)
+        if inverse is not None:
+            gradient.mul_(inverse[:, None, None])
         if self.members[0].bias is None:
             return gradient, None
         shape = -1, self.members[0].stage.outputs
         found = [torch.zeros_like(member.bias) if member.bias.grad is None else member.bias.grad  # type: ignore[arg-type, union-attr]
                  for member in self.members]
-        return gradient, torch.cat([bias.reshape(shape) for bias in found]).to(dtype)
+        bias_gradient = torch.cat([bias.reshape(shape) for bias in found]).to(dtype)
+        return gradient, bias_gradient if inverse is None else bias_gradient.mul_(inverse[:, None])
 
     def _known_metric(self) -> Metric:
         if self._metric is None:
@@ -152,14 +204,18 @@ class Bank:
 
     def _fields(self, has_bias: bool) -> list[str]:
         metric = ["moment"] if self._one_hot else ["basis", "values", "tail"]
-        names = ["mean", *metric, "velocity", "velocity_weight", "square", "square_weight"]
+        names = ["mean", *metric, *RUNNING, "velocity"]
         return [*names, "bias_velocity"] if has_bias else names
 
     def _stack(self, name: str) -> Tensor:
         parts = [member.state[name] for member in self.members]
         if len(parts) == 1:
             return parts[0]
-        stacked = torch.cat(parts)
-        for member, view in zip(self.members, stacked.split(self._sizes), strict=True):
+        self._state[name] = torch.cat(parts)
+        self._share(name)
+        return self._state[name]
+
+    def _share(self, name: str) -> None:
+        """The members' entries are views of the bank's."""
+        for member, view in zip(self.members, self._state[name].split(self._sizes), strict=True):
             member.state[name] = view
-        return stacked

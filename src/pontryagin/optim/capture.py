@@ -1,143 +1,231 @@
-"""Hooks that see the inputs of the affine stages of a module, and commit them when their costates come back."""
+"""The affine stages of a module, and the hooks that show them the inputs of its layers while a look is due.
 
-from collections.abc import Iterator
+Nothing is put on the model: the hooks are those that torch calls for every module, they are there only while a look is due, and
+they go with the object that asked for them. (So scripts, exports, copies and pickles of the model are those of the model alone.)
+"""
+
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_modules
 
-from pontryagin.optim.growth import Glance
-from pontryagin.optim.layers import Layer, layer_of
-from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
-from pontryagin.optim.precision import full_precision, wide
+from pontryagin.optim.captured_stage import CapturedStage, is_checkpointed
+from pontryagin.optim.layers import Map, maps_of
 
-_LEAST, _GLANCE = 8, 4
-"""Samples that enter the moments at least, and what part of the rows is enough for a glance; so few samples only for
-convolutions, whose first axis is certain to be one of samples."""
+Users = dict[int, list[CapturedStage]]
+"""By the id of a module: the stages that its calls feed."""
 
 
-class CapturedStage:
-    """An affine stage of a module: its layer, its parameters, and the moments of its inputs.
+@dataclass(frozen=True)
+class Found:
+    """A parameter that belongs to an affine map: its stage, or the stages that it may be. tied: also used by another map."""
 
-    armed: whether to take the moments of inputs; glancing: whether at least their mean and variance. seen: whether any have come.
-    gradient_check, when set, also lists u x^T and u of every call, summed over its positions with u the gradient at z: together
-    exactly the gradients of W and b.
+    stages: tuple[CapturedStage, ...]
+    certain: bool
+
+
+class Capture:
+    """The stages of a model, and the hooks that feed them: on() and off().
+
+    stages: those that are certain, in the order of the model's parameters. open: by the id of the weight, the stages of which a look has to
+    tell which it is, if any.
     """
 
-    def __init__(self, name: str, module: nn.Module, layer: Layer) -> None:
-        self.name, self.module, self.layer = name, module, layer
-        self.weight: nn.Parameter = getattr(module, layer.weight)
-        self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
-        self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
-        self.armed, self.glancing, self.seen = True, False, False
-        self.glance = Glance()
-        self.calls = self.positions = 0
-        """Of the last batch, and the rows of all its calls: the stage's share of the work."""
-        self._counted = False
-        self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
+    def __init__(self, model: nn.Module, rows: int | None) -> None:
+        found, users = _find(model, rows)
+        self.stages = [each.stages[0] for each in found if each.certain and len(each.stages) == 1]
+        self.open = {id(each.stages[0].weight): each.stages for each in found if not each.certain or len(each.stages) > 1}
+        self._hooks = _Hooks({id(module): stages for module, stages in users}, [module for module, _ in users], model)
 
-    def commit(self, inputs: Tensor, positions: int, rows: int | None) -> None:
-        """Add the inputs of one call to the moments, or to what is glanced at: at most about `rows` positions, whole samples,
-        evenly spaced."""
-        if inputs.ndim < self.weight.ndim:  # a single sample, without an axis of samples
-            rows = None
-        if not self.armed:
-            if self.glancing:
-                least = _LEAST if self.weight.ndim == 2 else _LEAST // _GLANCE
-                self.glance.add(self.layer.rows(_thin(inputs, positions, None if rows is None else rows // _GLANCE, least)))
+    @property
+    def is_on(self) -> bool:
+        """Whether the hooks are there."""
+        return self._hooks.is_on
+
+    def extend(self, later: "Capture") -> None:
+        """With the stages of parameters that the model has got since."""
+        known = {id(stage.weight) for stage in self.all_stages()}
+        self.stages += [stage for stage in later.stages if id(stage.weight) not in known]
+        self.open |= {key: stages for key, stages in later.open.items() if key not in known}
+        kept = set(map(id, self.all_stages()))
+        for key, stages in later._hooks.users.items():
+            self._hooks.users.setdefault(key, []).extend(stage for stage in stages if id(stage) in kept)
+
+    def on(self) -> None:
+        """Let the stages that look see the inputs of the next passes."""
+        self._hooks.on()
+
+    def off(self) -> None:
+        """Take all hooks off."""
+        self._hooks.off()
+        for stage in self.all_stages():
+            stage.stop()
+
+    def all_stages(self) -> Iterator[CapturedStage]:
+        """Those that are certain and those that are open."""
+        yield from self.stages
+        for stages in self.open.values():
+            yield from stages
+
+
+class _Hooks:
+    """The hooks that torch calls for every module, while they are on."""
+
+    def __init__(self, users: Users, modules: Sequence[nn.Module], model: nn.Module) -> None:
+        self.users, self.modules, self.model = users, modules, model
+        self._handles: list[Any] = []
+        self._tree: frozenset[int] = frozenset()
+        self._outermost: tuple[nn.Module, AbstractContextManager[Any]] | None = None
+        self._compiled = False
+        self._registered: list[Any] = []
+        weakref.finalize(self, _remove, self._handles)
+        weakref.finalize(self, _remove, self._registered)
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self._handles)
+
+    def on(self) -> None:
+        if self._handles:
             return
-        if not self._counted:
-            self.calls = self.positions = 0
-        self.seen = self._counted = True
-        self.calls, self.positions = self.calls + 1, self.positions + positions
-        self.moments.add(self.layer.rows(_thin(inputs, positions, rows, _LEAST)))
+        self.off()
+        me = weakref.ref(self)
 
-    def take(self) -> Moments | None:
-        """The moments of the batch; the next call belongs to another one."""
-        self._counted = False
-        return self.moments.take()
+        def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if torch.compiler.is_compiling() or (hooks := me()) is None:
+                return
+            hooks.enter(module, arguments)
 
-    def forget(self) -> None:
-        """Drop what has been seen of a batch."""
-        self.take()
-        self.glance.take()
+        def after(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+            if torch.compiler.is_compiling() or (hooks := me()) is None:
+                return
+            hooks.leave(module, arguments, named, output)
 
+        def ended(module: nn.Module, *_: Any) -> None:  # also by an error
+            if not torch.compiler.is_compiling() and (hooks := me()) is not None:
+                hooks.end(module)
 
-class StageHook:
-    """The forward hook of a module. Copies of the module carry a copy that does nothing."""
+        def registered(module: nn.Module, name: str, part: nn.Module | None) -> None:
+            if type(module).__name__ == "ModuleToTrace" and (hooks := me()) is not None:  # torch.export refuses any global hook
+                _remove(hooks._handles)
+                weakref.finalize(module, _again, me)
 
-    def __init__(self, stages: list[CapturedStage], rows: int | None) -> None:
-        self.stages, self.rows = stages, rows
+        tree = list(self.model.modules())
+        self._tree = frozenset(map(id, tree))
+        self._compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in tree)
+        self._handles += [torch_modules.register_module_forward_pre_hook(before),
+                          torch_modules.register_module_forward_hook(after, with_kwargs=True),
+                          torch_modules.register_module_forward_hook(ended, always_call=True)]
+        self._registered.append(torch_modules.register_module_module_registration_hook(registered))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "StageHook":
-        return StageHook([], None)
+    def off(self) -> None:
+        _remove(self._handles)
+        _remove(self._registered)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return StageHook, ([], None)
+    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Compiled parts run as they were written, for hooks are not part of what was compiled; recomputed inputs are seen."""
+        if self._outermost is None and self._is_compiled(module):
+            self._outermost = module, torch.compiler.set_stance("force_eager")
+            self._outermost[1].__enter__()
+        stages = self.users.get(id(module))
+        if stages and arguments and torch._C._current_graph_task_id() != -1 and is_checkpointed() and torch.is_grad_enabled():
+            for stage in stages:
+                if stage.is_looking:
+                    stage.recomputed(stage.layer.inputs(arguments, {}))
 
-    @torch.compiler.disable
-    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    def leave(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """Remember the inputs until the costate of the output arrives: a forward pass without a backward pass leaves no trace."""
-        stages = [stage for stage in self.stages if (stage.armed or stage.glancing) and stage.weight.requires_grad]
-        first = output[0] if isinstance(output, tuple) else output
+        stages = [stage for stage in self.users.get(id(module), ()) if stage.is_looking]
+        first = output[0] if isinstance(output, tuple) and output else output
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
-        if torch._C._functorch.is_functorch_wrapped_tensor(first):  # vmap, grad: not the loss of a training step
+        if torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():  # not the loss of a training step
             return
-        found = stages[0].layer.inputs(arguments, named)
-        if found is None:
-            return
-        held, size = [found.detach()], first.numel()
+        for stage in stages:
+            stage.watch(stage.layer.inputs(arguments, named, output), first)
 
-        def arrive(costate: Tensor) -> None:
-            if not held:  # a second backward pass through the same graph
-                return
-            inputs = held.pop()  # the graph may live on, its inputs need not
-            with full_precision(inputs.device):
-                for stage in stages:
-                    stage.commit(inputs, _positions(stage, inputs.numel(), size), self.rows)
-                    if stage.gradient_check is not None and stage.layer.outputs is not None:
-                        stage.gradient_check.append(_gradients(stage, inputs, costate))
+    def end(self, module: nn.Module) -> None:
+        """The outermost call is over."""
+        if self._outermost is not None and self._outermost[0] is module:
+            self._outermost[1].__exit__(None, None, None)
+            self._outermost = None
 
-        first.register_hook(arrive)
+    def _is_compiled(self, module: nn.Module) -> bool:
+        """Whether the call of a module, of this model or around it, may run code that torch.compile has made."""
+        compiler = sys.modules.get("torch._dynamo.eval_frame")
+        if compiler is None:
+            return False
+        if isinstance(module, compiler.OptimizedModule):
+            return any(id(part) in self._tree for part in module._orig_mod.modules())
+        return self._compiled and id(module) in self._tree
 
 
-def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], list[StageHook]]:
-    """Hooks on every supported module, and the stages that they feed."""
-    stages, users = find_stages(model)
-    hooks = []
-    for module, fed in users:
-        hook = StageHook(fed, rows)
-        module.register_forward_hook(hook, with_kwargs=True)
-        hooks.append(hook)
-    return stages, hooks
+def _again(me: "weakref.ref[_Hooks]") -> None:
+    """What kept the hooks off is gone; they come back if they still are wanted."""
+    if (hooks := me()) is not None and hooks._registered:
+        hooks.on()
+
+
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
+        torch_modules._global_forward_hooks_with_kwargs.pop(handle.id, None)  # which torch leaves behind
+    handles.clear()
+
+
+def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], Capture]:
+    """The certain stages of a model, the first of their alternatives, looking, and what keeps the hooks that feed them on."""
+    captured = Capture(model, rows)
+    order = {id(parameter): n for n, parameter in enumerate(model.parameters())}
+    first = [stages[0] for stages in captured.open.values() if stages[0].certain]
+    stages = sorted([*captured.stages, *first], key=lambda stage: order[id(stage.weight)])
+    for stage in stages:
+        stage.look(armed=True, glancing=False)
+    captured.on()
+    return stages, captured
 
 
 def find_stages(model: nn.Module) -> tuple[list[CapturedStage], list[tuple[nn.Module, list[CapturedStage]]]]:
-    """The affine stages of a model in the order of its parameters, and the modules that compute them; nothing is hooked.
+    """The affine stages that are certain, in the order of the model's parameters, and the modules that compute them; nothing is
+    hooked."""
+    found, users = _find(model, None)
+    stages = [each.stages[0] for each in found if each.certain]
+    kept = {id(stage) for stage in stages}
+    of = [(module, [stage for stage in fed if id(stage) in kept]) for module, fed in users]
+    return stages, [(module, fed) for module, fed in of if fed]
 
-    Each parameter is in one stage: the first module that names it as an affine map. An embedding whose table is tied to a
-    linear layer's weight leaves it to the linear layer.
-    """
-    taken: dict[int, CapturedStage] = {}
+
+def _find(model: nn.Module, rows: int | None) -> tuple[list[Found], list[tuple[nn.Module, list[CapturedStage]]]]:
+    """Each parameter has one entry: of the first module that names it as an affine map. An embedding whose table is tied to a
+    linear layer's weight leaves it to the linear layer."""
+    taken: dict[int, Found] = {}
     by_module: dict[int, list[CapturedStage]] = {}
     modules = sorted(_modules(model), key=lambda item: isinstance(item[1], nn.Embedding))
     for name, module in modules:
-        for layer in layer_of(module):
-            parameter = module._parameters.get(layer.weight)
-            if parameter is None:  # reparametrized: what is trained is not W
-                continue
+        for one in maps_of(module):
+            parameter = module._parameters.get(one.weight)
+            if parameter is None or not (parameter.is_floating_point() and parameter.numel()):
+                continue  # reparametrized: what is trained is not W; complex, or without entries
+            fed = by_module.setdefault(id(module), [])
             if id(parameter) in taken:  # tied: the same stage sees the inputs of both, if they are of one kind
-                stage = taken[id(parameter)]
-                if stage.layer.kind == layer.kind:
-                    by_module.setdefault(id(module), []).append(stage)
+                kinds = {layer.kind for layer in one.alternatives} if one.certain else set()
+                fed += [stage for stage in taken[id(parameter)].stages if stage.layer.kind in kinds]
+                for stage in taken[id(parameter)].stages:
+                    stage.tied = True
                 continue
-            stage = CapturedStage(f"{name}.{layer.weight}".lstrip("."), module, layer)
-            taken[id(parameter)] = stage
-            by_module.setdefault(id(module), []).append(stage)
+            full = f"{name}.{one.weight}".lstrip(".")
+            stages = tuple(CapturedStage(full, module, layer, rows, one.certain) for layer in one.alternatives)
+            taken[id(parameter)] = Found(stages, one.certain)
+            fed += stages
     order = {id(parameter): n for n, parameter in enumerate(model.parameters())}
-    users = [(module, by_module[id(module)]) for _, module in modules if id(module) in by_module]
-    return sorted(taken.values(), key=lambda stage: order[id(stage.weight)]), users
+    users = [(module, by_module[id(module)]) for _, module in modules if by_module.get(id(module))]
+    return sorted(taken.values(), key=lambda each: order[id(each.stages[0].weight)]), users
 
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -146,31 +234,4 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, module) for name, module in model.named_modules() if id(module) not in bypassed)
 
 
-def _positions(stage: CapturedStage, inputs: int, outputs: int) -> int:
-    """Rows of a call, from the numbers of elements of its inputs and of its output."""
-    kind, shape = stage.layer.kind, stage.weight.shape
-    if stage.layer.one_hot:
-        return inputs
-    if kind == "MultiheadAttention":
-        return inputs // shape[1]
-    if kind.startswith("ConvTranspose"):
-        return inputs // shape[0]
-    return outputs // (shape[0] if kind == "Linear" or kind.startswith("Conv") else stage.weight.numel())
-
-
-def _thin(inputs: Tensor, positions: int, rows: int | None, least: int) -> Tensor:
-    """At least so many samples."""
-    if rows is None or inputs.shape[0] <= least or positions <= rows:
-        return inputs
-    kept = max(inputs.shape[0] * rows // positions, least)
-    return inputs[::-(-inputs.shape[0] // kept)]
-
-
-def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
-    assert stage.layer.outputs is not None
-    u, x = stage.layer.outputs(costate.detach()), stage.layer.rows(inputs)
-    if stage.layer.one_hot:
-        x = torch.nn.functional.one_hot(x.squeeze(2), stage.weight.shape[0]).to(u.dtype)
-        if isinstance(padding := stage.module.padding_idx, int):
-            x[..., padding] = 0
-    return u.mT @ x.to(u.dtype).expand(-1, u.shape[1], -1), u.sum(1)
+__all__ = ["Capture", "CapturedStage", "Map", "capture", "find_stages"]

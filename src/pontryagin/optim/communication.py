@@ -1,6 +1,6 @@
 """Moments over all processes of torch.distributed; with one process, the moments themselves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, distributed
@@ -43,6 +43,15 @@ def largest_over_processes(number: int, device: torch.device) -> int:
 def sum_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
     return number if is_alone() else _reduced(number, device, distributed.ReduceOp.SUM)
+
+
+def verdict_over_processes(found: Sequence[int], device: torch.device) -> list[int]:
+    """The largest number in each place over all processes. Every process has to call it."""
+    if is_alone():
+        return list(found)
+    result = torch.tensor(found, device=device)
+    distributed.all_reduce(result, op=distributed.ReduceOp.MAX)
+    return result.tolist()
 
 
 def _reduced(number: int, device: torch.device, operation: distributed.ReduceOp.RedOpType) -> int:

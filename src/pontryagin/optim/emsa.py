@@ -1,9 +1,8 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
-import sys
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from itertools import chain
+from math import isfinite
 from typing import Any
 
 import torch
@@ -12,21 +11,26 @@ from torch import Tensor, nn
 from pontryagin.optim import adamw
 from pontryagin.optim import averaging as averages
 from pontryagin.optim.acceptance import AcceptanceRule
-from pontryagin.optim.affine_stage import AffineStage, has_moments
-from pontryagin.optim.bank import Bank, Member, Move, banks_of
+from pontryagin.optim.affine_stage import STAGE_ENTRIES, AffineStage, has_moments
+from pontryagin.optim.bank import Bank, Member, Move, Proposal, banks_of
 from pontryagin.optim.budget import is_due, is_glance_due, period
-from pontryagin.optim.capture import capture
-from pontryagin.optim.communication import largest_over_processes
+from pontryagin.optim.capture import Capture
+from pontryagin.optim.captured_stage import CapturedStage
+from pontryagin.optim.communication import largest_over_processes, verdict_over_processes
 from pontryagin.optim.constrained import Constraints, ModelSets
+from pontryagin.optim.gradients import largest_entries
 from pontryagin.optim.growth import Spread, spreads_over_processes
+from pontryagin.optim.outside import described, warn
 from pontryagin.optim.precision import full_precision
+from pontryagin.optim.saved_state import LIKE_PARAMETERS, check_saved, check_shown
+from pontryagin.optim.settings import check_group, check_model, check_settings
 from pontryagin.optim.table import StageTable, rows_of
+from pontryagin.optim.undo import Undo
 from pontryagin.problem import NonFiniteError, ProblemError
 
-_LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
-"""Entries of the state that lie where the parameter does, also of a scalar one."""
 Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
 """A stage that is maximized as such, with its trained weight and bias."""
+_ADAMW = ("first", "second", "updates", "unit")
 
 
 class EMSA(torch.optim.Optimizer):
@@ -91,50 +95,54 @@ class EMSA(torch.optim.Optimizer):
         moves: float = 1 / 30,
         nonzero: float | None = None,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the "
-                               "layers; pass parameters by params=")
-        if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
-            raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
-        if _is_sharded(model):
-            raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its stage's whole "
-                               "gradient: use DistributedDataParallel, or shard only parts that another optimizer trains")
+        check_model(model)
+        check_settings(budget, rank, rows)
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
                     "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero, "steps": 0,
                     "averaging": averaging, "averaged": False, "refresh_every": 1, "relaxation": 1.0}
-        if not (budget > 0 and rank >= 1 and (rows is None or rows >= 8)):
-            raise ProblemError(f"EMSA: expected budget > 0, rank >= 1, rows >= 8 or None, found {budget}, {rank}, {rows}")
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
         self._may_average = admissible is None and acceptance is None
-        captured, self._hooks = capture(model, rows)
-        self._constraints = Constraints(model, admissible, captured)
-        if self._constraints.discrete and acceptance is not None:
-            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the one or the other")
-        free = [stage for stage in captured if id(stage.weight) not in self._constraints.discrete]
-        self._affine = [AffineStage(stage, rank, rows) for stage in free]
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        self._bypassed: set[int] = set()
+        self._model, self._rows, self._admissible, self._strict = model, rows, admissible, strict
         self._banks: list[Bank] = []
         self._together: list[Hashable] | None = None
-        self._constructed = False
+        self._begin()
+        if self._constraints.discrete and acceptance is not None:
+            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the one or the other")
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
         self._report_outside(self.param_groups, strict)
         self._constraints.start()
         self._arm()
 
+    def _begin(self) -> None:
+        """The model's stages, from the model alone."""
+        self._capture = Capture(self._model, self._rows)
+        self._constraints = Constraints(self._model, self._admissible, list(self._capture.all_stages()))
+        self._affine = [AffineStage(stage, self.rank, self._rows) for stage in self._capture.stages
+                        if id(stage.weight) not in self._constraints.discrete]
+        self._open = {key: [AffineStage(stage, self.rank, self._rows) for stage in stages]
+                      for key, stages in self._capture.open.items() if key not in self._constraints.discrete}
+        self._names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        self._by_adamw: set[int] = set()
+        """Ids of weights of stages without moments, that AdamW has moved."""
+        self._wanted: set[int] = set()
+        self._told: set[int] = set()
+        self._written: dict[int, tuple[int, int]] = {}
+        self._constructed = False
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """More parameters of the same model, such as layers that have been unfrozen."""
+        """More parameters of the same model, such as layers that have been unfrozen, or that it got since."""
         super().add_param_group(param_group)
         try:
-            _check_group(self.param_groups[-1])
+            check_group(self.param_groups[-1])
+            self._find_new(self.param_groups[-1])
             self._constraints.check(self.param_groups[-1])
-            self._check_members(self.param_groups[-1])
         except ProblemError:
             del self.param_groups[-1]
             raise
         if self._constructed:
             self._report_outside(self.param_groups[-1:], strict=False)
+            self._wanted |= {id(parameter) for parameter in self.param_groups[-1]["params"]}
             self._arm()
 
     @torch.no_grad()
@@ -153,12 +161,14 @@ class EMSA(torch.optim.Optimizer):
                 raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
         elif self.acceptance is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
-        self._check_gradients()
+        largest = self._check_gradients()
+        looked = self._capture.is_on
+        if looked:
+            self._check_own()
+            self._settle(largest)
         trained = list(self._trained())
-        with full_precision(self.param_groups[0]["params"][0].device):
-            self._refresh(trained)
-            moves = self._moves(trained)
-            self._constraints.step(self.state, self._groups())
+        with full_precision(self._device):
+            moves = self._moves(trained, largest, looked)
         if self.acceptance is None or closure is None:
             self._apply(moves, 1.0)
         else:
@@ -166,15 +176,9 @@ class EMSA(torch.optim.Optimizer):
         for group in self.param_groups:
             group["steps"] += 1
             if self._keeps_averages(group):
-                averages.remember(self._known(group), group["steps"], group["averaging"])
+                self._remember(group)
         self._arm()
         return loss
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As torch's; what was seen of the inputs of these gradients is dropped with them."""
-        super().zero_grad(set_to_none)
-        for stage in self._affine:
-            stage.captured.forget()
 
     @torch.no_grad()
     def eval(self) -> None:
@@ -183,41 +187,79 @@ class EMSA(torch.optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the controls back, as they were, for the next batch. Again: nothing."""
+        """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been loaded into the model
+        in the meantime stay, and are the controls from now on."""
         self._show(False, averages.hide)
+
+    def detach(self) -> None:
+        """Take everything off: no pass of the model is looked at before the next step(). Again: nothing."""
+        self._capture.off()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
 
-        Raises ProblemError for a state that was saved between eval() and train() and lacks the controls: a distributed
-        checkpoint keeps what a fresh optimizer has, so call train() before it is written.
+        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of other settings, and for
+        one that was saved between eval() and train() and lacks the controls: a distributed checkpoint keeps what a fresh
+        optimizer has, so call train() before it is written.
         """
-        _check_shown(state_dict)
-        super().load_state_dict(state_dict)
+        checked: list[dict[str, Any]] = []
+
+        def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it
+            check_saved(found, self.param_groups, self._shapes_of, lambda parameter: self._names[id(parameter)])
+            check_shown(found)
+            checked.append(found)
+
+        last = self.register_load_state_dict_pre_hook(check)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            last.remove()
         for group in self.param_groups:  # older checkpoints know no averages
             group.setdefault("averaging", self.defaults["averaging"])
             group.setdefault("averaged", False)
         parameters = chain.from_iterable(group["params"] for group in self.param_groups)
-        numbers = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        numbers = chain.from_iterable(group["params"] for group in checked[0]["param_groups"])
         for number, parameter in zip(numbers, parameters, strict=True):
-            for key, value in state_dict["state"].get(number, {}).items():
-                if isinstance(value, Tensor):
-                    counts = value.ndim == 0 and key not in _LIKE_PARAMETERS  # these are read without waiting for a device
-                    device = torch.device("cpu") if counts else parameter.device
-                    self.state[parameter][key] = value.detach().clone().to(device)
-        self._banks, self._together = [], None
-        for stage in self._affine:
-            stage.captured.forget()
-        self._arm()
+            for key, value in checked[0]["state"].get(number, {}).items():
+                counts = value.ndim == 0 and key not in LIKE_PARAMETERS  # these are read without waiting for a device
+                device = torch.device("cpu") if counts else parameter.device
+                self.state[parameter][key] = value.detach().clone().to(device)
+        self._after_loading()
 
     def stages(self) -> StageTable:
         """What each stage is, how it is maximized and what it costs: print it."""
-        stages, outside = [stage for stage, _, _ in self._trained()], self._outside(self.param_groups)
-        return StageTable(self._constraints.rows() + rows_of(stages, outside, self.param_groups[0]["refresh_every"]))
+        stages = [stage for stage, weight, _ in self._trained() if id(weight) not in self._by_adamw]
+        rows = rows_of(stages, self._outside(self.param_groups, open_too=True), self.param_groups[0]["refresh_every"])
+        return StageTable(self._constraints.rows() + rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        raise TypeError("an EMSA optimizer holds hooks on its model and cannot be copied or pickled: save state_dict(), and make "
-                        "a new EMSA(model) to load it into")
+        """Model and state: a copy has a model of its own, that of what it is copied with."""
+        own = ("budget", "rank", "acceptance", "_may_average", "_model", "_rows", "_admissible", "_strict")
+        return super().__getstate__() | {name: getattr(self, name) for name in own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_model" not in state:  # torch's load_state_dict: only state and groups
+            super().__setstate__(state)
+            return
+        super().__setstate__(state)
+        self._begin()
+        self._constructed = True
+        self._resume_stages()
+        self._after_loading()
+
+    def _after_loading(self) -> None:
+        self._banks, self._together, self._written = [], None, {}
+        self._resume_stages()
+        self._arm()
+
+    def _resume_stages(self) -> None:
+        """Stages that were open, and have moments in the state: what they are has been told."""
+        for key, stages in list(self._open.items()):
+            state = self.state.get(stages[0].captured.weight, {})
+            fitting = [stage for stage in stages if has_moments(state) and state["mean"].shape == (stage.groups, stage.inputs)
+                       and state["velocity"].shape[1] == stage.outputs]
+            if "kind" in state and fitting:
+                self._adopt(key, stages[int(state["kind"])])
 
     def _show(self, averaged: bool, change: Callable[[Tensor, averages.State], None]) -> None:
         if self.param_groups[0]["averaged"] == averaged:
@@ -226,7 +268,20 @@ class EMSA(torch.optim.Optimizer):
             group["averaged"] = averaged
             if not averaged or self._keeps_averages(group):
                 for parameter, state in self._known(group):
+                    if self._is_foreign(parameter):
+                        averages.restart(state)
                     change(parameter, state)
+                    self._written[id(parameter)] = _mark(parameter)
+
+    def _remember(self, group: dict[str, Any]) -> None:
+        known = self._known(group)
+        averages.remember(known, group["steps"], group["averaging"])
+        for parameter, _ in known:
+            self._written[id(parameter)] = _mark(parameter)
+
+    def _is_foreign(self, parameter: Tensor) -> bool:
+        """Whether something else has written to a parameter, such as model.load_state_dict, since its average was taken."""
+        return self._written.get(id(parameter), _mark(parameter)) != _mark(parameter)
 
     def _keeps_averages(self, group: dict[str, Any]) -> bool:
         return self._may_average and group["averaging"] is not None
@@ -238,53 +293,115 @@ class EMSA(torch.optim.Optimizer):
     def _groups(self) -> dict[int, dict[str, Any]]:
         return {id(parameter): group for group in self.param_groups for parameter in group["params"]}
 
+    @property
+    def _device(self) -> torch.device:
+        return next((parameter.device for group in self.param_groups for parameter in group["params"]), torch.device("cpu"))
+
     def _trained(self) -> Iterator[Trained]:
         """The stages that are maximized as such, with their trained weight and bias, in whatever groups these are."""
         members = self._groups().keys()
         for stage in self._affine:
             weight, bias = stage.parameters(members)
-            if weight is not None and id(weight) not in self._bypassed:
+            if weight is not None:
                 yield stage, weight, bias
 
-    def _moves(self, trained: list[Trained]) -> list[Move]:
-        """The changes of all parameters; running means are updated. Weight and bias of a stage have each its own lr."""
-        moves: list[Move] = []
-        members, done = self._members(trained)
-        spreads = self._glances(trained)
-        for bank in self._banks_of(members):
-            if spreads:
+    def _moves(self, trained: list[Trained], largest: Mapping[int, float], looked: bool) -> list[Move]:
+        """The changes of all parameters; running means are updated, unless a change is not finite.
+
+        Weight and bias of a stage have each its own lr.
+        """
+        groups = self._groups()
+        self._constraints.prepare(self.state, groups)
+        undo = Undo([self.state[weight] for _, weight, _ in trained] if looked else [])
+        self._refresh(trained)
+        members, done = self._members(trained, largest)
+        banks, sizes = self._banks_of(members), {key: torch.tensor(value, dtype=torch.float64) for key, value in largest.items()}
+        if spreads := self._glances(trained):
+            for bank in banks:
                 bank.follow(spreads, self.param_groups)
-            moves += bank.step(self.param_groups)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None or not parameter.requires_grad or id(parameter) in self._constraints.discrete:
-                    continue
-                if id(parameter) not in done:
-                    state = self.state[parameter]
-                    if "first" not in state:
-                        state.update(adamw.initial(parameter))
-                    moves.append((parameter, adamw.direction(state, parameter.grad) * (group["lr"] * group["fallback"])))
+        proposals = [bank.propose(self.param_groups, sizes) for bank in banks]
+        others = [parameter for group in self.param_groups for parameter in group["params"]
+                  if id(parameter) in largest and id(parameter) not in done and id(parameter) not in self._constraints.discrete]
+        directions = [adamw.direction(self._adamw_state(parameter), parameter.grad, largest[id(parameter)])  # type: ignore[arg-type]
+                      for parameter in others]
+        self._check_changes(proposals, others, directions, undo)
+        moves = [move for proposal in proposals for move in proposal.bank.take(proposal, self.param_groups)]
+        for parameter, (change, new) in zip(others, directions, strict=True):
+            self.state[parameter].update(new)
+            group = groups[id(parameter)]
+            change = change * (group["lr"] * group["fallback"])
+            moves.append((parameter, torch.view_as_complex(change) if parameter.is_complex() else change))
+        self._constraints.step(self.state, groups, largest)
         return _with_decay(moves, self.param_groups)
 
-    def _members(self, trained: list[Trained]) -> tuple[list[Member], set[int]]:
+    def _adamw_state(self, parameter: Tensor) -> dict[str, Any]:
+        state = self.state[parameter]
+        real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+        known = state.get("first")
+        if known is None or known.device != real.device:
+            return state | adamw.initial(parameter)
+        if known.dtype != (dtype := adamw.wide(real.dtype)):
+            return state | {name: state[name].to(dtype) for name in ("first", "second")}
+        return state
+
+    def _check_changes(self, proposals: list[Proposal], others: list[nn.Parameter], directions: list[Any], undo: Undo) -> None:
+        """Raise NonFiniteError before anything has been changed."""
+        found = [proposal.sizes() for proposal in proposals]
+        found += [torch.linalg.vector_norm(change, float("inf")) for change, _ in directions if change.numel()]
+        if not found or all(isfinite(size) for size in _numbers(found)):
+            return
+        undo.restore()
+        self._banks, self._together = [], None
+        self._forget()
+        names = [proposal.bank.names for proposal in proposals if not proposal.sizes().isfinite()]
+        names += [self._names[id(parameter)] for parameter, (change, _) in zip(others, directions, strict=True)
+                  if not change.isfinite().all()]
+        raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: nothing has been changed; look "
+                             "at the inputs of this stage, and at its weights")
+
+    def _members(self, trained: list[Trained], largest: Mapping[int, float]) -> tuple[list[Member], set[int]]:
         """The stages that can move now, and the parameters that nothing else may move."""
         numbers = {id(parameter): n for n, group in enumerate(self.param_groups) for parameter in group["params"]}
-        members, done = [], set()
+        members, done, missed = [], set(), []
         for stage, weight, bias in trained:
+            if id(weight) not in largest:
+                continue
             state = self.state[weight]
-            if weight.grad is not None:
-                if has_moments(state):
-                    groups = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
-                    members.append(Member(stage, weight, bias, state, groups))
-                elif not stage.captured.seen:
-                    if weight.grad.any():
-                        self._bypass(stage.name, weight)
-                        continue
-                    stage.initialize(state, bias is not None)
-            if bias is not None and state and bias not in self.state:  # checkpoints expect an entry for every parameter
+            if has_moments(state):
+                stage.conform(state)
+                groups = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
+                members.append(Member(stage, weight, bias, state, groups))
+                self._by_adamw.discard(id(weight))
+                for parameter in (weight, bias):
+                    _drop(self.state.get(parameter, {}), _ADAMW)
+            elif largest[id(weight)] == 0 and (bias is None or not largest.get(id(bias))):
+                stage.initialize(state, bias is not None)
+            else:
+                missed.append(stage)
+                continue
+            if bias is not None and bias not in self.state:  # checkpoints expect an entry for every parameter
                 self.state[bias]["with_weight"] = torch.tensor(True)
             done |= {id(weight), id(bias)}
+        self._miss(missed)
         return members, done
+
+    def _miss(self, stages: list[AffineStage]) -> None:
+        """Stages with a gradient of which no inputs are known, such as those of F.linear(x, module.weight): AdamW moves them, and
+        they are looked for again; soon, if no look was due."""
+        names = []
+        for stage in stages:
+            weight = stage.captured.weight
+            if not stage.captured.armed or not self._capture.is_on:
+                self._wanted.add(id(weight))
+                continue
+            self._by_adamw.add(id(weight))
+            if id(weight) not in self._told:
+                self._told.add(id(weight))
+                names.append(stage.name)
+        if names:
+            why = ("were compiled as part of a function or in place (EMSA sees into torch.compile(model), not into model.compile())"
+                   if _is_compiled(self._model) else "are not called in the forward pass, or their inputs are not finite")
+            warn(described(self._model, names, f"EMSA has seen no inputs of {', '.join(names[:12])}: their modules {why}"))
 
     def _banks_of(self, members: list[Member]) -> list[Bank]:
         """As in the last step, unless other stages take part in this one."""
@@ -297,13 +414,15 @@ class EMSA(torch.optim.Optimizer):
         refresh = work = 0.0
         for stage, weight, bias in trained:
             if stage.captured.armed:
+                if weight.grad is None:
+                    stage.captured.forget()
                 stage.refresh(self.state[weight], bias is not None)
             refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
         if any(stage.captured.armed for stage, _, _ in trained):
             for bank in self._banks:
                 bank.renew()
         if self._due:
-            every = largest_over_processes(period(refresh, work, self.budget), self.param_groups[0]["params"][0].device)
+            every = largest_over_processes(period(refresh, work, self.budget), self._device)
             for group in self.param_groups:
                 group["refresh_every"] = every
 
@@ -312,15 +431,48 @@ class EMSA(torch.optim.Optimizer):
         glancing = [stage for stage, weight, _ in trained if stage.captured.glancing and has_moments(self.state[weight])]
         if not glancing:
             return {}
+        for stage in glancing:
+            if stage.captured.weight.grad is None:
+                stage.captured.forget()
         found = spreads_over_processes([stage.captured.glance.take() for stage in glancing],
                                        [self.state[stage.captured.weight]["mean"] for stage in glancing])
         return dict(zip(glancing, found, strict=True))
 
+    def _settle(self, largest: Mapping[int, float]) -> None:
+        """What the last look tells of the stages that were open: which of their alternatives they are, or none; and whether those
+        that have to be verified still are what they were taken for."""
+        closed = []
+        for key, stages in list(self._open.items()):
+            if key not in largest or not stages[0].captured.armed:
+                continue
+            found = verdict_over_processes([_verdict(stage.captured) for stage in stages], self._device)
+            if 1 in found:
+                self._adopt(key, stages[found.index(1)])
+                self.state[stages[0].captured.weight]["kind"] = torch.tensor(float(found.index(1)))
+            elif 2 in found:
+                del self._open[key]
+                closed.append(stages[0])
+        for stage in [each for each in self._affine if not each.captured.certain and each.captured.armed]:
+            if id(stage.captured.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], self._device):
+                self._affine.remove(stage)
+                _drop(self.state[stage.captured.weight], (*STAGE_ENTRIES, "kind"))
+                closed.append(stage)
+        if closed:
+            names = [stage.name for stage in closed]
+            if self._strict:
+                raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; their modules compute "
+                                   "something else than W x + b: freeze them or drop strict=True")
+            warn(described(self._model, names, "their modules compute something else than W x + b of their inputs"))
+
+    def _adopt(self, key: int, stage: AffineStage) -> None:
+        del self._open[key]
+        order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
+        self._affine = sorted([*self._affine, stage], key=lambda each: order[id(each.captured.weight)])
+
     def _forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
-        for stage in self._affine:
-            stage.captured.forget()
-            stage.captured.seen = False
+        for stage in self._capture.all_stages():
+            stage.forget()
         self._constraints.forget()
 
     def moved(self) -> dict[str, float]:
@@ -329,6 +481,9 @@ class EMSA(torch.optim.Optimizer):
                 if "moved" in self.state.get(stage.weight, {})}
 
     def _apply(self, moves: list[Move], factor: float) -> None:
+        for parameter, _ in moves:
+            if self._is_foreign(parameter):
+                averages.restart(self.state[parameter])
         _add(moves, factor)
         self._constraints.project()
 
@@ -337,8 +492,7 @@ class EMSA(torch.optim.Optimizer):
         if loss is None:
             raise ProblemError("acceptance needs the loss: the closure returned None")
         group = self.param_groups[0]
-        for stage in self._affine:  # the inputs of a trial are not those of a step
-            stage.captured.armed = stage.captured.glancing = False
+        self._capture.off()  # the inputs of a trial are not those of a step
         before = [(parameter, parameter.clone()) for parameter, _ in moves]
         promised, value = _predicted(moves), torch.as_tensor(loss).item()  # trials replace the gradients
         for _ in range(self.acceptance.attempts):
@@ -358,68 +512,120 @@ class EMSA(torch.optim.Optimizer):
             group["relaxation"] = factor
 
     def _arm(self) -> None:
-        """Look at the next batch if a refresh is due, and in any case at stages that have never been seen."""
+        """Look at the next batch if a refresh is due, and at stages that have never been seen."""
         group = self.param_groups[0]
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
         glancing = is_glance_due(group["steps"] + 1)
         members = self._groups().keys()
-        for stage in self._affine:
-            state = self.state.get(stage.captured.weight, {})
-            trained = id(stage.captured.weight) in members
-            stage.arm(trained and (self._due or not has_moments(state)), trained and glancing, state)
+        for stage in chain(self._affine, *self._open.values()):
+            weight = stage.captured.weight
+            state = self.state.get(weight, {})
+            trained = id(weight) in members and weight.requires_grad
+            unseen = not has_moments(state) and (glancing or id(weight) in self._wanted)
+            stage.arm(trained and (self._due or unseen), trained and glancing and has_moments(state), state)
+        self._wanted.clear()
         self._constraints.arm(lambda weight: self.state.get(weight, {}))
+        if any(stage.is_looking for stage in self._capture.all_stages()):
+            self._capture.on()
+        else:
+            self._capture.off()
 
-    def _check_gradients(self) -> None:
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        finite = _finite([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if finite.all():
-            return
-        self._forget()
-        name = next(self._names[id(parameter)] for parameter, fine in zip(parameters, finite, strict=True) if not fine)
-        raise NonFiniteError(f"the gradient of {name} holds values that are NaN, infinite or too large to be squared: nothing "
-                             "has been changed; skip this batch or look at its loss")
+    def _check_gradients(self) -> dict[int, float]:
+        """The largest entry of each gradient, by the id of the parameter."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None and p.requires_grad]
+        sizes = largest_entries([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if not all(map(isfinite, sizes)):
+            self._forget()
+            name = next(self._names[id(parameter)] for parameter, size in zip(parameters, sizes, strict=True) if not isfinite(size))
+            raise NonFiniteError(f"the gradient of {name} holds values that are NaN or infinite: nothing has been changed; skip this "
+                                 "batch or look at its loss")
+        return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
 
-    def _check_members(self, group: dict[str, Any]) -> None:
+    def _check_own(self) -> None:
+        """Raise ProblemError where parameters have been replaced by others, which no group holds; stages whose weight is now
+        computed from another parameter are left to AdamW."""
+        check_model(self._model)
+        present = {id(parameter) for parameter in self._model.parameters()}
+        gone = [name for key, name in self._names.items() if key in self._groups() and key not in present]
+        new = [name for name, parameter in self._model.named_parameters() if id(parameter) not in self._names]
+        if gone and new:
+            self._forget()
+            raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are not the model's any more, which "
+                               f"has {', '.join(new[:6])} since: make a new EMSA(model), or add_param_group the new ones")
+        turned = [stage for stage in self._affine if not stage.captured.is_own]
+        if turned:
+            self._affine = [stage for stage in self._affine if stage.captured.is_own]
+            for stage in turned:
+                _drop(self.state.get(stage.captured.weight, {}), STAGE_ENTRIES)
+            self._names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+            warn(described(self._model, [self._names[id(stage.captured.weight)] for stage in turned],
+                           "the weights of their modules are computed from them since the optimizer was made"))
+
+    def _find_new(self, group: dict[str, Any]) -> None:
+        if any(id(parameter) not in self._names for parameter in group["params"]):
+            self._names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+            known = {id(stage.weight) for stage in self._capture.all_stages()}
+            fresh = Capture(self._model, self._rows)
+            self._capture.extend(fresh)
+            self._affine += [AffineStage(stage, self.rank, self._rows) for stage in fresh.stages if id(stage.weight) not in known]
+            self._open |= {key: [AffineStage(stage, self.rank, self._rows) for stage in stages]
+                           for key, stages in fresh.open.items() if key not in known}
         for parameter in group["params"]:
             if id(parameter) not in self._names:
                 raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not one of the model's")
 
-    def _outside(self, groups: Iterable[dict[str, Any]]) -> list[str]:
-        """Names of the trained parameters of some groups that belong to no stage."""
-        inside = {id(parameter) for _, weight, bias in self._trained() for parameter in (weight, bias)}
+    def _outside(self, groups: Iterable[dict[str, Any]], open_too: bool = False) -> list[str]:
+        """Names of the trained parameters of some groups that belong to no stage. open_too: of those not settled too."""
+        inside = {id(parameter) for _, weight, bias in self._trained() if not (open_too and id(weight) in self._by_adamw)
+                  for parameter in (weight, bias)}
+        if not open_too:
+            inside |= {id(parameter) for stages in self._open.values()
+                       for parameter in (stages[0].captured.weight, stages[0].captured.bias)}
         inside |= self._constraints.discrete.keys() | self._constraints.biases
         return [self._names[id(parameter)] for group in groups for parameter in group["params"]
-                if parameter.requires_grad and id(parameter) not in inside]
+                if parameter.requires_grad and parameter.numel() and id(parameter) not in inside]
 
     def _report_outside(self, groups: Iterable[dict[str, Any]], strict: bool) -> None:
-        names = ", ".join(self._outside(groups))
+        names = self._outside(groups)
         if names and strict:
-            raise ProblemError(f"strict: these parameters belong to no affine stage: {names}; freeze them or drop strict=True")
+            raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; freeze them or drop strict=True")
         if names:
-            warnings.warn(f"EMSA trains these parameters, which belong to no affine stage, by AdamW: {names}", stacklevel=3)
+            warn(described(self._model, names, "they belong to no affine stage"))
 
-    def _bypass(self, name: str, weight: Tensor) -> None:
-        """A stage whose inputs never came through its hook, such as F.linear(x, module.weight)."""
-        warnings.warn(f"EMSA has seen no inputs of {name}: its module is not called in the forward pass (or was compiled "
-                      "before the optimizer was made); it is trained by AdamW", stacklevel=7)
-        self._bypassed.add(id(weight))
-
-
-def _check_shown(state_dict: dict[str, Any]) -> None:
-    shown = any(group.get("averaged") for group in state_dict["param_groups"])
-    averaged = [state for state in state_dict["state"].values() if "mean_control" in state]
-    if shown and averaged and not any("last_control" in state for state in averaged):
-        raise ProblemError("this state was saved while the model held the averages, and the controls are not in it: call "
-                           "optimizer.train() before such a checkpoint is written")
+    def _shapes_of(self, parameter: nn.Parameter) -> dict[str, torch.Size]:
+        """Of all entries that the state of a parameter may have."""
+        found = {name: torch.Size(()) for name in ("updates", "unit", "with_weight", "kind")}
+        key = id(parameter)
+        if key in self._constraints.discrete:
+            return found | self._constraints.discrete[key].shapes()
+        stage = next((each for each in chain(self._affine, *self._open.values()) if id(each.captured.weight) == key), None)
+        return found if stage is None else found | stage.shapes()
 
 
-def _finite(gradients: list[Tensor]) -> Tensor:
-    """Whether the norm of each is finite, on one device."""
-    if not gradients:
-        return torch.ones(0, dtype=torch.bool)
-    values = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
-    norms = torch._foreach_norm(values, 2, dtype=torch.float64 if values[0].dtype == torch.float64 else torch.float32)
-    return torch.stack([norm.to(norms[0].device) for norm in norms]).isfinite()
+def _verdict(stage: CapturedStage) -> int:
+    """Of a look at a stage: 0 for none, 1 where it is what it was taken for, 2 where it is not."""
+    if stage.certain:
+        return int(stage.seen)
+    found = stage.verdict()
+    return 0 if found is None else 1 if found else 2
+
+
+def _drop(state: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        state.pop(name, None)
+
+
+def _mark(parameter: Tensor) -> tuple[int, int]:
+    """Changes with every write to a parameter, and with its storage."""
+    return parameter._version, parameter.data_ptr()
+
+
+def _numbers(sizes: list[Tensor]) -> list[float]:
+    return torch.stack([size.to(sizes[0].device, torch.float64) for size in sizes]).tolist()
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
 
 
 def _with_decay(moves: list[Move], groups: list[dict[str, Any]]) -> list[Move]:
@@ -438,25 +644,7 @@ def _predicted(moves: list[Move]) -> float:
                 if parameter.grad is not None)
 
 
-def _is_sharded(model: nn.Module) -> bool:
-    """Whether a parameter is a DTensor. That module takes seconds to import, and without it there are none."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and any(isinstance(parameter, module.DTensor) for parameter in model.parameters())
-
-
 def _add(moves: list[Move], factor: float) -> None:
     if moves:
         torch._foreach_add_([parameter for parameter, _ in moves],
                             [change.to(parameter.dtype) for parameter, change in moves], alpha=factor)
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    limits = {"lr": (0, float("inf")), "damping": (0, float("inf")), "power": (0, 1), "momentum": (0, 0.999),
-              "memory": (0, 0.9999), "weight_decay": (0, float("inf")), "fallback": (0, float("inf")), "moves": (0, float("inf"))}
-    for name, (low, high) in limits.items():
-        if not low <= float(group[name]) <= high:
-            raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}], found {group[name]}")
-    if group["averaging"] is not None and not 0 <= float(group["averaging"]) < float("inf"):
-        raise ProblemError(f"EMSA averaging: expected a number >= 0 or None, found {group['averaging']}")
-    if group["nonzero"] is not None and not 0 < float(group["nonzero"]) <= 1:
-        raise ProblemError(f"EMSA nonzero: expected a share of the weights in (0, 1], found {group['nonzero']}")

@@ -86,19 +86,21 @@ class Factor:
         kept = self._power(damping, power)
         along = right @ self.basis
         moved = along * kept.inside
-        square = (moved.square() * self.values.unsqueeze(1)).sum(-1)
+        square = _weighted(moved, self.values)
         if kept.outside is None:
             return moved @ self.basis.mT, square
         rest = (torch.linalg.vector_norm(right, dim=-1).square() - along.square().sum(-1)).clamp_min(0)
-        square = square + self.tail[:, None] * kept.outside.squeeze(2).square() * rest
+        square = square + (self.tail[:, None].sqrt() * kept.outside.squeeze(2)).square() * rest
         return right.mul_(kept.outside).baddbmm_(along, kept.product), square
 
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
-        inside = (change @ self.basis).square()
-        result = (inside * self.values.unsqueeze(1)).sum(-1)
+        along = change @ self.basis
+        result = _weighted(along, self.values)
         if self.basis.shape[1] != self.basis.shape[2]:
-            result = result + self.tail[:, None] * (change.square().sum(-1) - inside.sum(-1)).clamp_min(0)
+            root = self.tail.sqrt()[:, None]
+            whole, inside = (torch.linalg.vector_norm(part, dim=-1) * root for part in (change, along))
+            result = result + (whole.square() - inside.square()).clamp_min(0)
         return result
 
     def _power(self, damping: float, power: float) -> Power:
@@ -136,7 +138,12 @@ class Diagonal:
 
     def squared_change(self, change: Matrix) -> Row:
         """Sum over inputs of their second moment times dW^2."""
-        return (change.square() * self.values.unsqueeze(1)).sum(-1)
+        return _weighted(change, self.values)
+
+
+def _weighted(change: Matrix, values: Tensor) -> Row:
+    """Sum of values times change^2, where the squares alone could be out of range."""
+    return (change * values.sqrt().unsqueeze(1)).square().sum(-1)
 
 
 def factorize(moment: Moment) -> Factor:

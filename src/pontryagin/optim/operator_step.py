@@ -6,52 +6,93 @@ all singular directions of the gradient alike, which pays when a batch has many 
 that the small singular values are signal. (The polar step is that of Muon, Jordan et al. 2024, in the metric of the states.)
 """
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.optim.fading import floored, long_mean
 from pontryagin.optim.metric import Metric
-from pontryagin.optim.stage_step import output_change, remember
+from pontryagin.optim.stage_step import output_change
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
+Size = Float[Tensor, " group"]
 
 MOMENTUM = 0.9
 ROWS = 2.0
 """Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be signal."""
+_NOISE = 0.25
+"""What Nesterov momentum of 0.9 leaves of gradients that are noise alone, root mean square: 0.27."""
+_SIZE_MEMORY = 0.98
 _QUINTICS = ((8.0934, -23.6205, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 """Of the composition of three odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.27 there. Each is the
 best on the interval that the one before maps to (Amsel et al. 2025 prove that this is optimal); found by linear programming."""
 
 
-def operator_step(state: dict[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, metric: Metric, damping: float,
-                  power: float, memory: float | None) -> tuple[Matrix, Vector | None]:
-    """(dW, db), scaled to a mean squared change of an output of 1. Nesterov momentum before the argmax, bias-corrected.
+def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, largest: Size, metric: Metric,
+                  damping: float, power: float, memory: float | None) -> tuple[Matrix, Vector | None, dict[str, Tensor]]:
+    """(dW, db, what is new in the state), scaled to a mean squared change of an output of 1. Nesterov momentum before the argmax,
+    bias-corrected.
 
     The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1 with
-    M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. memory: of the mean squared change;
-    None: not renewed in this step, for a polar factor's changes little.
+    M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. largest: the largest entries of the
+    gradients. memory: of the mean squared change; None: not renewed in this step, for a polar factor's changes little.
+
+    A polar factor knows nothing of the length of its argument, so its own length is that of the momentum beside the gradients
+    that it is made of, where that is less than what momentum leaves of pure noise.
     """
-    state["velocity_weight"].lerp_(torch.ones_like(state["velocity_weight"]), 1 - MOMENTUM)
-    gradient = _nesterov(state["velocity"], gradient, state["velocity_weight"])
-    right = gradient
+    weight = torch.lerp(state["velocity_weight"], torch.ones_like(state["velocity_weight"]), 1 - MOMENTUM)
+    velocity, right = _nesterov(state["velocity"], gradient, weight)
+    new, size = {"velocity_weight": weight, "velocity": velocity}, _largest(right)
     if bias_gradient is not None:
-        bias_gradient = _nesterov(state["bias_velocity"], bias_gradient, state["velocity_weight"])
-        right = torch.baddbmm(gradient, bias_gradient.unsqueeze(2), state["mean"].unsqueeze(1), alpha=-1)
+        new["bias_velocity"], bias_gradient = _nesterov(state["bias_velocity"], bias_gradient, weight)
+        size = torch.maximum(size, _largest(bias_gradient))
+        right = torch.baddbmm(right, bias_gradient.unsqueeze(2), state["mean"].unsqueeze(1), alpha=-1)
+    length, sizes = _length(state, largest, size)
     joint = metric.solve(right, damping, power / 2)
     if bias_gradient is not None:
         joint = torch.cat([joint, bias_gradient.unsqueeze(2)], 2)
     polar = polar_factor(joint)
     mean_change = None if bias_gradient is None else polar[..., -1]
     change = metric.solve(polar if mean_change is None else polar[..., :-1], damping, power / 2)
-    if memory is not None:
-        remember(state, output_change(change, mean_change, metric), memory)
-    square = state["square"].mean(1) / state["square_weight"]
-    scale = (square + torch.finfo(square.dtype).tiny).rsqrt()[:, None]
-    change = change * scale.unsqueeze(2)
+    new |= sizes | _renewed(state, change, mean_change, metric, memory)
+    known = {**state, **new}
+    square = known["square"].mean(1) / known["square_weight"].clamp_min(torch.finfo(change.dtype).tiny)
+    factor = torch.where(square > 0, square.rsqrt() * length, 0.0).to(change.dtype)[:, None]
+    change = change * factor.unsqueeze(2)
     if mean_change is None:
-        return change, None
-    return change, mean_change * scale - (change @ state["mean"].unsqueeze(2)).squeeze(2)
+        return change, None, new
+    return change, mean_change * factor - (change @ state["mean"].unsqueeze(2)).squeeze(2), new
+
+
+def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | None, metric: Metric, memory: float | None
+             ) -> dict[str, Tensor]:
+    """The running mean of the squared changes of the outputs that a polar step causes; a zero gradient causes none to count."""
+    if memory is None:
+        return {}
+    square = output_change(change, mean_change, metric).to(state["square"].dtype)
+    weight = (1 - memory) * (square.sum(1) > 0).to(square.dtype)
+    return {"square": torch.lerp(state["square"], square, weight.unsqueeze(1).expand_as(square)),
+            "square_weight": torch.lerp(state["square_weight"], torch.ones_like(weight), weight)}
+
+
+def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size) -> tuple[Size, dict[str, Tensor]]:
+    """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1; and the running means
+    of their squared sizes."""
+    square = largest.to(state["size"].dtype).square()
+    steps, one = state["gradients"] + 1, torch.ones_like(state["size_weight"])
+    new = {"size": torch.lerp(state["size"], square, 1 - _SIZE_MEMORY), "gradients": steps,
+           "size_weight": torch.lerp(state["size_weight"], one, 1 - _SIZE_MEMORY),
+           "long_size": long_mean(state["long_size"], square, steps)}
+    known = floored(new["size"] / new["size_weight"], new["long_size"]).sqrt()
+    return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1), new
+
+
+def _largest(value: Tensor) -> Size:
+    """The largest entry of each group."""
+    return torch.linalg.vector_norm(value, float("inf"), dim=tuple(range(1, value.ndim)))
 
 
 def polar_factor(matrix: Matrix) -> Matrix:
@@ -62,6 +103,7 @@ def polar_factor(matrix: Matrix) -> Matrix:
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
+    x = x / torch.where((largest := torch.linalg.vector_norm(x, float("inf"), dim=(1, 2), keepdim=True)) > 0, largest, 1.0)
     gram = x @ x.mT
     bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny  # at least the largest eigenvalue
     gram = gram / bound
@@ -76,7 +118,7 @@ def polar_factor(matrix: Matrix) -> Matrix:
     return result if wide else result.mT
 
 
-def _nesterov(velocity: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    velocity.lerp_(gradient, 1 - MOMENTUM)
-    weight = weight.view(-1, *[1] * (velocity.ndim - 1))
-    return torch.lerp(gradient, velocity / weight, MOMENTUM)
+def _nesterov(velocity: Tensor, gradient: Tensor, weight: Size) -> tuple[Tensor, Tensor]:
+    """The new velocity, and what it looks ahead to."""
+    velocity = torch.lerp(velocity, gradient, 1 - MOMENTUM)
+    return velocity, torch.lerp(gradient, velocity / weight.view(-1, *[1] * (velocity.ndim - 1)), MOMENTUM)

@@ -1,9 +1,12 @@
 """The step of affine stages: the argmax in their metric, rho per output, momentum after the solve."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.optim.fading import floored, long_mean
 from pontryagin.optim.metric import Metric
 
 Matrix = Float[Tensor, "group output input"]
@@ -33,29 +36,26 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) ->
     return square if mean_change is None else square + mean_change.square()
 
 
-def remember(state: dict[str, Tensor], square: Vector, memory: float) -> None:
-    """Take the squared changes of the outputs into their running, bias-corrected mean: rho^2."""
-    state["square"].lerp_(square, 1 - memory)
-    state["square_weight"].lerp_(torch.ones_like(state["square_weight"]), 1 - memory)
+def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor, memory: float) -> tuple[Vector, dict[str, Tensor]]:
+    """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output i.
 
-
-def normalized(state: dict[str, Tensor], change: Matrix, bias_change: Vector | None, momentum: float
-               ) -> tuple[Matrix, Vector | None]:
-    """Divide by rho_i = sqrt of the running mean of the squared changes, then Nesterov momentum.
-
-    So every output moves by about 1 (root mean square over samples) in a step before the factor tau. A hundredth of the mean
-    over outputs keeps rho of silent outputs from vanishing. The changes are overwritten.
+    square: of the changes that the gradient divided by `unit` causes; the scale is for these changes. So every output moves by about
+    1 (root mean square over samples) in a step before the factor tau, whatever the gradient's scale; by less where gradients fade
+    (fading.py). A hundredth of the mean over outputs keeps rho of silent outputs from vanishing. Where no gradient has ever
+    come, 0.
     """
-    mean_square = state["square"] / state["square_weight"].unsqueeze(1)
+    square = square.to(state["square"].dtype) * unit.square().unsqueeze(1)
+    steps, one = state["gradients"] + 1, torch.ones_like(state["square_weight"])
+    new = {"square": torch.lerp(state["square"], square, 1 - memory), "gradients": steps,
+           "square_weight": torch.lerp(state["square_weight"], one, 1 - memory),
+           "long_square": long_mean(state["long_square"], square, steps.unsqueeze(1))}
+    mean_square = floored(new["square"] / new["square_weight"].unsqueeze(1), new["long_square"])
     floor = (0.01 if mean_square.shape[1] > 1 else 1e-6) * mean_square.mean(1, keepdim=True)
-    scale = (mean_square + floor + torch.finfo(mean_square.dtype).tiny).rsqrt()
-    moved = _nesterov(state["velocity"], change.mul_(scale.unsqueeze(2)), momentum)
-    if bias_change is None:
-        return moved, None
-    return moved, _nesterov(state["bias_velocity"], bias_change.mul_(scale), momentum)
+    known = mean_square + floor
+    return torch.where(known > 0, known.rsqrt() * unit.unsqueeze(1), 0.0), new
 
 
-def _nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
+def nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
     """v <- m v + (1 - m) d; returns m v + (1 - m) d with the new v, in the place of d."""
     velocity.lerp_(step, 1 - momentum)
     return step.lerp_(velocity, momentum)

@@ -68,12 +68,23 @@ class Constraints:
             if id(parameter) in self.discrete:
                 self.discrete[id(parameter)].check(group)
 
-    def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
-        """Maximize every discrete stage that has a gradient and is trained."""
+    def prepare(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
+        """Raise ProblemError where a discrete weight has left its set; nothing has been changed then."""
+        for stage in self._moving(groups):
+            stage.prepare(states[stage.weight])
+
+    def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]], largest: Mapping[int, float]
+             ) -> None:
+        """Maximize every discrete stage that has a gradient and is trained. largest: by the id of a weight, the largest entry of its
+        gradient."""
         kept = self._shares(groups)
-        for key, stage in self.discrete.items():
-            if key in groups and stage.weight.requires_grad and stage.weight.grad is not None:
-                stage.step(states[stage.weight], groups[key], kept.get(key))
+        for stage in self._moving(groups):
+            key = id(stage.weight)
+            stage.step(states[stage.weight], groups[key], kept.get(key), largest[key])
+
+    def _moving(self, groups: Mapping[int, dict[str, Any]]) -> list[DiscreteStage]:
+        return [stage for key, stage in self.discrete.items()
+                if key in groups and stage.weight.requires_grad and stage.weight.grad is not None]
 
     def _shares(self, groups: Mapping[int, dict[str, Any]]) -> dict[int, float]:
         """The share of non-zero weights of every stage whose group has one."""

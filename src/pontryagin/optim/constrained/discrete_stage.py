@@ -10,6 +10,7 @@ from pontryagin.optim.communication import mean_over_ranks
 from pontryagin.optim.constrained.grid_step import GridStep, Pace, Step
 from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.constrained.priced_step import PricedStep
+from pontryagin.optim.fading import floored, long_mean
 from pontryagin.optim.precision import wide
 from pontryagin.problem import DiscreteSet, ProblemError
 from pontryagin.problem.admissible.grid import short_scale
@@ -49,26 +50,49 @@ class DiscreteStage:
     def arm(self, state: dict[str, Tensor]) -> None:
         """Look at the inputs of the next batch if it is time."""
         step = int(state["steps"]) + 1 if "steps" in state else 1
-        self.captured.armed = step % _LOOK == 0 or (step < _LOOK and step & (step - 1) == 0)
+        armed = step % _LOOK == 0 or (step < _LOOK and step & (step - 1) == 0)
+        self.captured.look(armed, glancing=False)
 
-    def step(self, state: dict[str, Tensor], group: dict[str, Any], nonzero: float | None) -> None:
-        """Take the gradient into its running mean and move the entries whose move is worth most. nonzero: the share of entries
-        that a price leaves, None without one."""
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of all entries that its state may have."""
+        groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
+        matrix = self.weight.flatten(1).shape
+        found = {name: torch.Size(()) for name in ("looks", "steps", "owed", "moved", "long_size")}
+        return found | {"average": matrix, "variance": torch.Size((groups, inputs)), "scale": matrix[:1]}
+
+    def prepare(self, state: dict[str, Tensor]) -> None:
+        """All entries of the state. Raise ProblemError where the weight lies outside its set."""
         assert self.weight.grad is not None
-        dtype = wide(self.weight.dtype)
-        gradient = self.weight.grad.flatten(1)
         if "average" not in state:
-            self._begin(state, gradient.shape, dtype)
-        self._take_inputs(state)
+            self._begin(state, self.weight.grad.flatten(1).shape, wide(self.weight.dtype))
         self._check(state)
+
+    def step(self, state: dict[str, Tensor], group: dict[str, Any], nonzero: float | None, largest: float) -> None:
+        """Take the gradient into its running mean and move the entries whose move is worth most. nonzero: the share of entries
+        that a price leaves, None without one. largest: the largest entry of the gradient: fewer entries move where gradients
+        fade (fading.py), and none where they are 0."""
+        assert self.weight.grad is not None
+        gradient = self.weight.grad.flatten(1)
+        self._take_inputs(state)
         state["steps"] += 1
         steps = int(state["steps"])
         _average(state["average"], gradient, steps)
-        turns = _TURNS if gradient.numel() >= _LARGE else 1
-        rows = slice(steps % turns, None, turns)
-        share = min(group["lr"] * group["moves"] * turns, 1.0)
-        self._move(state, rows, share, steps, group["lr"] * turns, nonzero)
+        length = self._length(state, largest)
+        if length > 0:
+            turns = _TURNS if gradient.numel() >= _LARGE else 1
+            rows = slice(steps % turns, None, turns)
+            share = min(group["lr"] * group["moves"] * turns * length, 1.0)
+            self._move(state, rows, share, steps, group["lr"] * turns * length, nonzero)
+        else:
+            state["moved"] = torch.zeros(())
         self._version = self.weight._version
+
+    def _length(self, state: dict[str, Tensor], largest: float) -> float:
+        """1, less where the gradient has fallen."""
+        square = torch.tensor(largest, dtype=torch.float64).square()
+        state["long_size"] = long_mean(state["long_size"], square, state["steps"].double())
+        known = floored(square, state["long_size"])
+        return float((square / known).sqrt()) if known > 0 else 0.0
 
     def forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
@@ -79,10 +103,10 @@ class DiscreteStage:
         blank = self.weight.new_zeros((), dtype=dtype)
         state.update(average=blank.new_zeros(shape), variance=blank.new_ones(groups, inputs), looks=torch.zeros(()),
                      scale=blank.new_ones(shape[0]), steps=torch.zeros(()), owed=torch.zeros((), dtype=torch.float64),
-                     moved=torch.zeros(()))
+                     moved=torch.zeros(()), long_size=torch.zeros((), dtype=torch.float64))
 
     def _take_inputs(self, state: dict[str, Tensor]) -> None:
-        taken = self._inputs.take()
+        taken = self._inputs.take() if self.captured.verdict() is not False else None  # else they are not what W multiplies
         like = torch.stack([state["variance"]] * 2)
         means = mean_over_ranks(None if taken is None else torch.stack(taken).to(like.dtype), like)
         if means is not None and means.isfinite().all():
@@ -115,7 +139,8 @@ class DiscreteStage:
         """Scales changed by lr times the cosine of M_i and c_i: in units of a_i and of the largest possible gain."""
         old = state["scale"][rows]
         codes = (weight / old.to(weight.dtype).unsqueeze(1)).round().to(average.dtype)
-        cosine = torch.nn.functional.cosine_similarity(average, codes, dim=1)
+        largest = average.abs().amax(1, keepdim=True)
+        cosine = torch.nn.functional.cosine_similarity(average / torch.where(largest > 0, largest, 1.0), codes, dim=1)
         new = short_scale(old * (relaxation * cosine).clamp(-0.5, 0.5).exp(), self.theta.grid, weight.dtype)
         state["scale"][rows] = new.to(old.dtype)
         return codes.to(weight.dtype) * new.unsqueeze(1)

@@ -1,0 +1,332 @@
+"""What one affine stage sees of a batch: the moments of exactly those rows whose gradient is in .grad.
+
+The inputs of a call wait, a few rows of them, until the costate of its output arrives in a backward pass, and count when that
+pass adds the gradient of the weight to .grad. So passes that only derive (to inputs, a Hessian product, a critic seen by its
+generator's loss) leave nothing, and what was dropped with .grad (by zero_grad of anyone, by p.grad = None) is dropped here too.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.optim.growth import Glance
+from pontryagin.optim.layers import Layer, is_certain
+from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
+from pontryagin.optim.precision import full_precision, wide
+from pontryagin.optim.thinning import thinned
+
+_LEAST, _GLANCE = 8, 4
+"""Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough for a glance."""
+_CHUNK = 1 << 12
+"""Rows of which u x^T is taken at a time."""
+_EQUAL = 0.02
+"""How far sum u x^T may be from the gradient, relative to it; further only by roundings."""
+
+
+class CapturedStage:
+    """An affine stage of a module: its layer, its parameters, and the moments of its inputs.
+
+    armed: whether to take the moments of inputs; glancing: whether at least their mean and variance. seen: whether any have come.
+    rows: so many rows of a call enter the moments. certain: False where it has to be verified that sum u x^T is the gradient.
+    tied: whether another map uses the weight too. gradient_check, when set, also lists u x^T and u of every call, summed over its
+    positions with u the gradient at z: together exactly the gradients of W and b.
+    """
+
+    def __init__(self, name: str, module: nn.Module, layer: Layer, rows: int | None = None, certain: bool = True) -> None:
+        self.name, self.module, self.layer, self.rows, self.certain = name, module, layer, rows, certain
+        self.weight: nn.Parameter = getattr(module, layer.weight)
+        self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
+        self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
+        self.armed = self.glancing = self.seen = self.tied = False
+        self.glance = Glance()
+        self.calls = self.positions = 0
+        """Of the last batch, and the rows of all its calls: the stage's share of the work."""
+        self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
+        self._waiting = _Pass()
+        self._derived = _Pass()
+        self._handles: list[Any] = []
+        self._last: tuple[int, int] | None = None
+        self._verified: list[tuple[Tensor, Tensor]] = []
+        self._misfits = False
+        self._batch = 0
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether inputs are of use now."""
+        return (self.armed or self.glancing) and self.weight.requires_grad
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the module's parameter still is this weight, and not one that has been put in its place."""
+        return self.module._parameters.get(self.layer.weight) is self.weight
+
+    def look(self, armed: bool, glancing: bool) -> None:
+        """Whether to take moments of the next batch, or to glance at it; what was seen of another is dropped."""
+        self.forget()
+        self.armed, self.glancing, self.seen = armed, glancing and not armed, False
+        self.stop()
+        if self.is_looking:
+            self._attend()
+
+    def stop(self) -> None:
+        """Let go of the weight."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def watch(self, x: Tensor | None, output: Tensor) -> None:
+        """A call: its inputs, of which some rows are kept until the costate of its output arrives."""
+        if is_checkpointed() and self.gradient_check is None:  # they come again when they are computed again
+            return
+        self._certify()
+        if x is None or (not self.certain and not self.layer.fits(x, output)):
+            self._misfits = not self.certain
+            return
+        x = x.detach()
+        sample = _Sample(self._thinned(x), x.numel())
+        if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or _hooked()):
+            sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
+        me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows)]
+        del x, sample
+
+        def arrive(costate: Tensor) -> None:
+            stage = me()
+            if stage is None or not held:  # a second backward pass through the same graph
+                return
+            kept = held[0]
+            if not _is_graph_kept():  # the graph may live on, its inputs need not
+                held.clear()
+            if kept.is_as_it_was:
+                with full_precision(costate.device):
+                    stage._arrived(kept, costate.detach())
+
+        output.register_hook(arrive)
+
+    def recomputed(self, x: Tensor | None) -> None:
+        """The inputs of a call inside a checkpointed part, computed again in the backward pass."""
+        self._certify()
+        self._misfits |= not self.certain  # its costates cannot be told
+        if x is not None and self.certain and self.gradient_check is None:
+            self._waiting.add(_Sample(self._thinned(x.detach()).clone(), x.numel()))
+
+    def _certify(self) -> None:
+        """A module may have got another forward since it was found."""
+        self.certain = self.certain and is_certain(self.module)
+
+    def take(self) -> Moments | None:
+        """The moments of the batch; the next call belongs to another one."""
+        return self.moments.take()
+
+    def forget(self) -> None:
+        """Drop what has been seen of a batch."""
+        self._waiting, self._derived, self._last = _Pass(), _Pass(), None
+        self._verified, self._misfits = [], False
+        self._drop()
+
+    def _drop(self) -> None:
+        self.moments.take()
+        self.glance.take()
+        self.seen = False
+        self._batch += 1
+
+    def verdict(self) -> bool | None:
+        """Whether sum u x^T was the gradient in all passes since the look began; False too where inputs or outputs had not the shapes of
+        this map, or costates could not be told; None where there was no call."""
+        found = [bool(off <= allowed) for off, allowed in self._verified if off.isfinite() and allowed.isfinite()]
+        return False if self._misfits else all(found) if found else None
+
+    @property
+    def _needs_all(self) -> bool:
+        return self.gradient_check is not None or (self.armed and not self.certain)
+
+    def _thinned(self, x: Tensor) -> Tensor:
+        """Some of the rows, along one axis."""
+        axes = self.layer.row_axes(x)
+        if self.rows is None or axes == 0 or not x.numel() or self.layer.one_hot:
+            return x
+        rows = x.flatten(0, axes - 1) if axes > 1 else x
+        wanted = self.rows if self.armed else max(self.rows // _GLANCE, 1)
+        each = self._rows_of_each(rows)
+        return thinned(rows, max(wanted // each, _LEAST if self.armed or each == 1 else _LEAST // _GLANCE))
+
+    def _rows_of_each(self, x: Tensor) -> int:
+        """Rows x that one entry along the first axis becomes."""
+        if self.weight.ndim == 2 or x.ndim < 3:
+            return 1
+        if self.weight.ndim == 1:
+            return max(x[0].numel() // self.weight.numel(), 1)
+        return max(x[0, 0].numel() // _strides(self.module), 1)
+
+    def _arrived(self, held: "_Held", costate: Tensor) -> None:
+        sample, whole = held.sample, held.inputs
+        self._waiting.add(sample)
+        if torch.is_grad_enabled():  # a derivative inside the loss: its rows count with a weight that is reached through it alone
+            self._derived.add(sample)
+        if not self._needs_all or self.layer.outputs is None or costate.is_nested:
+            return
+        product, total = _gradients(self, whole, costate)
+        if self.gradient_check is not None:
+            self.gradient_check.append((product, total))
+        if not self.certain:
+            self._waiting.products.append((product, total, _rounding(whole, costate)))
+
+    def _attend(self) -> None:
+        """Be told before a gradient is added to that of the weight."""
+        with torch.enable_grad():
+            for parameter, told in ((self.weight, CapturedStage._accumulated), (self.bias, CapturedStage._of_bias)):
+                if parameter is None or not parameter.requires_grad or (told is CapturedStage._of_bias and self.certain):
+                    continue
+                node: Any = parameter.expand_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+                self._handles += [node.register_prehook(_telling(self, told)), _Kept(node)]
+                if told is CapturedStage._accumulated:
+                    self._handles.append(node.register_hook(_telling(self, CapturedStage._added)))
+
+    def _accumulated(self, gradient: Tensor | None) -> None:
+        grad = self.weight.grad
+        if grad is None or (self._last is not None and self._last != (id(grad), grad._version) and not grad.any()):
+            self._drop()
+        number = torch._C._current_graph_task_id()
+        samples = self._waiting if self._waiting.number == number else self._derived
+        if gradient is not None and samples.products and samples is self._waiting and not gradient.is_sparse:
+            self._verify(self.layer.matrix(gradient.detach()), samples, 0)
+        for sample in samples.samples:
+            if sample.batch != self._batch:  # else a second pass through the same call
+                sample.batch = self._batch
+                self._commit(sample)
+        samples.samples, self._derived = [], _Pass()
+
+    def _of_bias(self, gradient: Tensor | None) -> None:
+        if gradient is not None and self._waiting.number == torch._C._current_graph_task_id() and self._waiting.products:
+            self._verify(gradient.detach().reshape(self._waiting.products[0][1].shape), self._waiting, 1)
+
+    def _added(self, _: Tensor | None) -> None:
+        grad = self.weight.grad
+        self._last = None if grad is None else (id(grad), grad._version)
+
+    def _verify(self, gradient: Tensor, samples: "_Pass", which: int) -> None:
+        parts = [each[which] for each in samples.products]
+        found, rounding = torch.stack(parts).sum(0), max(each[2] for each in samples.products)
+        gradient = gradient.to(found.dtype)
+        size = torch.stack([torch.linalg.vector_norm(part) for part in parts]).sum()
+        self._verified.append((torch.linalg.vector_norm(found - gradient),
+                               _EQUAL * torch.linalg.vector_norm(gradient) + rounding * size))
+
+    def _commit(self, sample: "_Sample") -> None:
+        with full_precision(sample.rows.device):
+            rows = self.layer.rows(sample.rows)
+            if not self.armed:
+                self.glance.add(rows)
+                return
+            if not self.seen:
+                self.calls = self.positions = 0
+            self.seen = True
+            self.calls, self.positions = self.calls + 1, self.positions + round(rows.shape[1] * sample.share)
+            self.moments.add(rows)
+
+
+class _Sample:
+    """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last that they entered."""
+
+    def __init__(self, rows: Tensor, numbers: int) -> None:
+        self.rows, self.share, self.batch = rows, numbers / max(rows.numel(), 1), -1
+
+
+class _Held:
+    """What is kept of a call until its costate arrives."""
+
+    def __init__(self, sample: _Sample, inputs: Tensor) -> None:
+        self.sample, self.inputs, self._version = sample, inputs, inputs._version
+
+    @property
+    def is_as_it_was(self) -> bool:
+        return self.inputs._version == self._version
+
+
+class _Pass:
+    """What has arrived in one backward pass."""
+
+    def __init__(self) -> None:
+        self.number = -1
+        self.samples: list[_Sample] = []
+        self.products: list[tuple[Tensor, Tensor, float]] = []
+
+    def add(self, sample: _Sample) -> None:
+        number = torch._C._current_graph_task_id()
+        if number != self.number:
+            self.__init__()  # type: ignore[misc]
+            self.number = number
+        self.samples.append(sample)
+
+
+class _Kept:
+    """Holds a node of the graph whose hooks are to be called, in the place of a handle."""
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+
+    def remove(self) -> None:
+        self.node = None
+
+
+def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None], None]) -> Callable[..., None]:
+    me = weakref.ref(stage)
+
+    def tell(*gradients: Any) -> None:
+        if (found := me()) is not None:
+            last = gradients[-1]
+            told(found, last[0] if last else None)
+
+    return tell
+
+
+def is_checkpointed() -> bool:
+    """Whether what is computed now will be computed, or is being computed, again: non-reentrant checkpointing."""
+    return any(getattr(hook, "__module__", None) == "torch.utils.checkpoint" for hook in _hooked() or ())
+
+
+def _hooked() -> Any:
+    """The hooks on what autograd saves, if there are any."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _is_graph_kept() -> bool:
+    return torch.is_grad_enabled() or torch._C._autograd._get_current_graph_task_keep_graph()
+
+
+def _strides(module: Any) -> int:
+    """Input positions to an output position."""
+    if getattr(module, "transposed", True):
+        return 1
+    product = 1
+    for stride in module.stride:
+        product *= stride
+    return product
+
+
+def _rounding(x: Tensor, costate: Tensor) -> float:
+    """What rounding may add to the difference, relative to the sum's parts: more where a layer has run in half precision."""
+    dtypes = [each.dtype for each in (x, costate) if each.is_floating_point()]
+    return 8 * max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
+def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of u x^T and u over the positions of a call, some samples at a time."""
+    if inputs.ndim < 2 or costate.ndim < 2 or len(inputs) != len(costate) or stage.layer.row_axes(inputs) == 0:
+        return _product(stage, inputs, costate)
+    each = max(_CHUNK * len(inputs) // max(costate.numel() // stage.weight.shape[0], 1), 1)
+    parts = [_product(stage, *both) for both in zip(inputs.split(each), costate.split(each), strict=True)]
+    return sum((part[0] for part in parts[1:]), parts[0][0]), sum((part[1] for part in parts[1:]), parts[0][1])
+
+
+def _product(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
+    assert stage.layer.outputs is not None
+    u, x = stage.layer.outputs(costate.detach()), stage.layer.rows(inputs)
+    u = u.to(torch.promote_types(u.dtype, torch.float32))
+    if stage.layer.one_hot:
+        x = torch.nn.functional.one_hot(x.squeeze(2).long(), stage.weight.shape[0]).to(u.dtype)
+        if isinstance(padding := stage.module.padding_idx, int):
+            x[..., padding] = 0
+    return u.mT @ x.to(u.dtype).expand(-1, u.shape[1], -1), u.sum(1)

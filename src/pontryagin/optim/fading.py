@@ -1,0 +1,41 @@
+"""The length of a step follows the size of its gradients, where these fade.
+
+Steps are free of the gradient's scale: they are divided by a running root mean square of what they would be. Where gradients
+fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep the steps at full length, along what
+is at last noise or the memory of a gradient. So a step is measured against a longer memory too, the mean over about the last
+ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise of batches does.
+"""
+
+import torch
+from torch import Tensor
+
+_WINDOW = 8.0
+"""eta of the mean over about the last 1 / (eta + 1) of all steps, as that of the averages of the controls."""
+_FALL = 0.25
+"""What part of the longer mean's root the gradients may fall to at full length."""
+
+_LARGEST = 126
+"""Exponent of a unit: its inverse is a float32 too."""
+
+
+def extended(like: Tensor) -> torch.dtype:
+    """A dtype for squares of gradients: their range is twice that of gradients."""
+    return torch.float64 if like.device.type != "mps" else torch.float32
+
+
+def long_mean(known: Tensor, square: Tensor, steps: Tensor) -> Tensor:
+    """The mean over about the last ninth of `steps` steps, this one included. steps: of each group, shaped as the squares are."""
+    return torch.lerp(known, square, ((_WINDOW + 1) / (steps + _WINDOW)).expand_as(square))
+
+
+def floored(square: Tensor, long: Tensor) -> Tensor:
+    """The running mean square that a step is divided by the root of: no less than so much of the longer mean."""
+    return torch.maximum(square, _FALL**2 * long)
+
+
+def unit(magnitude: Tensor) -> Tensor:
+    """The power of two next above the largest entry of a gradient, 1 for zero: dividing by it is exact, and squares of what is
+    left stay in range."""
+    _, exponent = torch.frexp(magnitude)
+    one = torch.ones_like(magnitude, dtype=extended(magnitude))
+    return torch.where(magnitude > 0, torch.ldexp(one, exponent.clamp(-_LARGEST, _LARGEST)), one)

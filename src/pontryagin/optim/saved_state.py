@@ -1,0 +1,61 @@
+"""What a saved state must look like before it is loaded."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.problem import ProblemError
+
+Shapes = Mapping[str, torch.Size]
+LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
+"""Entries of the state that lie where the parameter does, also of a scalar one."""
+
+
+def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], shapes_of: Callable[[nn.Parameter], Shapes],
+                name_of: Callable[[nn.Parameter], str]) -> None:
+    """Raise ProblemError for the state of another optimizer, of another number of parameters, or of other shapes."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+        raise ProblemError("EMSA: expected the dictionary that state_dict() gives, with state and param_groups, found "
+                           f"{sorted(map(str, state_dict)) if isinstance(state_dict, Mapping) else type(state_dict).__name__}")
+    saved = state_dict["param_groups"]
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in groups]:
+        raise ProblemError(f"EMSA: the saved state has groups of {[len(group['params']) for group in saved]} parameters, this "
+                           f"optimizer has {[len(group['params']) for group in groups]}: make it from the same model and groups")
+    missing = sorted({key for key in groups[0] if key != "params"} - _later() - {key for group in saved for key in group})
+    if missing:
+        raise ProblemError(f"EMSA: the saved state is that of another optimizer: its groups have no {', '.join(missing)}")
+    for group, old in zip(groups, saved, strict=True):
+        for parameter, number in zip(group["params"], old["params"], strict=True):
+            _check_entries(state_dict["state"].get(number, {}), shapes_of(parameter), parameter, name_of(parameter))
+
+
+def check_shown(state_dict: Mapping[str, Any]) -> None:
+    """Raise ProblemError for a state that was saved between eval() and train() and lacks the controls."""
+    shown = any(group.get("averaged") for group in state_dict["param_groups"])
+    averaged = [state for state in state_dict["state"].values() if "mean_control" in state]
+    if shown and averaged and not any("last_control" in state for state in averaged):
+        raise ProblemError("this state was saved while the model held the averages, and the controls are not in it: call "
+                           "optimizer.train() before such a checkpoint is written")
+
+
+def _later() -> set[str]:
+    """What older checkpoints do not have, and torch's own."""
+    return {"averaging", "averaged"}
+
+
+def _check_entries(entries: Mapping[str, Any], shapes: Shapes, parameter: nn.Parameter, name: str) -> None:
+    own = torch.view_as_real(parameter).shape if parameter.is_complex() else parameter.shape
+    for key, value in entries.items():
+        if not isinstance(value, Tensor):
+            raise ProblemError(f"EMSA: the saved state of {name} has {key} = {value!r}, where a tensor was expected")
+        expected = parameter.shape if key.endswith("_control") else own if key in LIKE_PARAMETERS else shapes.get(key)
+        if expected is None:
+            raise ProblemError(f"EMSA: the saved state of {name} has an entry {key!r} that no state of this stage has: it is that "
+                               "of another optimizer, of other settings, or of another version")
+        if value.shape != expected:
+            raise ProblemError(f"EMSA: the saved {key} of {name} has shape {tuple(value.shape)}, expected {tuple(expected)}: the "
+                               "state is that of another model or of another rank")
+        if value.is_complex() and not parameter.is_complex():
+            raise ProblemError(f"EMSA: the saved {key} of {name} is complex, the parameter is {parameter.dtype}")
