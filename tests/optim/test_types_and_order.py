@@ -647,9 +647,9 @@ def test_states_that_do_not_fit_are_refused(name: str, first: int) -> None:
 
 @pytest.mark.parametrize("number", [0, 2])
 def test_states_with_a_missing_entry_are_refused(number: int) -> None:
-    """Any entry of a weight but the average, which a run without any does not have."""
+    """Any entry of a weight but the average and the bias's momentum, which a run without any, or with a frozen bias, does not have."""
     whole, taken = saved(EMSA), []
-    for key in whole["state"][number].keys() - {"mean_control", "last_control"}:
+    for key in whole["state"][number].keys() - {"mean_control", "last_control", "bias_velocity"}:
         state = copy.deepcopy(whole)
         del state["state"][number][key]
         try:

@@ -108,13 +108,10 @@ class AffineStage:
 
     def begin(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """Momentum and rho, where there are none."""
-        mean = state["mean"]
-        wider = extended(mean)
-        shapes = self.shapes()
+        mean, shapes = state["mean"], self.shapes()
         for name in RUNNING:
             if name not in state:
-                dtype = mean.dtype if name == "velocity_weight" else wider
-                state[name] = mean.new_zeros(shapes[name], dtype=dtype)
+                state[name] = mean.new_zeros(shapes[name], dtype=self.dtype_of(name))
         if "velocity" not in state:
             state["velocity"] = mean.new_zeros(self.groups, self.outputs, self.inputs)
         if has_bias and "bias_velocity" not in state:
@@ -127,8 +124,7 @@ class AffineStage:
             return
         for name in STAGE_ENTRIES:
             if name in state and state[name].ndim:
-                wide_entry = name in RUNNING and name != "velocity_weight"
-                state[name] = state[name].to(weight.device, extended(weight) if wide_entry else self._dtype)
+                state[name] = state[name].to(weight.device, self.dtype_of(name))
 
     def shapes(self) -> dict[str, torch.Size]:
         """Of all entries that its state may have."""
@@ -139,6 +135,19 @@ class AffineStage:
                  "bias_velocity": (groups, outputs)}
         found |= {name: (groups, outputs) if name in _BY_OUTPUT else (groups,) for name in RUNNING}
         return {name: torch.Size(shape) for name, shape in found.items()}
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Of an entry of its state."""
+        if name in RUNNING and name != "velocity_weight":
+            return extended(self.captured.weight)
+        return {"refreshes": torch.float32, "by_operator": torch.bool}.get(name, self._dtype)
+
+    def needed(self) -> set[str]:
+        """The entries of a state that has any of them."""
+        one_hot = self.captured.layer.one_hot
+        exact = {"moment"} if one_hot or self.rank == self.inputs else set()
+        metric = set() if one_hot else {"basis", "values", "tail"}
+        return {"mean", "refreshes", "by_operator", "velocity", *RUNNING} | exact | metric
 
     def initialize(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """All entries of the state, for those who fill them in place; the first moments overwrite them."""

@@ -68,8 +68,6 @@ class CapturedStage:
         self.forget()
         self.armed, self.glancing, self.seen = armed, glancing and not armed, False
         self.stop()
-        if self.is_looking:
-            self._attend()
 
     def stop(self) -> None:
         """Let go of the weight."""
@@ -79,6 +77,7 @@ class CapturedStage:
 
     def watch(self, x: Tensor | None, output: Tensor) -> None:
         """A call: its inputs, of which some rows are kept until the costate of its output arrives."""
+        self._attend()
         if is_checkpointed() and self.gradient_check is None:  # they come again when they are computed again
             return
         self._certify()
@@ -174,7 +173,9 @@ class CapturedStage:
             self._waiting.products.append((product, total, _rounding(whole, costate)))
 
     def _attend(self) -> None:
-        """Be told before a gradient is added to that of the weight."""
+        """Be told before a gradient is added to that of the weight, from the first call of the look on."""
+        if self._handles:
+            return
         with torch.enable_grad():
             for parameter, told in ((self.weight, CapturedStage._accumulated), (self.bias, CapturedStage._of_bias)):
                 if parameter is None or not parameter.requires_grad or (told is CapturedStage._of_bias and self.certain):

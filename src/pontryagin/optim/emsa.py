@@ -205,7 +205,7 @@ class EMSA(torch.optim.Optimizer):
         checked: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it
-            check_saved(found, self.param_groups, self._shapes_of, lambda parameter: self._names[id(parameter)])
+            check_saved(found, self.param_groups, self._entries_of, self._needed_of, lambda parameter: self._names[id(parameter)])
             check_shown(found)
             checked.append(found)
 
@@ -312,6 +312,9 @@ class EMSA(torch.optim.Optimizer):
         """
         groups = self._groups()
         self._constraints.prepare(self.state, groups)
+        for stage, weight, _ in trained:
+            if has_moments(self.state[weight]):
+                stage.conform(self.state[weight])
         undo = Undo([self.state[weight] for _, weight, _ in trained] if looked else [])
         self._refresh(trained)
         members, done = self._members(trained, largest)
@@ -368,7 +371,6 @@ class EMSA(torch.optim.Optimizer):
                 continue
             state = self.state[weight]
             if has_moments(state):
-                stage.conform(state)
                 groups = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
                 members.append(Member(stage, weight, bias, state, groups))
                 self._by_adamw.discard(id(weight))
@@ -592,14 +594,30 @@ class EMSA(torch.optim.Optimizer):
         if names:
             warn(described(self._model, names, "they belong to no affine stage"))
 
-    def _shapes_of(self, parameter: nn.Parameter) -> dict[str, torch.Size]:
-        """Of all entries that the state of a parameter may have."""
-        found = {name: torch.Size(()) for name in ("updates", "unit", "with_weight", "kind")}
-        key = id(parameter)
-        if key in self._constraints.discrete:
-            return found | self._constraints.discrete[key].shapes()
-        stage = next((each for each in chain(self._affine, *self._open.values()) if id(each.captured.weight) == key), None)
-        return found if stage is None else found | stage.shapes()
+    def _stage_of(self, parameter: nn.Parameter) -> AffineStage | None:
+        return next((stage for stage in chain(self._affine, *self._open.values()) if stage.captured.weight is parameter), None)
+
+    def _entries_of(self, parameter: nn.Parameter) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shapes and dtypes of all entries that the state of a parameter may have."""
+        found = {"kind": (torch.Size(()), torch.float32), "with_weight": (torch.Size(()), torch.bool)}
+        found |= {name: (parameter.shape, adamw.wide(parameter.dtype)) for name in ("mean_control", "last_control")}
+        found["last_control"] = parameter.shape, parameter.dtype
+        found |= {name: (value.shape, value.dtype) for name, value in adamw.initial(parameter).items()}
+        if id(parameter) in self._constraints.discrete:
+            found |= self._constraints.discrete[id(parameter)].entries()
+        if (stage := self._stage_of(parameter)) is not None:
+            found |= {name: (shape, stage.dtype_of(name)) for name, shape in stage.shapes().items()}
+        return found
+
+    def _needed_of(self, parameter: nn.Parameter, present: Iterable[str]) -> set[str]:
+        """Entries that a state with these ones must have too."""
+        names = set(present)
+        found = set(_ADAMW) if names & set(_ADAMW) else set()
+        if id(parameter) in self._constraints.discrete:
+            own = self._constraints.discrete[id(parameter)].entries().keys()
+            return found | (set(own) if names & own else set())
+        stage = self._stage_of(parameter)
+        return found | (stage.needed() if stage is not None and names & set(STAGE_ENTRIES) else set())
 
 
 def _verdict(stage: CapturedStage) -> int:

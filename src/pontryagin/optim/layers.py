@@ -383,18 +383,18 @@ def _bias(module: nn.Module) -> str | None:
 
 
 def _guesses(module: nn.Module) -> list[Map]:
-    """By the shapes of a module's parameters, where it has one matrix or one scale, alone or with a vector to add."""
-    if next(module.children(), None) is not None:
-        return []
+    """By names and shapes of a module's parameters: a matrix `weight`, or a vector `weight` beside an epsilon, alone or with a
+    vector `bias`."""
     own = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
-    matrices = [name for name, parameter in own.items() if parameter.ndim == 2]
-    vectors = [name for name, parameter in own.items() if parameter.ndim == 1]
-    if len(matrices) + len(vectors) != len(own) or not own:
+    if next(module.children(), None) is not None or not {"weight"} <= own.keys() <= {"weight", "bias"}:
         return []
-    if len(matrices) == 1 and len(vectors) <= 1:
-        return _matrix_guesses(module, matrices[0], vectors[0] if vectors else None)
-    if not matrices and len(vectors) <= 2 and len({own[name].numel() for name in vectors}) == 1:
-        return [Map(_scale_guesses(module, vectors[0], vectors[1] if len(vectors) == 2 else None), False)]
+    bias = "bias" if "bias" in own else None
+    if bias is not None and own[bias].ndim != 1:
+        return []
+    if own["weight"].ndim == 2:
+        return _matrix_guesses(module, "weight", bias)
+    if own["weight"].ndim == 1 and _epsilons(module) and (bias is None or own[bias].shape == own["weight"].shape):
+        return [Map(_scale_guesses(module, "weight", bias), False)]
     return []
 
 
@@ -414,8 +414,14 @@ def _matrix_guesses(module: nn.Module, weight: str, bias: str | None) -> list[Ma
     return [Map(tuple(found), False)] if found else []
 
 
+def _epsilons(module: nn.Module) -> list[float]:
+    """What a normalization adds to a variance, under the names that are in use."""
+    found = (vars(module).get(name) for name in ("eps", "variance_epsilon", "epsilon", "layer_norm_eps", "norm_eps"))
+    return [float(value) for value in found if isinstance(value, int | float)]
+
+
 def _eps(module: Any) -> float:
-    return float(next((vars(module)[name] for name in ("eps", "variance_epsilon", "epsilon") if name in vars(module)), 1e-6))
+    return next(iter(_epsilons(module)), 1e-6)
 
 
 def _last(module: Any, x: Tensor) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-_NAMES, _CLASSES = 12, 6
+_LINE = 90
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
@@ -21,14 +21,20 @@ def described(model: nn.Module, names: Sequence[str], reason: str) -> str:
         kind = type(modules[name.rpartition(".")[0]]).__name__
         classes[kind] = classes.get(kind, 0) + parameters[name].numel()
     largest = sorted(classes, key=lambda kind: -classes[kind])
-    shares = [f"{kind} {classes[kind] / total:.2g}" for kind in largest[:_CLASSES]] + _more(largest, _CLASSES)
+    shares = [f"{kind} {classes[kind] / total:.2g}" for kind in largest]
     return (f"EMSA trains {sum(classes.values()) / total:.1%} of the parameters by AdamW: {reason}.\n"
-            f"Their classes, and the share of each: {', '.join(shares)}.\n"
-            f"Trained by AdamW: {', '.join([*names[:_NAMES], *_more(names, _NAMES)])}")
+            f"Their classes, and the share of each: {_listed(shares)}.\n"
+            f"Trained by AdamW: {_listed(names)}")
 
 
-def _more(found: Sequence[str], shown: int) -> list[str]:
-    return [f"and {len(found) - shown} more"] if len(found) > shown else []
+def _listed(words: Sequence[str]) -> str:
+    """The first of them, as far as a line reaches, and how many more there are."""
+    kept: list[str] = []
+    for word in words:
+        if kept and len(", ".join([*kept, word])) > _LINE:
+            break
+        kept.append(word)
+    return ", ".join(kept) + (f" and {len(words) - len(kept)} more" if len(words) > len(kept) else "")
 
 
 def warn(message: str) -> None:

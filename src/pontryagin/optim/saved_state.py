@@ -1,6 +1,6 @@
 """What a saved state must look like before it is loaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,18 +8,21 @@ from torch import Tensor, nn
 
 from pontryagin.problem import ProblemError
 
-Shapes = Mapping[str, torch.Size]
+Entries = Mapping[str, tuple[torch.Size, torch.dtype]]
+"""Shapes and dtypes of all entries that a state may have."""
 LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
 """Entries of the state that lie where the parameter does, also of a scalar one."""
 
 
-def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], shapes_of: Callable[[nn.Parameter], Shapes],
-                name_of: Callable[[nn.Parameter], str]) -> None:
+def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], entries_of: Callable[[nn.Parameter], Entries],
+                needed_of: Callable[[nn.Parameter, Iterable[str]], Iterable[str]], name_of: Callable[[nn.Parameter], str]) -> None:
     """Raise ProblemError for the state of another optimizer, of another number of parameters, or of other shapes."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
         raise ProblemError("EMSA: expected the dictionary that state_dict() gives, with state and param_groups, found "
                            f"{sorted(map(str, state_dict)) if isinstance(state_dict, Mapping) else type(state_dict).__name__}")
     saved = state_dict["param_groups"]
+    if not all(isinstance(group, Mapping) and "params" in group for group in saved):
+        raise ProblemError("EMSA: the saved state has groups without params: it is not what state_dict() gives")
     if [len(group["params"]) for group in saved] != [len(group["params"]) for group in groups]:
         raise ProblemError(f"EMSA: the saved state has groups of {[len(group['params']) for group in saved]} parameters, this "
                            f"optimizer has {[len(group['params']) for group in groups]}: make it from the same model and groups")
@@ -28,7 +31,12 @@ def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], sha
         raise ProblemError(f"EMSA: the saved state is that of another optimizer: its groups have no {', '.join(missing)}")
     for group, old in zip(groups, saved, strict=True):
         for parameter, number in zip(group["params"], old["params"], strict=True):
-            _check_entries(state_dict["state"].get(number, {}), shapes_of(parameter), parameter, name_of(parameter))
+            entries, name = state_dict["state"].get(number, {}), name_of(parameter)
+            _check_entries(entries, entries_of(parameter), name)
+            absent = sorted(set(needed_of(parameter, entries)) - set(entries))
+            if absent:
+                raise ProblemError(f"EMSA: the saved state of {name} has no {', '.join(absent)}: it is not whole, or that of other "
+                                   "settings")
 
 
 def check_shown(state_dict: Mapping[str, Any]) -> None:
@@ -45,17 +53,17 @@ def _later() -> set[str]:
     return {"averaging", "averaged"}
 
 
-def _check_entries(entries: Mapping[str, Any], shapes: Shapes, parameter: nn.Parameter, name: str) -> None:
-    own = torch.view_as_real(parameter).shape if parameter.is_complex() else parameter.shape
-    for key, value in entries.items():
+def _check_entries(found: Mapping[str, Any], known: Entries, name: str) -> None:
+    for key, value in found.items():
         if not isinstance(value, Tensor):
             raise ProblemError(f"EMSA: the saved state of {name} has {key} = {value!r}, where a tensor was expected")
-        expected = parameter.shape if key.endswith("_control") else own if key in LIKE_PARAMETERS else shapes.get(key)
-        if expected is None:
+        if key not in known:
             raise ProblemError(f"EMSA: the saved state of {name} has an entry {key!r} that no state of this stage has: it is that "
                                "of another optimizer, of other settings, or of another version")
-        if value.shape != expected:
-            raise ProblemError(f"EMSA: the saved {key} of {name} has shape {tuple(value.shape)}, expected {tuple(expected)}: the "
-                               "state is that of another model or of another rank")
-        if value.is_complex() and not parameter.is_complex():
-            raise ProblemError(f"EMSA: the saved {key} of {name} is complex, the parameter is {parameter.dtype}")
+        shape, dtype = known[key]
+        if value.shape != shape:
+            raise ProblemError(f"EMSA: the saved {key} of {name} has shape {tuple(value.shape)}, expected {tuple(shape)}: the state "
+                               "is that of another model or of another rank")
+        if value.dtype != dtype:
+            raise ProblemError(f"EMSA: {key} of {name} is {value.dtype} in the saved state, expected {dtype}: load it into a model of "
+                               "the dtype that it was saved with")

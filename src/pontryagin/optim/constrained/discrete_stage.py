@@ -53,12 +53,14 @@ class DiscreteStage:
         armed = step % _LOOK == 0 or (step < _LOOK and step & (step - 1) == 0)
         self.captured.look(armed, glancing=False)
 
-    def shapes(self) -> dict[str, torch.Size]:
-        """Of all entries that its state may have."""
+    def entries(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shapes and dtypes of all entries of its state."""
         groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
         matrix = self.weight.flatten(1).shape
-        found = {name: torch.Size(()) for name in ("looks", "steps", "owed", "moved", "long_size")}
-        return found | {"average": matrix, "variance": torch.Size((groups, inputs)), "scale": matrix[:1]}
+        dtype, number = wide(self.weight.dtype), torch.Size(())
+        found = {name: (number, torch.float32) for name in ("looks", "steps", "moved")}
+        found |= {name: (number, torch.float64) for name in ("owed", "long_size")}
+        return found | {"average": (matrix, dtype), "variance": (torch.Size((groups, inputs)), dtype), "scale": (matrix[:1], dtype)}
 
     def prepare(self, state: dict[str, Tensor]) -> None:
         """All entries of the state. Raise ProblemError where the weight lies outside its set."""

@@ -16,14 +16,15 @@ class TwoFourSparse(SparseSet):
     """Of input channels 4 q, ..., 4 q + 3 at one tap of a row at most two are non-zero, for every q and tap.
 
     A row holds the taps of a channel beside each other, as a convolution's flattened weight: entry channel * taps + tap. taps: 1
-    for Linear. Wherever a set is given for a parameter, its shape tells the taps (`within`); a bare matrix needs them:
-    TwoFourSparse(taps=9) for 3 x 3 kernels. Sparse tensor cores take this order, with channels last.
+    for Linear. Wherever a set is given for a parameter, its shape tells the taps (`within`), and so does the weight that a matrix
+    is a view of, as weight.flatten(1) is; a matrix by itself needs them: TwoFourSparse(taps=9) for 3 x 3 kernels. Sparse tensor
+    cores take this order, with channels last.
     """
 
-    taps: int = 1
+    taps: int | None = None
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.taps, int) and self.taps >= 1):
+        if self.taps is not None and not (isinstance(self.taps, int) and self.taps >= 1):
             raise ProblemError(f"TwoFourSparse: expected taps >= 1, the entries of a kernel, found {self.taps!r}")
 
     def within(self, rows: Rows) -> "TwoFourSparse":
@@ -32,9 +33,25 @@ class TwoFourSparse(SparseSet):
 
     def check(self, rows: int, inputs: int) -> None:
         """Channels fall into groups of four."""
-        if inputs % (4 * self.taps):
+        taps = self.taps or 1
+        if inputs % (4 * taps):
             raise ProblemError(f"TwoFourSparse: expected rows whose number of input channels is a multiple of 4, found "
-                               f"{inputs // self.taps}" + ("" if self.taps == 1 else f" at each of {self.taps} taps"))
+                               f"{inputs // taps}" + ("" if taps == 1 else f" at each of {taps} taps"))
+
+    def project(self, weight: Float[Tensor, "*stage row input"]) -> Float[Tensor, "*stage row input"]:
+        """The largest entries, the others zero (hard threshold)."""
+        return SparseSet.project(self._of(weight), weight)
+
+    def contains(self, weight: Float[Tensor, "*stage row input"]) -> Bool[Tensor, "*stage"]:
+        """Whether enough entries are exactly zero and all are finite."""
+        return SparseSet.contains(self._of(weight), weight)
+
+    def _of(self, matrix: Tensor) -> "TwoFourSparse":
+        """With the taps of the weight that a matrix is a view of, where they are not given."""
+        whole = matrix._base
+        if self.taps is not None or whole is None or whole.ndim < 3 or (len(whole), whole[0].numel()) != matrix.shape:
+            return self
+        return replace(self, taps=Rows(whole.shape).taps)
 
     def support(self, worth: Float[Tensor, "*stage row input"]) -> Bool[Tensor, "*stage row input"]:
         """The two entries of greatest worth in each group."""
@@ -47,4 +64,4 @@ class TwoFourSparse(SparseSet):
         return (self._groups(nonzero).sum(-2) <= 2).flatten(-3).all(-1)
 
     def _groups(self, matrix: Tensor) -> Tensor:  # (*stage, row, group, channel of the group, tap)
-        return matrix.unflatten(-1, (-1, 4, self.taps))
+        return matrix.unflatten(-1, (-1, 4, self.taps or 1))
