@@ -19,7 +19,7 @@ IMPORTS = """
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
 import pontryagin
-loaded = {"matplotlib", "scipy", "sklearn", "pytorch_optimizer", "tensorboard", "rich", "jsonargparse"} & {
+loaded = {"matplotlib", "scipy", "sklearn", "torch._dynamo", "sympy", "rich", "jsonargparse"} & {
     name for name, module in sys.modules.items() if module}
 assert not loaded, f"import pontryagin imports {loaded}"
 for module in pkgutil.walk_packages(pontryagin.__path__, "pontryagin."):
