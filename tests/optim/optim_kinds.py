@@ -1,9 +1,10 @@
 """A small network for each kind of step that EMSA takes, with batches for it that are numbered."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +38,11 @@ class Kind:
         """Inputs unlike those of the batches: whoever lets them into its moments takes other steps."""
         x = self.inputs(1000 + seed, dtype)
         return torch.full_like(x, 1) if self.tokens else 50 + 20 * x
+
+
+def few(values: Iterable[Any], *fast: Any) -> list[Any]:
+    """Values of a test's parameter; all but the fast ones for the slow tests."""
+    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def deviation(output: Tensor, seed: int) -> Tensor:

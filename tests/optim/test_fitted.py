@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_kinds import controls
+from optim_kinds import controls, few
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
@@ -91,7 +91,7 @@ def check(task: Task, seed: int, further: int, dtype: torch.dtype = torch.float3
     assert F.cross_entropy(model(x), y) < 10 * STAYS, "the averages"
 
 
-@pytest.mark.parametrize("name", [name if name != "images" else pytest.param(name, marks=pytest.mark.slow) for name in TASKS])
+@pytest.mark.parametrize("name", few(TASKS, "6-32-3", "logistic"))
 def test_what_is_fitted_stays(name: str) -> None:
     check(TASKS[name], 1, 1500)
 
@@ -197,7 +197,7 @@ def test_a_start_at_the_solution_stays_near_it(dtype: torch.dtype, rows: int) ->
 
 
 @pytest.mark.parametrize("rows", [16, 64])
-@pytest.mark.parametrize("depth", [15, 20, 25])
+@pytest.mark.parametrize("depth", few([15, 20, 25], 25))
 def test_deep_sigmoid_networks_stay_finite(depth: int, rows: int) -> None:
     """At torch's initialization the first layers' gradients vanish, in single precision down to its smallest numbers."""
     torch.manual_seed(0)

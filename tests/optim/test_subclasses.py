@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_kinds import deviation
+from optim_kinds import deviation, few
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
@@ -598,7 +598,7 @@ def check(case: Case, rows: int, around: Callable[[Net], Any] | None = None) -> 
     assert named.keys() >= matrices, "no such argmax: AdamW, and said so"
 
 
-@pytest.mark.parametrize("rows", [10, 40])
+@pytest.mark.parametrize("rows", few([10, 40], 40))
 @pytest.mark.parametrize("name", CASES)
 def test_a_forward_pass_of_its_own(name: str, rows: int) -> None:
     check(CASES[name], rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from optim_kinds import DISCRETE, NETS, Bare, Kind, Outside, assert_near, assert_same, controls, deviation, loss_of
+from optim_kinds import DISCRETE, NETS, Bare, Kind, Outside, assert_near, assert_same, controls, deviation, few, loss_of
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
@@ -149,7 +149,7 @@ class Mixed(nn.Module):
 
 
 @quiet
-@pytest.mark.parametrize("rows", [10, 32])
+@pytest.mark.parametrize("rows", few([10, 32], 32))
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("types", [*itertools.permutations(TYPES)], ids=lambda types: " ".join(str(each)[6:] for each in types))
 def test_types_in_every_order(types: tuple[torch.dtype, ...], bare: bool, rows: int) -> None:
@@ -170,10 +170,10 @@ def test_types_in_every_order(types: tuple[torch.dtype, ...], bare: bool, rows: 
 
 
 @quiet
-@pytest.mark.parametrize("first", [0, 1, 9])
+@pytest.mark.parametrize("first", few([0, 1, 9], 1, 9))
 @pytest.mark.parametrize(("before", "after"), [(torch.float32, torch.float64), (torch.float64, torch.float32),
                                                (torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)], ids=str)
-@pytest.mark.parametrize("name", ["rows", "many rows", "convolutions", "norms", "outside"])
+@pytest.mark.parametrize("name", few(["rows", "many rows", "convolutions", "norms", "outside"], "many rows", "outside"))
 def test_a_model_that_changes_its_type_in_mid_run(name: str, before: torch.dtype, after: torch.dtype, first: int) -> None:
     kind = {**NETS, "outside": Kind(Outside, (10, 6))}[name]
     model = kind.model(before)
@@ -321,7 +321,7 @@ def test_layers_of_size_zero(make: Callable[[], nn.Module], rows: int) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 3, 9])
-@pytest.mark.parametrize("name", ["rows", "many rows", "subspace", "convolutions", "tokens", "binary"])
+@pytest.mark.parametrize("name", few([name for name in NETS if name != "norms"], "many rows", "convolutions", "binary"))
 def test_a_batch_of_no_rows(name: str, first: int) -> None:
     """The shard of a process that got none: zero gradients."""
     kind = NETS[name]
@@ -408,7 +408,7 @@ def shifted(model: nn.Module, by: float) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
-@pytest.mark.parametrize("name", ["rows", "many rows", "convolutions", "tokens"])
+@pytest.mark.parametrize("name", few(["rows", "many rows", "convolutions", "tokens"], "many rows", "tokens"))
 def test_averages_begin_anew_with_loaded_weights(name: str, after: int) -> None:
     """What eval() shows lies near the weights that were loaded, not where the run was before."""
     kind = NETS[name]
@@ -639,15 +639,15 @@ def check_refused(state: Any, first: int) -> None:
     assert_same(controls(model), controls(plain))
 
 
-@pytest.mark.parametrize("first", [0, 3])
+@pytest.mark.parametrize("first", few([0, 3], 3))
 @pytest.mark.parametrize("name", FOREIGN)
 def test_states_that_do_not_fit_are_refused(name: str, first: int) -> None:
     check_refused(FOREIGN[name](), first)
 
 
-@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("number", few([0, 2], 0))
 def test_states_with_a_missing_entry_are_refused(number: int) -> None:
-    """Any entry of a weight but the average and the bias's momentum, which a run without any, or with a frozen bias, does not have."""
+    """Any entry of a weight but the average and the bias's momentum: a run without averages, or with frozen biases, has none."""
     whole, taken = saved(EMSA), []
     for key in whole["state"][number].keys() - {"mean_control", "last_control", "bias_velocity"}:
         state = copy.deepcopy(whole)

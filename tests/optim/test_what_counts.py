@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_kinds import NETS, Kind, assert_near, assert_same, controls, deviation, loss_of
+from optim_kinds import NETS, Kind, assert_near, assert_same, controls, deviation, few, loss_of
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
@@ -133,13 +133,13 @@ def undisturbed(name: str) -> Tensor:
     return trained(NETS[name])
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, "many rows", "convolutions", "tokens", "binary"))
 @pytest.mark.parametrize("disturb", LEAVING_GRADIENTS)
 def test_passes_that_leave_gradients_alone(name: str, disturb: Disturbance) -> None:
     assert_same(trained(NETS[name], disturb), undisturbed(name))
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if name != "tokens"])
+@pytest.mark.parametrize("name", few([name for name in NETS if name != "tokens"], "rows", "convolutions", "binary"))
 @pytest.mark.parametrize("disturb", OF_INPUTS)
 def test_derivatives_to_the_inputs(name: str, disturb: Disturbance) -> None:
     assert_same(trained(NETS[name], disturb), undisturbed(name))
@@ -196,7 +196,7 @@ def dropping(drop: str) -> Disturbance:
     return disturb
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, "many rows", "norms", "tokens", "binary"))
 @pytest.mark.parametrize("drop", list(DROPS)[:4])
 def test_dropped_batches(name: str, drop: str) -> None:
     assert_same(trained(NETS[name], dropping(drop), CLEAR), undisturbed(name))
@@ -237,7 +237,7 @@ def test_the_generators_pass_through_the_critic(name: str, drop: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["before backward", "after half", "in the second forward"])
-@pytest.mark.parametrize("name", ["rows", "many rows", "norms", "binary"])
+@pytest.mark.parametrize("name", few(["rows", "many rows", "norms", "binary"], "many rows", "binary"))
 def test_closures_that_raise_and_are_called_again(name: str, where: str) -> None:
     kind = NETS[name]
     model = kind.model()
@@ -303,7 +303,7 @@ def backward_of_two_parts(model: nn.Module, optimizer: torch.optim.Optimizer, ki
     state.backward(cut.grad)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, "many rows", "convolutions", "binary"))
 @pytest.mark.parametrize("backward", [forward_first, forward_first_zeros])
 def test_gradients_may_be_cleared_after_the_forward_pass(name: str, backward: Pass) -> None:
     assert_same(run(NETS[name], backward)[1], undisturbed(name))
@@ -363,7 +363,7 @@ def a_penalty_of_the_weights_apart(model: nn.Module, optimizer: torch.optim.Opti
     (0 * sum(parameter.square().sum() for parameter in model.parameters())).backward()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["rows", "many rows", "subspace", "convolutions", "norms", "tokens", "binary"])
+@pytest.mark.parametrize("name", few(NETS, "many rows", "convolutions", "tokens"))
 @pytest.mark.parametrize("backward", [micro_batches, micro_batches_reversed, forward_by_parts, all_forwards_first,
                                       two_losses_of_one_graph, two_losses_at_once, a_penalty_of_the_weights_apart])
 def test_one_gradient_in_several_parts(name: str, backward: Pass) -> None:
@@ -447,7 +447,7 @@ def _to_the_end(part: nn.Module, x: Tensor) -> Tensor:
         return checkpoint(part, x, use_reentrant=False)
 
 
-@pytest.mark.parametrize("rows", [10, 32])
+@pytest.mark.parametrize("rows", few([10, 32], 32))
 @pytest.mark.parametrize("again", ["middle", "middle last", "first middle last"])
 @pytest.mark.parametrize("how", RECOMPUTED)
 def test_checkpointing(how: str, again: str, rows: int) -> None:
@@ -503,7 +503,7 @@ def test_inputs_that_are_overwritten_after_the_layer_under_autocast(make: Callab
     assert_near(ends[1], ends[0], controls(kind.model(torch.float32)), 0.02)
 
 
-@pytest.mark.parametrize("period", [2, 3, 4, 16])
+@pytest.mark.parametrize("period", few([2, 3, 4, 16], 3, 4))
 def test_rows_that_repeat_with_a_period(period: int) -> None:
     """Every so many rows one of another kind, as a first token is; the order of rows within a batch means nothing."""
 
@@ -674,7 +674,7 @@ USES: dict[str, Any] = {
 """How a module is used, and which one if it is not a Linear."""
 
 
-@pytest.mark.parametrize("rows", [10, 32])
+@pytest.mark.parametrize("rows", few([10, 32], 10))
 @pytest.mark.parametrize("use", USES)
 def test_whatever_has_a_gradient_moves_or_is_named(use: str, rows: int) -> None:
     kind = Kind(lambda: Two(*USES[use]), (rows, 6))
@@ -742,7 +742,7 @@ def test_gradients_that_no_backward_pass_of_the_model_made(backward: Callable[[n
         assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("kind", ["rows", "many rows", "convolutions", "norms", "tokens"])
+@pytest.mark.parametrize("kind", few(["rows", "many rows", "convolutions", "norms", "tokens"], "many rows", "tokens"))
 @pytest.mark.parametrize("first", [3, 9, 21])
 def test_gradients_without_a_pass_after_steps_with_one(kind: str, first: int) -> None:
     net = NETS[kind]
@@ -758,7 +758,7 @@ def test_gradients_without_a_pass_after_steps_with_one(kind: str, first: int) ->
 
 
 @pytest.mark.parametrize("parts", [["0.weight", "0.bias"], ["0.weight"], ["0.bias"], ["2.weight", "2.bias"], ["2.weight"]])
-@pytest.mark.parametrize("first", [1, 5, 21])
+@pytest.mark.parametrize("first", few([1, 5, 21], 1, 21))
 def test_parameters_that_are_unfrozen(parts: list[str], first: int) -> None:
     net = NETS["many rows"]
     model = net.model()
@@ -816,7 +816,7 @@ class Tied(nn.Module):
         return self.second(torch.tanh(x))
 
 
-@pytest.mark.parametrize("rows", [6, 32])
+@pytest.mark.parametrize("rows", few([6, 32], 32))
 @pytest.mark.parametrize("how", ["table and output", "two layers", "two layers, and biases", "biases", "one module twice",
                                  "transposed"])
 def test_tied_weights(how: str, rows: int) -> None:
@@ -848,7 +848,8 @@ def test_a_parameter_that_is_in_nobodys_group_stays() -> None:
 
 def test_refusals_name_what_they_refuse() -> None:
     """A weight of a discrete set that is never called with inputs: it cannot be trained by AdamW."""
-    kind = Kind(lambda: Two(USES["weight alone"][0]), (32, 6), options={"admissible": {"second": Binary()}, "moves": 1.0, "lr": 0.1})
+    options = {"admissible": {"second": Binary()}, "moves": 1.0, "lr": 0.1}
+    kind = Kind(lambda: Two(USES["weight alone"][0]), (32, 6), options=options)
     model = kind.model()
 
     def backward(model: nn.Module, step: int) -> Tensor:
