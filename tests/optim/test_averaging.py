@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optim_builders import assert_close, images, loss_of, mlp, net, parameters, train, vectors
 from torch import Tensor, nn
 
-from pontryagin.optim import EMSA, Acceptance
+from pontryagin.optim import EMSA, Acceptance, adamw
 from pontryagin.optim import emsa as emsa_module
 from pontryagin.optim.averaging import share
 from pontryagin.problem import ProblemError
@@ -231,7 +231,9 @@ def test_a_scalar_parameter_has_averages_where_it_lies(monkeypatch: pytest.Monke
     model = Scaled()
     with pytest.warns(UserWarning, match="by AdamW: factor"):
         optimizer = EMSA(model)
-    optimizer.state[model.factor].update(mean_control=torch.tensor(1.0, device="meta"), updates=torch.tensor(3.0))
+    optimizer.state[model.factor].update(mean_control=torch.tensor(1.0, dtype=torch.float64, device="meta"))
+    optimizer.state[model.factor].update({name: value.to("meta" if value.ndim else "cpu")
+                                          for name, value in adamw.initial(torch.ones((), dtype=torch.float64)).items()})
     with pytest.warns(UserWarning, match="by AdamW: factor"):
         resumed = EMSA(model)
     resumed.load_state_dict(optimizer.state_dict())

@@ -276,7 +276,7 @@ def test_positions_count_rows() -> None:
 
     assert positions(nn.Linear(3, 2), torch.ones(4, 5, 3)) == [20]
     assert positions(nn.Conv2d(2, 4, 3, stride=2, groups=2), torch.ones(3, 2, 7, 5)) == [3 * 3 * 2]
-    assert positions(nn.ConvTranspose2d(4, 2, 3, stride=2, groups=2), torch.ones(3, 4, 2, 5)) == [30, 1]  # of its bias: one row, always 1
+    assert positions(nn.ConvTranspose2d(4, 2, 3, stride=2, groups=2), torch.ones(3, 4, 2, 5)) == [30, 1]
     assert positions(nn.LayerNorm((2, 3)), torch.rand(4, 2, 3)) == [4]
     assert positions(nn.BatchNorm2d(2), torch.rand(4, 2, 3, 3)) == [36]
     assert positions(nn.Embedding(5, 3), torch.ones(2, 7, dtype=torch.long)) == [14]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optim_builders import assert_close, mlp, train, vectors
 from torch import Tensor, nn
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, reach
 from pontryagin.optim import emsa as emsa_module
 from pontryagin.optim.budget import is_glance_due
 from pontryagin.optim.growth import Glance, Spread, follow, lag, spreads_over_processes
@@ -222,7 +222,8 @@ def trained(seed: int) -> tuple[float, float]:
 
 
 def test_a_deep_plain_network_learns_by_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signals shrink from layer to layer at first, and known from refreshes alone they run away."""
+    """Signals shrink from layer to layer at first, and known from refreshes alone they run away, where nothing bounds a step."""
+    monkeypatch.setattr(reach, "REACH", 1e9)
     with_glances = [trained(seed) for seed in range(3)]
     monkeypatch.setattr(emsa_module, "is_glance_due", lambda step: False)
     without = [trained(seed) for seed in range(3)]

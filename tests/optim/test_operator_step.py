@@ -55,7 +55,8 @@ def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Fa
 def step(state: dict[str, torch.Tensor], gradient: torch.Tensor, bias: torch.Tensor | None, factor: Factor):
     """The change of W and of b; the state goes on."""
     largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)), bias.abs().amax(1))
-    change, bias_change, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9)
+    limit = torch.full((len(gradient),), torch.inf)
+    change, bias_change, _, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit)
     state.update(new)
     return change, bias_change
 

@@ -42,4 +42,4 @@ def direction(state: Mapping[str, Tensor], gradient: Tensor, largest: float) -> 
 
 def _unit(largest: float, before: float) -> float:
     """What the moments are kept in units of: 1, unless a gradient is so large that its square would not be finite."""
-    return before if largest <= _LARGE * before else float(unit(torch.tensor(largest, dtype=torch.float64)))
+    return before if largest <= _LARGE * before else unit(largest)

@@ -1,7 +1,7 @@
 """Equal affine stages, maximized together: their running state lies stacked along the group axis."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from pontryagin.optim.fading import unit
 from pontryagin.optim.growth import Spread, follow
 from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
+from pontryagin.optim.reach import reach, within
 from pontryagin.optim.stage_step import argmax, nesterov, outputs_scale
 
 Move = tuple[Tensor, Tensor]
@@ -20,6 +21,10 @@ Move = tuple[Tensor, Tensor]
 _LARGEST = 1 << 20
 """Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would take memory."""
 _LEAST_UNIT = 0.1
+_LARGE = {"velocity", "bias_velocity"}
+"""Entries of the state that are put in the place of the old ones; the others are copied into them."""
+_STEEP = 0.5
+"""Beyond this power of the metric of tiny inputs the square of a change before it is scaled is no float32."""
 _EARLY, _SELDOM = 20, 4
 """The scale of a polar step is renewed in each of the first steps, then in every fourth with the memory of four: it costs a
 product with A_c and changes slowly."""
@@ -66,12 +71,13 @@ class Proposal:
     bank: "Bank"
     change: Tensor
     bias_change: Tensor | None
-    new: dict[str, Tensor] = field(default_factory=dict)
+    norm: Tensor
+    new: dict[str, Tensor]
 
-    def sizes(self) -> Tensor:
-        """The largest entries: finite where the directions are."""
-        parts = [self.change] if self.bias_change is None else [self.change, self.bias_change]
-        return torch.stack([torch.linalg.vector_norm(part, float("inf")) for part in parts]).amax()
+    def size(self) -> Tensor:
+        """Finite where the directions are."""
+        total = self.norm.sum()
+        return total if self.bias_change is None else total + torch.linalg.vector_norm(self.bias_change)
 
 
 class Bank:
@@ -89,6 +95,7 @@ class Bank:
         for name in self._fields(first.bias is not None):
             self._state[name] = self._stack(name)
         self._metric: Metric | None = None
+        self._reach: Tensor | None = None
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -108,29 +115,36 @@ class Bank:
             self._state[name].mul_(growth)
         self.renew()
 
-    def propose(self, groups: Sequence[dict[str, Any]], largest: Mapping[int, Tensor]) -> Proposal:
+    def propose(self, groups: Sequence[dict[str, Any]], largest: Mapping[int, float], bounded: bool = True) -> Proposal:
         """The step of all members; nothing has been changed. largest: by the id of a parameter, the largest entry of its
-        gradient."""
+        gradient. bounded: whether steps reach as far as weights allow (reach.py), and not wherever they lead."""
         own, metric, memory = groups[self.members[0].groups[0]], self._known_metric(), self._memory(groups)
-        sizes = self._largest(largest)
+        limit = self._limit(float(own["lr"]) if bounded and not self._one_hot else 0.0, own["steps"])
+        sizes = [max(largest[id(member.weight)], largest.get(id(member.bias), 0.0)) for member in self.members]
         if self._by_operator:
             gradient, bias_gradient = self._gradients(None)
-            return Proposal(self, *operator_step(self._state, gradient, bias_gradient, sizes, metric, own["damping"],
-                                                 own["power"], memory))
-        units = unit(sizes)
-        gradient, bias_gradient = self._gradients(units)
+            return Proposal(self, *operator_step(self._state, gradient, bias_gradient, self._by_group(sizes), metric,
+                                                 own["damping"], own["power"], memory, limit))
+        inverse = [1 / unit(size) for size in sizes]
+        units = self._by_group([unit(size) for size in sizes])
+        gradient, bias_gradient = self._gradients(inverse)
         change, bias_change, square = argmax(gradient, bias_gradient, self._state["mean"], metric, own["damping"], own["power"])
         assert memory is not None
         scale, new = outputs_scale(self._state, square, units, memory)
-        scale = scale.to(change.dtype)
-        return Proposal(self, change.mul_(scale.unsqueeze(2)), None if bias_change is None else bias_change.mul_(scale), new)
+        rows = torch.linalg.vector_norm(change, dim=2, dtype=scale.dtype if own["power"] > _STEEP else None)
+        norm = torch.linalg.vector_norm(rows * scale, dim=1).to(change.dtype)
+        scale = scale.to(change.dtype) * within(norm, limit).unsqueeze(1)
+        bias_change = None if bias_change is None else bias_change.mul_(scale)
+        return Proposal(self, change.mul_(scale.unsqueeze(2)), bias_change, norm, new)
 
     def take(self, proposal: Proposal, groups: Sequence[dict[str, Any]]) -> list[Move]:
         """The changes of all members' parameters; momentum and rho are updated."""
         own, of_bias = (groups[number] for number in self.members[0].groups)
         change, bias_change = proposal.change, proposal.bias_change
-        for name, value in proposal.new.items():
-            self._state[name] = value
+        small = [name for name in proposal.new if name not in _LARGE]
+        torch._foreach_copy_([self._state[name] for name in small], [proposal.new[name] for name in small])
+        for name in proposal.new.keys() & _LARGE:
+            self._state[name] = proposal.new[name]
             self._share(name)
         if not self._by_operator:
             change = nesterov(self._state["velocity"], change, own["momentum"])
@@ -149,6 +163,17 @@ class Bank:
     def names(self) -> str:
         """Of its stages."""
         return ", ".join(member.stage.name for member in self.members)
+
+    def _limit(self, lr: float, steps: int) -> Tensor:
+        """Of the norms of the members' changes before they are multiplied by lr, (group). Weights are measured in each of the
+        first steps, then now and then: they change by no more than what is asked here."""
+        if lr == 0:
+            return self._state["mean"].new_full((sum(self._sizes),), torch.inf)
+        if self._reach is None or steps < _EARLY or steps % _SELDOM == 0:
+            weights = [member.stage.captured.layer.matrix(member.weight) for member in self.members]
+            norms = torch.cat([torch.linalg.vector_norm(weight, dim=(1, 2)) for weight in weights])
+            self._reach = reach(norms.to(self._state["velocity"].dtype), self.members[0].stage.outputs)
+        return self._reach / lr
 
     def _unit(self) -> Tensor | float:
         """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs alone, their root mean
@@ -170,29 +195,28 @@ class Bank:
         renewed = group["steps"] % _SELDOM == 0 or not self._state["square_weight"].all()
         return group["memory"] ** _SELDOM if renewed else None
 
-    def _largest(self, largest: Mapping[int, Tensor]) -> Tensor:
-        """The largest entry of the gradients of each member, (group)."""
-        zero = self._state["mean"].new_zeros(())
-        found = [torch.maximum(largest[id(member.weight)].to(zero),
-                               zero if member.bias is None else largest.get(id(member.bias), zero).to(zero))
-                 for member in self.members]
-        return torch.stack(found).repeat_interleave(torch.tensor(self._sizes, device=zero.device), output_size=sum(self._sizes))
+    def _by_group(self, values: Sequence[float]) -> Tensor:
+        """A number of each member for all of its groups, in the precision of the squares of gradients."""
+        spread = [value for value, size in zip(values, self._sizes, strict=True) for _ in range(size)]
+        return torch.tensor(spread, dtype=self._state["square"].dtype, device=self._state["square"].device)
 
-    def _gradients(self, units: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Of weights as matrices and of biases, (group, ...), stacked, divided by units (group): copies."""
+    def _gradients(self, factors: Sequence[float] | None) -> tuple[Tensor, Tensor | None]:
+        """Of weights as matrices and of biases, (group, ...), stacked, each member's times its factor: copies."""
         dtype = self._state["velocity"].dtype
         matrices = [member.stage.captured.layer.matrix(member.weight.grad) for member in self.members]  # type: ignore[arg-type]
-        gradient = torch.cat(matrices).to(dtype)
-        inverse = None if units is None else units.reciprocal().to(dtype)
-        if inverse is not None:
-            gradient.mul_(inverse[:, None, None])
+        gradient = self._stacked(matrices, factors).to(dtype)
         if self.members[0].bias is None:
             return gradient, None
         shape = -1, self.members[0].stage.outputs
-        found = [torch.zeros_like(member.bias) if member.bias.grad is None else member.bias.grad  # type: ignore[arg-type, union-attr]
-                 for member in self.members]
-        bias_gradient = torch.cat([bias.reshape(shape) for bias in found]).to(dtype)
-        return gradient, bias_gradient if inverse is None else bias_gradient.mul_(inverse[:, None])
+        found = [_gradient_of(member) for member in self.members]
+        return gradient, self._stacked([bias.reshape(shape) for bias in found], factors).to(dtype)
+
+    def _stacked(self, parts: list[Tensor], factors: Sequence[float] | None) -> Tensor:
+        if factors is None:
+            return torch.cat(parts)
+        if len(parts) == 1:
+            return parts[0] * factors[0]
+        return torch.cat(torch._foreach_mul(parts, list(factors)))
 
     def _known_metric(self) -> Metric:
         if self._metric is None:
@@ -219,3 +243,9 @@ class Bank:
         """The members' entries are views of the bank's."""
         for member, view in zip(self.members, self._state[name].split(self._sizes), strict=True):
             member.state[name] = view
+
+
+def _gradient_of(member: Member) -> Tensor:
+    """Of the bias; 0 where it has none."""
+    assert member.bias is not None
+    return torch.zeros_like(member.bias) if member.bias.grad is None else member.bias.grad

@@ -33,8 +33,8 @@ class Found:
 class Capture:
     """The stages of a model, and the hooks that feed them: on() and off().
 
-    stages: those that are certain, in the order of the model's parameters. open: by the id of the weight, the stages of which a look has to
-    tell which it is, if any.
+    stages: those that are certain, in the order of the model's parameters. open: by the id of the weight, the stages of which a
+    look has to tell which it is, if any.
     """
 
     def __init__(self, model: nn.Module, rows: int | None) -> None:
@@ -102,10 +102,11 @@ class _Hooks:
                 return
             hooks.enter(module, arguments)
 
-        def after(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-            if torch.compiler.is_compiling() or (hooks := me()) is None:
+        def after(module: nn.Module, arguments: tuple[Any, ...], *named_and_output: Any) -> None:
+            if torch.compiler.is_compiling() or (hooks := me()) is None:  # may be called once more when it has been taken off
                 return
-            hooks.leave(module, arguments, named, output)
+            if len(named_and_output) == 2:
+                hooks.leave(module, arguments, *named_and_output)
 
         def ended(module: nn.Module, *_: Any) -> None:  # also by an error
             if not torch.compiler.is_compiling() and (hooks := me()) is not None:

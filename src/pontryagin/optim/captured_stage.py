@@ -65,9 +65,10 @@ class CapturedStage:
 
     def look(self, armed: bool, glancing: bool) -> None:
         """Whether to take moments of the next batch, or to glance at it; what was seen of another is dropped."""
-        self.forget()
+        if self.armed or self.glancing:
+            self.forget()
+            self.stop()
         self.armed, self.glancing, self.seen = armed, glancing and not armed, False
-        self.stop()
 
     def stop(self) -> None:
         """Let go of the weight."""
@@ -82,7 +83,7 @@ class CapturedStage:
             return
         self._certify()
         if x is None or (not self.certain and not self.layer.fits(x, output)):
-            self._misfits = not self.certain
+            self._misfits |= not self.certain
             return
         x = x.detach()
         sample = _Sample(self._thinned(x), x.numel())
@@ -132,8 +133,8 @@ class CapturedStage:
         self._batch += 1
 
     def verdict(self) -> bool | None:
-        """Whether sum u x^T was the gradient in all passes since the look began; False too where inputs or outputs had not the shapes of
-        this map, or costates could not be told; None where there was no call."""
+        """Whether sum u x^T was the gradient in all passes since the look began; False too where inputs or outputs had not the
+        shapes of this map, or costates could not be told; None where there was no call."""
         found = [bool(off <= allowed) for off, allowed in self._verified if off.isfinite() and allowed.isfinite()]
         return False if self._misfits else all(found) if found else None
 
@@ -162,7 +163,7 @@ class CapturedStage:
     def _arrived(self, held: "_Held", costate: Tensor) -> None:
         sample, whole = held.sample, held.inputs
         self._waiting.add(sample)
-        if torch.is_grad_enabled():  # a derivative inside the loss: its rows count with a weight that is reached through it alone
+        if torch.is_grad_enabled():  # a derivative inside the loss: a weight may be reached through it alone
             self._derived.add(sample)
         if not self._needs_all or self.layer.outputs is None or costate.is_nested:
             return
@@ -208,7 +209,7 @@ class CapturedStage:
         self._last = None if grad is None else (id(grad), grad._version)
 
     def _verify(self, gradient: Tensor, samples: "_Pass", which: int) -> None:
-        parts = [each[which] for each in samples.products]
+        parts = [product if which == 0 else total for product, total, _ in samples.products]
         found, rounding = torch.stack(parts).sum(0), max(each[2] for each in samples.products)
         gradient = gradient.to(found.dtype)
         size = torch.stack([torch.linalg.vector_norm(part) for part in parts]).sum()
@@ -229,7 +230,8 @@ class CapturedStage:
 
 
 class _Sample:
-    """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last that they entered."""
+    """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last that they
+    entered."""
 
     def __init__(self, rows: Tensor, numbers: int) -> None:
         self.rows, self.share, self.batch = rows, numbers / max(rows.numel(), 1), -1

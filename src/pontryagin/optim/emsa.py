@@ -1,6 +1,6 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import chain
 from math import isfinite
 from typing import Any
@@ -11,26 +11,21 @@ from torch import Tensor, nn
 from pontryagin.optim import adamw
 from pontryagin.optim import averaging as averages
 from pontryagin.optim.acceptance import AcceptanceRule
-from pontryagin.optim.affine_stage import STAGE_ENTRIES, AffineStage, has_moments
+from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.bank import Bank, Member, Move, Proposal, banks_of
 from pontryagin.optim.budget import is_due, is_glance_due, period
 from pontryagin.optim.capture import Capture
-from pontryagin.optim.captured_stage import CapturedStage
-from pontryagin.optim.communication import largest_over_processes, verdict_over_processes
-from pontryagin.optim.constrained import Constraints, ModelSets
+from pontryagin.optim.communication import largest_over_processes
+from pontryagin.optim.constrained import ModelSets
 from pontryagin.optim.gradients import largest_entries
 from pontryagin.optim.growth import Spread, spreads_over_processes
-from pontryagin.optim.outside import described, warn
+from pontryagin.optim.model_stages import ModelStages, Trained
 from pontryagin.optim.precision import full_precision
 from pontryagin.optim.saved_state import LIKE_PARAMETERS, check_saved, check_shown
 from pontryagin.optim.settings import check_group, check_model, check_settings
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.optim.undo import Undo
 from pontryagin.problem import NonFiniteError, ProblemError
-
-Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
-"""A stage that is maximized as such, with its trained weight and bias."""
-_ADAMW = ("first", "second", "updates", "unit")
 
 
 class EMSA(torch.optim.Optimizer):
@@ -110,46 +105,45 @@ class EMSA(torch.optim.Optimizer):
             raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the one or the other")
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
-        self._report_outside(self.param_groups, strict)
+        self._stages.report(self.param_groups, self._groups(), strict)
         self._constraints.start()
         self._arm()
 
     def _begin(self) -> None:
         """The model's stages, from the model alone."""
-        self._capture = Capture(self._model, self._rows)
-        self._constraints = Constraints(self._model, self._admissible, list(self._capture.all_stages()))
-        self._affine = [AffineStage(stage, self.rank, self._rows) for stage in self._capture.stages
-                        if id(stage.weight) not in self._constraints.discrete]
-        self._open = {key: [AffineStage(stage, self.rank, self._rows) for stage in stages]
-                      for key, stages in self._capture.open.items() if key not in self._constraints.discrete}
-        self._names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-        self._by_adamw: set[int] = set()
-        """Ids of weights of stages without moments, that AdamW has moved."""
-        self._wanted: set[int] = set()
-        self._told: set[int] = set()
+        self._stages = ModelStages(self._model, self._rows, self.rank, self._admissible, self._strict)
+        self._constraints = self._stages.constraints
         self._written: dict[int, tuple[int, int]] = {}
         self._constructed = False
+
+    @property
+    def _affine(self) -> list[AffineStage]:
+        return self._stages.affine
+
+    @property
+    def _capture(self) -> Capture:
+        return self._stages.capture
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """More parameters of the same model, such as layers that have been unfrozen, or that it got since."""
         super().add_param_group(param_group)
         try:
             check_group(self.param_groups[-1])
-            self._find_new(self.param_groups[-1])
+            self._stages.find_new(self.param_groups[-1])
             self._constraints.check(self.param_groups[-1])
         except ProblemError:
             del self.param_groups[-1]
             raise
         if self._constructed:
-            self._report_outside(self.param_groups[-1:], strict=False)
-            self._wanted |= {id(parameter) for parameter in self.param_groups[-1]["params"]}
+            self._stages.report(self.param_groups[-1:], self._groups(), strict=False)
+            self._stages.want(self.param_groups[-1]["params"])
             self._arm()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every stage. closure: computes the loss and its gradients; it may return None."""
         if self.param_groups[0]["averaged"]:
-            self._forget()
+            self._stages.forget()
             raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() before the next "
                                "batch")
         loss = None
@@ -157,16 +151,16 @@ class EMSA(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
             if loss is not None and not torch.as_tensor(loss).isfinite().all():
-                self._forget()
+                self._stages.forget()
                 raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
         elif self.acceptance is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         largest = self._check_gradients()
         looked = self._capture.is_on
         if looked:
-            self._check_own()
-            self._settle(largest)
-        trained = list(self._trained())
+            self._stages.check_own(self._groups(), self.state)
+            self._stages.settle(largest, self.state, self._device)
+        trained = list(self._stages.trained(self._groups()))
         with full_precision(self._device):
             moves = self._moves(trained, largest, looked)
         if self.acceptance is None or closure is None:
@@ -198,14 +192,15 @@ class EMSA(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
 
-        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of other settings, and for
-        one that was saved between eval() and train() and lacks the controls: a distributed checkpoint keeps what a fresh
+        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of other settings, and
+        for one that was saved between eval() and train() and lacks the controls: a distributed checkpoint keeps what a fresh
         optimizer has, so call train() before it is written.
         """
         checked: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it
-            check_saved(found, self.param_groups, self._entries_of, self._needed_of, lambda parameter: self._names[id(parameter)])
+            check_saved(found, self.param_groups, self._stages.entries_of, self._stages.needed_of,
+                        lambda parameter: self._stages.names[id(parameter)])
             check_shown(found)
             checked.append(found)
 
@@ -228,8 +223,9 @@ class EMSA(torch.optim.Optimizer):
 
     def stages(self) -> StageTable:
         """What each stage is, how it is maximized and what it costs: print it."""
-        stages = [stage for stage, weight, _ in self._trained() if id(weight) not in self._by_adamw]
-        rows = rows_of(stages, self._outside(self.param_groups, open_too=True), self.param_groups[0]["refresh_every"])
+        known, members = self._stages, self._groups()
+        stages = [stage for stage, weight, _ in known.trained(members) if id(weight) not in known.by_adamw]
+        rows = rows_of(stages, known.outside(self.param_groups, members, open_too=True), self.param_groups[0]["refresh_every"])
         return StageTable(self._constraints.rows() + rows)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -244,22 +240,13 @@ class EMSA(torch.optim.Optimizer):
         super().__setstate__(state)
         self._begin()
         self._constructed = True
-        self._resume_stages()
+        self._stages.resume(self.state)
         self._after_loading()
 
     def _after_loading(self) -> None:
         self._banks, self._together, self._written = [], None, {}
-        self._resume_stages()
+        self._stages.resume(self.state)
         self._arm()
-
-    def _resume_stages(self) -> None:
-        """Stages that were open, and have moments in the state: what they are has been told."""
-        for key, stages in list(self._open.items()):
-            state = self.state.get(stages[0].captured.weight, {})
-            fitting = [stage for stage in stages if has_moments(state) and state["mean"].shape == (stage.groups, stage.inputs)
-                       and state["velocity"].shape[1] == stage.outputs]
-            if "kind" in state and fitting:
-                self._adopt(key, stages[int(state["kind"])])
 
     def _show(self, averaged: bool, change: Callable[[Tensor, averages.State], None]) -> None:
         if self.param_groups[0]["averaged"] == averaged:
@@ -297,14 +284,6 @@ class EMSA(torch.optim.Optimizer):
     def _device(self) -> torch.device:
         return next((parameter.device for group in self.param_groups for parameter in group["params"]), torch.device("cpu"))
 
-    def _trained(self) -> Iterator[Trained]:
-        """The stages that are maximized as such, with their trained weight and bias, in whatever groups these are."""
-        members = self._groups().keys()
-        for stage in self._affine:
-            weight, bias = stage.parameters(members)
-            if weight is not None:
-                yield stage, weight, bias
-
     def _moves(self, trained: list[Trained], largest: Mapping[int, float], looked: bool) -> list[Move]:
         """The changes of all parameters; running means are updated, unless a change is not finite.
 
@@ -317,15 +296,15 @@ class EMSA(torch.optim.Optimizer):
                 stage.conform(self.state[weight])
         undo = Undo([self.state[weight] for _, weight, _ in trained] if looked else [])
         self._refresh(trained)
-        members, done = self._members(trained, largest)
-        banks, sizes = self._banks_of(members), {key: torch.tensor(value, dtype=torch.float64) for key, value in largest.items()}
+        members, done = self._stages.members(trained, largest, self.param_groups, self.state)
+        banks = self._banks_of(members)
         if spreads := self._glances(trained):
             for bank in banks:
                 bank.follow(spreads, self.param_groups)
-        proposals = [bank.propose(self.param_groups, sizes) for bank in banks]
+        proposals = [bank.propose(self.param_groups, largest, self.acceptance is None) for bank in banks]
         others = [parameter for group in self.param_groups for parameter in group["params"]
                   if id(parameter) in largest and id(parameter) not in done and id(parameter) not in self._constraints.discrete]
-        directions = [adamw.direction(self._adamw_state(parameter), parameter.grad, largest[id(parameter)])  # type: ignore[arg-type]
+        directions = [adamw.direction(self._adamw_state(parameter), parameter.grad, largest[id(parameter)])
                       for parameter in others]
         self._check_changes(proposals, others, directions, undo)
         moves = [move for proposal in proposals for move in proposal.bank.take(proposal, self.param_groups)]
@@ -349,61 +328,18 @@ class EMSA(torch.optim.Optimizer):
 
     def _check_changes(self, proposals: list[Proposal], others: list[nn.Parameter], directions: list[Any], undo: Undo) -> None:
         """Raise NonFiniteError before anything has been changed."""
-        found = [proposal.sizes() for proposal in proposals]
-        found += [torch.linalg.vector_norm(change, float("inf")) for change, _ in directions if change.numel()]
+        found = [proposal.size() for proposal in proposals]
+        found += [torch.linalg.vector_norm(change) for change, _ in directions if change.numel()]
         if not found or all(isfinite(size) for size in _numbers(found)):
             return
         undo.restore()
         self._banks, self._together = [], None
-        self._forget()
-        names = [proposal.bank.names for proposal in proposals if not proposal.sizes().isfinite()]
-        names += [self._names[id(parameter)] for parameter, (change, _) in zip(others, directions, strict=True)
+        self._stages.forget()
+        names = [proposal.bank.names for proposal in proposals if not proposal.size().isfinite()]
+        names += [self._stages.names[id(parameter)] for parameter, (change, _) in zip(others, directions, strict=True)
                   if not change.isfinite().all()]
-        raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: nothing has been changed; look "
-                             "at the inputs of this stage, and at its weights")
-
-    def _members(self, trained: list[Trained], largest: Mapping[int, float]) -> tuple[list[Member], set[int]]:
-        """The stages that can move now, and the parameters that nothing else may move."""
-        numbers = {id(parameter): n for n, group in enumerate(self.param_groups) for parameter in group["params"]}
-        members, done, missed = [], set(), []
-        for stage, weight, bias in trained:
-            if id(weight) not in largest:
-                continue
-            state = self.state[weight]
-            if has_moments(state):
-                groups = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
-                members.append(Member(stage, weight, bias, state, groups))
-                self._by_adamw.discard(id(weight))
-                for parameter in (weight, bias):
-                    _drop(self.state.get(parameter, {}), _ADAMW)
-            elif largest[id(weight)] == 0 and (bias is None or not largest.get(id(bias))):
-                stage.initialize(state, bias is not None)
-            else:
-                missed.append(stage)
-                continue
-            if bias is not None and bias not in self.state:  # checkpoints expect an entry for every parameter
-                self.state[bias]["with_weight"] = torch.tensor(True)
-            done |= {id(weight), id(bias)}
-        self._miss(missed)
-        return members, done
-
-    def _miss(self, stages: list[AffineStage]) -> None:
-        """Stages with a gradient of which no inputs are known, such as those of F.linear(x, module.weight): AdamW moves them, and
-        they are looked for again; soon, if no look was due."""
-        names = []
-        for stage in stages:
-            weight = stage.captured.weight
-            if not stage.captured.armed or not self._capture.is_on:
-                self._wanted.add(id(weight))
-                continue
-            self._by_adamw.add(id(weight))
-            if id(weight) not in self._told:
-                self._told.add(id(weight))
-                names.append(stage.name)
-        if names:
-            why = ("were compiled as part of a function or in place (EMSA sees into torch.compile(model), not into model.compile())"
-                   if _is_compiled(self._model) else "are not called in the forward pass, or their inputs are not finite")
-            warn(described(self._model, names, f"EMSA has seen no inputs of {', '.join(names[:12])}: their modules {why}"))
+        raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: nothing has been changed; "
+                             "look at the inputs of this stage, and at its weights")
 
     def _banks_of(self, members: list[Member]) -> list[Bank]:
         """As in the last step, unless other stages take part in this one."""
@@ -439,43 +375,6 @@ class EMSA(torch.optim.Optimizer):
         found = spreads_over_processes([stage.captured.glance.take() for stage in glancing],
                                        [self.state[stage.captured.weight]["mean"] for stage in glancing])
         return dict(zip(glancing, found, strict=True))
-
-    def _settle(self, largest: Mapping[int, float]) -> None:
-        """What the last look tells of the stages that were open: which of their alternatives they are, or none; and whether those
-        that have to be verified still are what they were taken for."""
-        closed = []
-        for key, stages in list(self._open.items()):
-            if key not in largest or not stages[0].captured.armed:
-                continue
-            found = verdict_over_processes([_verdict(stage.captured) for stage in stages], self._device)
-            if 1 in found:
-                self._adopt(key, stages[found.index(1)])
-                self.state[stages[0].captured.weight]["kind"] = torch.tensor(float(found.index(1)))
-            elif 2 in found:
-                del self._open[key]
-                closed.append(stages[0])
-        for stage in [each for each in self._affine if not each.captured.certain and each.captured.armed]:
-            if id(stage.captured.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], self._device):
-                self._affine.remove(stage)
-                _drop(self.state[stage.captured.weight], (*STAGE_ENTRIES, "kind"))
-                closed.append(stage)
-        if closed:
-            names = [stage.name for stage in closed]
-            if self._strict:
-                raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; their modules compute "
-                                   "something else than W x + b: freeze them or drop strict=True")
-            warn(described(self._model, names, "their modules compute something else than W x + b of their inputs"))
-
-    def _adopt(self, key: int, stage: AffineStage) -> None:
-        del self._open[key]
-        order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
-        self._affine = sorted([*self._affine, stage], key=lambda each: order[id(each.captured.weight)])
-
-    def _forget(self) -> None:
-        """Drop what has been seen of a batch that is not used."""
-        for stage in self._capture.all_stages():
-            stage.forget()
-        self._constraints.forget()
 
     def moved(self) -> dict[str, float]:
         """The share of entries that the last step moved, for each parameter in a discrete set."""
@@ -514,123 +413,22 @@ class EMSA(torch.optim.Optimizer):
             group["relaxation"] = factor
 
     def _arm(self) -> None:
-        """Look at the next batch if a refresh is due, and at stages that have never been seen."""
+        """Look at the next batch if it is time."""
         group = self.param_groups[0]
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
-        glancing = is_glance_due(group["steps"] + 1)
-        members = self._groups().keys()
-        for stage in chain(self._affine, *self._open.values()):
-            weight = stage.captured.weight
-            state = self.state.get(weight, {})
-            trained = id(weight) in members and weight.requires_grad
-            unseen = not has_moments(state) and (glancing or id(weight) in self._wanted)
-            stage.arm(trained and (self._due or unseen), trained and glancing and has_moments(state), state)
-        self._wanted.clear()
-        self._constraints.arm(lambda weight: self.state.get(weight, {}))
-        if any(stage.is_looking for stage in self._capture.all_stages()):
-            self._capture.on()
-        else:
-            self._capture.off()
+        self._stages.arm(self._groups(), self.state, self._due, is_glance_due(group["steps"] + 1))
 
     def _check_gradients(self) -> dict[int, float]:
         """The largest entry of each gradient, by the id of the parameter."""
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None and p.requires_grad]
         sizes = largest_entries([parameter.grad for parameter in parameters if parameter.grad is not None])
         if not all(map(isfinite, sizes)):
-            self._forget()
-            name = next(self._names[id(parameter)] for parameter, size in zip(parameters, sizes, strict=True) if not isfinite(size))
-            raise NonFiniteError(f"the gradient of {name} holds values that are NaN or infinite: nothing has been changed; skip this "
-                                 "batch or look at its loss")
+            self._stages.forget()
+            bad = next(parameter for parameter, size in zip(parameters, sizes, strict=True) if not isfinite(size))
+            name = self._stages.names[id(bad)]
+            raise NonFiniteError(f"the gradient of {name} holds values that are NaN or infinite: nothing has been changed; skip "
+                                 "this batch or look at its loss")
         return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
-
-    def _check_own(self) -> None:
-        """Raise ProblemError where parameters have been replaced by others, which no group holds; stages whose weight is now
-        computed from another parameter are left to AdamW."""
-        check_model(self._model)
-        present = {id(parameter) for parameter in self._model.parameters()}
-        gone = [name for key, name in self._names.items() if key in self._groups() and key not in present]
-        new = [name for name, parameter in self._model.named_parameters() if id(parameter) not in self._names]
-        if gone and new:
-            self._forget()
-            raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are not the model's any more, which "
-                               f"has {', '.join(new[:6])} since: make a new EMSA(model), or add_param_group the new ones")
-        turned = [stage for stage in self._affine if not stage.captured.is_own]
-        if turned:
-            self._affine = [stage for stage in self._affine if stage.captured.is_own]
-            for stage in turned:
-                _drop(self.state.get(stage.captured.weight, {}), STAGE_ENTRIES)
-            self._names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-            warn(described(self._model, [self._names[id(stage.captured.weight)] for stage in turned],
-                           "the weights of their modules are computed from them since the optimizer was made"))
-
-    def _find_new(self, group: dict[str, Any]) -> None:
-        if any(id(parameter) not in self._names for parameter in group["params"]):
-            self._names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-            known = {id(stage.weight) for stage in self._capture.all_stages()}
-            fresh = Capture(self._model, self._rows)
-            self._capture.extend(fresh)
-            self._affine += [AffineStage(stage, self.rank, self._rows) for stage in fresh.stages if id(stage.weight) not in known]
-            self._open |= {key: [AffineStage(stage, self.rank, self._rows) for stage in stages]
-                           for key, stages in fresh.open.items() if key not in known}
-        for parameter in group["params"]:
-            if id(parameter) not in self._names:
-                raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not one of the model's")
-
-    def _outside(self, groups: Iterable[dict[str, Any]], open_too: bool = False) -> list[str]:
-        """Names of the trained parameters of some groups that belong to no stage. open_too: of those not settled too."""
-        inside = {id(parameter) for _, weight, bias in self._trained() if not (open_too and id(weight) in self._by_adamw)
-                  for parameter in (weight, bias)}
-        if not open_too:
-            inside |= {id(parameter) for stages in self._open.values()
-                       for parameter in (stages[0].captured.weight, stages[0].captured.bias)}
-        inside |= self._constraints.discrete.keys() | self._constraints.biases
-        return [self._names[id(parameter)] for group in groups for parameter in group["params"]
-                if parameter.requires_grad and parameter.numel() and id(parameter) not in inside]
-
-    def _report_outside(self, groups: Iterable[dict[str, Any]], strict: bool) -> None:
-        names = self._outside(groups)
-        if names and strict:
-            raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; freeze them or drop strict=True")
-        if names:
-            warn(described(self._model, names, "they belong to no affine stage"))
-
-    def _stage_of(self, parameter: nn.Parameter) -> AffineStage | None:
-        return next((stage for stage in chain(self._affine, *self._open.values()) if stage.captured.weight is parameter), None)
-
-    def _entries_of(self, parameter: nn.Parameter) -> dict[str, tuple[torch.Size, torch.dtype]]:
-        """Shapes and dtypes of all entries that the state of a parameter may have."""
-        found = {"kind": (torch.Size(()), torch.float32), "with_weight": (torch.Size(()), torch.bool)}
-        found |= {name: (parameter.shape, adamw.wide(parameter.dtype)) for name in ("mean_control", "last_control")}
-        found["last_control"] = parameter.shape, parameter.dtype
-        found |= {name: (value.shape, value.dtype) for name, value in adamw.initial(parameter).items()}
-        if id(parameter) in self._constraints.discrete:
-            found |= self._constraints.discrete[id(parameter)].entries()
-        if (stage := self._stage_of(parameter)) is not None:
-            found |= {name: (shape, stage.dtype_of(name)) for name, shape in stage.shapes().items()}
-        return found
-
-    def _needed_of(self, parameter: nn.Parameter, present: Iterable[str]) -> set[str]:
-        """Entries that a state with these ones must have too."""
-        names = set(present)
-        found = set(_ADAMW) if names & set(_ADAMW) else set()
-        if id(parameter) in self._constraints.discrete:
-            own = self._constraints.discrete[id(parameter)].entries().keys()
-            return found | (set(own) if names & own else set())
-        stage = self._stage_of(parameter)
-        return found | (stage.needed() if stage is not None and names & set(STAGE_ENTRIES) else set())
-
-
-def _verdict(stage: CapturedStage) -> int:
-    """Of a look at a stage: 0 for none, 1 where it is what it was taken for, 2 where it is not."""
-    if stage.certain:
-        return int(stage.seen)
-    found = stage.verdict()
-    return 0 if found is None else 1 if found else 2
-
-
-def _drop(state: dict[str, Any], names: Iterable[str]) -> None:
-    for name in names:
-        state.pop(name, None)
 
 
 def _mark(parameter: Tensor) -> tuple[int, int]:
@@ -640,10 +438,6 @@ def _mark(parameter: Tensor) -> tuple[int, int]:
 
 def _numbers(sizes: list[Tensor]) -> list[float]:
     return torch.stack([size.to(sizes[0].device, torch.float64) for size in sizes]).tolist()
-
-
-def _is_compiled(model: nn.Module) -> bool:
-    return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
 
 
 def _with_decay(moves: list[Move], groups: list[dict[str, Any]]) -> list[Move]:

@@ -1,10 +1,12 @@
 """The length of a step follows the size of its gradients, where these fade.
 
 Steps are free of the gradient's scale: they are divided by a running root mean square of what they would be. Where gradients
-fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep the steps at full length, along what
-is at last noise or the memory of a gradient. So a step is measured against a longer memory too, the mean over about the last
-ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise of batches does.
+fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep the steps at full length, along
+what is at last noise or the memory of a gradient. So a step is measured against a longer memory too, the mean over about the
+last ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise of batches does.
 """
+
+from math import frexp, ldexp
 
 import torch
 from torch import Tensor
@@ -25,7 +27,7 @@ def extended(like: Tensor) -> torch.dtype:
 
 def long_mean(known: Tensor, square: Tensor, steps: Tensor) -> Tensor:
     """The mean over about the last ninth of `steps` steps, this one included. steps: of each group, shaped as the squares are."""
-    return torch.lerp(known, square, ((_WINDOW + 1) / (steps + _WINDOW)).expand_as(square))
+    return known + (square - known) * ((_WINDOW + 1) / (steps + _WINDOW))
 
 
 def floored(square: Tensor, long: Tensor) -> Tensor:
@@ -33,9 +35,8 @@ def floored(square: Tensor, long: Tensor) -> Tensor:
     return torch.maximum(square, _FALL**2 * long)
 
 
-def unit(magnitude: Tensor) -> Tensor:
+def unit(largest: float) -> float:
     """The power of two next above the largest entry of a gradient, 1 for zero: dividing by it is exact, and squares of what is
     left stay in range."""
-    _, exponent = torch.frexp(magnitude)
-    one = torch.ones_like(magnitude, dtype=extended(magnitude))
-    return torch.where(magnitude > 0, torch.ldexp(one, exponent.clamp(-_LARGEST, _LARGEST)), one)
+    exponent = frexp(largest)[1]
+    return ldexp(1.0, max(-_LARGEST, min(exponent, _LARGEST))) if largest > 0 else 1.0

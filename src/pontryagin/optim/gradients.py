@@ -1,4 +1,4 @@
-"""Sizes of gradients of any types, read in one go."""
+"""Sizes of gradients of any types, read in one go; the largest entries, whose squares are not asked for."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,25 @@ from torch import Tensor
 
 def largest_entries(gradients: Sequence[Tensor]) -> list[float]:
     """The largest absolute value of each gradient, 0 of an empty one; NaN or infinite where it holds such a value."""
-    values = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in gradients]
+    values = [_real(gradient) for gradient in gradients]
     filled = [n for n, value in enumerate(values) if value.numel()]
     sizes = [0.0] * len(values)
     if filled:
-        norms = torch._foreach_norm([values[n] for n in filled], float("inf"))
-        alike = len({(norm.dtype, norm.device) for norm in norms}) == 1
-        joint = torch.stack(norms if alike else [norm.to(norms[0].device, torch.float64) for norm in norms])
-        for n, size in zip(filled, joint.tolist(), strict=True):
-            sizes[n] = size
+        ends = [end for n in filled for end in torch.aminmax(values[n])]
+        alike = len({(end.dtype, end.device) for end in ends}) == 1
+        joint = torch.stack(ends if alike else [end.to(ends[0].device, torch.float64) for end in ends]).tolist()
+        for n, low, high in zip(filled, joint[::2], joint[1::2], strict=True):
+            sizes[n] = low if low != low else max(-low, high)  # NaN in both, should there be one
     return sizes
+
+
+def largest_entry(value: Tensor) -> Tensor:
+    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on CPUs.)"""
+    axes = tuple(range(1, value.ndim))
+    return torch.maximum(value.amax(axes), value.amin(axes).neg())
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """The numbers of a sparse or complex one."""
+    value = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return torch.view_as_real(value) if value.is_complex() else value

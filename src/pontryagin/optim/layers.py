@@ -47,8 +47,8 @@ class Layer:
     indices, so A is diagonal. inputs: x among the arguments of a call, by position and by name, and its output; None: a call that
     does not end in this map of one x. row_axes: how many of the first axes of x number its rows, so that a part of them can be
     taken; of the others one row alone tells nothing. is_dense: z = W x of whole vectors and nothing else,
-    so that a batch of many rows may take the step bounded in the operator norm. fits: whether x and the module's output have shapes that the map can have; asked
-    only where the map is a guess.
+    so that a batch of many rows may take the step bounded in the operator norm. fits: whether x and the module's output have
+    shapes that the map can have; asked only where the map is a guess.
     """
 
     kind: str
@@ -262,7 +262,7 @@ def _embedding(module: nn.Embedding) -> list[Layer]:
                   lambda matrix: matrix.squeeze(0).mT.reshape(module.weight.shape), _linear_rows, one_hot=True, inputs=indices,
                   row_axes=lambda x: x.ndim,
                   fits=lambda x, z: z.shape == (*x.shape, module.embedding_dim)
-                  and bool(x.numel() and 0 <= x.min() and x.max() < module.num_embeddings))]
+                  and bool(x.numel() and x.min() >= 0 and x.max() < module.num_embeddings))]
 
 
 _ATTENDED = ("query", "key", "value")

@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.optim.fading import floored, long_mean
+from pontryagin.optim.gradients import largest_entry
 from pontryagin.optim.metric import Metric
+from pontryagin.optim.reach import within
 from pontryagin.optim.stage_step import output_change
 
 Matrix = Float[Tensor, "group output input"]
@@ -32,23 +34,25 @@ best on the interval that the one before maps to (Amsel et al. 2025 prove that t
 
 
 def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, largest: Size, metric: Metric,
-                  damping: float, power: float, memory: float | None) -> tuple[Matrix, Vector | None, dict[str, Tensor]]:
-    """(dW, db, what is new in the state), scaled to a mean squared change of an output of 1. Nesterov momentum before the argmax,
-    bias-corrected.
+                  damping: float, power: float, memory: float | None, limit: Size
+                  ) -> tuple[Matrix, Vector | None, Size, dict[str, Tensor]]:
+    """(dW, db, the norms of dW, what is new in the state), scaled to a mean squared change of an output of 1. Nesterov momentum
+    before the argmax, bias-corrected.
 
     The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1 with
     M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. largest: the largest entries of the
-    gradients. memory: of the mean squared change; None: not renewed in this step, for a polar factor's changes little.
+    gradients. memory: of the mean squared change; None: not renewed in this step, for a polar factor's changes little. limit: of
+    the norm of dW (reach.py).
 
     A polar factor knows nothing of the length of its argument, so its own length is that of the momentum beside the gradients
     that it is made of, where that is less than what momentum leaves of pure noise.
     """
     weight = torch.lerp(state["velocity_weight"], torch.ones_like(state["velocity_weight"]), 1 - MOMENTUM)
     velocity, right = _nesterov(state["velocity"], gradient, weight)
-    new, size = {"velocity_weight": weight, "velocity": velocity}, _largest(right)
+    new, size = {"velocity_weight": weight, "velocity": velocity}, largest_entry(right)
     if bias_gradient is not None:
         new["bias_velocity"], bias_gradient = _nesterov(state["bias_velocity"], bias_gradient, weight)
-        size = torch.maximum(size, _largest(bias_gradient))
+        size = torch.maximum(size, largest_entry(bias_gradient))
         right = torch.baddbmm(right, bias_gradient.unsqueeze(2), state["mean"].unsqueeze(1), alpha=-1)
     length, sizes = _length(state, largest, size)
     joint = metric.solve(right, damping, power / 2)
@@ -60,11 +64,13 @@ def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: 
     new |= sizes | _renewed(state, change, mean_change, metric, memory)
     known = {**state, **new}
     square = known["square"].mean(1) / known["square_weight"].clamp_min(torch.finfo(change.dtype).tiny)
-    factor = torch.where(square > 0, square.rsqrt() * length, 0.0).to(change.dtype)[:, None]
+    factor = torch.where(square > 0, square.rsqrt() * length, 0.0).to(change.dtype)
+    norm = torch.linalg.vector_norm(change, dim=(1, 2)) * factor
+    factor = (factor * within(norm, limit))[:, None]
     change = change * factor.unsqueeze(2)
     if mean_change is None:
-        return change, None, new
-    return change, mean_change * factor - (change @ state["mean"].unsqueeze(2)).squeeze(2), new
+        return change, None, norm, new
+    return change, mean_change * factor - (change @ state["mean"].unsqueeze(2)).squeeze(2), norm, new
 
 
 def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | None, metric: Metric, memory: float | None
@@ -79,8 +85,8 @@ def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | 
 
 
 def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size) -> tuple[Size, dict[str, Tensor]]:
-    """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1; and the running means
-    of their squared sizes."""
+    """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1; and the running
+    means of their squared sizes."""
     square = largest.to(state["size"].dtype).square()
     steps, one = state["gradients"] + 1, torch.ones_like(state["size_weight"])
     new = {"size": torch.lerp(state["size"], square, 1 - _SIZE_MEMORY), "gradients": steps,
@@ -88,11 +94,6 @@ def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size) -> tuple[Si
            "long_size": long_mean(state["long_size"], square, steps)}
     known = floored(new["size"] / new["size_weight"], new["long_size"]).sqrt()
     return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1), new
-
-
-def _largest(value: Tensor) -> Size:
-    """The largest entry of each group."""
-    return torch.linalg.vector_norm(value, float("inf"), dim=tuple(range(1, value.ndim)))
 
 
 def polar_factor(matrix: Matrix) -> Matrix:
@@ -103,7 +104,8 @@ def polar_factor(matrix: Matrix) -> Matrix:
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
-    x = x / torch.where((largest := torch.linalg.vector_norm(x, float("inf"), dim=(1, 2), keepdim=True)) > 0, largest, 1.0)
+    largest = largest_entry(x)[:, None, None]
+    x = x / torch.where(largest > 0, largest, 1.0)
     gram = x @ x.mT
     bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny  # at least the largest eigenvalue
     gram = gram / bound

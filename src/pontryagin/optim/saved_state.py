@@ -15,7 +15,8 @@ LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
 
 
 def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], entries_of: Callable[[nn.Parameter], Entries],
-                needed_of: Callable[[nn.Parameter, Iterable[str]], Iterable[str]], name_of: Callable[[nn.Parameter], str]) -> None:
+                needed_of: Callable[[nn.Parameter, Iterable[str]], Iterable[str]], name_of: Callable[[nn.Parameter], str]
+                ) -> None:
     """Raise ProblemError for the state of another optimizer, of another number of parameters, or of other shapes."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
         raise ProblemError("EMSA: expected the dictionary that state_dict() gives, with state and param_groups, found "
@@ -35,8 +36,8 @@ def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], ent
             _check_entries(entries, entries_of(parameter), name)
             absent = sorted(set(needed_of(parameter, entries)) - set(entries))
             if absent:
-                raise ProblemError(f"EMSA: the saved state of {name} has no {', '.join(absent)}: it is not whole, or that of other "
-                                   "settings")
+                raise ProblemError(f"EMSA: the saved state of {name} has no {', '.join(absent)}: it is not whole, or that of "
+                                   "other settings")
 
 
 def check_shown(state_dict: Mapping[str, Any]) -> None:
@@ -58,12 +59,12 @@ def _check_entries(found: Mapping[str, Any], known: Entries, name: str) -> None:
         if not isinstance(value, Tensor):
             raise ProblemError(f"EMSA: the saved state of {name} has {key} = {value!r}, where a tensor was expected")
         if key not in known:
-            raise ProblemError(f"EMSA: the saved state of {name} has an entry {key!r} that no state of this stage has: it is that "
-                               "of another optimizer, of other settings, or of another version")
+            raise ProblemError(f"EMSA: the saved state of {name} has an entry {key!r} that no state of this stage has: it is "
+                               "that of another optimizer, of other settings, or of another version")
         shape, dtype = known[key]
         if value.shape != shape:
-            raise ProblemError(f"EMSA: the saved {key} of {name} has shape {tuple(value.shape)}, expected {tuple(shape)}: the state "
-                               "is that of another model or of another rank")
+            raise ProblemError(f"EMSA: the saved {key} of {name} has shape {tuple(value.shape)}, expected {tuple(shape)}: the "
+                               "state is that of another model or of another rank")
         if value.dtype != dtype:
-            raise ProblemError(f"EMSA: {key} of {name} is {value.dtype} in the saved state, expected {dtype}: load it into a model of "
-                               "the dtype that it was saved with")
+            raise ProblemError(f"EMSA: {key} of {name} is {value.dtype} in the saved state, expected {dtype}: load it into a "
+                               "model of the dtype that it was saved with")

@@ -15,28 +15,28 @@ _LIMITS = {"lr": (0, inf), "damping": (0, inf), "power": (0, 1), "momentum": (0,
 def check_model(model: object) -> None:
     """Raise ProblemError for what is no module, and for parameters that have no shape, no values or no whole values here."""
     if not isinstance(model, nn.Module):
-        raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the layers, so pass "
-                           "the model first, and parameters by params=")
+        raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the inputs of the layers, "
+                           "so pass the model first, and parameters by params=")
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
     meta = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
     if meta is not None:
-        raise ProblemError(f"EMSA: {meta} is on the meta device, without values: materialize the model first (to_empty replaces its "
-                           "parameters), then make the optimizer")
+        raise ProblemError(f"EMSA: {meta} is on the meta device, without values: materialize the model first (to_empty replaces "
+                           "its parameters), then make the optimizer")
     if _is_flat(model):
-        raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each stage's own gradient: use "
-                           "DistributedDataParallel")
+        raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each stage's own gradient: "
+                           "use DistributedDataParallel")
     if _is_sharded(model):
-        raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its stage's whole gradient: use "
-                           "DistributedDataParallel, or shard only parts that another optimizer trains")
+        raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its stage's whole "
+                           "gradient: use DistributedDataParallel, or shard only parts that another optimizer trains")
 
 
 def check_settings(budget: object, rank: object, rows: object) -> None:
     """Raise ProblemError for what cannot be."""
     numbers = isinstance(budget, int | float) and isfinite(budget) and budget > 0
     if not (numbers and _is_count(rank, 1) and (rows is None or _is_count(rows, 8))):
-        raise ProblemError("EMSA: expected budget > 0 and finite, rank >= 1, rows >= 8 or None, the last two whole numbers, found "
-                           f"{budget}, {rank}, {rows}")
+        raise ProblemError("EMSA: expected budget > 0 and finite, rank >= 1, rows >= 8 or None, the last two whole numbers, "
+                           f"found {budget}, {rank}, {rows}")
 
 
 def check_group(group: dict[str, Any]) -> None:
@@ -44,7 +44,8 @@ def check_group(group: dict[str, Any]) -> None:
     for name, (low, high) in _LIMITS.items():
         value = _number(name, group[name])
         if not (isfinite(value) and low <= value <= high):
-            raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}{')' if high == inf else ']'}, found {group[name]}")
+            end = ")" if high == inf else "]"
+            raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}{end}, found {group[name]}")
     if group["averaging"] is not None and not 0 <= _number("averaging", group["averaging"]) < inf:
         raise ProblemError(f"EMSA averaging: expected a number >= 0 or None, found {group['averaging']}")
     if group["nonzero"] is not None and not 0 < _number("nonzero", group["nonzero"]) <= 1:

@@ -39,20 +39,20 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) ->
 def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor, memory: float) -> tuple[Vector, dict[str, Tensor]]:
     """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output i.
 
-    square: of the changes that the gradient divided by `unit` causes; the scale is for these changes. So every output moves by about
-    1 (root mean square over samples) in a step before the factor tau, whatever the gradient's scale; by less where gradients fade
-    (fading.py). A hundredth of the mean over outputs keeps rho of silent outputs from vanishing. Where no gradient has ever
-    come, 0.
+    square: of the changes that the gradient divided by `unit` causes; the scale is for these changes. So every output moves by
+    about 1 (root mean square over samples) in a step before the factor tau, whatever the gradient's scale; by less where
+    gradients fade (fading.py). A hundredth of the mean over outputs keeps rho of silent outputs from vanishing. Where no
+    gradient has ever come, 0.
     """
-    square = square.to(state["square"].dtype) * unit.square().unsqueeze(1)
-    steps, one = state["gradients"] + 1, torch.ones_like(state["square_weight"])
-    new = {"square": torch.lerp(state["square"], square, 1 - memory), "gradients": steps,
-           "square_weight": torch.lerp(state["square_weight"], one, 1 - memory),
+    unit = unit.unsqueeze(1)
+    square = square.to(unit.dtype).mul_(unit).mul_(unit)
+    steps = state["gradients"] + 1
+    weight = state["square_weight"] * memory + (1 - memory)
+    new = {"square": torch.lerp(state["square"], square, 1 - memory), "gradients": steps, "square_weight": weight,
            "long_square": long_mean(state["long_square"], square, steps.unsqueeze(1))}
-    mean_square = floored(new["square"] / new["square_weight"].unsqueeze(1), new["long_square"])
-    floor = (0.01 if mean_square.shape[1] > 1 else 1e-6) * mean_square.mean(1, keepdim=True)
-    known = mean_square + floor
-    return torch.where(known > 0, known.rsqrt() * unit.unsqueeze(1), 0.0), new
+    mean_square = floored(new["square"] / weight.unsqueeze(1), new["long_square"])
+    known = mean_square.add_(mean_square.mean(1, keepdim=True), alpha=0.01 if mean_square.shape[1] > 1 else 1e-6)
+    return torch.where(known > 0, known.rsqrt().mul_(unit), 0.0), new
 
 
 def nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:

@@ -75,8 +75,8 @@ class Constraints:
 
     def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]], largest: Mapping[int, float]
              ) -> None:
-        """Maximize every discrete stage that has a gradient and is trained. largest: by the id of a weight, the largest entry of its
-        gradient."""
+        """Maximize every discrete stage that has a gradient and is trained. largest: by the id of a weight, the largest entry of
+        its gradient."""
         kept = self._shares(groups)
         for stage in self._moving(groups):
             key = id(stage.weight)

@@ -58,9 +58,10 @@ class DiscreteStage:
         groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
         matrix = self.weight.flatten(1).shape
         dtype, number = wide(self.weight.dtype), torch.Size(())
-        found = {name: (number, torch.float32) for name in ("looks", "steps", "moved")}
-        found |= {name: (number, torch.float64) for name in ("owed", "long_size")}
-        return found | {"average": (matrix, dtype), "variance": (torch.Size((groups, inputs)), dtype), "scale": (matrix[:1], dtype)}
+        found = dict.fromkeys(("looks", "steps", "moved"), (number, torch.float32))
+        found |= dict.fromkeys(("owed", "long_size"), (number, torch.float64))
+        variance = torch.Size((groups, inputs))
+        return found | {"average": (matrix, dtype), "variance": (variance, dtype), "scale": (matrix[:1], dtype)}
 
     def prepare(self, state: dict[str, Tensor]) -> None:
         """All entries of the state. Raise ProblemError where the weight lies outside its set."""

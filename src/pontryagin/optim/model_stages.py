@@ -1,0 +1,261 @@
+"""Which parameters of a model are maximized as affine stages, as far as is known so far, and which are AdamW's."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.optim import adamw
+from pontryagin.optim.affine_stage import STAGE_ENTRIES, AffineStage, has_moments
+from pontryagin.optim.bank import Member
+from pontryagin.optim.capture import Capture
+from pontryagin.optim.captured_stage import CapturedStage
+from pontryagin.optim.communication import verdict_over_processes
+from pontryagin.optim.constrained import Constraints, ModelSets
+from pontryagin.optim.outside import described, warn
+from pontryagin.optim.settings import check_model
+from pontryagin.problem import ProblemError
+
+Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
+"""A stage that is maximized as such, with its trained weight and bias."""
+States = Any
+"""The optimizer's state: a mapping from parameters to dictionaries that makes one where there is none."""
+_ADAMW = ("first", "second", "updates", "unit")
+
+
+class ModelStages:
+    """The stages of a model, and what the looks at it have told of them.
+
+    affine: those that are known; open: by the id of the weight, the alternatives of those of which a look has to tell what they
+    are; by_adamw: ids of weights of stages whose inputs have not been seen, which AdamW moves so long.
+    """
+
+    def __init__(self, model: nn.Module, rows: int | None, rank: int, admissible: ModelSets | None, strict: bool) -> None:
+        self._model, self._rows, self._rank, self._strict = model, rows, rank, strict
+        self.capture = Capture(model, rows)
+        self.constraints = Constraints(model, admissible, list(self.capture.all_stages()))
+        self.affine = self._made(self.capture.stages)
+        self.open = {key: found for key, stages in self.capture.open.items() if (found := self._made(stages))}
+        self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.by_adamw: set[int] = set()
+        self._wanted: set[int] = set()
+        self._told: set[int] = set()
+
+    def _made(self, stages: Iterable[CapturedStage]) -> list[AffineStage]:
+        free = [stage for stage in stages if id(stage.weight) not in self.constraints.discrete]
+        return [AffineStage(stage, self._rank, self._rows) for stage in free]
+
+    def want(self, parameters: Iterable[Tensor]) -> None:
+        """Look at the stages of these in the next pass."""
+        self._wanted |= {id(parameter) for parameter in parameters}
+
+    def trained(self, members: Iterable[int]) -> Iterator[Trained]:
+        """The stages that are maximized as such, with their trained weight and bias, in whatever groups these are."""
+        members = set(members)
+        for stage in self.affine:
+            weight, bias = stage.parameters(members)
+            if weight is not None:
+                yield stage, weight, bias
+
+    def members(self, trained: list[Trained], largest: Mapping[int, float], groups: list[dict[str, Any]], states: States
+                ) -> tuple[list[Member], set[int]]:
+        """The stages that can move now, and the parameters that nothing else may move."""
+        numbers = {id(parameter): n for n, group in enumerate(groups) for parameter in group["params"]}
+        members, done, missed = [], set(), []
+        for stage, weight, bias in trained:
+            if id(weight) not in largest:
+                continue
+            state = states[weight]
+            if has_moments(state):
+                places = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
+                members.append(Member(stage, weight, bias, state, places))
+                self.by_adamw.discard(id(weight))
+                for parameter in (weight, bias):
+                    if parameter is not None:
+                        _drop(states.get(parameter, {}), _ADAMW)
+            elif largest[id(weight)] == 0 and (bias is None or not largest.get(id(bias))):
+                stage.initialize(state, bias is not None)
+            else:
+                missed.append(stage)
+                continue
+            if bias is not None and bias not in states:  # checkpoints expect an entry for every parameter
+                states[bias]["with_weight"] = torch.tensor(True)
+            done |= {id(weight), id(bias)}
+        self._miss(missed)
+        return members, done
+
+    def _miss(self, stages: list[AffineStage]) -> None:
+        """Stages with a gradient of which no inputs are known, such as those of F.linear(x, module.weight): AdamW moves them, and
+        they are looked for again; soon, if no look was due."""
+        names = []
+        for stage in stages:
+            weight = stage.captured.weight
+            if not stage.captured.armed or not self.capture.is_on:
+                self._wanted.add(id(weight))
+                continue
+            self.by_adamw.add(id(weight))
+            if id(weight) not in self._told:
+                self._told.add(id(weight))
+                names.append(stage.name)
+        if names:
+            why = ("were compiled with a function or in place (EMSA sees into torch.compile(model), not into model.compile())"
+                   if _is_compiled(self._model) else "are not called in the forward pass, or their inputs are not finite")
+            warn(described(self._model, names, f"EMSA has seen no inputs of {', '.join(names[:12])}: their modules {why}"))
+
+    def settle(self, largest: Mapping[int, float], states: States, device: torch.device) -> None:
+        """What the last look tells of the stages that were open: which of their alternatives they are, or none; and whether those
+        that have to be verified still are what they were taken for."""
+        closed = []
+        for key, stages in list(self.open.items()):
+            if key not in largest or not stages[0].captured.armed:
+                continue
+            found = verdict_over_processes([_verdict(stage.captured) for stage in stages], device)
+            if 1 in found:
+                self._adopt(key, stages[found.index(1)])
+                states[stages[0].captured.weight]["kind"] = torch.tensor(float(found.index(1)))
+            elif 2 in found:
+                del self.open[key]
+                closed.append(stages[0])
+        for stage in [each for each in self.affine if not each.captured.certain and each.captured.armed]:
+            if id(stage.captured.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], device):
+                self.affine.remove(stage)
+                _drop(states[stage.captured.weight], (*STAGE_ENTRIES, "kind"))
+                closed.append(stage)
+        if closed:
+            names = [stage.name for stage in closed]
+            if self._strict:
+                raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; their modules "
+                                   "compute something else than W x + b: freeze them or drop strict=True")
+            warn(described(self._model, names, "their modules compute something else than W x + b of their inputs"))
+
+    def _adopt(self, key: int, stage: AffineStage) -> None:
+        del self.open[key]
+        order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
+        self.affine = sorted([*self.affine, stage], key=lambda each: order[id(each.captured.weight)])
+
+    def forget(self) -> None:
+        """Drop what has been seen of a batch that is not used."""
+        for stage in self.capture.all_stages():
+            stage.forget()
+        self.constraints.forget()
+
+    def check_own(self, members: Mapping[int, Any], states: States) -> None:
+        """Raise ProblemError where parameters have been replaced by others, which no group holds; stages whose weight is now
+        computed from another parameter are left to AdamW."""
+        check_model(self._model)
+        present = {id(parameter) for parameter in self._model.parameters()}
+        gone = [name for key, name in self.names.items() if key in members and key not in present]
+        new = [name for name, parameter in self._model.named_parameters() if id(parameter) not in self.names]
+        if gone and new:
+            self.forget()
+            raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are not the model's any "
+                               f"more, which has {', '.join(new[:6])} since: make a new EMSA(model)")
+        turned = [stage for stage in self.affine if not stage.captured.is_own]
+        if turned:
+            self.affine = [stage for stage in self.affine if stage.captured.is_own]
+            for stage in turned:
+                _drop(states.get(stage.captured.weight, {}), STAGE_ENTRIES)
+            self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+            warn(described(self._model, [self.names[id(stage.captured.weight)] for stage in turned],
+                           "the weights of their modules are computed from them since the optimizer was made"))
+
+    def find_new(self, group: dict[str, Any]) -> None:
+        """Parameters that the model has got since. Raise ProblemError for those that are not the model's."""
+        if any(id(parameter) not in self.names for parameter in group["params"]):
+            self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+            known = {id(stage.weight) for stage in self.capture.all_stages()}
+            fresh = Capture(self._model, self._rows)
+            self.capture.extend(fresh)
+            self.affine += self._made(stage for stage in fresh.stages if id(stage.weight) not in known)
+            self.open |= {key: self._made(stages) for key, stages in fresh.open.items() if key not in known}
+        for parameter in group["params"]:
+            if id(parameter) not in self.names:
+                raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not one of the model's")
+
+    def outside(self, groups: Sequence[dict[str, Any]], members: Iterable[int], open_too: bool = False) -> list[str]:
+        """Names of the trained parameters of some groups that belong to no stage. open_too: of those not settled too."""
+        inside = {id(parameter) for _, weight, bias in self.trained(members) if not (open_too and id(weight) in self.by_adamw)
+                  for parameter in (weight, bias)}
+        if not open_too:
+            inside |= {id(parameter) for stages in self.open.values()
+                       for parameter in (stages[0].captured.weight, stages[0].captured.bias)}
+        inside |= self.constraints.discrete.keys() | self.constraints.biases
+        return [self.names[id(parameter)] for group in groups for parameter in group["params"]
+                if parameter.requires_grad and parameter.numel() and id(parameter) not in inside]
+
+    def report(self, groups: Sequence[dict[str, Any]], members: Iterable[int], strict: bool) -> None:
+        """Name what is left to AdamW; strict: refuse it."""
+        names = self.outside(groups, members)
+        if names and strict:
+            raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; freeze them or drop "
+                               "strict=True")
+        if names:
+            warn(described(self._model, names, "they belong to no affine stage"))
+
+    def _stage_of(self, parameter: nn.Parameter) -> AffineStage | None:
+        return next((stage for stage in chain(self.affine, *self.open.values()) if stage.captured.weight is parameter), None)
+
+    def entries_of(self, parameter: nn.Parameter) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shapes and dtypes of all entries that the state of a parameter may have."""
+        found = {"kind": (torch.Size(()), torch.float32), "with_weight": (torch.Size(()), torch.bool)}
+        found |= {name: (parameter.shape, adamw.wide(parameter.dtype)) for name in ("mean_control", "last_control")}
+        found["last_control"] = parameter.shape, parameter.dtype
+        found |= {name: (value.shape, value.dtype) for name, value in adamw.initial(parameter).items()}
+        if id(parameter) in self.constraints.discrete:
+            found |= self.constraints.discrete[id(parameter)].entries()
+        if (stage := self._stage_of(parameter)) is not None:
+            found |= {name: (shape, stage.dtype_of(name)) for name, shape in stage.shapes().items()}
+        return found
+
+    def needed_of(self, parameter: nn.Parameter, present: Iterable[str]) -> set[str]:
+        """Entries that a state with these ones must have too."""
+        names = set(present)
+        found = set(_ADAMW) if names & set(_ADAMW) else set()
+        if id(parameter) in self.constraints.discrete:
+            own = self.constraints.discrete[id(parameter)].entries().keys()
+            return found | (set(own) if names & own else set())
+        stage = self._stage_of(parameter)
+        return found | (stage.needed() if stage is not None and names & set(STAGE_ENTRIES) else set())
+
+    def resume(self, states: States) -> None:
+        """Stages that were open, and have moments in the state: what they are has been told."""
+        for key, stages in list(self.open.items()):
+            state = states.get(stages[0].captured.weight, {})
+            fitting = [stage for stage in stages if has_moments(state) and state["mean"].shape == (stage.groups, stage.inputs)
+                       and state["velocity"].shape[1] == stage.outputs]
+            if "kind" in state and fitting:
+                self._adopt(key, stages[int(state["kind"])])
+
+    def arm(self, members: Mapping[int, Any], states: States, due: bool, glancing: bool) -> None:
+        """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or a glance is due."""
+        for stage in chain(self.affine, *self.open.values()):
+            weight = stage.captured.weight
+            state = states.get(weight, {})
+            trained, known = id(weight) in members and weight.requires_grad, has_moments(state)
+            unseen = not known and (glancing or id(weight) in self._wanted)
+            stage.arm(trained and (due or unseen), trained and glancing and known, state)
+        self._wanted.clear()
+        self.constraints.arm(lambda weight: states.get(weight, {}))
+        if any(stage.is_looking for stage in self.capture.all_stages()):
+            self.capture.on()
+        else:
+            self.capture.off()
+
+
+def _verdict(stage: CapturedStage) -> int:
+    """Of a look at a stage: 0 for none, 1 where it is what it was taken for, 2 where it is not."""
+    if stage.certain:
+        return int(stage.seen)
+    found = stage.verdict()
+    return 0 if found is None else 1 if found else 2
+
+
+def _drop(state: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        state.pop(name, None)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
