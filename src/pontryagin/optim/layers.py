@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pontryagin.optim.recurrent import rows_of
 from pontryagin.optim.thinning import thinned
 
 Rows = Float[Tensor, "group position input"]
@@ -325,6 +326,18 @@ def _cell(module: nn.RNNCellBase) -> list[Layer]:
             for end, inputs in ends.items()]
 
 
+def _recurrent(module: nn.RNNBase) -> list[Layer]:
+    """Of every layer and direction the gates' maps of its inputs and of its hidden states."""
+    found = []
+    for layer in range(module.num_layers):
+        for end in ("", "_reverse")[:2 if module.bidirectional else 1]:
+            for name, hidden in (("ih", False), ("hh", True)):
+                bias = f"bias_{name}_l{layer}{end}" if module.bias else None
+                found.append(_dense(module, type(module).__name__, f"weight_{name}_l{layer}{end}", bias,
+                                    rows_of(module, layer, bool(end), hidden), outputs=False))
+    return found
+
+
 Normalize = Callable[[Any, Tensor], Tensor]
 
 
@@ -454,6 +467,7 @@ _KINDS: dict[type[nn.Module], tuple[Callable[..., list[Any]], tuple[str, ...]]] 
     nn.Bilinear: (_bilinear, _FORWARD),
     nn.MultiheadAttention: (_attention, _FORWARD),
     nn.LSTMCell: (_cell, _FORWARD), nn.GRUCell: (_cell, _FORWARD), nn.RNNCell: (_cell, _FORWARD),
+    nn.LSTM: (_recurrent, _FORWARD), nn.GRU: (_recurrent, _FORWARD), nn.RNN: (_recurrent, _FORWARD),
     nn.LayerNorm: (_normalization(lambda m, x: F.layer_norm(x, m.normalized_shape, eps=m.eps), -1, _before), _FORWARD),
     nn.RMSNorm: (_normalization(lambda m, x: F.rms_norm(x, m.normalized_shape, eps=m.eps), -1, _before), _FORWARD),
     nn.GroupNorm: (_normalization(lambda m, x: F.group_norm(x, m.num_groups, eps=m.eps), 1), _FORWARD),

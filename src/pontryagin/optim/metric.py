@@ -15,6 +15,8 @@ from torch import Tensor
 
 from pontryagin.optim.moments import Moments
 
+_LEAST = 1e-30
+"""Inputs that vary by less than 1e-15 are taken to vary by so much: the square of a step in their metric is a float32 still."""
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
 Row = Float[Tensor, "group output"]
@@ -187,4 +189,4 @@ def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inverse_power(shifted: Tensor, values: Tensor, power: float) -> Tensor:
     floor = torch.finfo(values.dtype).eps * values.shape[-1] * values.amax(-1, keepdim=True)
-    return torch.where(shifted > floor, shifted, torch.inf).pow(-power)
+    return torch.where(shifted > floor, shifted.clamp_min(_LEAST), torch.inf).pow(-power)
