@@ -31,7 +31,8 @@ from pontryagin.problem import NonFiniteError, ProblemError
 class EMSA(torch.optim.Optimizer):
     """Extended method of successive approximations with the closed-form argmax of affine stages.
 
-    Every Linear, convolution (plain or transposed), Embedding and normalization is a stage z = W x + b, maximized by itself:
+    Every Linear, convolution (plain or transposed), Embedding, normalization, recurrent layer and attention's map to queries, keys
+    and values is a stage z = W x + b, maximized by itself:
     with G, g minus the gradients of the loss, s and A_c the running mean and centred second moment of x,
 
         dW = (G - g s^T) (A_c + delta I)^-power,   db = g - dW s,   delta = damping * mean(diag A_c)
@@ -40,8 +41,10 @@ class EMSA(torch.optim.Optimizer):
     with Nesterov momentum after the solve. A Linear that sees at least twice as many rows per batch as it has inputs or outputs
     takes the step bounded in the operator norm instead (operator_step). So lr is the change of every output per step, root mean
     square, in units of that output: it carries over between layers and networks. power = 1 is the argmax with a state penalty
-    alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. Parameters outside any supported module are trained
-    by AdamW with the rate lr * fallback, and named in one warning.
+    alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. The scale of the loss means nothing: steps are the same
+    for s times the loss. They become shorter where gradients fade (fading.py), and reach no further than the weights
+    themselves allow (reach.py). Parameters outside any stage are trained by AdamW with the rate lr * fallback, and named in one
+    warning; so are those of modules that turn out to compute something else than an affine map of their inputs.
 
     The controls are averaged over about the last 1 / (averaging + 1) of all steps. `eval()` puts the averages into the model,
     for evaluation and saving, and `train()` the controls back, bit by bit, before the next step; a loop that calls neither works
@@ -52,7 +55,11 @@ class EMSA(torch.optim.Optimizer):
     Moments are renewed as often as the budget allows; between, glances at mean and variance of the inputs let them follow states
     that grow, as those of deep networks do in the first steps (growth.py).
 
-    model: the module; hooks on its submodules see their inputs. params: its parameters or param groups, if not all of them;
+    Moments are of exactly the rows whose gradient is in .grad at the step. Nothing is put on the model: while a look is due, the
+    hooks that torch calls for every module see the inputs of its layers; detach() takes them off, and they go with the
+    optimizer. A copy or pickle of the optimizer has a model of its own, that of what it is copied with.
+
+    model: the module. params: its parameters or param groups, if not all of them;
     lr, damping, power, momentum, memory (of rho), weight_decay (decoupled), fallback and averaging can be set per group.
     budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
@@ -64,8 +71,8 @@ class EMSA(torch.optim.Optimizer):
     other sets are projected onto after the step. nonzero (per group): over Ternary a price on every non-zero weight, set so that
     this share of the group's ternary weights is left, in proportion to rows + inputs of each matrix.
 
-    Raises ProblemError for wrong settings and for sharded parameters, NonFiniteError when a gradient or the closure's loss is
-    not finite: nothing has been changed then.
+    Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been replaced by others;
+    NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing has been changed then.
     """
 
     def __init__(
