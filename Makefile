@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras lint bench bench-defaults bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras lint bench bench-defaults bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -41,6 +41,11 @@ bench: install ## speed of the maximizers, as ratios
 
 bench-defaults: install ## EMSA as it comes on twenty small networks, beside AdamW; needs MNIST in PONTRYAGIN_DATA
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.defaults
+
+bench-families: ## EMSA as it comes on seventy families of models, beside AdamW, in .venv-extras; and what it leaves of the passes
+	@$(PYTHON) bootstrap.py --into .venv-extras dev integration
+	@OMP_NUM_THREADS=1 .venv-extras/bin/python -m benchmarks.families
+	@OMP_NUM_THREADS=1 .venv-extras/bin/python -m benchmarks.no_trace
 
 bench-audit: install ## the audit beside the truth: rankings, gap, 25 million weights
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.audit ranking

@@ -191,7 +191,7 @@ def main() -> None:
     options.add_argument("--only", nargs="+", help="names of networks")
     given = options.parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", "EMSA trains these parameters")
+    warnings.filterwarnings("ignore", "EMSA trains")
     try:
         found = networks(given.data)
     except ExperimentError as error:

@@ -84,7 +84,7 @@ def size_of_outputs(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.filterwarnings("ignore:EMSA trains these parameters")
+@pytest.mark.filterwarnings("ignore:EMSA trains")
 def test_optimizer_control_problem_and_audit_agree(kind: str) -> None:
     """EMSA, stage(...) and the audit move a weight to the same point: here the three largest entries of every output."""
     module = made(kind)

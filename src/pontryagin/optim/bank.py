@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim.affine_stage import RUNNING, AffineStage
-from pontryagin.optim.fading import unit
+from pontryagin.optim.fading import is_mild, unit
 from pontryagin.optim.growth import Spread, follow
 from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
@@ -125,12 +125,11 @@ class Bank:
             gradient, bias_gradient = self._gradients(None)
             return Proposal(self, *operator_step(self._state, gradient, bias_gradient, self._by_group(sizes), metric,
                                                  own["damping"], own["power"], memory, limit))
-        inverse = [1 / unit(size) for size in sizes]
-        units = self._by_group([unit(size) for size in sizes])
-        gradient, bias_gradient = self._gradients(inverse)
+        units = None if all(is_mild(size) for size in sizes) else [unit(size) for size in sizes]
+        gradient, bias_gradient = self._gradients(None if units is None else [1 / each for each in units])
         change, bias_change, square = argmax(gradient, bias_gradient, self._state["mean"], metric, own["damping"], own["power"])
         assert memory is not None
-        scale, new = outputs_scale(self._state, square, units, memory)
+        scale, new = outputs_scale(self._state, square, None if units is None else self._by_group(units), memory)
         rows = torch.linalg.vector_norm(change, dim=2, dtype=scale.dtype if own["power"] > _STEEP else None)
         norm = torch.linalg.vector_norm(rows * scale, dim=1).to(change.dtype)
         scale = scale.to(change.dtype) * within(norm, limit).unsqueeze(1)

@@ -31,9 +31,9 @@ from pontryagin.problem import NonFiniteError, ProblemError
 class EMSA(torch.optim.Optimizer):
     """Extended method of successive approximations with the closed-form argmax of affine stages.
 
-    Every Linear, convolution (plain or transposed), Embedding, normalization, recurrent layer and attention's map to queries, keys
-    and values is a stage z = W x + b, maximized by itself:
-    with G, g minus the gradients of the loss, s and A_c the running mean and centred second moment of x,
+    Every Linear, convolution (plain or transposed), Embedding, normalization, recurrent layer and attention's map to queries,
+    keys and values is a stage z = W x + b, maximized by itself: with G, g minus the gradients of the loss, s and A_c the running
+    mean and centred second moment of x,
 
         dW = (G - g s^T) (A_c + delta I)^-power,   db = g - dW s,   delta = damping * mean(diag A_c)
         W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i that dW_i, db_i cause
@@ -41,8 +41,8 @@ class EMSA(torch.optim.Optimizer):
     with Nesterov momentum after the solve. A Linear that sees at least twice as many rows per batch as it has inputs or outputs
     takes the step bounded in the operator norm instead (operator_step). So lr is the change of every output per step, root mean
     square, in units of that output: it carries over between layers and networks. power = 1 is the argmax with a state penalty
-    alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. The scale of the loss means nothing: steps are the same
-    for s times the loss. They become shorter where gradients fade (fading.py), and reach no further than the weights
+    alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. The scale of the loss means nothing: steps are the
+    same for s times the loss. They become shorter where gradients fade (fading.py), and reach no further than the weights
     themselves allow (reach.py). Parameters outside any stage are trained by AdamW with the rate lr * fallback, and named in one
     warning; so are those of modules that turn out to compute something else than an affine map of their inputs.
 

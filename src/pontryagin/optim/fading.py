@@ -16,6 +16,8 @@ _WINDOW = 8.0
 _FALL = 0.25
 """What part of the longer mean's root the gradients may fall to at full length."""
 
+_MILD = 1e-10, 1e10
+"""Largest entries of gradients whose squares, and what is made of them, are float32 with room to spare."""
 _LARGEST = 126
 """Exponent of a unit: its inverse is a float32 too."""
 
@@ -33,6 +35,11 @@ def long_mean(known: Tensor, square: Tensor, steps: Tensor) -> Tensor:
 def floored(square: Tensor, long: Tensor) -> Tensor:
     """The running mean square that a step is divided by the root of: no less than so much of the longer mean."""
     return torch.maximum(square, _FALL**2 * long)
+
+
+def is_mild(largest: float) -> bool:
+    """Whether a gradient can be squared as it is."""
+    return largest == 0 or _MILD[0] < largest < _MILD[1]
 
 
 def unit(largest: float) -> float:

@@ -72,9 +72,9 @@ class ModelStages:
                 places = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
                 members.append(Member(stage, weight, bias, state, places))
                 self.by_adamw.discard(id(weight))
-                for parameter in (weight, bias):
-                    if parameter is not None:
-                        _drop(states.get(parameter, {}), _ADAMW)
+                for known in (state, states.get(bias, {}) if bias is not None else {}):
+                    if "first" in known:
+                        _drop(known, _ADAMW)
             elif largest[id(weight)] == 0 and (bias is None or not largest.get(id(bias))):
                 stage.initialize(state, bias is not None)
             else:

@@ -36,23 +36,27 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) ->
     return square if mean_change is None else square + mean_change.square()
 
 
-def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor, memory: float) -> tuple[Vector, dict[str, Tensor]]:
+def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | None, memory: float
+                  ) -> tuple[Vector, dict[str, Tensor]]:
     """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output i.
 
-    square: of the changes that the gradient divided by `unit` causes; the scale is for these changes. So every output moves by
-    about 1 (root mean square over samples) in a step before the factor tau, whatever the gradient's scale; by less where
-    gradients fade (fading.py). A hundredth of the mean over outputs keeps rho of silent outputs from vanishing. Where no
+    square: of the changes that the gradient divided by `unit` (None: 1) causes; the scale is for these changes. So every output
+    moves by about 1 (root mean square over samples) in a step before the factor tau, whatever the gradient's scale; by less
+    where gradients fade (fading.py). A hundredth of the mean over outputs keeps rho of silent outputs from vanishing. Where no
     gradient has ever come, 0.
     """
-    unit = unit.unsqueeze(1)
-    square = square.to(unit.dtype).mul_(unit).mul_(unit)
+    square = square.to(state["square"].dtype)
+    if unit is not None:
+        unit = unit.unsqueeze(1)
+        square = square.mul_(unit).mul_(unit)
     steps = state["gradients"] + 1
     weight = state["square_weight"] * memory + (1 - memory)
     new = {"square": torch.lerp(state["square"], square, 1 - memory), "gradients": steps, "square_weight": weight,
            "long_square": long_mean(state["long_square"], square, steps.unsqueeze(1))}
     mean_square = floored(new["square"] / weight.unsqueeze(1), new["long_square"])
     known = mean_square.add_(mean_square.mean(1, keepdim=True), alpha=0.01 if mean_square.shape[1] > 1 else 1e-6)
-    return torch.where(known > 0, known.rsqrt().mul_(unit), 0.0), new
+    scale = torch.where(known > 0, known.rsqrt(), 0.0)
+    return scale if unit is None else scale.mul_(unit), new
 
 
 def nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
