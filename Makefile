@@ -43,7 +43,7 @@ bench-defaults: install ## EMSA as it comes on twenty small networks, beside Ada
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.defaults
 
 bench-families: ## EMSA as it comes on seventy families of models, beside AdamW, in .venv-extras; and what it leaves of the passes
-	@$(PYTHON) bootstrap.py --into .venv-extras dev integration
+	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track
 	@OMP_NUM_THREADS=1 .venv-extras/bin/python -m benchmarks.families
 	@OMP_NUM_THREADS=1 .venv-extras/bin/python -m benchmarks.no_trace
 

@@ -104,3 +104,14 @@ def test_a_recurrent_network_learns_and_packed_sequences_are_named(packed: bool)
     named = {row.name for row in optimizer.stages().rows if row.maximized == "AdamW"}
     assert ("core.weight_hh_l0" in named) == packed
     assert any("core.weight_hh_l0" in str(each.message) for each in caught) == packed
+
+
+def test_sequences_are_taken_at_irregular_places() -> None:
+    """Every other sequence is of zeros: a fixed distance would see those alone, or none of them."""
+    module, x = nn.RNN(2, 3), torch.ones(4, 64, 2)
+    x[:, ::2] = 0
+    stages, _hooks = capture(module, None)
+    module(x)[0].sum().backward()
+    taken = stages[0].moments.take()
+    assert taken is not None
+    assert 0 < taken.mean[0, 0] < 1

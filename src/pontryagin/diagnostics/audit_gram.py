@@ -7,6 +7,7 @@ from torch import Tensor
 from pontryagin.optim.layers import Layer
 from pontryagin.optim.moments import IndexMoments, InputMoments
 from pontryagin.optim.precision import wide
+from pontryagin.optim.thinning import chosen, thinned
 
 _EXACT = 512
 """Up to so many inputs A is summed whole; beyond, a sample of rows stands for it."""
@@ -81,11 +82,11 @@ class GramRows:
         self._rows = 0
 
     def add(self, x: Tensor) -> None:
-        """The inputs of a call, evenly thinned: whole samples first, then rows."""
+        """The inputs of a call, thinned at irregular places: whole samples first, then rows."""
         share = max(self._share // 4, 8)
-        rows = self.layer.rows(x[:: -(-x.shape[0] // share)] if x.ndim and x.shape[0] > share else x)
-        if not self.layer.one_hot:
-            rows = rows[:, :: max(rows.shape[1] // self._share, 1)]
+        rows = self.layer.rows(thinned(x, share) if x.ndim else x)
+        if not self.layer.one_hot and rows.shape[1] > self._share:
+            rows = rows.index_select(1, chosen(rows.shape[1], self._share).to(rows.device))
         self._rows += rows.shape[1]
         if self.whole:
             self._moments.add(rows)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pontryagin.optim.thinning import chosen
+
 _SEQUENCES = 8
 """So many sequences enter the moments at most."""
 
@@ -35,26 +37,26 @@ def rows_of(module: nn.RNNBase, layer: int, reverse: bool, hidden: bool) -> Call
 def _rows(module: nn.RNNBase, x: Tensor, state: Any, layer: int, reverse: bool, hidden: bool) -> Tensor:
     x = (x.transpose(0, 1) if module.batch_first else x)  # (step, sequence, input)
     count = x.shape[1]
-    chosen = torch.arange(min(count, _SEQUENCES), device=x.device) * count // min(count, _SEQUENCES)
-    x, directions = x[:, chosen], 2 if module.bidirectional else 1
+    some = chosen(count, min(count, _SEQUENCES)).to(x.device)
+    x, directions = x[:, some], 2 if module.bidirectional else 1
     for number in range(layer + hidden):
         outputs = []
         for turned in range(directions):
-            start = _start(module, state, number * directions + turned, x, chosen)
+            start = _start(module, state, number * directions + turned, x, some)
             outputs.append(_states(module, number, bool(turned), x, start))
         if hidden and number == layer:
             own = outputs[int(reverse)]
-            first = _start(module, state, layer * directions + reverse, x, chosen)[0]
+            first = _start(module, state, layer * directions + reverse, x, some)[0]
             return torch.cat([own[1:], first] if reverse else [first, own[:-1]]).flatten(0, 1)
         x = torch.cat(outputs, 2)
     return x.flatten(0, 1)
 
 
-def _start(module: nn.RNNBase, state: Any, number: int, x: Tensor, chosen: Tensor) -> tuple[Tensor, ...]:
+def _start(module: nn.RNNBase, state: Any, number: int, x: Tensor, some: Tensor) -> tuple[Tensor, ...]:
     """The first states (1, sequence, hidden) of a layer and direction: h, and c of an LSTM."""
     parts = state if isinstance(state, tuple) else (state,) * (2 if isinstance(module, nn.LSTM) else 1)
-    return tuple(x.new_zeros(1, len(chosen), module.hidden_size) if part is None else
-                 part.detach()[number:number + 1][:, chosen].to(x.dtype) for part in parts)
+    return tuple(x.new_zeros(1, len(some), module.hidden_size) if part is None else
+                 part.detach()[number:number + 1][:, some].to(x.dtype) for part in parts)
 
 
 def _states(module: nn.RNNBase, layer: int, reverse: bool, x: Tensor, start: tuple[Tensor, ...]) -> Tensor:

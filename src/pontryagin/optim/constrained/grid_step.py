@@ -16,11 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.optim.thinning import chosen
 from pontryagin.problem.admissible import Grid
 
 Matrix = Float[Tensor, "row input"]
 _SAMPLE = 1 << 17
-"""So many worths, evenly spaced, tell a quantile."""
+"""So many worths tell a quantile."""
+_STRIDE = 7919
+"""How far the sample moves on from step to step: a prime, so that it comes to all entries."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,12 @@ class GridStep:
 
 
 def sampled(values: Tensor, pace: Pace) -> Tensor:
-    """Some of the entries, evenly spaced, others in every step."""
-    spacing = max(1, values.numel() // _SAMPLE)
-    return values.flatten()[pace.offset % spacing::spacing]
+    """Some of the entries, at irregular distances so that they are of all rows and inputs, others in every step."""
+    count = values.numel()
+    if count <= _SAMPLE:
+        return values.flatten()
+    places = (chosen(count, _SAMPLE) + pace.offset * _STRIDE) % count
+    return values.flatten()[places.to(values.device)]
 
 
 def worths(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, grid: Grid) -> Matrix:
