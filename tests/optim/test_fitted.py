@@ -62,6 +62,11 @@ TASKS = {
     "logistic": Task(lambda: nn.Linear(8, 3), teacher(8, 3, 40, 1.0)),
     "images": Task(lambda: nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 2), nn.ReLU(), nn.Flatten(),
                                          nn.Linear(32, 4)), at_random(24, 1, 8, 8, classes=4)),
+    "root mean squares": Task(lambda: nn.Sequential(nn.RMSNorm(8), nn.Linear(8, 32), nn.RMSNorm(32), nn.SiLU(), nn.Linear(32, 4)),
+                              at_random(24, 8, classes=4)),
+    "attention": Task(lambda: nn.Sequential(
+        nn.Unflatten(1, (6, 8)), nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, batch_first=True), nn.Flatten(),
+        nn.Linear(48, 4)), at_random(16, 48, classes=4)),
 }
 
 

@@ -45,7 +45,7 @@ def test_zero_stays_zero():
 def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Factor]:
     mean = rows.mean(0, keepdim=True)
     moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
-    names = "velocity_weight", "square_weight", "gradients", "size", "size_weight", "long_size"
+    names = "velocity_weight", "square_weight", "gradients", "size", "size_weight", "long_size", "peak"
     state = {name: torch.zeros(1, dtype=DTYPE) for name in names}
     state |= {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
               "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "square": torch.zeros(1, outputs, dtype=DTYPE)}

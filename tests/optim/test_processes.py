@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from optim_builders import assert_close, emsa, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.communication import largest_over_processes, mean_over_processes, sum_over_processes
+from pontryagin.optim.communication import largest_over_processes, mean_over_processes, sum_over_processes, together
 from pontryagin.optim.moments import Moments
 from pontryagin.problem import Binary, Ternary
 
@@ -92,15 +93,48 @@ def of_one_process(rank: int, folder: Path) -> None:
     def zeros() -> Moments:
         return Moments(torch.zeros(1, 3), torch.zeros(1, 3, 3), torch.zeros(1))
 
-    joint = mean_over_processes(moments(), zeros)
-    none = mean_over_processes(None, zeros)
-    half = mean_over_processes(moments() if rank else None, zeros)
+    alone = mean_over_processes(moments(), zeros)
+    assert alone is not None
+    assert torch.equal(alone.mean, mean), "a process group that merely exists is nobody's"
+    with together(distributed.group.WORLD):
+        joint = mean_over_processes(moments(), zeros)
+        none = mean_over_processes(None, zeros)
+        half = mean_over_processes(moments() if rank else None, zeros)
+        numbers = [call(3 + rank, rows.device) for call in (largest_over_processes, sum_over_processes)]
     assert joint is not None
     assert half is not None
     found["moments"] = [rows, joint.mean, joint.product, half.mean, half.product, torch.tensor(none is None),
-                        torch.tensor([call(3 + rank, rows.device) for call in (largest_over_processes, sum_over_processes)])]
+                        torch.tensor(numbers)]
+    models_of_their_own(rank)
+    by_hand(found)
     torch.save(found, folder / f"rank{rank}.pt")
     distributed.barrier()
+
+
+def models_of_their_own(rank: int) -> None:
+    """Each process trains another model, or none, beside a process group: nobody waits for anybody."""
+    torch.manual_seed(rank)
+    model = nn.Sequential(nn.Linear(5, 4 + rank), nn.Tanh(), nn.Linear(4 + rank, 3)).double()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train(model, EMSA(model), 3 + 2 * rank, vectors)
+    assert sum("process_group" in str(each.message) for each in caught) == 1
+
+
+def by_hand(found: dict[str, list[Tensor]]) -> None:
+    """Gradients averaged without DistributedDataParallel, by a group that is named."""
+    model = model_of("linear")
+    optimizer = EMSA(model, rows=None, budget=1e9, process_group=distributed.group.WORLD)
+    found["by hand"] = []
+    for seed in range(5):
+        optimizer.zero_grad()
+        x, y = shard_of("linear", seed, distributed.get_rank())
+        nn.functional.cross_entropy(model(x), y).backward()
+        for parameter in model.parameters():
+            distributed.all_reduce(parameter.grad, op=distributed.ReduceOp.SUM)
+            parameter.grad /= 2
+        optimizer.step()
+        found["by hand"].append(parameters(model))
 
 
 def skip(model: nn.Module, optimizer: EMSA, rank: int) -> None:
@@ -132,13 +166,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tenso
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, "by hand"])
 def test_both_processes_hold_the_same_parameters(case: str, found: list[dict[str, list[Tensor]]]) -> None:
     for one, other in zip(found[0][case], found[1][case], strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("case", ["linear", "embedding", "not finite", "discrete", "glances"])
+@pytest.mark.parametrize("case", ["linear", "embedding", "not finite", "discrete", "glances", "by hand"])
 def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list[Tensor]]]) -> None:
     model = model_of(case)
     # the period of refreshes depends on the work of one process

@@ -42,8 +42,8 @@ class Member:
 
     @property
     def identity(self) -> Hashable:
-        """Changes with the trained parameters, their groups and types."""
-        return id(self.weight), id(self.bias), self.groups, self.weight.dtype, self.weight.device
+        """Changes with the trained parameters, their states, groups and types."""
+        return id(self.weight), id(self.bias), id(self.state), self.groups, self.weight.dtype, self.weight.device
 
     @property
     def kind(self) -> Hashable:
@@ -202,7 +202,7 @@ class Bank:
     def _gradients(self, factors: Sequence[float] | None) -> tuple[Tensor, Tensor | None]:
         """Of weights as matrices and of biases, (group, ...), stacked, each member's times its factor: copies."""
         dtype = self._state["velocity"].dtype
-        matrices = [member.stage.captured.layer.matrix(member.weight.grad) for member in self.members]  # type: ignore[arg-type]
+        matrices = [member.stage.captured.layer.matrix(_dense(member.weight.grad)) for member in self.members]
         gradient = self._stacked(matrices, factors).to(dtype)
         if self.members[0].bias is None:
             return gradient, None
@@ -247,4 +247,9 @@ class Bank:
 def _gradient_of(member: Member) -> Tensor:
     """Of the bias; 0 where it has none."""
     assert member.bias is not None
-    return torch.zeros_like(member.bias) if member.bias.grad is None else member.bias.grad
+    return torch.zeros_like(member.bias) if member.bias.grad is None else _dense(member.bias.grad)
+
+
+def _dense(gradient: Tensor | None) -> Tensor:
+    assert gradient is not None
+    return gradient.to_dense() if gradient.is_sparse else gradient

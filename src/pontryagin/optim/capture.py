@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from pontryagin.optim.captured_stage import CapturedStage, is_checkpointed
-from pontryagin.optim.layers import Map, maps_of
+from pontryagin.optim.captured_stage import CapturedStage, is_recomputed
+from pontryagin.optim.layers import Map, maps_of, own_parameters
 
 Users = dict[int, list[CapturedStage]]
 """By the id of a module: the stages that its calls feed."""
@@ -47,6 +47,11 @@ class Capture:
     def is_on(self) -> bool:
         """Whether the hooks are there."""
         return self._hooks.is_on
+
+    @property
+    def parallel(self) -> nn.Module | None:
+        """The DistributedDataParallel that the model is in, or holds, if one has been seen."""
+        return self._hooks.parallel
 
     def extend(self, later: "Capture") -> None:
         """With the stages of parameters that the model has got since."""
@@ -80,10 +85,14 @@ class _Hooks:
     def __init__(self, users: Users, modules: Sequence[nn.Module], model: nn.Module) -> None:
         self.users, self.modules, self.model = users, modules, model
         self._handles: list[Any] = []
-        self._tree: frozenset[int] = frozenset()
+        self._left: nn.Module | None = None
         self._outermost: tuple[nn.Module, AbstractContextManager[Any]] | None = None
         self._compiled = False
         self._registered: list[Any] = []
+        self._parallel: weakref.ref[nn.Module] | None = None
+        self._tree = frozenset(map(id, model.modules()))
+        for part in model.modules():
+            self._see_parallel(part)
         weakref.finalize(self, _remove, self._handles)
         weakref.finalize(self, _remove, self._registered)
 
@@ -100,7 +109,7 @@ class _Hooks:
         def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
             if torch.compiler.is_compiling() or (hooks := me()) is None:
                 return
-            hooks.enter(module, arguments)
+            hooks.enter(module)
 
         def after(module: nn.Module, arguments: tuple[Any, ...], *named_and_output: Any) -> None:
             if torch.compiler.is_compiling() or (hooks := me()) is None:  # may be called once more when it has been taken off
@@ -108,9 +117,9 @@ class _Hooks:
             if len(named_and_output) == 2:
                 hooks.leave(module, arguments, *named_and_output)
 
-        def ended(module: nn.Module, *_: Any) -> None:  # also by an error
+        def ended(module: nn.Module, arguments: tuple[Any, ...], *_: Any) -> None:  # also by an error
             if not torch.compiler.is_compiling() and (hooks := me()) is not None:
-                hooks.end(module)
+                hooks.end(module, arguments)
 
         def registered(module: nn.Module, name: str, part: nn.Module | None) -> None:
             if type(module).__name__ == "ModuleToTrace" and (hooks := me()) is not None:  # torch.export refuses any global hook
@@ -129,19 +138,29 @@ class _Hooks:
         _remove(self._handles)
         _remove(self._registered)
 
-    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """Compiled parts run as they were written, for hooks are not part of what was compiled; recomputed inputs are seen."""
+    @property
+    def parallel(self) -> nn.Module | None:
+        return None if self._parallel is None else self._parallel()
+
+    def _see_parallel(self, module: nn.Module) -> None:
+        wrapper = sys.modules.get("torch.nn.parallel.distributed")
+        if wrapper is not None and isinstance(module, wrapper.DistributedDataParallel):
+            inside = id(module) in self._tree or any(part is self.model for part in module.modules())
+            self._parallel = weakref.ref(module) if inside else self._parallel
+
+    def enter(self, module: nn.Module) -> None:
+        """Compiled parts run as they were written, for hooks are not part of what was compiled."""
         if self._outermost is None and self._is_compiled(module):
             self._outermost = module, torch.compiler.set_stance("force_eager")
             self._outermost[1].__enter__()
-        stages = self.users.get(id(module))
-        if stages and arguments and torch._C._current_graph_task_id() != -1 and is_checkpointed() and torch.is_grad_enabled():
-            for stage in stages:
-                if stage.is_looking:
-                    stage.recomputed(stage.layer.inputs(arguments, {}))
+        self._see_parallel(module)
 
     def leave(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """Remember the inputs until the costate of the output arrives: a forward pass without a backward pass leaves no trace."""
+        self._left = module
+        if is_recomputed():
+            self._see_again(module, arguments, named, output)
+            return
         stages = [stage for stage in self.users.get(id(module), ()) if stage.is_looking]
         first = output[0] if isinstance(output, tuple) and output else output
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
@@ -149,10 +168,18 @@ class _Hooks:
         if torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():  # not the loss of a training step
             return
         for stage in stages:
-            stage.watch(stage.layer.inputs(arguments, named, output), first)
+            stage.watch(stage.layer.inputs(arguments, named, output), first, module is stage.module)
 
-    def end(self, module: nn.Module) -> None:
-        """The outermost call is over."""
+    def _see_again(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        for stage in self.users.get(id(module), ()):
+            if stage.is_looking and torch.is_grad_enabled():
+                stage.recomputed(stage.layer.inputs(arguments, named, output))
+
+    def end(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """A call is over; if it has not been left, by an error: so torch ends a part that is computed again, in its last call."""
+        if self._left is not module and is_recomputed():
+            self._see_again(module, arguments, {}, None)
+        self._left = None
         if self._outermost is not None and self._outermost[0] is module:
             self._outermost[1].__exit__(None, None, None)
             self._outermost = None
@@ -210,13 +237,13 @@ def _find(model: nn.Module, rows: int | None) -> tuple[list[Found], list[tuple[n
     modules = sorted(_modules(model), key=lambda item: isinstance(item[1], nn.Embedding))
     for name, module in modules:
         for one in maps_of(module):
-            parameter = module._parameters.get(one.weight)
+            parameter = own_parameters(module).get(one.weight)
             if parameter is None or not (parameter.is_floating_point() and parameter.numel()):
                 continue  # reparametrized: what is trained is not W; complex, or without entries
             fed = by_module.setdefault(id(module), [])
             if id(parameter) in taken:  # tied: the same stage sees the inputs of both, if they are of one kind
-                kinds = {layer.kind for layer in one.alternatives} if one.certain else set()
-                fed += [stage for stage in taken[id(parameter)].stages if stage.layer.kind in kinds]
+                kinds = {(layer.kind, one.certain) for layer in one.alternatives}
+                fed += [stage for stage in taken[id(parameter)].stages if (stage.layer.kind, stage.certain) in kinds]
                 for stage in taken[id(parameter)].stages:
                     stage.tied = True
                 continue

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.optim.growth import Glance
-from pontryagin.optim.layers import Layer, is_certain
+from pontryagin.optim.layers import Layer, is_certain, own_parameters
 from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim.precision import full_precision, wide
 from pontryagin.optim.thinning import thinned
@@ -50,7 +50,8 @@ class CapturedStage:
         self._handles: list[Any] = []
         self._last: tuple[int, int] | None = None
         self._verified: list[tuple[Tensor, Tensor]] = []
-        self._misfits = False
+        self._misfits = self.called = False
+        self._slots: list[_Slot] = []
         self._batch = 0
 
     @property
@@ -61,14 +62,14 @@ class CapturedStage:
     @property
     def is_own(self) -> bool:
         """Whether the module's parameter still is this weight, and not one that has been put in its place."""
-        return self.module._parameters.get(self.layer.weight) is self.weight
+        return own_parameters(self.module).get(self.layer.weight) is self.weight
 
     def look(self, armed: bool, glancing: bool) -> None:
         """Whether to take moments of the next batch, or to glance at it; what was seen of another is dropped."""
         if self.armed or self.glancing:
             self.forget()
             self.stop()
-        self.armed, self.glancing, self.seen = armed, glancing and not armed, False
+        self.armed, self.glancing, self.seen, self.called = armed, glancing and not armed, False, False
 
     def stop(self) -> None:
         """Let go of the weight."""
@@ -76,10 +77,15 @@ class CapturedStage:
             handle.remove()
         self._handles.clear()
 
-    def watch(self, x: Tensor | None, output: Tensor) -> None:
-        """A call: its inputs, of which some rows are kept until the costate of its output arrives."""
+    def watch(self, x: Tensor | None, output: Tensor, own: bool = True) -> None:
+        """A call: its inputs, of which some rows are kept until the costate of its output arrives. own: of the module whose bias
+        is the stage's, and not of another that is tied to its weight alone."""
         self._attend()
+        self.called = True
         if is_checkpointed() and self.gradient_check is None:  # they come again when they are computed again
+            self._certify()
+            if not self.certain and self.armed:
+                self._expect(output, own)
             return
         self._certify()
         if x is None or (not self.certain and not self.layer.fits(x, output)):
@@ -89,7 +95,7 @@ class CapturedStage:
         sample = _Sample(self._thinned(x), x.numel())
         if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or _hooked()):
             sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
-        me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows)]
+        me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows, own)]
         del x, sample
 
         def arrive(costate: Tensor) -> None:
@@ -105,11 +111,42 @@ class CapturedStage:
 
         output.register_hook(arrive)
 
+    def _expect(self, output: Tensor, own: bool) -> None:
+        """The costate of a call whose inputs come later."""
+        me, slot = weakref.ref(self), _Slot(output.shape, own)
+        self._slots.append(slot)
+
+        def arrive(costate: Tensor) -> None:
+            stage = me()
+            if stage is not None and slot in stage._slots:
+                slot.costate = costate.detach()
+                stage._match(slot)
+
+        output.register_hook(arrive)
+
+    def _match(self, slot: "_Slot") -> None:
+        """Of a call inside a checkpointed part inputs or costate come first; with both, u x^T is known."""
+        if slot.inputs is None or slot.costate is None:
+            return
+        self._slots.remove(slot)
+        if not self.layer.fits(slot.inputs, torch.empty(slot.shape, device="meta")):
+            self._misfits = True
+            return
+        with full_precision(slot.costate.device):
+            self._count_product(slot.inputs, slot.costate, slot.own)
+
     def recomputed(self, x: Tensor | None) -> None:
         """The inputs of a call inside a checkpointed part, computed again in the backward pass."""
         self._certify()
-        self._misfits |= not self.certain  # its costates cannot be told
-        if x is not None and self.certain and self.gradient_check is None:
+        if x is None or self.gradient_check is not None:
+            return
+        if not self.certain and self.armed:
+            empty = [slot for slot in self._slots if slot.inputs is None]
+            if len(empty) != 1:  # which call it belongs to cannot be told
+                return
+            empty[0].inputs = x.detach()
+            self._match(empty[0])
+        if self.certain or not self._misfits:
             self._waiting.add(_Sample(self._thinned(x.detach()).clone(), x.numel()))
 
     def _certify(self) -> None:
@@ -123,7 +160,7 @@ class CapturedStage:
     def forget(self) -> None:
         """Drop what has been seen of a batch."""
         self._waiting, self._derived, self._last = _Pass(), _Pass(), None
-        self._verified, self._misfits = [], False
+        self._verified, self._misfits, self._slots = [], False, []
         self._drop()
 
     def _drop(self) -> None:
@@ -165,13 +202,18 @@ class CapturedStage:
         self._waiting.add(sample)
         if torch.is_grad_enabled():  # a derivative inside the loss: a weight may be reached through it alone
             self._derived.add(sample)
-        if not self._needs_all or self.layer.outputs is None or costate.is_nested:
+        if self._needs_all:
+            self._count_product(whole, costate, held.own)
+
+    def _count_product(self, x: Tensor, costate: Tensor, own: bool) -> None:
+        if self.layer.outputs is None or costate.is_nested:
             return
-        product, total = _gradients(self, whole, costate)
+        product, total = _gradients(self, x, costate)
         if self.gradient_check is not None:
             self.gradient_check.append((product, total))
         if not self.certain:
-            self._waiting.products.append((product, total, _rounding(whole, costate)))
+            self._waiting.begin()
+            self._waiting.products.append((product, total if own else torch.zeros_like(total), _rounding(x, costate)))
 
     def _attend(self) -> None:
         """Be told before a gradient is added to that of the weight, from the first call of the look on."""
@@ -240,12 +282,21 @@ class _Sample:
 class _Held:
     """What is kept of a call until its costate arrives."""
 
-    def __init__(self, sample: _Sample, inputs: Tensor) -> None:
-        self.sample, self.inputs, self._version = sample, inputs, inputs._version
+    def __init__(self, sample: _Sample, inputs: Tensor, own: bool) -> None:
+        self.sample, self.inputs, self.own, self._version = sample, inputs, own, inputs._version
 
     @property
     def is_as_it_was(self) -> bool:
         return self.inputs._version == self._version
+
+
+class _Slot:
+    """A call inside a checkpointed part: the shape of its output, and what has come of it."""
+
+    def __init__(self, shape: torch.Size, own: bool) -> None:
+        self.shape, self.own = shape, own
+        self.inputs: Tensor | None = None
+        self.costate: Tensor | None = None
 
 
 class _Pass:
@@ -257,11 +308,15 @@ class _Pass:
         self.products: list[tuple[Tensor, Tensor, float]] = []
 
     def add(self, sample: _Sample) -> None:
+        self.begin()
+        self.samples.append(sample)
+
+    def begin(self) -> None:
+        """Start anew in another pass."""
         number = torch._C._current_graph_task_id()
         if number != self.number:
             self.__init__()  # type: ignore[misc]
             self.number = number
-        self.samples.append(sample)
 
 
 class _Kept:
@@ -288,6 +343,11 @@ def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None]
 def is_checkpointed() -> bool:
     """Whether what is computed now will be computed, or is being computed, again: non-reentrant checkpointing."""
     return any(getattr(hook, "__module__", None) == "torch.utils.checkpoint" for hook in _hooked() or ())
+
+
+def is_recomputed() -> bool:
+    """Whether this is the second computing of a checkpointed part, in a backward pass."""
+    return torch._C._current_graph_task_id() != -1 and is_checkpointed()
 
 
 def _hooked() -> Any:

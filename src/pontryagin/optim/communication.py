@@ -1,11 +1,30 @@
-"""Moments over all processes of torch.distributed; with one process, the moments themselves."""
+"""Moments over the processes that train one model together; elsewhere, the moments themselves.
 
-from collections.abc import Callable, Sequence
+Processes belong together where a DistributedDataParallel says so, or the user: a process group that merely exists, of ranks that
+train models of their own or do something else, is none of ours. `together` names the group for the length of a step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from pontryagin.optim.moments import Moments
+
+_GROUP: ContextVar[Any] = ContextVar("group", default=None)
+
+
+@contextmanager
+def together(group: Any) -> Iterator[None]:
+    """Reduce over the processes of a group inside; None: over none."""
+    token = _GROUP.set(group)
+    try:
+        yield
+    finally:
+        _GROUP.reset(token)
 
 
 def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> Moments | None:
@@ -18,20 +37,20 @@ def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> 
     own = zeros() if taken is None else taken
     weight = own.mean.new_full((1,), 0.0 if taken is None else own.count)
     joint = torch.cat([own.mean.flatten() * weight, weight])
-    distributed.all_reduce(joint)
+    distributed.all_reduce(joint, group=_GROUP.get())
     if not joint[-1]:
         return None
     count, mean = joint[-1], joint[:-1].view_as(own.mean) / joint[-1]
     own.add_outer(own.mean - mean, 1.0)
     second = torch.cat([own.product.flatten(), own.trace]) * weight
-    distributed.all_reduce(second)
+    distributed.all_reduce(second, group=_GROUP.get())
     product, trace = (second / count).split([own.product.numel(), own.trace.numel()])
     return Moments(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
 def summed(numbers: Tensor) -> Tensor:
     """Sums of each entry over several processes, in place. Every process has to call it."""
-    distributed.all_reduce(numbers)
+    distributed.all_reduce(numbers, group=_GROUP.get())
     return numbers
 
 
@@ -50,19 +69,19 @@ def verdict_over_processes(found: Sequence[int], device: torch.device) -> list[i
     if is_alone():
         return list(found)
     result = torch.tensor(found, device=device)
-    distributed.all_reduce(result, op=distributed.ReduceOp.MAX)
+    distributed.all_reduce(result, op=distributed.ReduceOp.MAX, group=_GROUP.get())
     return result.tolist()
 
 
 def _reduced(number: int, device: torch.device, operation: distributed.ReduceOp.RedOpType) -> int:
     result = torch.tensor(number, device=device)
-    distributed.all_reduce(result, op=operation)
+    distributed.all_reduce(result, op=operation, group=_GROUP.get())
     return int(result)
 
 
 def is_alone() -> bool:
     """Whether there is one process."""
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1
+    return _GROUP.get() is None or distributed.get_world_size(_GROUP.get()) == 1
 
 
 def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
@@ -71,5 +90,5 @@ def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
         return value
     own = torch.zeros_like(like) if value is None else value
     joint = torch.cat([own.flatten(), like.new_full((1,), float(value is not None))])
-    distributed.all_reduce(joint)
+    distributed.all_reduce(joint, group=_GROUP.get())
     return joint[:-1].view_as(like) / joint[-1] if joint[-1] else None

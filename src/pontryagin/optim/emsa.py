@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pontryagin.optim import adamw
 from pontryagin.optim import averaging as averages
@@ -15,14 +15,15 @@ from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.bank import Bank, Member, Move, Proposal, banks_of
 from pontryagin.optim.budget import is_due, is_glance_due, period
 from pontryagin.optim.capture import Capture
-from pontryagin.optim.communication import largest_over_processes
+from pontryagin.optim.communication import largest_over_processes, together
 from pontryagin.optim.constrained import ModelSets
 from pontryagin.optim.gradients import largest_entries
 from pontryagin.optim.growth import Spread, spreads_over_processes
 from pontryagin.optim.model_stages import ModelStages, Trained
+from pontryagin.optim.outside import warn
 from pontryagin.optim.precision import full_precision
 from pontryagin.optim.saved_state import LIKE_PARAMETERS, check_saved, check_shown
-from pontryagin.optim.settings import check_group, check_model, check_settings
+from pontryagin.optim.settings import check_group, check_model, check_rates, check_settings
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.optim.undo import Undo
 from pontryagin.problem import NonFiniteError, ProblemError
@@ -64,6 +65,7 @@ class EMSA(torch.optim.Optimizer):
     budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
     so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
     enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
+    process_group: of processes whose gradients are averaged by other means than DistributedDataParallel, which names its own.
 
     admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
     projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
@@ -96,6 +98,7 @@ class EMSA(torch.optim.Optimizer):
         admissible: ModelSets | None = None,
         moves: float = 1 / 30,
         nonzero: float | None = None,
+        process_group: Any = None,
     ) -> None:
         check_model(model)
         check_settings(budget, rank, rows)
@@ -103,6 +106,7 @@ class EMSA(torch.optim.Optimizer):
                     "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero, "steps": 0,
                     "averaging": averaging, "averaged": False, "refresh_every": 1, "relaxation": 1.0}
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
+        self._process_group = process_group
         self._may_average = admissible is None and acceptance is None
         self._model, self._rows, self._admissible, self._strict = model, rows, admissible, strict
         self._banks: list[Bank] = []
@@ -121,7 +125,7 @@ class EMSA(torch.optim.Optimizer):
         self._stages = ModelStages(self._model, self._rows, self.rank, self._admissible, self._strict)
         self._constraints = self._stages.constraints
         self._written: dict[int, tuple[int, int]] = {}
-        self._constructed = False
+        self._constructed = self._told_alone = False
 
     @property
     def _affine(self) -> list[AffineStage]:
@@ -144,7 +148,7 @@ class EMSA(torch.optim.Optimizer):
         if self._constructed:
             self._stages.report(self.param_groups[-1:], self._groups(), strict=False)
             self._stages.want(self.param_groups[-1]["params"])
-            self._arm()
+            self._arm(self.param_groups[-1]["params"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -162,14 +166,16 @@ class EMSA(torch.optim.Optimizer):
                 raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
         elif self.acceptance is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
+        for group in self.param_groups:
+            check_rates(group)
         largest = self._check_gradients()
         looked = self._capture.is_on
         if looked:
             self._stages.check_own(self._groups(), self.state)
-            self._stages.settle(largest, self.state, self._device)
-        trained = list(self._stages.trained(self._groups()))
-        with full_precision(self._device):
-            moves = self._moves(trained, largest, looked)
+        with together(self._group_of_processes()), full_precision(self._device):
+            if looked:
+                self._stages.settle(largest, self.state, self._device)
+            moves = self._moves(list(self._stages.trained(self._groups())), largest, looked)
         if self.acceptance is None or closure is None:
             self._apply(moves, 1.0)
         else:
@@ -180,6 +186,24 @@ class EMSA(torch.optim.Optimizer):
                 self._remember(group)
         self._arm()
         return loss
+
+    def _group_of_processes(self) -> Any:
+        """That of the DistributedDataParallel around the model, or the user's; None for one process, or processes of their
+        own."""
+        parallel: Any = self._capture.parallel
+        if parallel is not None and parallel._join_config.enable:
+            raise ProblemError("EMSA takes moments over all processes in every step, which join() does not know of: give every "
+                               "process as many batches")
+        if self._process_group is not None:
+            return self._process_group
+        if parallel is not None:
+            return parallel.process_group
+        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        if several and not self._told_alone:
+            self._told_alone = True
+            warn("EMSA: there are several processes, but no DistributedDataParallel around the model: each takes the moments of "
+                 "its own batches; if gradients are averaged by other means, name their group: EMSA(model, process_group=...)")
+        return None
 
     @torch.no_grad()
     def eval(self) -> None:
@@ -206,7 +230,7 @@ class EMSA(torch.optim.Optimizer):
         checked: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it
-            check_saved(found, self.param_groups, self._stages.entries_of, self._stages.needed_of,
+            check_saved(found, self.param_groups, self.defaults, self._stages.entries_of, self._stages.needed_of,
                         lambda parameter: self._stages.names[id(parameter)])
             check_shown(found)
             checked.append(found)
@@ -252,8 +276,10 @@ class EMSA(torch.optim.Optimizer):
 
     def _after_loading(self) -> None:
         self._banks, self._together, self._written = [], None, {}
+        self._stages.keep_closed_out(self.state)
         self._stages.resume(self.state)
         self._arm()
+        self._stages.loaded()
 
     def _show(self, averaged: bool, change: Callable[[Tensor, averages.State], None]) -> None:
         if self.param_groups[0]["averaged"] == averaged:
@@ -419,11 +445,12 @@ class EMSA(torch.optim.Optimizer):
         for group in self.param_groups:
             group["relaxation"] = factor
 
-    def _arm(self) -> None:
-        """Look at the next batch if it is time."""
+    def _arm(self, only: Iterable[Tensor] | None = None) -> None:
+        """Look at the next batch if it is time. only: the stages of these; what others have seen stays."""
         group = self.param_groups[0]
         self._due = is_due(group["steps"] + 1, group["refresh_every"])
-        self._stages.arm(self._groups(), self.state, self._due, is_glance_due(group["steps"] + 1))
+        self._stages.arm(self._groups(), self.state, self._due, is_glance_due(group["steps"] + 1),
+                         None if only is None else set(map(id, only)))
 
     def _check_gradients(self) -> dict[int, float]:
         """The largest entry of each gradient, by the id of the parameter."""

@@ -4,6 +4,12 @@ Steps are free of the gradient's scale: they are divided by a running root mean 
 fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep the steps at full length, along
 what is at last noise or the memory of a gradient. So a step is measured against a longer memory too, the mean over about the
 last ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise of batches does.
+
+Where a loss is fitted for good, gradients are at last the noise of rounding, of one size for ever, and that mean is of noise as
+well. So there is a peak too, of the mean, which falls with the root of the number of steps and rises no faster than the mean
+may: gradients of less than 5e-4 of it shorten the steps, until what they promise is worth nothing. And gradients that have faded
+to less than 1e-2 of it and rise again do not lengthen a step, as they would beside a mean that follows them: where a loss is
+all but 0 they rise because the last step went too far.
 """
 
 from math import frexp, ldexp
@@ -18,6 +24,14 @@ _FALL = 0.25
 
 _MILD = 1e-10, 1e10
 """Largest entries of gradients whose squares, and what is made of them, are float32 with room to spare."""
+_NOISE_LEVEL = 5e-4
+"""What part of the peak's root the gradients may fall to at full length. Small norms, attention and convolutions that are fitted
+in float32 stay so over 2,500 steps; with 1e-4 rounding still moves some of them; no healthy network of benchmarks.defaults comes
+near."""
+_FADED = 1e-2
+"""What part of the peak's root tells gradients that have faded from those of batches that differ."""
+_SETTLED = 20.0
+"""Steps after which the peak is remembered: before, the first gradients may be of any size."""
 _LARGEST = 126
 """Exponent of a unit: its inverse is a float32 too."""
 
@@ -32,9 +46,22 @@ def long_mean(known: Tensor, square: Tensor, steps: Tensor) -> Tensor:
     return known + (square - known) * ((_WINDOW + 1) / (steps + _WINDOW))
 
 
-def floored(square: Tensor, long: Tensor) -> Tensor:
-    """The running mean square that a step is divided by the root of: no less than so much of the longer mean."""
-    return torch.maximum(square, _FALL**2 * long)
+def new_peak(known: Tensor, long: Tensor, steps: Tensor) -> Tensor:
+    """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a step does."""
+    risen = torch.maximum(known * (1 - 1 / steps), torch.minimum(long, known * (1 + 18 / steps)))
+    return torch.where(steps < _SETTLED, long, risen)
+
+
+def unrisen(square: Tensor, now: Tensor, long: Tensor, peak: Tensor) -> Tensor:
+    """Where gradients have faded (long, peak: (group)), the running mean square, but no less than that of this step."""
+    faded = (long < _FADED**2 * peak).unsqueeze(1)
+    return torch.where(faded, torch.maximum(square, now), square)
+
+
+def floored(square: Tensor, long: Tensor, peak: Tensor | None = None) -> Tensor:
+    """The running mean square that a step is divided by the root of: no less than so much of the longer mean, and of the peak."""
+    found = torch.maximum(square, _FALL**2 * long)
+    return found if peak is None else torch.maximum(found, _NOISE_LEVEL**2 * peak)
 
 
 def is_mild(largest: float) -> bool:

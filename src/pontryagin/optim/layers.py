@@ -9,7 +9,7 @@ a scale) is a guess, or a choice of guesses: the first look tells whether sum u 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -100,6 +100,11 @@ def maps_of(module: nn.Module) -> list[Map]:
     return [Map((layer,), False) for layer in layers if layer.outputs is not None and layer.kind != "shift"]
 
 
+def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """A module's own parameters, not its children's; of a scripted one too."""
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False))
+
+
 def is_certain(module: nn.Module) -> bool:
     """Whether a module runs the forward of a known class, as it is."""
     kind = _kind_of(module)
@@ -151,6 +156,8 @@ def _bilinear(module: nn.Bilinear) -> list[Layer]:
 
     def products(arguments: Arguments, named: dict[str, Any], output: Any = None) -> Tensor | None:
         given = dict(zip(("input1", "input2"), arguments, strict=False)) | named
+        if not {"input1", "input2"} <= given.keys():
+            return None
         return (given["input1"].detach().unsqueeze(-1) * given["input2"].detach().unsqueeze(-2)).flatten(-2)
 
     return [_dense(module, "Bilinear", "weight", _bias(module), products)]
@@ -286,8 +293,9 @@ def _attention(module: nn.MultiheadAttention) -> list[list[Layer]]:
 
 
 def _given(arguments: Arguments, named: dict[str, Any]) -> tuple[Any, ...]:
+    """Queries, keys and values; None for those that are not known."""
     given = dict(zip(_ATTENDED, arguments, strict=False)) | named
-    return tuple(given[name] for name in _ATTENDED)
+    return tuple(given.get(name) for name in _ATTENDED)
 
 
 def _attended(number: int) -> Callable[..., Tensor | None]:
@@ -385,6 +393,16 @@ def _batch_normalized(module: Any, x: Tensor) -> Tensor:
     return F.batch_norm(x, module.running_mean, module.running_var, eps=module.eps)
 
 
+def _instance_norm(module: Any) -> list[Layer]:
+    """Also of one image, without an axis of samples."""
+
+    def batched(arguments: Arguments, named: dict[str, Any], output: Any = None) -> Tensor | None:
+        x = first_argument(arguments, named)
+        return x.unsqueeze(0) if x is not None and x.ndim == module._get_no_batch_dim() else x
+
+    return [replace(layer, inputs=batched) for layer in _normalization(_instance_normalized, 1)(module)]
+
+
 def _instance_normalized(module: Any, x: Tensor) -> Tensor:
     if module.training or not module.track_running_stats:
         return F.instance_norm(x, eps=module.eps)
@@ -398,7 +416,7 @@ def _bias(module: nn.Module) -> str | None:
 def _guesses(module: nn.Module) -> list[Map]:
     """By names and shapes of a module's parameters: a matrix `weight`, or a vector `weight` beside an epsilon, alone or with a
     vector `bias`."""
-    own = {name: parameter for name, parameter in module._parameters.items() if parameter is not None}
+    own = own_parameters(module)
     if next(module.children(), None) is not None or not {"weight"} <= own.keys() <= {"weight", "bias"}:
         return []
     bias = "bias" if "bias" in own else None
@@ -471,7 +489,7 @@ _KINDS: dict[type[nn.Module], tuple[Callable[..., list[Any]], tuple[str, ...]]] 
     nn.LayerNorm: (_normalization(lambda m, x: F.layer_norm(x, m.normalized_shape, eps=m.eps), -1, _before), _FORWARD),
     nn.RMSNorm: (_normalization(lambda m, x: F.rms_norm(x, m.normalized_shape, eps=m.eps), -1, _before), _FORWARD),
     nn.GroupNorm: (_normalization(lambda m, x: F.group_norm(x, m.num_groups, eps=m.eps), 1), _FORWARD),
-    nn.modules.instancenorm._InstanceNorm: (_normalization(_instance_normalized, 1), _FORWARD),
+    nn.modules.instancenorm._InstanceNorm: (_instance_norm, _FORWARD),
     nn.modules.batchnorm._BatchNorm: (_normalization(_batch_normalized, 1), _FORWARD),
 }
 """By class: its maps, and the methods that compute them."""

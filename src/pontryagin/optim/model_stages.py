@@ -40,6 +40,9 @@ class ModelStages:
         self.open = {key: found for key, stages in self.capture.open.items() if (found := self._made(stages))}
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
         self.by_adamw: set[int] = set()
+        self._kinds: dict[int, int] = {}
+        self._closed: dict[int, list[AffineStage]] = {}
+        self._just_loaded = False
         self._wanted: set[int] = set()
         self._told: set[int] = set()
 
@@ -68,6 +71,8 @@ class ModelStages:
             if id(weight) not in largest:
                 continue
             state = states[weight]
+            if id(weight) in self._kinds and "kind" not in state:
+                state["kind"] = torch.tensor(float(self._kinds[id(weight)]))
             if has_moments(state):
                 places = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
                 members.append(Member(stage, weight, bias, state, places))
@@ -92,7 +97,7 @@ class ModelStages:
         names = []
         for stage in stages:
             weight = stage.captured.weight
-            if not stage.captured.armed or not self.capture.is_on:
+            if not (stage.captured.armed and self.capture.is_on and self._any_call):
                 self._wanted.add(id(weight))
                 continue
             self.by_adamw.add(id(weight))
@@ -113,15 +118,13 @@ class ModelStages:
                 continue
             found = verdict_over_processes([_verdict(stage.captured) for stage in stages], device)
             if 1 in found:
-                self._adopt(key, stages[found.index(1)])
-                states[stages[0].captured.weight]["kind"] = torch.tensor(float(found.index(1)))
+                self._adopt(key, found.index(1))
             elif 2 in found:
-                del self.open[key]
+                self._closed[key] = self.open.pop(key)
                 closed.append(stages[0])
         for stage in [each for each in self.affine if not each.captured.certain and each.captured.armed]:
             if id(stage.captured.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], device):
-                self.affine.remove(stage)
-                _drop(states[stage.captured.weight], (*STAGE_ENTRIES, "kind"))
+                self._close(stage, states)
                 closed.append(stage)
         if closed:
             names = [stage.name for stage in closed]
@@ -130,8 +133,22 @@ class ModelStages:
                                    "compute something else than W x + b: freeze them or drop strict=True")
             warn(described(self._model, names, "their modules compute something else than W x + b of their inputs"))
 
-    def _adopt(self, key: int, stage: AffineStage) -> None:
-        del self.open[key]
+    def _close(self, stage: AffineStage, states: States) -> None:
+        """Leave a stage that was known to AdamW."""
+        key = id(stage.captured.weight)
+        self.affine.remove(stage)
+        self._closed[key] = [stage]
+        self._kinds.pop(key, None)
+        _drop(states.get(stage.captured.weight, {}), (*STAGE_ENTRIES, "kind"))
+
+    def keep_closed_out(self, states: States) -> None:
+        """A state that was saved before a stage was found to be none has entries of it still."""
+        for stages in self._closed.values():
+            _drop(states.get(stages[0].captured.weight, {}), (*STAGE_ENTRIES, "kind"))
+
+    def _adopt(self, key: int, kind: int) -> None:
+        stage = self.open.pop(key)[kind]
+        self._kinds[key] = kind
         order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
         self.affine = sorted([*self.affine, stage], key=lambda each: order[id(each.captured.weight)])
 
@@ -152,14 +169,18 @@ class ModelStages:
             self.forget()
             raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are not the model's any "
                                f"more, which has {', '.join(new[:6])} since: make a new EMSA(model)")
-        turned = [stage for stage in self.affine if not stage.captured.is_own]
+        modules = {id(module) for module in self._model.modules()}
+        turned = [stage for stage in chain(self.affine, *self.open.values())
+                  if not stage.captured.is_own or id(stage.captured.module) not in modules]
         if turned:
-            self.affine = [stage for stage in self.affine if stage.captured.is_own]
             for stage in turned:
-                _drop(states.get(stage.captured.weight, {}), STAGE_ENTRIES)
+                if stage in self.affine:
+                    self._close(stage, states)
+                else:
+                    self.open.pop(id(stage.captured.weight), None)
             self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-            warn(described(self._model, [self.names[id(stage.captured.weight)] for stage in turned],
-                           "the weights of their modules are computed from them since the optimizer was made"))
+            warn(described(self._model, [name for stage in turned if (name := self.names.get(id(stage.captured.weight)))],
+                           "since the optimizer was made their modules have been replaced, or compute their weights from them"))
 
     def find_new(self, group: dict[str, Any]) -> None:
         """Parameters that the model has got since. Raise ProblemError for those that are not the model's."""
@@ -194,10 +215,15 @@ class ModelStages:
         if names:
             warn(described(self._model, names, "they belong to no affine stage"))
 
-    def _stage_of(self, parameter: nn.Parameter) -> AffineStage | None:
-        return next((stage for stage in chain(self.affine, *self.open.values()) if stage.captured.weight is parameter), None)
+    def _stage_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> AffineStage | None:
+        """The stage of a weight; of an open one that which a saved state says it was."""
+        alternatives, kind = self.open.get(id(parameter), []), saved.get("kind")
+        if isinstance(kind, Tensor) and kind.numel() == 1 and 0 <= int(kind) < len(alternatives):
+            return alternatives[int(kind)]
+        return next((stage for stage in chain(self.affine, *self.open.values(), *self._closed.values())
+                     if stage.captured.weight is parameter), None)
 
-    def entries_of(self, parameter: nn.Parameter) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    def entries_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Shapes and dtypes of all entries that the state of a parameter may have."""
         found = {"kind": (torch.Size(()), torch.float32), "with_weight": (torch.Size(()), torch.bool)}
         found |= {name: (parameter.shape, adamw.wide(parameter.dtype)) for name in ("mean_control", "last_control")}
@@ -205,18 +231,18 @@ class ModelStages:
         found |= {name: (value.shape, value.dtype) for name, value in adamw.initial(parameter).items()}
         if id(parameter) in self.constraints.discrete:
             found |= self.constraints.discrete[id(parameter)].entries()
-        if (stage := self._stage_of(parameter)) is not None:
+        if (stage := self._stage_of(parameter, saved)) is not None:
             found |= {name: (shape, stage.dtype_of(name)) for name, shape in stage.shapes().items()}
         return found
 
-    def needed_of(self, parameter: nn.Parameter, present: Iterable[str]) -> set[str]:
+    def needed_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> set[str]:
         """Entries that a state with these ones must have too."""
-        names = set(present)
+        names = set(saved)
         found = set(_ADAMW) if names & set(_ADAMW) else set()
         if id(parameter) in self.constraints.discrete:
             own = self.constraints.discrete[id(parameter)].entries().keys()
             return found | (set(own) if names & own else set())
-        stage = self._stage_of(parameter)
+        stage = self._stage_of(parameter, saved)
         return found | (stage.needed() if stage is not None and names & set(STAGE_ENTRIES) else set())
 
     def resume(self, states: States) -> None:
@@ -226,12 +252,24 @@ class ModelStages:
             fitting = [stage for stage in stages if has_moments(state) and state["mean"].shape == (stage.groups, stage.inputs)
                        and state["velocity"].shape[1] == stage.outputs]
             if "kind" in state and fitting:
-                self._adopt(key, stages[int(state["kind"])])
+                self._adopt(key, int(state["kind"]))
 
-    def arm(self, members: Mapping[int, Any], states: States, due: bool, glancing: bool) -> None:
+    @property
+    def _any_call(self) -> bool:
+        """Whether the model has been called since the look began."""
+        return any(stage.called for stage in self.capture.all_stages()) or not self._just_loaded
+
+    def loaded(self) -> None:
+        """A pass that came before is not known any more."""
+        self._just_loaded = True
+
+    def arm(self, members: Mapping[int, Any], states: States, due: bool, glancing: bool, only: set[int] | None = None) -> None:
         """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or a glance is due."""
+        self._just_loaded = False
         for stage in chain(self.affine, *self.open.values()):
             weight = stage.captured.weight
+            if only is not None and id(weight) not in only:
+                continue
             state = states.get(weight, {})
             trained, known = id(weight) in members and weight.requires_grad, has_moments(state)
             unseen = not known and (glancing or id(weight) in self._wanted)

@@ -10,12 +10,15 @@ from pontryagin.problem import ProblemError
 
 Entries = Mapping[str, tuple[torch.Size, torch.dtype]]
 """Shapes and dtypes of all entries that a state may have."""
+_LATER = {"averaging", "averaged"}
+"""Settings that a checkpoint may lack."""
 LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
 """Entries of the state that lie where the parameter does, also of a scalar one."""
 
 
-def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], entries_of: Callable[[nn.Parameter], Entries],
-                needed_of: Callable[[nn.Parameter, Iterable[str]], Iterable[str]], name_of: Callable[[nn.Parameter], str]
+def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], settings: Iterable[str],
+                entries_of: Callable[[nn.Parameter, Mapping[str, Any]], Entries],
+                needed_of: Callable[[nn.Parameter, Mapping[str, Any]], Iterable[str]], name_of: Callable[[nn.Parameter], str]
                 ) -> None:
     """Raise ProblemError for the state of another optimizer, of another number of parameters, or of other shapes."""
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
@@ -27,13 +30,13 @@ def check_saved(state_dict: Mapping[str, Any], groups: list[dict[str, Any]], ent
     if [len(group["params"]) for group in saved] != [len(group["params"]) for group in groups]:
         raise ProblemError(f"EMSA: the saved state has groups of {[len(group['params']) for group in saved]} parameters, this "
                            f"optimizer has {[len(group['params']) for group in groups]}: make it from the same model and groups")
-    missing = sorted({key for key in groups[0] if key != "params"} - _later() - {key for group in saved for key in group})
+    missing = sorted(set(settings) - _LATER - {key for group in saved for key in group})
     if missing:
         raise ProblemError(f"EMSA: the saved state is that of another optimizer: its groups have no {', '.join(missing)}")
     for group, old in zip(groups, saved, strict=True):
         for parameter, number in zip(group["params"], old["params"], strict=True):
             entries, name = state_dict["state"].get(number, {}), name_of(parameter)
-            _check_entries(entries, entries_of(parameter), name)
+            _check_entries(entries, entries_of(parameter, entries), name)
             absent = sorted(set(needed_of(parameter, entries)) - set(entries))
             if absent:
                 raise ProblemError(f"EMSA: the saved state of {name} has no {', '.join(absent)}: it is not whole, or that of "
@@ -47,11 +50,6 @@ def check_shown(state_dict: Mapping[str, Any]) -> None:
     if shown and averaged and not any("last_control" in state for state in averaged):
         raise ProblemError("this state was saved while the model held the averages, and the controls are not in it: call "
                            "optimizer.train() before such a checkpoint is written")
-
-
-def _later() -> set[str]:
-    """What older checkpoints do not have, and torch's own."""
-    return {"averaging", "averaged"}
 
 
 def _check_entries(found: Mapping[str, Any], known: Entries, name: str) -> None:

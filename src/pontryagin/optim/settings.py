@@ -52,6 +52,14 @@ def check_group(group: dict[str, Any]) -> None:
         raise ProblemError(f"EMSA nonzero: expected a share of the weights in (0, 1], found {group['nonzero']}")
 
 
+def check_rates(group: dict[str, Any]) -> None:
+    """Raise ProblemError for what a schedule may have made of the rates, before it is applied."""
+    for name in ("lr", "weight_decay", "fallback"):
+        if not 0 <= float(group[name]) < inf:
+            raise ProblemError(f"EMSA {name}: expected a number in [0, inf), found {group[name]}: nothing has been changed; look "
+                               "at the schedule")
+
+
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)

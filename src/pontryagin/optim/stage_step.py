@@ -6,11 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.fading import floored, long_mean
+from pontryagin.optim.fading import floored, long_mean, new_peak, unrisen
 from pontryagin.optim.metric import Metric
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
+
+_LARGEST = 1e37
+"""Of a scale, a float32 later: where all gradients have been tiny, the next may be 0 and is to stay it."""
 
 
 def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Metric, damping: float,
@@ -53,10 +56,13 @@ def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | No
     weight = state["square_weight"] * memory + (1 - memory)
     new = {"square": torch.lerp(state["square"], square, 1 - memory), "gradients": steps, "square_weight": weight,
            "long_square": long_mean(state["long_square"], square, steps.unsqueeze(1))}
-    mean_square = floored(new["square"] / weight.unsqueeze(1), new["long_square"])
+    long = new["long_square"].mean(1)
+    new["peak"] = new_peak(state["peak"], long, steps)
+    mean_square = unrisen(new["square"] / weight.unsqueeze(1), square, long, new["peak"])
+    mean_square = floored(mean_square, new["long_square"], new["peak"].unsqueeze(1))
     known = mean_square.add_(mean_square.mean(1, keepdim=True), alpha=0.01 if mean_square.shape[1] > 1 else 1e-6)
     scale = torch.where(known > 0, known.rsqrt(), 0.0)
-    return scale if unit is None else scale.mul_(unit), new
+    return (scale if unit is None else scale.mul_(unit)).clamp_max(_LARGEST), new
 
 
 def nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
