@@ -269,6 +269,7 @@ class EMSA(torch.optim.Optimizer):
             super().__setstate__(state)
             return
         super().__setstate__(state)
+        self._process_group = None  # processes are not copied
         self._begin()
         self._constructed = True
         self._stages.resume(self.state)
