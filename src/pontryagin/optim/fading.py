@@ -6,10 +6,10 @@ what is at last noise or the memory of a gradient. So a step is measured against
 last ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise of batches does.
 
 Where a loss is fitted for good, gradients are at last the noise of rounding, of one size for ever, and that mean is of noise as
-well. So there is a peak too, of the mean, which falls with the root of the number of steps and rises no faster than the mean
-may: gradients of less than 5e-4 of it shorten the steps, until what they promise is worth nothing. And gradients that have faded
-to less than 1e-2 of it and rise again do not lengthen a step, as they would beside a mean that follows them: where a loss is
-all but 0 they rise because the last step went too far.
+well. So there is a peak too, of the mean, which falls with the fourth root of the number of steps and rises no faster than the
+mean may: gradients of less than 1e-3 of it shorten the steps, until what they promise is worth nothing. And gradients that have
+faded to less than 1e-2 of it and rise again do not lengthen a step, as they would beside a mean that follows them: where a loss
+is all but 0 they rise because the last step went too far.
 """
 
 from math import frexp, ldexp
@@ -24,10 +24,10 @@ _FALL = 0.25
 
 _MILD = 1e-10, 1e10
 """Largest entries of gradients whose squares, and what is made of them, are float32 with room to spare."""
-_NOISE_LEVEL = 5e-4
-"""What part of the peak's root the gradients may fall to at full length. Small norms, attention and convolutions that are fitted
-in float32 stay so over 2,500 steps; with 1e-4 rounding still moves some of them; no healthy network of benchmarks.defaults comes
-near."""
+NOISE_LEVEL, NOISE_LEVEL_OF_MOMENTUM = 1e-3, 1e-4
+"""What part of the peak's root the gradients may fall to at full length: those of a step by rows, and those of one whose momentum
+comes before the argmax and averages noise by itself. Small norms, attention and convolutions that are fitted in float32 stay so
+over 5,000 steps; with 1e-4 for all, rounding still moves some of them; no healthy network of benchmarks.defaults comes near."""
 _FADED = 1e-2
 """What part of the peak's root tells gradients that have faded from those of batches that differ."""
 _SETTLED = 20.0
@@ -48,7 +48,7 @@ def long_mean(known: Tensor, square: Tensor, steps: Tensor) -> Tensor:
 
 def new_peak(known: Tensor, long: Tensor, steps: Tensor) -> Tensor:
     """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a step does."""
-    risen = torch.maximum(known * (1 - 1 / steps), torch.minimum(long, known * (1 + 18 / steps)))
+    risen = torch.maximum(known * (1 - 0.5 / steps), torch.minimum(long, known * (1 + 18 / steps)))
     return torch.where(steps < _SETTLED, long, risen)
 
 
@@ -58,10 +58,10 @@ def unrisen(square: Tensor, now: Tensor, long: Tensor, peak: Tensor) -> Tensor:
     return torch.where(faded, torch.maximum(square, now), square)
 
 
-def floored(square: Tensor, long: Tensor, peak: Tensor | None = None) -> Tensor:
+def floored(square: Tensor, long: Tensor, peak: Tensor | None = None, level: float = NOISE_LEVEL) -> Tensor:
     """The running mean square that a step is divided by the root of: no less than so much of the longer mean, and of the peak."""
     found = torch.maximum(square, _FALL**2 * long)
-    return found if peak is None else torch.maximum(found, _NOISE_LEVEL**2 * peak)
+    return found if peak is None else torch.maximum(found, level**2 * peak)
 
 
 def is_mild(largest: float) -> bool:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.fading import floored, long_mean, new_peak
+from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak
 from pontryagin.optim.gradients import largest_entry
 from pontryagin.optim.metric import Metric
 from pontryagin.optim.reach import within
@@ -93,7 +93,7 @@ def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size) -> tuple[Si
            "size_weight": torch.lerp(state["size_weight"], one, 1 - _SIZE_MEMORY),
            "long_size": long_mean(state["long_size"], square, steps)}
     new["peak"] = new_peak(state["peak"], new["long_size"], steps)
-    known = floored(new["size"] / new["size_weight"], new["long_size"], new["peak"]).sqrt()
+    known = floored(new["size"] / new["size_weight"], new["long_size"], new["peak"], NOISE_LEVEL_OF_MOMENTUM).sqrt()
     return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1), new
 
 
