@@ -36,6 +36,20 @@ def test_a_gradient_that_is_all_but_zero_and_then_zero(faint: float, rows: int) 
     assert not torch.equal(parameters(model), resting)
 
 
+def test_a_state_is_loaded_again_and_again() -> None:
+    """torch adds keys of its own to the defaults when it loads a state."""
+    model = nn.Linear(5, 3).double()
+    optimizer = EMSA(model)
+    train(model, optimizer, 2, vectors)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for _ in range(3):
+        optimizer.load_state_dict(saved)
+        train(model, optimizer, 1, vectors)
+    other = copy.deepcopy(model)
+    EMSA(other).load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    copy.deepcopy(optimizer).load_state_dict(saved)
+
+
 @pytest.mark.parametrize("key", ["initial_lr", "name"])
 def test_keys_that_others_put_into_groups(key: str) -> None:
     """A state saved before a scheduler was made is loaded after, as by learning rate finders."""

@@ -106,7 +106,7 @@ class EMSA(torch.optim.Optimizer):
                     "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero, "steps": 0,
                     "averaging": averaging, "averaged": False, "refresh_every": 1, "relaxation": 1.0}
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
-        self._process_group = process_group
+        self._process_group, self._settings = process_group, tuple(defaults)  # torch adds to the defaults
         self._may_average = admissible is None and acceptance is None
         self._model, self._rows, self._admissible, self._strict = model, rows, admissible, strict
         self._banks: list[Bank] = []
@@ -230,7 +230,7 @@ class EMSA(torch.optim.Optimizer):
         checked: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it
-            check_saved(found, self.param_groups, self.defaults, self._stages.entries_of, self._stages.needed_of,
+            check_saved(found, self.param_groups, self._settings, self._stages.entries_of, self._stages.needed_of,
                         lambda parameter: self._stages.names[id(parameter)])
             check_shown(found)
             checked.append(found)
@@ -261,7 +261,7 @@ class EMSA(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Model and state: a copy has a model of its own, that of what it is copied with."""
-        own = ("budget", "rank", "acceptance", "_may_average", "_model", "_rows", "_admissible", "_strict")
+        own = ("budget", "rank", "acceptance", "_may_average", "_model", "_rows", "_admissible", "_strict", "_settings")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

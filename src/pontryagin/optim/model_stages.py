@@ -106,7 +106,8 @@ class ModelStages:
                 names.append(stage.name)
         if names:
             why = ("were compiled with a function or in place (EMSA sees into torch.compile(model), not into model.compile())"
-                   if _is_compiled(self._model) else "are not called in the forward pass, or their inputs are not finite")
+                   if _is_compiled(self._model) else
+                   "are not called in the forward pass, or by names at the end of a checkpointed part, or see nothing finite")
             warn(described(self._model, names, f"EMSA has seen no inputs of {', '.join(names[:12])}: their modules {why}"))
 
     def settle(self, largest: Mapping[int, float], states: States, device: torch.device) -> None:
