@@ -45,9 +45,10 @@ def test_a_state_is_loaded_again_and_again() -> None:
     for _ in range(3):
         optimizer.load_state_dict(saved)
         train(model, optimizer, 1, vectors)
-    other = copy.deepcopy(model)
-    EMSA(other).load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    copy.deepcopy(optimizer).load_state_dict(saved)
+    fresh, same = EMSA(copy.deepcopy(model)), copy.deepcopy(optimizer)
+    for other in (fresh, same):
+        other.load_state_dict(copy.deepcopy(saved))
+        assert other.param_groups[0]["steps"] == 2
 
 
 @pytest.mark.parametrize("key", ["initial_lr", "name"])
@@ -60,6 +61,7 @@ def test_keys_that_others_put_into_groups(key: str) -> None:
     optimizer.param_groups[0][key] = 0.03
     optimizer.load_state_dict(saved)
     train(model, optimizer, 2, vectors, first=2)
+    assert optimizer.param_groups[0]["steps"] == 4
 
 
 class Checkpointed(nn.Module):
