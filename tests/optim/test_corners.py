@@ -148,6 +148,36 @@ def test_what_was_verified_is_known_again_after_the_state_was_cleared(part: str)
     assert torch.equal(parameters(model), parameters(other))
 
 
+class Squared(nn.Linear):
+    """No affine map of its inputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x * x + 1, self.weight, self.bias)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1.0, 1e20, 1e30])
+def test_verdicts_do_not_depend_on_the_scale_of_the_loss(scale: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Turned(6, 8), nn.Tanh(), Squared(8, 3))
+    optimizer, x = EMSA(model), torch.randn(10, 6)
+    with pytest.warns(UserWarning, match=r"something else.*\n.*\n.*2\.weight"):
+        steps(model, optimizer, lambda step: scale * model(x).square().mean(), 2)
+    methods = {row.name: row.maximized for row in optimizer.stages().rows}
+    assert methods["0.weight"].startswith("closed form")
+    assert methods["2.weight"] == "AdamW"
+
+
+def test_a_gradient_of_zero_tells_nothing() -> None:
+    """Upstream of a last layer that begins at 0."""
+    model = nn.Sequential(Squared(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    nn.init.zeros_(model[2].weight)
+    optimizer, x, y = EMSA(model), torch.randn(10, 6), torch.randn(10, 3)
+    steps(model, optimizer, lambda step: (model(x) - y).square().mean(), 1)
+    assert "velocity" not in optimizer.state[model[0].weight]
+    with pytest.warns(UserWarning, match=r"something else.*\n.*\n.*0\.weight"):
+        steps(model, optimizer, lambda step: (model(x) - y).square().mean(), 2)
+
+
 def test_a_state_from_before_a_stage_was_found_to_be_none() -> None:
     class Late(nn.Linear):
         factor = 1.0
@@ -255,3 +285,16 @@ def test_two_modules_tied_by_their_weights_alone() -> None:
         steps(model, optimizer, lambda step: model(x).square().mean(), 4)
     assert parameters(model).isfinite().all()
     assert {row.name: row.maximized for row in optimizer.stages().rows}["0.weight"].startswith("closed form")
+
+
+@pytest.mark.parametrize("steps_before", [0, 1, 20])
+def test_a_replaced_parameter_is_named_at_the_next_step(steps_before: int) -> None:
+    """Also where no look is due, as after step 20."""
+    model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
+    optimizer = EMSA(model)
+    train(model, optimizer, steps_before, vectors)
+    model[2] = nn.Linear(7, 3).double()
+    before = parameters(model)
+    with pytest.raises(ProblemError, match=r"2\.weight.* are not the model's any more"):
+        train(model, optimizer, 1, vectors, first=steps_before)
+    assert torch.equal(parameters(model), before)

@@ -45,7 +45,7 @@ def test_zero_stays_zero():
 def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Factor]:
     mean = rows.mean(0, keepdim=True)
     moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
-    names = "velocity_weight", "square_weight", "gradients", "size", "size_weight", "long_size", "peak"
+    names = "velocity_weight", "square_weight", "size", "size_weight", "long_size", "peak"
     state = {name: torch.zeros(1, dtype=DTYPE) for name in names}
     state |= {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
               "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "square": torch.zeros(1, outputs, dtype=DTYPE)}
@@ -56,7 +56,7 @@ def step(state: dict[str, torch.Tensor], gradient: torch.Tensor, bias: torch.Ten
     """The change of W and of b; the state goes on."""
     largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)), bias.abs().amax(1))
     limit = torch.full((len(gradient),), torch.inf)
-    change, bias_change, _, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit)
+    change, bias_change, _, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit, 1)
     state.update(new)
     return change, bias_change
 

@@ -20,7 +20,7 @@ _FRESH = 0.15
 _EXACT = 2
 """The metric is exact up to so many times the rank: below that, a subspace saves little."""
 
-RUNNING = ("square", "square_weight", "gradients", "long_square", "velocity_weight", "size", "size_weight", "long_size", "peak")
+RUNNING = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight", "long_size", "peak")
 """The entries of a stage's state that the steps renew, beside the momentum."""
 _BY_OUTPUT = ("square", "long_square")
 STAGE_ENTRIES = ("mean", "moment", "basis", "values", "tail", "refreshes", "by_operator", *RUNNING, "velocity", "bias_velocity")

@@ -124,12 +124,13 @@ class Bank:
         if self._by_operator:
             gradient, bias_gradient = self._gradients(None)
             return Proposal(self, *operator_step(self._state, gradient, bias_gradient, self._by_group(sizes), metric,
-                                                 own["damping"], own["power"], memory, limit))
+                                                 own["damping"], own["power"], memory, limit, own["steps"] + 1))
         units = None if all(is_mild(size) for size in sizes) else [unit(size) for size in sizes]
         gradient, bias_gradient = self._gradients(None if units is None else [1 / each for each in units])
         change, bias_change, square = argmax(gradient, bias_gradient, self._state["mean"], metric, own["damping"], own["power"])
         assert memory is not None
-        scale, new = outputs_scale(self._state, square, None if units is None else self._by_group(units), memory)
+        scale, new = outputs_scale(self._state, square, None if units is None else self._by_group(units), memory,
+                                   own["steps"] + 1)
         rows = torch.linalg.vector_norm(change, dim=2, dtype=scale.dtype if own["power"] > _STEEP else None)
         norm = torch.linalg.vector_norm(rows * scale, dim=1).to(change.dtype)
         scale = scale.to(change.dtype) * within(norm, limit).unsqueeze(1)

@@ -62,7 +62,8 @@ class CapturedStage:
     @property
     def is_own(self) -> bool:
         """Whether the module's parameter still is this weight, and not one that has been put in its place."""
-        return own_parameters(self.module).get(self.layer.weight) is self.weight
+        found = vars(self.module).get("_parameters")
+        return (found if isinstance(found, dict) else own_parameters(self.module)).get(self.layer.weight) is self.weight
 
     def look(self, armed: bool, glancing: bool) -> None:
         """Whether to take moments of the next batch, or to glance at it; what was seen of another is dropped."""
@@ -251,11 +252,14 @@ class CapturedStage:
         self._last = None if grad is None else (id(grad), grad._version)
 
     def _verify(self, gradient: Tensor, samples: "_Pass", which: int) -> None:
-        parts = [product if which == 0 else total for product, total, _ in samples.products]
-        found, rounding = torch.stack(parts).sum(0), max(each[2] for each in samples.products)
-        gradient = gradient.to(found.dtype)
-        size = torch.stack([torch.linalg.vector_norm(part) for part in parts]).sum()
-        self._verified.append((torch.linalg.vector_norm(found - gradient),
+        """Of numbers of any size: all are divided by the largest; where all are 0 nothing is told."""
+        parts = torch.stack([product if which == 0 else total for product, total, _ in samples.products])
+        gradient = gradient.to(parts.dtype)
+        largest = torch.maximum(parts.abs().amax(), gradient.abs().amax())
+        parts, gradient = parts / largest, gradient / largest  # NaN, which tells nothing, for 0 / 0
+        rounding = max(each for _, _, each in samples.products)
+        size = torch.linalg.vector_norm(parts.flatten(1), dim=1).sum()
+        self._verified.append((torch.linalg.vector_norm(parts.sum(0) - gradient),
                                _EQUAL * torch.linalg.vector_norm(gradient) + rounding * size))
 
     def _commit(self, sample: "_Sample") -> None:

@@ -170,7 +170,7 @@ class EMSA(torch.optim.Optimizer):
             check_rates(group)
         largest = self._check_gradients()
         looked = self._capture.is_on
-        if looked:
+        if looked or not self._stages.are_own:
             self._stages.check_own(self._groups(), self.state)
         with together(self._group_of_processes()), full_precision(self._device):
             if looked:

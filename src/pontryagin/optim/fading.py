@@ -30,7 +30,7 @@ comes before the argmax and averages noise by itself. Small norms, attention and
 over 5,000 steps; with 1e-4 for all, rounding still moves some of them; no healthy network of benchmarks.defaults comes near."""
 _FADED = 1e-2
 """What part of the peak's root tells gradients that have faded from those of batches that differ."""
-_SETTLED = 20.0
+_SETTLED = 20
 """Steps after which the peak is remembered: before, the first gradients may be of any size."""
 _LARGEST = 126
 """Exponent of a unit: its inverse is a float32 too."""
@@ -41,15 +41,18 @@ def extended(like: Tensor) -> torch.dtype:
     return torch.float64 if like.device.type != "mps" else torch.float32
 
 
-def long_mean(known: Tensor, square: Tensor, steps: Tensor) -> Tensor:
-    """The mean over about the last ninth of `steps` steps, this one included. steps: of each group, shaped as the squares are."""
-    return known + (square - known) * ((_WINDOW + 1) / (steps + _WINDOW))
+def long_mean(known: Tensor, square: Tensor, steps: int) -> Tensor:
+    """The mean over about the last ninth of `steps` steps, this one included."""
+    return torch.lerp(known, square, (_WINDOW + 1) / (steps + _WINDOW))
 
 
-def new_peak(known: Tensor, long: Tensor, steps: Tensor) -> Tensor:
-    """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a step does."""
-    risen = torch.maximum(known * (1 - 0.5 / steps), torch.minimum(long, known * (1 + 18 / steps)))
-    return torch.where(steps < _SETTLED, long, risen)
+def new_peak(known: Tensor, long: Tensor, steps: int) -> Tensor:
+    """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a step does, but where
+    there was none."""
+    if steps < _SETTLED:
+        return long
+    fallen = known * (1 - 0.5 / steps)
+    return torch.where(known > 0, torch.maximum(fallen, torch.minimum(long, known * (1 + 2 * (_WINDOW + 1) / steps))), long)
 
 
 def unrisen(square: Tensor, now: Tensor, long: Tensor, peak: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class ModelStages:
         self.by_adamw: set[int] = set()
         self._kinds: dict[int, int] = {}
         self._closed: dict[int, list[AffineStage]] = {}
+        self._places = _places(model)
         self._just_loaded = False
         self._wanted: set[int] = set()
         self._told: set[int] = set()
@@ -159,6 +160,12 @@ class ModelStages:
             stage.forget()
         self.constraints.forget()
 
+    @property
+    def are_own(self) -> bool:
+        """Whether the model's modules, and their parameters, still are those of the stages."""
+        return all(stage.captured.is_own for stage in self.affine) and all(
+            place.get(name) is module for place, name, module in self._places)
+
     def check_own(self, members: Mapping[int, Any], states: States) -> None:
         """Raise ProblemError where parameters have been replaced by others, which no group holds; stages whose weight is now
         computed from another parameter are left to AdamW."""
@@ -170,6 +177,7 @@ class ModelStages:
             self.forget()
             raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are not the model's any "
                                f"more, which has {', '.join(new[:6])} since: make a new EMSA(model)")
+        self._places = _places(self._model)
         modules = {id(module) for module in self._model.modules()}
         turned = [stage for stage in chain(self.affine, *self.open.values())
                   if not stage.captured.is_own or id(stage.captured.module) not in modules]
@@ -281,6 +289,12 @@ class ModelStages:
             self.capture.on()
         else:
             self.capture.off()
+
+
+def _places(model: nn.Module) -> list[tuple[dict[str, Any], str, nn.Module | None]]:
+    """Where every part of a model stands in another."""
+    return [(part._modules, name, child) for part in model.modules() if isinstance(part._modules, dict)
+            for name, child in part._modules.items()]
 
 
 def _verdict(stage: CapturedStage) -> int:

@@ -34,7 +34,7 @@ best on the interval that the one before maps to (Amsel et al. 2025 prove that t
 
 
 def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, largest: Size, metric: Metric,
-                  damping: float, power: float, memory: float | None, limit: Size
+                  damping: float, power: float, memory: float | None, limit: Size, steps: int
                   ) -> tuple[Matrix, Vector | None, Size, dict[str, Tensor]]:
     """(dW, db, the norms of dW, what is new in the state), scaled to a mean squared change of an output of 1. Nesterov momentum
     before the argmax, bias-corrected.
@@ -42,7 +42,7 @@ def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: 
     The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1 with
     M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. largest: the largest entries of the
     gradients. memory: of the mean squared change; None: not renewed in this step, for a polar factor's changes little. limit: of
-    the norm of dW (reach.py).
+    the norm of dW (reach.py). steps: this one included.
 
     A polar factor knows nothing of the length of its argument, so its own length is that of the momentum beside the gradients
     that it is made of, where that is less than what momentum leaves of pure noise.
@@ -54,7 +54,7 @@ def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: 
         new["bias_velocity"], bias_gradient = _nesterov(state["bias_velocity"], bias_gradient, weight)
         size = torch.maximum(size, largest_entry(bias_gradient))
         right = torch.baddbmm(right, bias_gradient.unsqueeze(2), state["mean"].unsqueeze(1), alpha=-1)
-    length, sizes = _length(state, largest, size)
+    length, sizes = _length(state, largest, size, steps)
     joint = metric.solve(right, damping, power / 2)
     if bias_gradient is not None:
         joint = torch.cat([joint, bias_gradient.unsqueeze(2)], 2)
@@ -84,12 +84,12 @@ def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | 
             "square_weight": torch.lerp(state["square_weight"], torch.ones_like(weight), weight)}
 
 
-def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size) -> tuple[Size, dict[str, Tensor]]:
+def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size, steps: int) -> tuple[Size, dict[str, Tensor]]:
     """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1; and the running
     means of their squared sizes."""
     square = largest.to(state["size"].dtype).square()
-    steps, one = state["gradients"] + 1, torch.ones_like(state["size_weight"])
-    new = {"size": torch.lerp(state["size"], square, 1 - _SIZE_MEMORY), "gradients": steps,
+    one = torch.ones_like(state["size_weight"])
+    new = {"size": torch.lerp(state["size"], square, 1 - _SIZE_MEMORY),
            "size_weight": torch.lerp(state["size_weight"], one, 1 - _SIZE_MEMORY),
            "long_size": long_mean(state["long_size"], square, steps)}
     new["peak"] = new_peak(state["peak"], new["long_size"], steps)

@@ -39,7 +39,7 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) ->
     return square if mean_change is None else square + mean_change.square()
 
 
-def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | None, memory: float
+def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | None, memory: float, steps: int
                   ) -> tuple[Vector, dict[str, Tensor]]:
     """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output i.
 
@@ -52,10 +52,9 @@ def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | No
     if unit is not None:
         unit = unit.unsqueeze(1)
         square = square.mul_(unit).mul_(unit)
-    steps = state["gradients"] + 1
     weight = state["square_weight"] * memory + (1 - memory)
-    new = {"square": torch.lerp(state["square"], square, 1 - memory), "gradients": steps, "square_weight": weight,
-           "long_square": long_mean(state["long_square"], square, steps.unsqueeze(1))}
+    new = {"square": torch.lerp(state["square"], square, 1 - memory), "square_weight": weight,
+           "long_square": long_mean(state["long_square"], square, steps)}
     long = new["long_square"].mean(1)
     new["peak"] = new_peak(state["peak"], long, steps)
     mean_square = unrisen(new["square"] / weight.unsqueeze(1), square, long, new["peak"])

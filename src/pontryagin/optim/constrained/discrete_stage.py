@@ -93,7 +93,7 @@ class DiscreteStage:
     def _length(self, state: dict[str, Tensor], largest: float) -> float:
         """1, less where the gradient has fallen."""
         square = torch.tensor(largest, dtype=torch.float64).square()
-        state["long_size"] = long_mean(state["long_size"], square, state["steps"].double())
+        state["long_size"] = long_mean(state["long_size"], square, int(state["steps"]))
         known = floored(square, state["long_size"])
         return float((square / known).sqrt()) if known > 0 else 0.0
 
