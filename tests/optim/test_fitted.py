@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
 
+pytestmark = pytest.mark.filterwarnings("ignore:EMSA trains")
 FITTED, STAYS = 1e-6, 1e-3
 Data = tuple[Tensor, Tensor]
 
