@@ -11,7 +11,7 @@ import torch
 
 from pontryagin.optim import EMSA
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.filterwarnings("ignore")]
 NAMES = [
     "gpt2", "opt", "llama", "mixtral", "mamba", "bert", "albert", "deberta-v2", "t5", "bart", "whisper", "wav2vec2", "vit",
     "swin", "convnext", "mobilenet-v2", "mobilevit", "clip", "patchtst", "nn.Transformer", "lstm", "low-rank", "u-net",
