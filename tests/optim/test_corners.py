@@ -51,6 +51,12 @@ def test_a_state_is_loaded_again_and_again() -> None:
         assert other.param_groups[0]["steps"] == 2
 
 
+@pytest.mark.parametrize("state", ["a path", None, []])
+def test_what_is_no_state_at_all(state: object) -> None:
+    with pytest.raises(ProblemError, match=r"expected the dictionary that state_dict\(\) gives, found"):
+        EMSA(nn.Linear(5, 3)).load_state_dict(state)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("key", ["initial_lr", "name"])
 def test_keys_that_others_put_into_groups(key: str) -> None:
     """A state saved before a scheduler was made is loaded after, as by learning rate finders."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pontryagin.optim.fading import unit
+from pontryagin.optim.gradients import dense
 from pontryagin.optim.precision import wide
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8
@@ -24,7 +25,7 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
 def direction(state: Mapping[str, Tensor], gradient: Tensor, largest: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Minus the bias-corrected first moment over the root of the second, and what is new in the state. (Kingma and Ba 2015;
     Loshchilov and Hutter 2019.) largest: the gradient's largest entry. Nothing is changed in place."""
-    gradient = gradient.to_dense() if gradient.is_sparse else gradient
+    gradient = dense(gradient)
     gradient = (torch.view_as_real(gradient) if gradient.is_complex() else gradient).to(state["first"].dtype)
     before, now = float(state["unit"]), _unit(largest, float(state["unit"]))
     first, second = state["first"], state["second"]

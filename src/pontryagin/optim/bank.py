@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim.affine_stage import RUNNING, AffineStage
 from pontryagin.optim.fading import is_mild, unit
+from pontryagin.optim.gradients import dense
 from pontryagin.optim.growth import Spread, follow
 from pontryagin.optim.metric import Diagonal, Factor, Metric
 from pontryagin.optim.operator_step import operator_step
@@ -203,7 +204,7 @@ class Bank:
     def _gradients(self, factors: Sequence[float] | None) -> tuple[Tensor, Tensor | None]:
         """Of weights as matrices and of biases, (group, ...), stacked, each member's times its factor: copies."""
         dtype = self._state["velocity"].dtype
-        matrices = [member.stage.captured.layer.matrix(_dense(member.weight.grad)) for member in self.members]
+        matrices = [member.stage.captured.layer.matrix(dense(member.weight.grad)) for member in self.members]  # type: ignore[arg-type]
         gradient = self._stacked(matrices, factors).to(dtype)
         if self.members[0].bias is None:
             return gradient, None
@@ -248,9 +249,4 @@ class Bank:
 def _gradient_of(member: Member) -> Tensor:
     """Of the bias; 0 where it has none."""
     assert member.bias is not None
-    return torch.zeros_like(member.bias) if member.bias.grad is None else _dense(member.bias.grad)
-
-
-def _dense(gradient: Tensor | None) -> Tensor:
-    assert gradient is not None
-    return gradient.to_dense() if gradient.is_sparse else gradient
+    return torch.zeros_like(member.bias) if member.bias.grad is None else dense(member.bias.grad)

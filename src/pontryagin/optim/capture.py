@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from pontryagin.optim.captured_stage import CapturedStage, is_recomputed
-from pontryagin.optim.layers import Map, maps_of, own_parameters
+from pontryagin.optim.layers import maps_of, own_parameters
 
 Users = dict[int, list[CapturedStage]]
 """By the id of a module: the stages that its calls feed."""
@@ -260,6 +260,3 @@ def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules but those whose weights another module uses without calling them."""
     bypassed = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
     return ((name, module) for name, module in model.named_modules() if id(module) not in bypassed)
-
-
-__all__ = ["Capture", "CapturedStage", "Map", "capture", "find_stages"]

@@ -227,6 +227,8 @@ class EMSA(torch.optim.Optimizer):
         for one that was saved between eval() and train() and lacks the controls: a distributed checkpoint keeps what a fresh
         optimizer has, so call train() before it is written.
         """
+        if not isinstance(state_dict, dict):
+            raise ProblemError(f"EMSA: expected the dictionary that state_dict() gives, found {type(state_dict).__name__}")
         checked: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it

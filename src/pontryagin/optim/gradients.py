@@ -26,6 +26,11 @@ def largest_entry(value: Tensor) -> Tensor:
     return torch.maximum(value.amax(axes), value.amin(axes).neg())
 
 
+def dense(gradient: Tensor) -> Tensor:
+    """A sparse one as any other."""
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
 def _real(gradient: Tensor) -> Tensor:
     """The numbers of a sparse or complex one."""
     value = gradient.coalesce().values() if gradient.is_sparse else gradient

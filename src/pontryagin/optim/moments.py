@@ -57,11 +57,6 @@ class InputMoments:
         self._product: Tensor | None = None
         self._trace: Tensor | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no rows have come."""
-        return self._centre is None
-
     @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
