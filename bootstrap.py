@@ -2,8 +2,9 @@
 
     python3 bootstrap.py [--into FOLDER] [EXTRA ...]     e.g. `python3 bootstrap.py dev`; `core`: no extra
 
-Standard library only. A stamp in the environment records what was installed from which files, so that a second call returns
-at once. PONTRYAGIN_TORCH=any lifts the pin of torch (for GPU machines); any other value is a version to install.
+Standard library only. A stamp in the environment records what was installed from which files, so that a
+second call returns at once. PONTRYAGIN_TORCH=any lifts the pin of torch (for GPU machines); any other value
+is a version to install.
 """
 
 import argparse
@@ -41,18 +42,22 @@ def install(environment: Path, extras: list[str]) -> None:
         try:
             venv.create(environment, with_pip=True)
         except subprocess.CalledProcessError as error:
-            sys.exit(f"python3 cannot make a virtual environment ({error}); on Debian: apt install python3-venv")
+            sys.exit(f"python3 cannot make a virtual environment ({error}); on Debian: apt install "
+                     "python3-venv")
     pinned = environment / "constraints.txt"
     pinned.write_text(constraints())
     wanted = f"[{','.join(extras)}]" if extras else ""
-    print(f"Installing pontryagin{wanted} into {environment.name}; the first time takes a minute or two ...", flush=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(pinned)]
+    print(f"Installing pontryagin{wanted} into {environment.name}; the first time takes a minute or two ...",
+          flush=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint",
+           str(pinned)]
     # torch on its own line, before anything can ask for a newer one
     torch = next((line for line in constraints().splitlines() if line.startswith("torch==")), "torch>=2.6")
     for what in ([torch], ["--editable", f"{ROOT}{wanted}"]):
         done = subprocess.run([*pip, *what], check=False)
         if done.returncode:
-            sys.exit(f"pip could not install {what[-1]} (exit status {done.returncode}); its message stands above")
+            sys.exit(f"pip could not install {what[-1]} (exit status {done.returncode}); its message stands "
+                     "above")
 
 
 def main(environment: Path, extras: list[str]) -> None:
@@ -72,8 +77,11 @@ def main(environment: Path, extras: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(allow_abbrev=False, description="Make an environment with the pinned versions.")
-    parser.add_argument("--into", default=".venv", metavar="FOLDER", help="of the environment, from here; by default .venv")
-    parser.add_argument("extras", nargs="*", metavar="EXTRA", help="by default experiments; core: the core dependencies alone")
+    parser = argparse.ArgumentParser(allow_abbrev=False,
+                                     description="Make an environment with the pinned versions.")
+    parser.add_argument("--into", default=".venv", metavar="FOLDER",
+                        help="of the environment, from here; by default .venv")
+    parser.add_argument("extras", nargs="*", metavar="EXTRA",
+                        help="by default experiments; core: the core dependencies alone")
     given = parser.parse_args()
     main(ROOT / given.into, sorted({*given.extras} - {"core"}) if given.extras else ["experiments"])

@@ -1,12 +1,14 @@
-"""The audit beside the truth: its rankings, its gap along a training run, and its cost on a network with 25 million weights.
+"""The audit beside the truth: its rankings, its gap along a training run, and its cost on a network with 25
+million weights.
 
     OMP_NUM_THREADS=1 python -m benchmarks.audit ranking --dataset mnist --data FOLDER
     OMP_NUM_THREADS=1 python -m benchmarks.audit gap
     python -m benchmarks.audit large
 
-ranking: networks trained by Adam and torch alone, on several seeds; Spearman's correlation over stages of predicted with true
-costs of each set, on training and on test samples, beside that of |dW| / |W|. gap: along Adam on digits, and on the
-way of a linear map to its least-squares solution. large, on all cores: seconds and growth of the peak resident set.
+ranking: networks trained by Adam and torch alone, on several seeds; Spearman's correlation over stages of
+predicted with true costs of each set, on training and on test samples, beside that of |dW| / |W|. gap: along
+Adam on digits, and on the way of a linear map to its least-squares solution. large, on all cores: seconds and
+growth of the peak resident set.
 """
 
 import argparse
@@ -19,17 +21,18 @@ from time import perf_counter, process_time
 import torch
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import Audit, audit
-from pontryagin.diagnostics.audit_result import spearman
-from pontryagin.experiments.data import load_images
-from pontryagin.experiments.models import mlp, residual_cnn
+from pontryagin.audit import Audit, audit
+from pontryagin.audit.result import spearman
+from pontryagin.run.data import load_images
+from pontryagin.run.models import mlp, residual_cnn
 
 SETS = ("int8", "int4", "ternary", "binary", "2:4", "50%")
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(description=__doc__,
+                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("what", choices=["ranking", "gap", "large"])
     options.add_argument("--dataset", default="digits")
     options.add_argument("--data", default=None)
@@ -50,7 +53,8 @@ def main() -> None:
 def network(name: str, pixels: int, seed: int) -> nn.Module:
     """Ten stages each: the paper's residual CNN with 16 channels, and a plain ReLU network 64 wide."""
     torch.manual_seed(seed)
-    return residual_cnn((1, pixels, pixels), channels=16) if name == "cnn" else mlp((1, pixels, pixels), 10, width=64, depth=9)
+    return residual_cnn((1, pixels, pixels), channels=16) if name == "cnn" else mlp((1, pixels, pixels), 10,
+                                                                                    width=64, depth=9)
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, seed: int) -> None:
@@ -76,12 +80,14 @@ def ranking(chosen: argparse.Namespace) -> None:
         for seed in range(chosen.first, chosen.first + chosen.seeds):
             model = network(name, data.train.shape[-1], seed)
             train(model, data.train, data.train_labels, epochs, seed)
-            for split, images, labels in (("train", data.train, data.train_labels), ("test", data.test, data.test_labels)):
+            for split, images, labels in (("train", data.train, data.train_labels),
+                                          ("test", data.test, data.test_labels)):
                 result = audit(model, "cross-entropy", batches(images, labels, chosen.samples), sets=SETS)
                 print(f"{chosen.dataset} {name} seed {seed} {split}: loss {result.loss:.4g}, "
                       + ", ".join(f"{each} {result.agreement(each):.2f}" for each in SETS), flush=True)
                 for each in SETS:
-                    found.setdefault((name, each), []).append((result.agreement(each) or 0.0, by_size(result, each)))
+                    found.setdefault((name, each),
+                                     []).append((result.agreement(each) or 0.0, by_size(result, each)))
     for (name, each), pairs in found.items():
         agreed, sizes = zip(*pairs, strict=True)
         print(f"{chosen.dataset} {name:4s} {each:8s} median {median(agreed):.2f}, least {min(agreed):.2f}; "
@@ -100,10 +106,12 @@ def gap() -> None:
     print("Adam on digits: epoch, loss, gap +- error, gap on these samples")
     for epoch in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256):
         train(model, data.train, data.train_labels, epoch if epoch < 2 else epoch // 2, epoch)
-        result = audit(model, "cross-entropy", batches(data.train, data.train_labels, 1500, 50), sets=(), measure=False)
+        result = audit(model, "cross-entropy", batches(data.train, data.train_labels, 1500, 50), sets=(),
+                       measure=False)
         print(f"{epoch:4d}  {result.loss:.4f}  {result.gain:.4g} +- {result.gain_error:.2g}  "
               f"{sum(stage.gain_here or 0.0 for stage in result.stages):.4g}", flush=True)
-    print("a linear map by least squares: distance from the solution, loss, gap +- error, gap on these samples")
+    print("a linear map by least squares: distance from the solution, loss, gap +- error, gap on these "
+          "samples")
     torch.manual_seed(0)
     x, noise = torch.randn(4096, 20), torch.randn(4096, 3)
     layer = nn.Linear(20, 3)
@@ -129,7 +137,8 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
             nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         same = inputs == outputs and stride == 1
-        self.short = nn.Identity() if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False),
+        self.short = nn.Identity() if same else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride,
+                                                                        bias=False),
                                                               nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,9 +146,10 @@ class Bottleneck(nn.Module):
 
 
 def resnet50(classes: int = 1000) -> nn.Module:
-    """25.6 million parameters in 54 matrices and 53 normalizations (He et al. 2016), weights as torch initializes them."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True),
-                               nn.MaxPool2d(3, 2, 1)]
+    """25.6 million parameters in 54 matrices and 53 normalizations (He et al. 2016), weights as torch
+    initializes them."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64),
+                               nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     inputs = 64
     for width, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
         for block in range(blocks):
@@ -159,16 +169,17 @@ def large() -> None:
         before, began, worked = _peak(), perf_counter(), process_time()
         titles: dict[str, float] = {}
 
-        def note(title: str, done: int, length: int, titles: dict[str, float] = titles, began: float = began) -> None:
+        def note(title: str, done: int, length: int, titles: dict[str, float] = titles,
+                 began: float = began) -> None:
             titles[title] = perf_counter() - began
             print(f"\r{title} {done}/{length} {titles[title]:.0f} s   ", end="", file=sys.stderr)
 
         result = audit(model, "cross-entropy", batches(x, y, len(x), len(x) // 8), progress=note)
         phases = ", ".join(f"{title} until {second:.0f} s" for title, second in titles.items())
-        print(f"\n{name}: {count / 1e6:.1f} million parameters, {len(result.stages)} stages, {result.samples} samples: "
-              f"{perf_counter() - began:.0f} s, {process_time() - worked:.0f} s of the processor ({phases}); "
-              f"peak resident set {before:.0f} MB before, {_peak():.0f} MB after; weights {count * 4 / 2**20:.0f} MB; "
-              f"{torch.get_num_threads()} thread", flush=True)
+        print(f"\n{name}: {count / 1e6:.1f} million parameters, {len(result.stages)} stages, "
+              f"{result.samples} samples: {perf_counter() - began:.0f} s, {process_time() - worked:.0f} s of "
+              f"the processor ({phases}); peak resident set {before:.0f} MB before, {_peak():.0f} MB after; "
+              f"weights {count * 4 / 2**20:.0f} MB; {torch.get_num_threads()} thread", flush=True)
 
 
 def _peak() -> float:

@@ -1,10 +1,13 @@
-"""EMSA as it comes, on twenty small networks that nothing was tuned on, beside AdamW at torch's rate and at three times it.
+"""EMSA as it comes, on twenty small networks that nothing was tuned on, beside AdamW at torch's rate and at
+three times it.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.defaults --data FOLDER [--seeds 3] [--iterations 300] [--only "10 layers" linear]
+    OMP_NUM_THREADS=1 python -m benchmarks.defaults --data FOLDER [--seeds 3] [--iterations 300] [--only "10
+    layers" linear]
 
-Per network: the loss on held-out samples after the last iteration, constant rates, median over seeds [range]; ms of processor
-time an iteration, median over seeds. Images are MNIST, text is the bench's, regression is a random network with noise of a tenth
-of its targets' scale (losses in units of that scale squared). EMSA's loss is that of its averages.
+Per network: the loss on held-out samples after the last iteration, constant rates, median over seeds [range];
+ms of processor time an iteration, median over seeds. Images are MNIST, text is the bench's, regression is a
+random network with noise of a tenth of its targets' scale (losses in units of that scale squared). EMSA's
+loss is that of its averages.
 """
 
 import warnings
@@ -18,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pontryagin.experiments.data import load_images, load_text
-from pontryagin.experiments.errors import ExperimentError
 from pontryagin.optim import EMSA
+from pontryagin.run.data import load_images, load_text
+from pontryagin.run.errors import ExperimentError
 
 METHODS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
     "EMSA": EMSA,
@@ -87,16 +90,17 @@ def plain(inputs: int, outputs: int, depth: int, width: int = 64, activation: Bu
 class Block(nn.Module):
     def __init__(self, channels: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), norm(channels), nn.ReLU(),
-                                    nn.Conv2d(channels, channels, 3, 1, 1, bias=False), norm(channels))
+        self.branch = nn.Sequential(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), norm(channels),
+                                    nn.ReLU(), nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+                                    norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(x + self.branch(x))
 
 
 def residual(norm: Callable[[int], nn.Module], depth: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), *(Block(16, norm) for _ in range(depth)), nn.AvgPool2d(2), nn.Flatten(),
-                         nn.Linear(16 * 49, 10))
+    return nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), *(Block(16, norm) for _ in range(depth)), nn.AvgPool2d(2),
+                         nn.Flatten(), nn.Linear(16 * 49, 10))
 
 
 def vgg() -> nn.Sequential:
@@ -164,7 +168,8 @@ def networks(folder: str | None) -> dict[str, tuple[Build, Data, int]]:
     }
 
 
-def train(build: Build, data: Data, size: int, method: str, seed: int, iterations: int) -> tuple[float, float]:
+def train(build: Build, data: Data, size: int, method: str, seed: int, iterations: int) -> tuple[float,
+                                                                                                 float]:
     """The held-out loss, and ms an iteration."""
     torch.manual_seed(seed)
     model, batches = build(), data.batches(size, seed)
@@ -180,7 +185,8 @@ def train(build: Build, data: Data, size: int, method: str, seed: int, iteration
         optimizer.eval()
     model.eval()
     with torch.no_grad():
-        return data.cost(model(data.held_out[0]), data.held_out[1]).item() / data.unit, 1e3 * seconds / iterations
+        return data.cost(model(data.held_out[0]),
+                         data.held_out[1]).item() / data.unit, 1e3 * seconds / iterations
 
 
 def main() -> None:
@@ -198,7 +204,8 @@ def main() -> None:
         options.error(str(error))
     names = given.only or list(found)
     if unknown := [name for name in names if name not in found]:
-        options.error(f"unknown network {unknown[0]!r}: expected one or more of {', '.join(map(repr, found))}")
+        options.error(f"unknown network {unknown[0]!r}: expected one or more of "
+                      f"{', '.join(map(repr, found))}")
     print("| | " + " | ".join(METHODS) + " | ms |\n" + "|---" * (len(METHODS) + 2) + "|")
     for name in names:
         cells, milliseconds = [], []

@@ -1,15 +1,18 @@
-"""EMSA as it comes on families of models that are in use, beside AdamW at 1e-3 and at 3e-3: does it work, and on which share?
+"""EMSA as it comes on families of models that are in use, beside AdamW at 1e-3 and at 3e-3: does it work, and
+on which share?
 
-    OMP_NUM_THREADS=1 python -m benchmarks.families [--families gpt2,vit,dcgan] [--steps 30] [--seeds 1] [--csv FILE]
+    OMP_NUM_THREADS=1 python -m benchmarks.families [--families gpt2,vit,dcgan] [--steps 30] [--seeds 1]
+    [--csv FILE]
 
-Small models of transformers, made from configurations alone, and of plain torch (benchmarks/zoo), each with a synthetic task.
-All methods start from equal weights, at constant rates, on equal batches. Per family: how many parameters are trained; the share
-of them that EMSA maximizes, in closed form or otherwise than by AdamW; the mean training loss of the last five steps, median over
-seeds; ms of processor time a step, median over seeds; and the classes of the modules that hold what is left to AdamW. The file
-has the losses on a held-out batch too, EMSA's with its averages.
+Small models of transformers, made from configurations alone, and of plain torch (benchmarks/zoo), each with a
+synthetic task. All methods start from equal weights, at constant rates, on equal batches. Per family: how
+many parameters are trained; the share of them that EMSA maximizes, in closed form or otherwise than by AdamW;
+the mean training loss of the last five steps, median over seeds; ms of processor time a step, median over
+seeds; and the classes of the modules that hold what is left to AdamW. The file has the losses on a held-out
+batch too, EMSA's with its averages.
 
-A run that raises, whose loss is not finite, or that leaves a parameter with a gradient where it was, is written in the place of
-its loss, and the exit status is then 1.
+A run that raises, whose loss is not finite, or that leaves a parameter with a gradient where it was, is
+written in the place of its loss, and the exit status is then 1.
 """
 
 import csv
@@ -47,8 +50,8 @@ _GRADIENT = 1e-6
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one run. failure: why there are no losses, in a line. left: the sizes of the parameters that EMSA left to AdamW, by the
-    class of the module that holds them."""
+    """Of one run. failure: why there are no losses, in a line. left: the sizes of the parameters that EMSA
+    left to AdamW, by the class of the module that holds them."""
 
     loss: float = math.nan
     held_out: float = math.nan
@@ -67,7 +70,8 @@ def left_to_adamw(model: nn.Module, optimizer: EMSA) -> dict[str, nn.Parameter]:
 def unmoved(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
     """The parameters that have a gradient, and are where they were before."""
     return [name for name, parameter in _trained(model).items()
-            if parameter.grad is not None and parameter.grad.abs().max() > _GRADIENT and torch.equal(parameter, before[name])]
+            if parameter.grad is not None and parameter.grad.abs().max() > _GRADIENT
+            and torch.equal(parameter, before[name])]
 
 
 def attempt(family: Family, method: str, seed: int, steps: int) -> Outcome:
@@ -104,7 +108,8 @@ def train(family: Family, method: str, seed: int, steps: int) -> Outcome:
                 left[owner(part, name)] += parameter.numel()
             optimizer.eval()
     held_out = family.loss(model.eval(), family.draw(Generator().manual_seed(_HELD_OUT))).item()
-    return Outcome(fmean(losses[-_LAST:]), held_out, 1e3 * seconds / steps, sum(map(torch.numel, before.values())), left)
+    return Outcome(fmean(losses[-_LAST:]), held_out, 1e3 * seconds / steps,
+                   sum(map(torch.numel, before.values())), left)
 
 
 def owner(model: nn.Module, name: str) -> str:
@@ -120,7 +125,8 @@ def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def _row(name: str, outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
     """A line of the file. outcomes: by method, a seed each."""
     first = outcomes["EMSA"][0]
-    sizes = first.parameters or next((one.parameters for runs in outcomes.values() for one in runs if one.parameters), 0)
+    sizes = first.parameters or next((one.parameters for runs in outcomes.values()
+                                      for one in runs if one.parameters), 0)
     share = "" if first.failure else f"{1 - first.left.total() / first.parameters:.4f}"
     row: dict[str, object] = {"family": name, "parameters": sizes, "maximized": share}
     for method, runs in outcomes.items():
@@ -140,13 +146,16 @@ def _line(row: dict[str, object], outcome: Outcome) -> str:
     share = f"{float(str(row['maximized'])):.1%}" if row["maximized"] else "-"
     kinds = ", ".join(f"{kind} {size / outcome.parameters:.1%}" for kind, size in outcome.left.most_common(3))
     cells = [row["family"], row["parameters"], share, *(shorten(str(row[method]), 150) for method in METHODS),
-             ", ".join(f"{float(str(row[f'{method}, ms'])):.2g}" for method in METHODS).replace("nan", "-"), kinds]
+             ", ".join(f"{float(str(row[f'{method}, ms'])):.2g}" for method in METHODS).replace("nan", "-"),
+             kinds]
     return "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |"
 
 
 def _summary(outcomes: dict[str, dict[str, list[Outcome]]]) -> str:
-    """How often EMSA is ahead of both others, and what it left to AdamW: by class, the mean share over all families."""
-    complete = {name: runs for name, runs in outcomes.items() if not any(one.failure for many in runs.values() for one in many)}
+    """How often EMSA is ahead of both others, and what it left to AdamW: by class, the mean share over all
+    families."""
+    complete = {name: runs for name,
+                runs in outcomes.items() if not any(one.failure for many in runs.values() for one in many)}
     ahead = [name for name, runs in complete.items()
              if min(METHODS, key=lambda method: median(one.loss for one in runs[method])) == "EMSA"]
     behind = ", ".join(name for name in complete if name not in ahead) or "none"
@@ -155,7 +164,8 @@ def _summary(outcomes: dict[str, dict[str, list[Outcome]]]) -> str:
         for kind, size in runs["EMSA"][0].left.items():
             shares[kind] += size / runs["EMSA"][0].parameters / len(complete)  # type: ignore[assignment]
     lines = [f"EMSA is ahead of both others on {len(ahead)} of {len(complete)}; not on: {behind}.",
-             f"It maximizes {1 - shares.total():.1%} of the parameters, mean over these families, and leaves to AdamW:", "",
+             f"It maximizes {1 - shares.total():.1%} of the parameters, mean over these families, and leaves "
+             "to AdamW:", "",
              "| class | mean share |", "|---|---|",
              *(f"| {kind} | {share:.2%} |" for kind, share in shares.most_common() if share >= _SHARE),
              f"| others | {sum(share for share in shares.values() if share < _SHARE):.2%} |"]
@@ -180,10 +190,12 @@ def main() -> int:
     import transformers
 
     transformers.logging.set_verbosity_error()
-    print(f"| | parameters | maximized | {' | '.join(METHODS)} | ms | left to AdamW |\n" + "|---" * (len(METHODS) + 5) + "|")
+    print(f"| | parameters | maximized | {' | '.join(METHODS)} | ms | left to AdamW |\n" + "|---"
+          * (len(METHODS) + 5) + "|")
     rows, outcomes = [], {}
     for name in names:
-        outcomes[name] = {method: [attempt(FAMILIES[name], method, seed, given.steps) for seed in range(given.seeds)]
+        outcomes[name] = {method: [attempt(FAMILIES[name], method, seed, given.steps)
+                                   for seed in range(given.seeds)]
                           for method in METHODS}
         rows.append(_row(name, outcomes[name]))
         print(_line(rows[-1], outcomes[name]["EMSA"][0]), flush=True)

@@ -1,9 +1,11 @@
-"""The argmax of twenty equal stages of the sine problem, by every maximizer, relative to L-BFGS stage by stage.
+"""The argmax of twenty equal stages of the sine problem, by every maximizer, relative to L-BFGS stage by
+stage.
 
     OMP_NUM_THREADS=1 python -m benchmarks.maximizers
 
-One thread, float64, 1000 samples, width 5. The methods take turns; the ratio is that of the medians. A step includes what the
-method computes from states and costates (moments, factorizations, gradients), not their propagation: that is the last row.
+One thread, float64, 1000 samples, width 5. The methods take turns; the ratio is that of the medians. A step
+includes what the method computes from states and costates (moments, factorizations, gradients), not their
+propagation: that is the last row.
 """
 
 from collections.abc import Callable
@@ -12,9 +14,9 @@ from time import perf_counter
 
 import torch
 
-from pontryagin.experiments.sine.task import SineTask
 from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, Maximizer, RowGaussNewton, StageByStage
+from pontryagin.papers.sine.task import SineTask
 from pontryagin.trajectory import group_stages, propagate
 
 ROUNDS = 15

@@ -1,7 +1,9 @@
-"""What a live EMSA, and fifty that are gone, cost the passes of a model: process time of forward and backward, as ratios.
+"""What a live EMSA, and fifty that are gone, cost the passes of a model: process time of forward and
+backward, as ratios.
 
-`python -m benchmarks.no_trace`: three models take turns pass by pass, the same network without an optimizer, beside a live EMSA
-in iterations without a look, and after fifty optimizers were made, used and dropped. Medians over rounds; and memory in use.
+`python -m benchmarks.no_trace`: three models take turns pass by pass, the same network without an optimizer,
+beside a live EMSA in iterations without a look, and after fifty optimizers were made, used and dropped.
+Medians over rounds; and memory in use.
 """
 
 import gc
@@ -67,8 +69,8 @@ def main() -> None:
             seconds[name].append(one_pass(model, x))
     base = median(seconds["plain"])
     live_ratio, used_ratio = (median(seconds[name]) / base for name in ("live", "used"))
-    print(f"forward and backward, {1e3 * base:.2f} ms: beside a live EMSA {live_ratio:.3f} of it, after fifty "
-          f"{used_ratio:.3f}; tensors {after / 1e6:.2f} MB, before the fifty {before / 1e6:.2f} MB")
+    print(f"forward and backward, {1e3 * base:.2f} ms: beside a live EMSA {live_ratio:.3f} of it, after "
+          f"fifty {used_ratio:.3f}; tensors {after / 1e6:.2f} MB, before the fifty {before / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

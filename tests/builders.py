@@ -33,7 +33,8 @@ def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 def started(one: Stage, seed: int, scale: float = 0.5) -> Stage:
     """The stage with a random initial control."""
-    return replace(one, start=normal(one.size, seed=seed, scale=scale).to(one.start.dtype)) if one.size else one
+    return replace(one,
+                   start=normal(one.size, seed=seed, scale=scale).to(one.start.dtype)) if one.size else one
 
 
 class TanhAffine(nn.Module):
@@ -87,8 +88,10 @@ def stages_of(kind: str, shape: Sequence[int], cost: RunningCost | None = None) 
     return [stage(module, running_cost=cost)]
 
 
-def mixed_problem(image_kinds: Sequence[str], vector_kinds: Sequence[str], seed: int, samples: int = 4) -> ControlProblem:
-    """Image stages, a flattening, vector stages, and a last linear stage; every second kind has a running cost."""
+def mixed_problem(image_kinds: Sequence[str], vector_kinds: Sequence[str], seed: int,
+                  samples: int = 4) -> ControlProblem:
+    """Image stages, a flattening, vector stages, and a last linear stage; every second kind has a running
+    cost."""
     state = initial = normal(samples, 2, 3, 2, seed=seed)
     stages: list[Stage] = []
     for number, kind in enumerate((*image_kinds, "flat", *vector_kinds, "linear")):
@@ -134,9 +137,11 @@ def linear_problem(shape: Sequence[int] = (3,), bias: bool = True, samples: int 
 
 def conv_problem(seed: int = 0) -> ControlProblem:
     """Two equal convolutions with a bend between them."""
-    conv = [started(stage(nn.Conv2d(2, 2, 3, padding=1, dtype=torch.float64)), seed=seed + n) for n in range(2)]
+    conv = [started(stage(nn.Conv2d(2, 2, 3, padding=1, dtype=torch.float64)), seed=seed + n)
+            for n in range(2)]
     initial = normal(4, 2, 3, 3, seed=seed + 50)
-    return ControlProblem([conv[0], stage(bend), conv[1]], SquaredError(), initial, normal(*initial.shape, seed=seed + 51))
+    return ControlProblem([conv[0], stage(bend), conv[1]], SquaredError(), initial,
+                          normal(*initial.shape, seed=seed + 51))
 
 
 def objective(problem: ControlProblem, controls: Sequence[Tensor]) -> Tensor:
@@ -157,7 +162,8 @@ def groups_of(problem: ControlProblem, controls: Controls | None = None) -> list
 
 @dataclass(eq=False)
 class Counted:
-    """Dynamics that count their evaluations. Two are never equal, so stages with dynamics of their own are not batched."""
+    """Dynamics that count their evaluations. Two are never equal, so stages with dynamics of their own are
+    not batched."""
 
     dynamics: object
     calls: int = 0

@@ -5,7 +5,8 @@ import importlib
 from jaxtyping import install_import_hook
 
 _CORE = ["problem", "trajectory", "hamiltonian", "maximizer", "distributed", "update"]
-install_import_hook([f"pontryagin.{name}" for name in _CORE], "beartype.beartype")  # before pontryagin is imported
+# before pontryagin is imported
+install_import_hook([f"pontryagin.{name}" for name in _CORE], "beartype.beartype")
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -26,7 +27,8 @@ def _seeded() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
     parser.addoption("--extras", action="store_true", help=(
-        "run the tests that need a package which the extra dev does not bring, those alone; a missing package is an error"))
+        "run the tests that need a package which the extra dev does not bring, those alone; a missing "
+        "package is an error"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,7 +42,8 @@ _BEYOND_DEV = {"accelerate", "lightning", "pytorch_optimizer", "skorch", "tensor
 def _needs_extra(item: pytest.Item) -> bool:
     """Marked so, or it asks for one of these packages by `pytest.importorskip`."""
     code = getattr(item, "function", _needs_extra).__code__
-    asked = {str(name).partition(".")[0] for name in code.co_consts} if "importorskip" in code.co_names else set()
+    asked = {str(name).partition(".")[0]
+             for name in code.co_consts} if "importorskip" in code.co_names else set()
     return "extra" in item.keywords or bool(asked & _BEYOND_DEV)
 
 

@@ -1,4 +1,5 @@
-"""A program for an environment with the core dependencies alone (`make test-core`); ends with 1 where something is wrong.
+"""A program for an environment with the core dependencies alone (`make test-core`); ends with 1 where
+something is wrong.
 
 The same, package by package, with all packages installed: cli/test_without_packages.py.
 """
@@ -15,14 +16,15 @@ from pathlib import Path
 import torch
 
 import pontryagin
-from pontryagin.experiments.extras import EXTRAS
+from pontryagin.run.extras import EXTRAS
 
 COMMANDS = (
-    (0, "pontryagin 0.", "--version"), (0, "usage: pontryagin", "--help"), (0, "usage: pontryagin", "train", "--help"),
+    (0, "pontryagin 0.", "--version"), (0, "usage: pontryagin", "--help"),
+    (0, "usage: pontryagin", "train", "--help"),
     (2, "needs matplotlib, which is not installed: pip install 'pontryagin[plots]'", "reproduce", "sine"),
     (2, "needs scikit-learn, which is not installed: pip install 'pontryagin[data]'", "train"),
-    (0, "Without figures: drawing needs matplotlib", "train", "--model", "own:net", "--data", "own:load", "--out", "trained"),
-    (0, "loss 0.", "predict", "trained", "--model", "own:net", "--data", "own:load"),
+    (0, "Without figures: drawing needs matplotlib", "train", "--model", "own:net", "--data", "own:load",
+     "--out", "trained"), (0, "loss 0.", "predict", "trained", "--model", "own:net", "--data", "own:load"),
 )
 """Exit status, a part of what is printed, the arguments."""
 OWN = """
@@ -33,7 +35,8 @@ def load():
     return (x[:150], x[:150].sum(1).sin()), (x[150:], x[150:].sum(1).sin())
 
 def net():
-    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
+    return torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1),
+    torch.nn.Flatten(0))
 """
 
 
@@ -45,12 +48,14 @@ def expect(holds: bool, otherwise: str) -> None:
 def imports() -> None:
     """All packages, and all modules but those that draw."""
     present = [package for package in EXTRAS if find_spec(package)]
-    expect(not present, f"this environment is to hold the core dependencies alone, it has {', '.join(present)}")
+    expect(not present,
+           f"this environment is to hold the core dependencies alone, it has {', '.join(present)}")
     for module in pkgutil.walk_packages(pontryagin.__path__, "pontryagin."):
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:
-            expect(error.name == "matplotlib" and not module.ispkg, f"{module.name} cannot be imported: {error}")
+            expect(error.name == "matplotlib" and not module.ispkg,
+                   f"{module.name} cannot be imported: {error}")
 
 
 def three_steps() -> None:
@@ -76,7 +81,8 @@ def command(status: int, part: str, *arguments: str) -> None:
     printed = done.stdout + done.stderr
     line = f"pontryagin {' '.join(arguments)}"
     expect(done.returncode == status and part in printed and "Traceback" not in printed,
-           f"`{line}`: expected the exit status {status} and {part!r}, found {done.returncode} and:\n{printed}")
+           f"`{line}`: expected the exit status {status} and {part!r}, found {done.returncode} "
+           f"and:\n{printed}")
     expect(status == 0 or done.stderr.count("\n") == 1, f"`{line}`: expected one line, found:\n{done.stderr}")
     print(f"{line}: {next(found for found in printed.splitlines() if part in found)}")
 

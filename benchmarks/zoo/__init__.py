@@ -10,7 +10,7 @@ from benchmarks.zoo.plain_vectors import PLAIN_VECTORS
 from benchmarks.zoo.sequences import SEQUENCES
 from benchmarks.zoo.vision import VISION
 
-FAMILIES: dict[str, Family] = {**CAUSAL, **MASKED, **SEQUENCES, **VISION, **PLAIN_TEXT, **PLAIN_IMAGES, **ADVERSARIAL,
-                               **PLAIN_VECTORS}
+FAMILIES: dict[str, Family] = {**CAUSAL, **MASKED, **SEQUENCES, **VISION, **PLAIN_TEXT, **PLAIN_IMAGES,
+                               **ADVERSARIAL, **PLAIN_VECTORS}
 
 __all__ = ["FAMILIES", "Batch", "Family"]

@@ -17,7 +17,8 @@ def _pair() -> nn.Module:
         nn.ConvTranspose2d(16, 1, 4, 2, 1), nn.Tanh())
     discriminator = nn.Sequential(
         nn.Conv2d(1, 16, 4, 2, 1), nn.LeakyReLU(0.2),
-        nn.Conv2d(16, 32, 4, 2, 1, bias=False), nn.BatchNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 1, 4), nn.Flatten(0))
+        nn.Conv2d(16, 32, 4, 2, 1, bias=False), nn.BatchNorm2d(32), nn.LeakyReLU(0.2), nn.Conv2d(32, 1, 4),
+        nn.Flatten(0))
     return nn.ModuleDict({"generator": generator, "discriminator": discriminator})
 
 
@@ -26,7 +27,8 @@ def _made(model: nn.Module, count: int) -> Tensor:
 
 
 def _energy_distance(model: nn.Module, batch: Batch) -> Tensor:
-    """2 E|x - y| - E|x - x'| - E|y - y'| between true and made images: 0 where their distributions are the same."""
+    """2 E|x - y| - E|x - x'| - E|y - y'| between true and made images: 0 where their distributions are the
+    same."""
     x = batch["x"].flatten(1)
     y = _made(model, len(x)).flatten(1)
     between = len(x) * (len(x) - 1)
@@ -38,7 +40,8 @@ def _play(family: Family, model: nn.Module, batch: Batch, optimizers: Optimizers
     x, (make, judge) = batch["x"], optimizers
     y, discriminator = _made(model, len(x)), model["discriminator"]
     judge.zero_grad()
-    (functional.softplus(-discriminator(x)).mean() + functional.softplus(discriminator(y.detach())).mean()).backward()
+    (functional.softplus(-discriminator(x)).mean()
+     + functional.softplus(discriminator(y.detach())).mean()).backward()
     judge.step()
     make.zero_grad()
     functional.softplus(-discriminator(y)).mean().backward()

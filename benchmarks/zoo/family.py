@@ -29,8 +29,9 @@ def descend(family: "Family", model: nn.Module, batch: Batch, optimizers: Optimi
 
 @dataclass(frozen=True)
 class Family:
-    """build: a fresh model, random by torch's seed. draw: a batch, random by the generator alone. loss: what is minimized, or
-    at least reported. parts: the modules that have an optimizer each. iterate: one iteration, which returns the loss."""
+    """build: a fresh model, random by torch's seed. draw: a batch, random by the generator alone. loss: what
+    is minimized, or at least reported. parts: the modules that have an optimizer each. iterate: one
+    iteration, which returns the loss."""
 
     build: Build
     draw: Callable[[torch.Generator], Batch]
@@ -40,7 +41,8 @@ class Family:
 
 
 def configured(head: str, kind: str, **options: object) -> Build:
-    """A model of transformers with random weights. head: its class or Auto class, kind: the name of its configuration."""
+    """A model of transformers with random weights. head: its class or Auto class, kind: the name of its
+    configuration."""
 
     def build() -> nn.Module:
         transformers = import_module("transformers")

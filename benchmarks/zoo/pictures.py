@@ -11,7 +11,8 @@ CLASSES = 10
 _PATTERNS = torch.randn(CLASSES, 3, 4, 4, generator=Generator().manual_seed(21))
 
 
-def pictures(generator: Generator, labels: Tensor, size: int, noise: float = 0.5, channels: int = 3) -> Tensor:
+def pictures(generator: Generator, labels: Tensor, size: int, noise: float = 0.5,
+             channels: int = 3) -> Tensor:
     """(count, channels, size, size): an image of each label."""
     clean = functional.interpolate(_PATTERNS[labels, :channels], size=size)
     shifts = torch.randint(0, size // 4, (2,), generator=generator).tolist()
@@ -30,11 +31,13 @@ def small(generator: Generator) -> Batch:
 
 
 def captioned(generator: Generator) -> Batch:
-    """An image of each class in random order, and eight tokens about each, every second of which names the class."""
+    """An image of each class in random order, and eight tokens about each, every second of which names the
+    class."""
     labels = torch.randperm(CLASSES, generator=generator)
     text = tokens(generator, CLASSES, 8)
     text[:, ::2] = (FIRST + labels).unsqueeze(1)
-    return {"pixel_values": pictures(generator, labels, 32), "input_ids": text, "attention_mask": torch.ones_like(text)}
+    return {"pixel_values": pictures(generator, labels, 32), "input_ids": text,
+            "attention_mask": torch.ones_like(text)}
 
 
 def denoised(generator: Generator) -> Batch:

@@ -1,4 +1,5 @@
-"""Image models in plain torch: a U-Net, an autoencoder of distributions, an MLP-Mixer, reparametrized weights."""
+"""Image models in plain torch: a U-Net, an autoencoder of distributions, an MLP-Mixer, reparametrized
+weights."""
 
 from collections.abc import Callable
 
@@ -85,8 +86,9 @@ class Mixer(nn.Module):
 
 
 def _convolutions(through: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    return nn.Sequential(through(nn.Conv2d(3, 16, 3, 2, 1)), nn.ReLU(), through(nn.Conv2d(16, 32, 3, 2, 1)), nn.ReLU(),
-                         nn.Flatten(), through(nn.Linear(512, 64)), nn.ReLU(), nn.Linear(64, CLASSES))
+    return nn.Sequential(through(nn.Conv2d(3, 16, 3, 2, 1)), nn.ReLU(), through(nn.Conv2d(16, 32, 3, 2, 1)),
+                         nn.ReLU(), nn.Flatten(), through(nn.Linear(512, 64)), nn.ReLU(),
+                         nn.Linear(64, CLASSES))
 
 
 class EqualLinear(nn.Linear):
@@ -114,8 +116,8 @@ class EqualConv2d(nn.Conv2d):
 
 
 def _equalized() -> nn.Module:
-    return nn.Sequential(EqualConv2d(3, 16), nn.LeakyReLU(0.2), EqualConv2d(16, 32), nn.LeakyReLU(0.2), nn.Flatten(),
-                         EqualLinear(512, 64), nn.LeakyReLU(0.2), EqualLinear(64, CLASSES))
+    return nn.Sequential(EqualConv2d(3, 16), nn.LeakyReLU(0.2), EqualConv2d(16, 32), nn.LeakyReLU(0.2),
+                         nn.Flatten(), EqualLinear(512, 64), nn.LeakyReLU(0.2), EqualLinear(64, CLASSES))
 
 
 class TiedAutoencoder(nn.Module):
@@ -138,9 +140,10 @@ PLAIN_IMAGES = {
     "spectral-norm": Family(lambda: _convolutions(spectral_norm), small, _classify),
     "weight-norm": Family(lambda: _convolutions(weight_norm), small, _classify),
     "equalized": Family(_equalized, small, _classify),
-    "tied-autoencoder": Family(TiedAutoencoder, real, lambda model, batch: functional.mse_loss(model(batch["x"]), batch["x"])),
+    "tied-autoencoder": Family(TiedAutoencoder, real, lambda model,
+                               batch: functional.mse_loss(model(batch["x"]), batch["x"])),
     "sequential-cnn": Family(lambda: nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 32, 3, 2, 1, groups=4),
-        nn.InstanceNorm2d(32, affine=True), nn.PReLU(32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES)),
-        labelled, _classify),
+        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, 2, 1, groups=4), nn.InstanceNorm2d(32, affine=True), nn.PReLU(32),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, CLASSES)), labelled, _classify),
 }

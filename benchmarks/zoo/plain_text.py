@@ -1,4 +1,5 @@
-"""Sequence models in plain torch: recurrent, convolutional, a transformer, one that recomputes its layers, one with adapters."""
+"""Sequence models in plain torch: recurrent, convolutional, a transformer, one that recomputes its layers,
+one with adapters."""
 
 import torch
 from torch import Generator, Tensor, nn
@@ -42,7 +43,8 @@ class Dilated(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Two causal layers, which checkpointed=True computes once more in the backward pass; the head's weight is the table."""
+    """Two causal layers, which checkpointed=True computes once more in the backward pass; the head's weight
+    is the table."""
 
     def __init__(self, checkpointed: bool) -> None:
         super().__init__()
@@ -51,7 +53,8 @@ class Decoder(nn.Module):
         nn.init.normal_(self.table.weight, std=0.02)
         self.head.weight = self.table.weight
         self.places = nn.Parameter(0.02 * torch.randn(32, _WIDTH))
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(_WIDTH, 4, 128, 0.0, batch_first=True, norm_first=True)
+        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(_WIDTH, 4, 128, 0.0, batch_first=True,
+                                                               norm_first=True)
                                     for _ in range(2))
 
     def forward(self, text: Tensor) -> Tensor:
@@ -68,7 +71,8 @@ class LowRank(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         self.requires_grad_(False)
-        self.down, self.up = nn.Parameter(torch.randn(4, inputs) / inputs**0.5), nn.Parameter(torch.zeros(outputs, 4))
+        self.down, self.up = nn.Parameter(torch.randn(4, inputs)
+                                          / inputs**0.5), nn.Parameter(torch.zeros(outputs, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + x @ self.down.T @ self.up.T
@@ -107,7 +111,8 @@ def _reversed(generator: Generator) -> Batch:
 
 def _translate(model: nn.Module, batch: Batch) -> Tensor:
     target = batch["target"]
-    return functional.cross_entropy(model(batch["source"], target[:, :-1]).flatten(0, 1), target[:, 1:].flatten())
+    return functional.cross_entropy(model(batch["source"], target[:, :-1]).flatten(0, 1),
+                                    target[:, 1:].flatten())
 
 
 PLAIN_TEXT = {

@@ -14,7 +14,8 @@ def _squared(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def _perceptron(inputs: int, outputs: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, 64), activation(), nn.Linear(64, 64), activation(), nn.Linear(64, outputs))
+    return nn.Sequential(nn.Linear(inputs, 64), activation(), nn.Linear(64, 64), activation(),
+                         nn.Linear(64, outputs))
 
 
 class DeepSet(nn.Module):
@@ -29,14 +30,16 @@ class DeepSet(nn.Module):
 
 
 def _sets(generator: Generator) -> Batch:
-    """Twelve points each, and the standard deviation of their first coordinate times the mean of the second."""
+    """Twelve points each, and the standard deviation of their first coordinate times the mean of the
+    second."""
     scale = 0.5 + torch.rand(32, 1, 1, generator=generator)
     x = scale * torch.randn(32, 12, 2, generator=generator) + torch.tensor([0.0, 1.0])
     return {"x": x, "y": x[..., 0].std(1) * x[..., 1].mean(1)}
 
 
 class GraphConvolution(nn.Module):
-    """Neighbors' features, averaged and mapped; the bias is a parameter of its own, as in PyTorch Geometric."""
+    """Neighbors' features, averaged and mapped; the bias is a parameter of its own, as in PyTorch
+    Geometric."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -59,7 +62,8 @@ _MEANS = torch.randn(4, 16, generator=Generator().manual_seed(31))
 
 
 def _graphs(generator: Generator) -> Batch:
-    """Sixty-four nodes of four kinds: those of a kind are joined more often. Features are far noisier than different."""
+    """Sixty-four nodes of four kinds: those of a kind are joined more often. Features are far noisier than
+    different."""
     labels = torch.randint(4, (64,), generator=generator)
     rate = torch.where(labels.unsqueeze(0) == labels.unsqueeze(1), 0.4, 0.05)
     joined = (torch.rand(64, 64, generator=generator) < rate).float()
@@ -80,7 +84,8 @@ def _points(generator: Generator) -> Batch:
 
 
 def _poisson(model: nn.Module, batch: Batch) -> Tensor:
-    """Of Delta u = -2 pi^2 sin(pi x) sin(pi y) with u = 0 on the rim: the mean squares of both, the first in units of pi^4."""
+    """Of Delta u = -2 pi^2 sin(pi x) sin(pi y) with u = 0 on the rim: the mean squares of both, the first in
+    units of pi^4."""
     x = batch["inside"].clone().requires_grad_()
     (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
     laplacian = sum(torch.autograd.grad(slope[:, n].sum(), x, create_graph=True)[0][:, n] for n in range(2))
@@ -93,7 +98,8 @@ class Siren(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers, self.head = nn.ModuleList([nn.Linear(2, 64), nn.Linear(64, 64), nn.Linear(64, 64)]), nn.Linear(64, 3)
+        self.layers, self.head = nn.ModuleList([nn.Linear(2, 64), nn.Linear(64, 64),
+                                                nn.Linear(64, 64)]), nn.Linear(64, 3)
         for n, layer in enumerate(self.layers):
             bound = 1 / 2 if n == 0 else (6 / 64) ** 0.5 / 10
             nn.init.uniform_(layer.weight, -bound, bound)
@@ -127,7 +133,8 @@ class Recurring(nn.Module):
 
 def _regression(generator: Generator) -> Batch:
     x = torch.randn(64, 8, generator=generator)
-    return {"x": x, "y": torch.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.1 * torch.randn(64, generator=generator)}
+    return {"x": x,
+            "y": torch.sin(2 * x[:, 0]) + x[:, 1] * x[:, 2] + 0.1 * torch.randn(64, generator=generator)}
 
 
 class Recommender(nn.Module):
@@ -146,8 +153,10 @@ def _tastes(generator: Generator) -> Batch:
     """Users see five items of one of ten kinds, and like more of it."""
     kinds = torch.randint(10, (64,), generator=generator)
     bags = kinds.unsqueeze(1) + 10 * torch.randint(10, (64, 5), generator=generator)
-    items = torch.where(torch.rand(64, generator=generator) < 0.5, kinds, torch.randint(10, (64,), generator=generator))
-    return {"bags": bags, "items": items + 10 * torch.randint(10, (64,), generator=generator), "likes": (items == kinds).float()}
+    items = torch.where(torch.rand(64, generator=generator) < 0.5, kinds,
+                        torch.randint(10, (64,), generator=generator))
+    return {"bags": bags, "items": items + 10 * torch.randint(10, (64,), generator=generator),
+            "likes": (items == kinds).float()}
 
 
 def _liking(model: nn.Module, batch: Batch) -> Tensor:
@@ -157,7 +166,8 @@ def _liking(model: nn.Module, batch: Batch) -> Tensor:
 PLAIN_VECTORS = {
     "deep-set": Family(DeepSet, _sets, _squared),
     "graph-convolution": Family(GraphNet, _graphs, _nodes),
-    "physics-informed": Family(lambda: nn.Sequential(_perceptron(2, 1, nn.Tanh), nn.Flatten(0)), _points, _poisson),
+    "physics-informed": Family(lambda: nn.Sequential(_perceptron(2, 1, nn.Tanh), nn.Flatten(0)), _points,
+                               _poisson),
     "siren": Family(Siren, _colors, _squared),
     "recurring-block": Family(Recurring, _regression, _squared),
     "recommender": Family(Recommender, _tastes, _liking),

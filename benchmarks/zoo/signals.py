@@ -28,7 +28,8 @@ def spectrogram(generator: Generator) -> Batch:
     labels = torch.randint(_TONES, (8, 8), generator=generator)
     center = (2.0 * labels.repeat_interleave(8, 1)).unsqueeze(1)
     bands = torch.arange(16).view(1, 16, 1)
-    return {"input_features": _noisy(torch.exp(-((bands - center) ** 2)), generator), "labels": FIRST + labels}
+    return {"input_features": _noisy(torch.exp(-((bands - center) ** 2)), generator),
+            "labels": FIRST + labels}
 
 
 def waves(generator: Generator, count: int, length: int) -> Tensor:
@@ -49,5 +50,6 @@ def dated_forecast(generator: Generator) -> Batch:
     """As forecast, with a feature of time, for models with lags of up to seven."""
     series = waves(generator, 16, 56)
     time = (torch.arange(56) / 56).view(1, 56, 1).expand(16, 56, 1)
-    return {"past_values": series[:, :48], "past_time_features": time[:, :48], "past_observed_mask": torch.ones(16, 48, 3),
+    return {"past_values": series[:, :48], "past_time_features": time[:, :48],
+            "past_observed_mask": torch.ones(16, 48, 3),
             "future_values": series[:, 48:], "future_time_features": time[:, 48:]}

@@ -1,5 +1,6 @@
-"""Text to be continued, from a Markov chain in which each token has four successors; and text to be understood, about one of
-twelve topics, each with sixteen words of its own. Tokens below FIRST are special: PAD, START, END and MASK."""
+"""Text to be continued, from a Markov chain in which each token has four successors; and text to be
+understood, about one of twelve topics, each with sixteen words of its own. Tokens below FIRST are special:
+PAD, START, END and MASK."""
 
 import torch
 from torch import Generator, Tensor
@@ -14,7 +15,8 @@ _SUCCESSION = torch.tensor([0.6, 0.2, 0.15, 0.05])
 def _successors(seed: int) -> Tensor:
     """Four of each token, frequent ones more often."""
     frequency = 1 / torch.arange(1.0, VOCABULARY - FIRST + 1)
-    drawn = torch.multinomial(frequency, 4 * VOCABULARY, replacement=True, generator=Generator().manual_seed(seed))
+    drawn = torch.multinomial(frequency, 4 * VOCABULARY, replacement=True,
+                              generator=Generator().manual_seed(seed))
     return FIRST + drawn.view(VOCABULARY, 4)
 
 

@@ -1,7 +1,7 @@
 """pontryagin: deep learning as optimal control, trained by Pontryagin's maximum principle.
 
-[LCTE] in docstrings is Q. Li, L. Chen, C. Tai, W. E, "Maximum Principle Based Algorithms for Deep Learning", JMLR 18
-(165), 2018.
+[LCTE] in docstrings is Q. Li, L. Chen, C. Tai, W. E, "Maximum Principle Based Algorithms for Deep Learning",
+JMLR 18 (165), 2018.
 """
 
 from pontryagin import hamiltonian, maximizer, optim, problem, trajectory, update
@@ -45,10 +45,15 @@ from pontryagin.update import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "L0", "L1", "LBFGS", "MSA", "AcceptReject", "AsynchronousMSA", "Binary", "Box", "ClosedForm", "Codebook", "ControlProblem",
-    "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent", "KSparse", "Momentum",
-    "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic", "RealSpace",
-    "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse", "UnitNormRows", "__version__",
-    "euler", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage", "trajectory",
+    "L0", "L1", "LBFGS", "MSA", "AcceptReject", "AsynchronousMSA", "Binary", "Box", "ClosedForm", "Codebook",
+    "ControlProblem",
+    "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent", "KSparse",
+    "Momentum",
+    "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic",
+    "RealSpace",
+    "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse", "UnitNormRows",
+    "__version__",
+    "euler", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage",
+    "trajectory",
     "update",
 ]

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from pontryagin.cli import main
-from pontryagin.experiments.audit import run as audit_run
-from pontryagin.experiments.models import mlp
+from pontryagin.run.auditing import run as audit_run
+from pontryagin.run.models import mlp
 
 SMALL = ("--model-args.width", "12", "--model-args.depth", "3", "--batches", "4", "--batch-size", "20")
 
@@ -24,7 +24,8 @@ def run(*arguments: str) -> int:
 def saved(path, **content):
     torch.manual_seed(5)
     model = mlp((1, 8, 8), 10, width=12, depth=3)
-    torch.save({name: value(model) for name, value in content.items()} if content else model.state_dict(), path)
+    torch.save({name: value(model) for name, value in content.items()} if content else model.state_dict(),
+               path)
     return model
 
 
@@ -32,9 +33,11 @@ def test_files_figures_and_report(tmp_path, capsys):
     weights, out = tmp_path / "net.pt", tmp_path / "run"
     saved(weights)
     before = weights.read_bytes()
-    assert run("mlp", "digits", "--weights", str(weights), *SMALL, "--sets", "int4,ternary", "--out", str(out)) == 0
+    assert run("mlp", "digits", "--weights", str(weights), *SMALL, "--sets", "int4,ternary", "--out",
+               str(out)) == 0
     assert weights.read_bytes() == before
-    assert {path.name for path in out.iterdir()} == {"stages.csv", "restrictions.csv", "summary.json", "report.html", "figures"}
+    assert {path.name for path in out.iterdir()} == {"stages.csv", "restrictions.csv", "summary.json",
+                                                     "report.html", "figures"}
     shown = capsys.readouterr().out
     assert "rank correlation" in shown
     assert str(out / "report.html") in shown
@@ -56,7 +59,8 @@ def test_files_figures_and_report(tmp_path, capsys):
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert run("mlp", "digits", *SMALL, "--out", str(out)) == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert run("mlp", "digits", *SMALL, "--out", str(out), "--overwrite", "--predict-only", "--sets", "2:4") == 0
+    assert run("mlp", "digits", *SMALL, "--out", str(out), "--overwrite", "--predict-only", "--sets",
+               "2:4") == 0
     with (out / "restrictions.csv").open() as file:
         assert [row["true"] for row in csv.DictReader(file)] == [""] * 4
 
@@ -70,7 +74,8 @@ def test_weights_inside_checkpoints(content, tmp_path):
     saved(tmp_path / "inside.pt", **content)
     found = []
     for name in ("plain", "inside"):
-        assert run("mlp", "digits", "--weights", str(tmp_path / f"{name}.pt"), *SMALL, "--predict-only", "--sets", "int8",
+        assert run("mlp", "digits", "--weights", str(tmp_path / f"{name}.pt"), *SMALL, "--predict-only",
+                   "--sets", "int8",
                    "--out", str(tmp_path / name)) == 0
         found.append((tmp_path / name / "stages.csv").read_text())
     assert found[0] == found[1]
@@ -87,12 +92,14 @@ class Evil:
     (lambda path: torch.save(Evil(), path), "loaded safely"),
     (lambda path: torch.save({"a": 3}, path), "state dict"),
     (lambda path: torch.save(nn.Linear(2, 3).state_dict(), path), "does not fit"),
-    (lambda path: torch.save({name: value / 0 for name, value in mlp((64,), 10, width=12, depth=3).state_dict().items()}, path),
+    (lambda path: torch.save({name: value / 0 for name,
+                              value in mlp((64,), 10, width=12, depth=3).state_dict().items()}, path),
      "NaN"),
 ])
 def test_wrong_weights_are_refused(write, message, tmp_path, capsys):
     write(tmp_path / "net.pt")
-    assert run("mlp", "digits", "--weights", str(tmp_path / "net.pt"), *SMALL, "--out", str(tmp_path / "run")) == 2
+    assert run("mlp", "digits", "--weights", str(tmp_path / "net.pt"), *SMALL, "--out",
+               str(tmp_path / "run")) == 2
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.err.count("\n") == 1
@@ -140,7 +147,8 @@ def test_models_data_and_losses_of_ones_own(tmp_path, monkeypatch, capsys):
     """))
     monkeypatch.chdir(tmp_path)
     own = "audited_by_a_test"
-    assert run(f"{own}:net", f"{own}:load", "--loss", f"{own}:absolute", "--batch-size", "8", "--out", "run") == 0
+    assert run(f"{own}:net", f"{own}:load", "--loss", f"{own}:absolute", "--batch-size", "8", "--out",
+               "run") == 0
     shown = capsys.readouterr().out
     assert "absolute" in shown
     assert run(f"{own}:net", f"{own}:load", "--batch-size", "8", "--out", "run", "--overwrite") == 0

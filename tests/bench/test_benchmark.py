@@ -5,14 +5,14 @@ import sys
 import pytest
 import torch
 
+from pontryagin.bench.benchmark import COLUMNS, BenchSettings, available, summarize
+from pontryagin.bench.lockstep import Racer, badness, race, racer
+from pontryagin.bench.methods import METHODS
+from pontryagin.bench.table import table
+from pontryagin.bench.tasks import make
 from pontryagin.cli import main
-from pontryagin.experiments.bench.benchmark import COLUMNS, BenchSettings, available, summarize
-from pontryagin.experiments.bench.lockstep import Racer, badness, race, racer
-from pontryagin.experiments.bench.methods import METHODS
-from pontryagin.experiments.bench.table import table
-from pontryagin.experiments.bench.tasks import make
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.progress import Silent
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.progress import Silent
 
 
 def silent(done: int, loss: float | None) -> None:
@@ -45,7 +45,8 @@ def test_methods_start_alike_and_learn(method):
     assert one.losses == other.losses
     assert one.losses[5] < before
     fresh = task.model(3)
-    assert any(not torch.equal(a, b) for a, b in zip(one.trainer.model.parameters(), fresh.parameters(), strict=True))
+    assert any(not torch.equal(a, b)
+               for a, b in zip(one.trainer.model.parameters(), fresh.parameters(), strict=True))
 
 
 def test_of_all_methods_those_without_their_package_are_left_out_and_named(monkeypatch):
@@ -57,7 +58,8 @@ def test_of_all_methods_those_without_their_package_are_left_out_and_named(monke
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     found = available(make("mlp", "digits", None), list(METHODS.values()), Said())
     assert {method.name for method in found} == {name for name, method in METHODS.items() if not method.needs}
-    assert [line.split(":")[0] for line in lines] == ["without schedule-free", "without soap", "without shampoo"]
+    assert [line.split(":")[0]
+            for line in lines] == ["without schedule-free", "without soap", "without shampoo"]
     with pytest.raises(ExperimentError, match="method soap needs pytorch-optimizer"):
         BenchSettings(methods=("emsa", "soap"))
 
@@ -105,7 +107,8 @@ def test_ratios_are_adams_seconds_over_ours():
 def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as ended:
-        main(["bench", "optimizers", "--task", "mlp", "--methods", "emsa,adam", "--seeds", "1", "--iterations", "5",
+        main(["bench", "optimizers", "--task", "mlp", "--methods", "emsa,adam", "--seeds", "1",
+              "--iterations", "5",
               "--tuning", "2", "--out", str(out)])
     assert not ended.value.code
     printed = capsys.readouterr().out

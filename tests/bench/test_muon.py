@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pontryagin.experiments.train.muon import Muon, muon
+from pontryagin.run.muon import Muon, muon
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")
@@ -32,4 +32,5 @@ def test_filters_are_matrices_and_the_rest_is_adamw() -> None:
     alone.step()
     torch.testing.assert_close(model[0].weight.flatten(1), flat)
     assert len(joint.param_groups) == 2
-    assert {id(weight) for weight in joint.param_groups[1]["params"]} == {id(model[0].weight), id(model[2].weight)}
+    assert {id(weight)
+            for weight in joint.param_groups[1]["params"]} == {id(model[0].weight), id(model[2].weight)}

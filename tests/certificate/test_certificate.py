@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from pontryagin.cli import main
-from pontryagin.experiments.certificate import tasks
-from pontryagin.experiments.certificate.adam import Tuning, adam, tune
-from pontryagin.experiments.certificate.experiment import METRICS, RULES, STAGES, TaskResult, verdicts
-from pontryagin.experiments.certificate.tasks import TASKS, choose, cnn_descent, digits_cnn, sine, sine_descent
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.sine.task import SineTask
 from pontryagin.hamiltonian import Penalties
+from pontryagin.papers.certificate import tasks
+from pontryagin.papers.certificate.adam import Tuning, adam, tune
+from pontryagin.papers.certificate.experiment import METRICS, RULES, STAGES, TaskResult, verdicts
+from pontryagin.papers.certificate.tasks import TASKS, choose, cnn_descent, digits_cnn, sine, sine_descent
+from pontryagin.papers.sine.task import SineTask
 from pontryagin.problem import ControlProblem
+from pontryagin.run.errors import ExperimentError
 from pontryagin.trajectory import Propagation
 from pontryagin.update import ExtendedMSA, IterationRecord, StageRecord
 
@@ -28,7 +28,8 @@ def short(name: str, samples: int) -> Callable[[int], ControlProblem]:
 
     def make(seed: int) -> ControlProblem:
         problem = whole(seed)
-        return replace(problem, initial_state=problem.initial_state[:samples], target=problem.target[:samples])
+        return replace(problem, initial_state=problem.initial_state[:samples],
+                       target=problem.target[:samples])
 
     return make
 
@@ -49,7 +50,9 @@ def test_the_network_depends_on_its_seed_alone() -> None:
     assert not torch.equal(torch.cat(digits_cnn(2).initial_controls()), first)
     problem = digits_cnn(1)
     start, objective = cnn_descent(1)
-    assert objective(start).item() == pytest.approx(Propagation(problem, problem.initial_controls()).objective, rel=1e-6)
+    assert objective(start).item() == pytest.approx(Propagation(problem,
+                                                                problem.initial_controls()).objective,
+                                                    rel=1e-6)
     assert [one.affine is not None for one in problem.stages if one.size] == [True] * 3
 
 
@@ -58,7 +61,8 @@ def test_adam_is_torch_s_on_the_same_objective() -> None:
     theta = task.start().requires_grad_()
     optimizer = torch.optim.Adam([theta], lr=0.05)
     problem = sine("a")(0)
-    assert Propagation(problem, problem.initial_controls()).objective == pytest.approx(task.loss(theta).item())
+    assert Propagation(problem,
+                       problem.initial_controls()).objective == pytest.approx(task.loss(theta).item())
     expected = []
     for _ in range(4):
         loss = task.loss(theta)
@@ -85,7 +89,8 @@ def record(iteration: int, before: float, after: float, rejected: int = 0) -> It
 def test_verdicts_count_rises_and_say_when_adam_was_reached() -> None:
     good = [record(1, 4.0, 2.0), record(2, 2.0, 0.5, rejected=1), record(3, 0.5, 0.4)]
     bad = [record(1, 4.0, 3.0), record(2, 3.0, 3.5)]
-    found = verdicts(TaskResult(Tuning({0.1: 1.0}), [[4.0, 1.0, 1.5], [4.0, 2.0, 1.0]], {"estimate": [good, bad]}))["estimate"]
+    found = verdicts(TaskResult(Tuning({0.1: 1.0}), [[4.0, 1.0, 1.5], [4.0, 2.0, 1.0]],
+                                {"estimate": [good, bad]}))["estimate"]
     assert (found["rises"], found["iterations"]) == (1, 5)
     assert found["rejected_share"]["max"] == 0.25
     assert found["adam_objective"]["median"] == 1.0
@@ -120,7 +125,8 @@ def test_command_writes_tables_figures_and_report(tmp_path: Path, monkeypatch: p
     summary = json.loads((folder / "summary.json").read_text())
     assert not summary["interrupted"]
     assert summary["results"]["sine-a"]["estimate"]["rises"] == 0
-    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["certificate.png", "iterations-sine-a.png"]
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["certificate.png",
+                                                                            "iterations-sine-a.png"]
     assert "data:image/png" in (folder / "report.html").read_text()
 
 

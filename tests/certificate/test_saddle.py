@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pontryagin.cli import main
-from pontryagin.experiments.saddle import experiment
-from pontryagin.experiments.saddle.hessians import along, place, zeros
-from pontryagin.experiments.sine.task import SineTask
+from pontryagin.papers.saddle import experiment
+from pontryagin.papers.saddle.hessians import along, place, zeros
+from pontryagin.papers.sine.task import SineTask
 
 
 def test_zero_controls_are_beside_a_saddle() -> None:
@@ -32,14 +32,16 @@ def test_places_along_a_run(method: str) -> None:
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(experiment, "LENGTHS", {"adam": 2, "emsa": 2})
     monkeypatch.setattr(experiment, "spectrum", lambda task, theta: (
-        torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64), experiment.Density(torch.linspace(-2, 3, 50), torch.ones(50), 0.1)))
+        torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64),
+        experiment.Density(torch.linspace(-2, 3, 50), torch.ones(50), 0.1)))
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", "saddle", "--places", "2", "--out", str(tmp_path / "run")])
     assert stop.value.code == 0
     assert "eigenvalues from -1 to 2, 1 of 3 negative" in capsys.readouterr().out
     with (tmp_path / "run" / "curvature.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["method"], row["iteration"]) for row in rows] == [("adam", "0"), ("adam", "2"), ("emsa", "0"), ("emsa", "2")]
+    assert [(row["method"], row["iteration"])
+            for row in rows] == [("adam", "0"), ("adam", "2"), ("emsa", "0"), ("emsa", "2")]
     assert all(float(row["least"]) < float(row["greatest"]) for row in rows)
     assert not json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"]
     assert (tmp_path / "run" / "figures" / "saddle.png").read_bytes().startswith(b"\x89PNG")

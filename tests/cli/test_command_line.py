@@ -27,7 +27,8 @@ def test_version_and_help(capsys):
 
 def test_a_short_run_leaves_tables_figures_and_a_report(tmp_path, capsys):
     out = tmp_path / "run"
-    assert run("reproduce", "sine", "--out", str(out), "--seeds", "1", "--iterations", "5", "--methods", "emsa,lbfgs") == 0
+    assert run("reproduce", "sine", "--out", str(out), "--seeds", "1", "--iterations", "5", "--methods",
+               "emsa,lbfgs") == 0
     assert {path.name for path in out.iterdir()} == {
         "metrics.csv", "stages.csv", "states.csv", "fit.csv", "summary.json", "report.html", "figures"}
     assert str(out / "report.html") in capsys.readouterr().out
@@ -41,7 +42,8 @@ def test_a_short_run_leaves_tables_figures_and_a_report(tmp_path, capsys):
     (["--out", "/proc/nowhere/run"], "/proc/nowhere/run"),
 ])
 def test_a_wrong_request_is_refused_in_one_line(options, message, tmp_path, capsys):
-    arguments = ["reproduce", "sine", *([] if "--out" in options else ["--out", str(tmp_path / "run")]), *options]
+    arguments = ["reproduce", "sine", *([] if "--out" in options else ["--out", str(tmp_path / "run")]),
+                 *options]
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -80,7 +82,8 @@ def test_a_folder_with_a_run_is_refused_unless_overwritten(tmp_path, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_keeps_what_has_been_measured(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "pontryagin", "reproduce", "sine", "--out", str(out), "--methods", "emsa,adam"]
+    command = [sys.executable, "-m", "pontryagin", "reproduce", "sine", "--out", str(out), "--methods",
+               "emsa,adam"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                           preexec_fn=listen_to_ctrl_c) as process:
         wait_for_rows(out / "metrics.csv", process)

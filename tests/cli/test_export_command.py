@@ -44,8 +44,8 @@ def test_there_and_back(nested: bool, tmp_path: Path, capsys: pytest.CaptureFixt
     ({"w": torch.ones(4, 4)}, ["model.pt", "--unpack", "--out", "x"], "not a file of packed weights"),
     (b"text", ["model.pt", "--out", "x"], "cannot be loaded"),
 ])
-def test_wrong_requests(content: object, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                        capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_requests(content: object, arguments: list[str], message: str, tmp_path: Path,
+                        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     if isinstance(content, bytes):
         Path("model.pt").write_bytes(content)

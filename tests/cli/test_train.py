@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pontryagin.cli import main
-from pontryagin.experiments.train import checkpoint
+from pontryagin.run import checkpoint
 
 SHORT = ["--model", "mlp", "--model-args.depth", "1", "--model-args.width", "8", "--iterations", "6"]
 OWN = '''
@@ -55,7 +55,7 @@ def absolute(output, target):
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("pontryagin.experiments.train.report.write_report", lambda *_: None)
+    monkeypatch.setattr("pontryagin.run.reports.training.write_report", lambda *_: None)
 
 
 @pytest.fixture
@@ -94,7 +94,8 @@ def test_train_says_what_happened_and_predict_repeats_it(capsys):
 
 
 def test_compare_needs_a_name_to_predict(capsys):
-    assert run("compare", *SHORT, "--methods", "emsa,adam", "--seeds", "2", "--rates.adam", "0.01", "--tune", "2") == 0
+    assert run("compare", *SHORT, "--methods", "emsa,adam", "--seeds", "2", "--rates.adam", "0.01", "--tune",
+               "2") == 0
     summary = json.loads(Path("runs/compare/summary.json").read_text())
     assert summary["results"]["mlp on digits"]["adam"]["learning_rate"] == 0.01
     assert run("predict", "runs/compare") == 2
@@ -107,7 +108,8 @@ def test_compare_needs_a_name_to_predict(capsys):
 
 def test_own_code_and_a_file_never_names_code_alone(own, capsys):
     names = ["--model", f"{own}:Net", "--data", f"{own}:load", "--loss", f"{own}:absolute"]
-    assert run("train", *names, "--model-args.width", "3", "--epochs", "3", "--batch-size", "20", "--method", "sgd") == 0
+    assert run("train", *names, "--model-args.width", "3", "--epochs", "3", "--batch-size", "20", "--method",
+               "sgd") == 0
     assert "own_code:absolute" in Path("runs/train/summary.json").read_text()
     assert run("predict", "runs/train") == 2
     assert f"--model {own}:Net --data {own}:load --loss {own}:absolute" in capsys.readouterr().err
@@ -119,7 +121,8 @@ def test_own_code_and_a_file_never_names_code_alone(own, capsys):
 
 
 def test_random_data_sets_go_on_bitwise(own):
-    common = ["--model", f"{own}:Net", "--data", f"{own}:load", "--epochs", "6", "--batch-size", "20", "--dtype", "float64"]
+    common = ["--model", f"{own}:Net", "--data", f"{own}:load", "--epochs", "6", "--batch-size", "20",
+              "--dtype", "float64"]
     assert run("train", *common, "--out", "whole") == 0
     original = nn.Linear.forward
     calls = iter(range(10**9))
@@ -135,7 +138,8 @@ def test_random_data_sets_go_on_bitwise(own):
     state = checkpoint.read(Path("stopped/checkpoint.pt"))["jobs"][0]
     assert 0 < state["iteration"] < 18
     assert run("train", *common[:4], "--out", "stopped", "--resume") == 0
-    one, other = (checkpoint.read(Path(out) / "models" / "emsa-seed0.pt")["model"] for out in ("whole", "stopped"))
+    one, other = (checkpoint.read(Path(out) / "models" / "emsa-seed0.pt")["model"]
+                  for out in ("whole", "stopped"))
     for name, value in one.items():
         assert value.dtype == torch.float64
         assert torch.equal(value, other[name])
@@ -151,10 +155,11 @@ def test_a_config_file_is_what_print_config_prints(capsys):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--method", "adan"], "'adan'"), (["--model", "mlpp"], "'mlpp'"), (["--data", "no_such:load"], "no_such"),
-    (["--loss", "hinge"], "'hinge'"), (["--options.dampin", "1"], "dampin"), (["--seeds", "0"], "--seeds"),
-    (["--loss", "squared-error"], "squared-error"), (["--batch-size", "5000"], "--batch-size"), (["--epoch", "3"], "--epoch"),
-    (["--target-accuracy", "98"], "--target-accuracy")])
+    (["--method", "adan"], "'adan'"), (["--model", "mlpp"], "'mlpp'"),
+    (["--data", "no_such:load"], "no_such"), (["--loss", "hinge"], "'hinge'"),
+    (["--options.dampin", "1"], "dampin"), (["--seeds", "0"], "--seeds"),
+    (["--loss", "squared-error"], "squared-error"), (["--batch-size", "5000"], "--batch-size"),
+    (["--epoch", "3"], "--epoch"), (["--target-accuracy", "98"], "--target-accuracy")])
 def test_a_wrong_request_is_refused_in_one_line(options, message, capsys):
     assert run("train", *SHORT, *options) == 2
     error = capsys.readouterr().err
@@ -168,7 +173,8 @@ def test_a_run_is_not_overwritten_or_resumed_as_another(capsys):
     before = Path("runs/train/metrics.csv").read_bytes()
     for wrong, message in (
             (SHORT, "--overwrite"), (["--resume", "--epochs", "3"], "epochs: 10 there, 3 asked for"),
-            (["--resume", "--method", "adam"], "methods"), (["--resume", "--model-args.width", "9"], "model_args")):
+            (["--resume", "--method", "adam"], "methods"),
+            (["--resume", "--model-args.width", "9"], "model_args")):
         assert run("train", *wrong) == 2
         assert message in capsys.readouterr().err
     assert Path("runs/train/metrics.csv").read_bytes() == before
@@ -198,11 +204,14 @@ def test_tensorboard_reads_the_same_numbers():
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_ctrl_c_leaves_a_report_and_a_checkpoint(tmp_path):
-    command = [sys.executable, "-m", "pontryagin", "train", "--epochs", "100000", "--model", "mlp", "--out", "run"]
+    command = [sys.executable, "-m", "pontryagin", "train", "--epochs", "100000", "--model", "mlp", "--out",
+               "run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) as process:
+                          preexec_fn=lambda: signal.signal(signal.SIGINT,
+                                                           signal.default_int_handler)) as process:
         for _ in range(3000):
-            if (tmp_path / "run" / "metrics.csv").exists() and (tmp_path / "run" / "metrics.csv").stat().st_size > 300:
+            if (tmp_path / "run" / "metrics.csv").exists() and (tmp_path / "run"
+                                                                / "metrics.csv").stat().st_size > 300:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

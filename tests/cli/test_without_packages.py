@@ -1,4 +1,5 @@
-"""Without a package of an extra a command works, or says in one line what is missing, before it leaves anything behind."""
+"""Without a package of an extra a command works, or says in one line what is missing, before it leaves
+anything behind."""
 
 import argparse
 import json
@@ -11,7 +12,7 @@ import pytest
 
 from pontryagin.cli import main
 from pontryagin.cli.main import parser
-from pontryagin.experiments.extras import EXTRAS, MissingExtraError, need
+from pontryagin.run.extras import EXTRAS, MissingExtraError, need
 
 PROGRAM = Path(__file__).parent / "without_packages.py"
 ALL = ",".join(EXTRAS)
@@ -41,10 +42,12 @@ EXPERIMENTS = ("sine", "binary", "ternary", "saddle", "certificate", "mnist", "f
 REFUSED = {
     "matplotlib": [["reproduce", name] for name in EXPERIMENTS],
     "scipy": [["reproduce", "sine"], ["reproduce", "saddle"]],
-    "sklearn": [["train"], ["compare"], ["audit", "mlp", "digits"], ["bench", "optimizers"], ["reproduce", "certificate"],
-                ["reproduce", "ternary", "--quick"]],
-    "pytorch_optimizer": [["train", *TASK, "--method", "soap"], ["compare", *TASK, "--methods", "emsa,schedule-free"],
-                          ["bench", "optimizers", "--methods", "shampoo"], ["reproduce", "mnist", "--methods", "soap"]],
+    "sklearn": [["train"], ["compare"], ["audit", "mlp", "digits"], ["bench", "optimizers"],
+                ["reproduce", "certificate"], ["reproduce", "ternary", "--quick"]],
+    "pytorch_optimizer": [["train", *TASK, "--method", "soap"],
+                          ["compare", *TASK, "--methods", "emsa,schedule-free"],
+                          ["bench", "optimizers", "--methods", "shampoo"],
+                          ["reproduce", "mnist", "--methods", "soap"]],
     "tensorboard": [["train", *TASK, "--tensorboard"], ["reproduce", "mnist", "--tensorboard"]],
 }
 
@@ -71,7 +74,8 @@ def commands(of: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterato
 
 
 def test_every_package_is_imported_and_the_first_brings_little() -> None:
-    done = subprocess.run([sys.executable, "-c", IMPORTS, ALL], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", IMPORTS, ALL], stderr=subprocess.PIPE, text=True,
+                          check=False)
     assert not done.returncode, done.stderr
 
 
@@ -91,7 +95,8 @@ def test_every_command_helps() -> None:
 @pytest.mark.parametrize("package", REFUSED)
 def test_what_needs_a_package_is_refused_in_one_line(package: str, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
-    for command, (code, _, complained) in zip(REFUSED[package], run_without(package, *REFUSED[package]), strict=True):
+    for command, (code, _, complained) in zip(REFUSED[package], run_without(package, *REFUSED[package]),
+                                              strict=True):
         assert code == 2, (command, complained)
         assert complained.count("\n") == 1, (command, complained)
         assert complained.startswith("pontryagin: "), command
@@ -99,8 +104,10 @@ def test_what_needs_a_package_is_refused_in_one_line(package: str, tmp_path: Pat
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != "__pycache__"] == before
 
 
-def test_a_training_leaves_its_figures_out_and_draws_them_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained, compared, audited = run_without(ALL, ["train", *TASK], ["compare", *TASK, "--methods", "emsa,adam"], [
+def test_a_training_leaves_its_figures_out_and_draws_them_later(tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, compared, audited = run_without(ALL, ["train", *TASK],
+                                             ["compare", *TASK, "--methods", "emsa,adam"], [
         "audit", "own:net", "own:load", "--batches", "3", "--batch-size", "8", "--predict-only"])
     for name, (code, printed, complained) in (("train", trained), ("compare", compared), ("audit", audited)):
         assert code == 0, complained
@@ -118,7 +125,8 @@ def test_a_training_leaves_its_figures_out_and_draws_them_later(tmp_path: Path, 
     assert "<img" in page
 
 
-def test_a_package_that_is_there_and_broken_is_no_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_there_and_broken_is_no_missing_one(tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tensorboard.py").write_text("raise ImportError('no\\nlibrary')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorboard", raising=False)

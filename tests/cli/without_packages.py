@@ -1,4 +1,5 @@
-"""A program: commands of `pontryagin`, one after the other, in a process in which some packages cannot be imported.
+"""A program: commands of `pontryagin`, one after the other, in a process in which some packages cannot be
+imported.
 
     python without_packages.py matplotlib,scipy '[["train"], ["reproduce", "sine"]]'
 

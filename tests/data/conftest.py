@@ -1,6 +1,6 @@
 import pytest
 
-from pontryagin.experiments.data import catalog
+from pontryagin.run.data import catalog
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import torch
 
-from pontryagin.experiments.data.catalog import IdxFile, ImageSet
+from pontryagin.run.data.catalog import IdxFile, ImageSet
 
-NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte",
+         "t10k-labels-idx1-ubyte")
 SAMPLES = 300
 
 
@@ -33,7 +34,8 @@ def contents() -> dict[str, bytes]:
 def small_set(*mirrors: str) -> ImageSet:
     """The catalog's entry of `contents`."""
     files = tuple(IdxFile(name, (SAMPLES, 28, 28) if "images" in name else (SAMPLES,),
-                          hashlib.md5(content, usedforsecurity=False).hexdigest()) for name, content in contents().items())
+                          hashlib.md5(content, usedforsecurity=False).hexdigest())
+                  for name, content in contents().items())
     return ImageSet("mnist", files, mirrors, package="a package that holds the files")
 
 
@@ -108,8 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= len(content):
                 self.send_error(416)
             else:
-                self.send(content[start:len(content) // 2] if fault == "drop" else content[start:], start, len(content) - start,
-                          len(content))
+                self.send(content[start:len(content) // 2] if fault == "drop" else content[start:], start,
+                          len(content) - start, len(content))
 
     def send(self, part: bytes, start: int, length: int | None = -1, total: int = 0) -> None:
         self.send_response(206 if start else 200)

@@ -7,12 +7,12 @@ import torch
 from idx_files import NAMES, contents, serving, small_set, write_set
 
 from pontryagin.cli import main
-from pontryagin.experiments.data import load_images
-from pontryagin.experiments.data.download import Patience
-from pontryagin.experiments.data.fetch import fetch, mirrors
-from pontryagin.experiments.data.places import cached
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.progress import Silent
+from pontryagin.run.data import load_images
+from pontryagin.run.data.download import Patience
+from pontryagin.run.data.fetch import fetch, mirrors
+from pontryagin.run.data.places import cached
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.progress import Silent
 
 FIRST = f"/{NAMES[0]}.gz"
 QUICK = Patience(pause=0.0)
@@ -31,7 +31,8 @@ def held(wanted) -> dict[str, bytes]:
 
 
 def is_complete(wanted) -> bool:
-    return held(wanted) == {f"{name}.gz": gzip.compress(content, mtime=0) for name, content in contents().items()}
+    return held(wanted) == {f"{name}.gz": gzip.compress(content, mtime=0)
+                            for name, content in contents().items()}
 
 
 def test_all_files_come_and_are_cached(mirror, use_set):
@@ -101,8 +102,10 @@ def test_the_next_mirror_is_asked_and_nothing_wrong_is_kept(mirror, fault):
         assert [path for path, _ in other.requests] == [FIRST]
 
 
-@pytest.mark.parametrize(("fault", "reason"), [("missing", "404"), ("busy", "503"), ("silent", "timed out"), ("wrong", "MD5"),
-                                               ("huge", "more than"), ("promises huge", "at most"), ("bomb", "holds more")])
+@pytest.mark.parametrize(("fault", "reason"),
+                         [("missing", "404"), ("busy", "503"), ("silent", "timed out"), ("wrong", "MD5"),
+                                               ("huge", "more than"), ("promises huge", "at most"),
+                          ("bomb", "holds more")])
 def test_without_a_good_mirror_the_reasons_are_told_and_the_cache_stays_empty(mirror, fault, reason):
     mirror.faults = [fault] * 20
     wanted = small_set(mirror.address)
@@ -142,7 +145,8 @@ def test_other_schemes_are_refused(tmp_path, monkeypatch):
 
 def test_mirrors_of_ones_own(monkeypatch):
     monkeypatch.setenv("PONTRYAGIN_MIRRORS", "https://a.example/data https://b.example/")
-    assert mirrors(small_set("https://public.example/")) == ("https://a.example/data/mnist/", "https://b.example/mnist/")
+    assert mirrors(small_set("https://public.example/")) == ("https://a.example/data/mnist/",
+                                                             "https://b.example/mnist/")
     monkeypatch.delenv("PONTRYAGIN_MIRRORS")
     assert mirrors(small_set("https://public.example/")) == ("https://public.example/",)
 

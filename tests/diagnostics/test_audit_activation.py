@@ -1,4 +1,5 @@
-"""A track ends where something but known functions of z alone begins, and its steps repeat what the network did."""
+"""A track ends where something but known functions of z alone begins, and its steps repeat what the network
+did."""
 
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from pontryagin.diagnostics.audit_activation import Follower
+from pontryagin.audit.activation import Follower
 
 
 def in_place_later(z: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""An audit leaves the model, its hooks, its optimizer and the random numbers exactly as they were, also when it fails."""
+"""An audit leaves the model, its hooks, its optimizer and the random numbers exactly as they were, also when
+it fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +9,15 @@ import torch
 from audit_builders import Pairs, built
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit, auditing
+from pontryagin.audit import audit, auditing
 from pontryagin.optim import EMSA
 from pontryagin.problem import NonFiniteError, ProblemError
 
 
 def snapshot(model: nn.Module) -> dict[str, object]:
     return {
-        "tensors": {name: (value.data_ptr(), value.clone(), value._version) for name, value in model.state_dict().items()},
+        "tensors": {name: (value.data_ptr(), value.clone(), value._version)
+                    for name, value in model.state_dict().items()},
         "gradients": {name: None if p.grad is None else (p.grad.data_ptr(), p.grad.clone())
                       for name, p in model.named_parameters()},
         "parameters": {name: (id(p), p.requires_grad) for name, p in model.named_parameters()},

@@ -1,4 +1,5 @@
-"""The gain without bias: pairs of batches, the Gram matrices behind it, and its zero at converged networks."""
+"""The gain without bias: pairs of batches, the Gram matrices behind it, and its zero at converged
+networks."""
 
 from itertools import permutations
 
@@ -7,9 +8,9 @@ import torch
 from audit_builders import built, mean_loss
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit
-from pontryagin.diagnostics.audit_gap import Change, across_batches, argmax_direction, own_gain, squared_state_change
-from pontryagin.diagnostics.audit_gram import Gram, GramRows
+from pontryagin.audit import audit
+from pontryagin.audit.gap import Change, across_batches, argmax_direction, own_gain, squared_state_change
+from pontryagin.audit.gram import Gram, GramRows
 from pontryagin.optim.layers import Layer, layer_of
 
 
@@ -33,7 +34,8 @@ def test_gram_matrix(bias: bool, inputs: int) -> None:
     damped = a + 0.1 * a.diagonal().mean() * torch.eye(inputs, dtype=torch.float64)
     right = torch.randn(1, 3, inputs, dtype=torch.float64)
     torch.testing.assert_close(gram.solve(right)[0], torch.linalg.solve(damped, right[0].T).T)
-    assert gram.inner(right) == pytest.approx((right[0] * torch.linalg.solve(damped, right[0].T).T).sum().item())
+    assert gram.inner(right) == pytest.approx((right[0]
+                                               * torch.linalg.solve(damped, right[0].T).T).sum().item())
     assert gram.squared_change(right) == pytest.approx((right[0] @ a * right[0]).sum().item())
     values = torch.linalg.eigvalsh(damped)
     assert gram.condition == pytest.approx((values[-1] / values[0]).item(), rel=1e-6)
@@ -89,7 +91,8 @@ def test_pairs_and_jackknife_are_those_of_the_definition() -> None:
     g, w = torch.randn(6, 3, dtype=torch.float64), torch.tensor([1, 2, 1, 1, 3, 2], dtype=torch.float64) / 10
     found, error = estimate(g, w)
     assert found == pytest.approx(pairs_of(g, w))
-    left_out = torch.tensor([pairs_of(torch.cat([g[:n], g[n + 1:]]), torch.cat([w[:n], w[n + 1:]])) for n in range(6)])
+    left_out = torch.tensor([pairs_of(torch.cat([g[:n], g[n + 1:]]), torch.cat([w[:n], w[n + 1:]]))
+                             for n in range(6)])
     assert error == pytest.approx(((left_out - left_out.mean()).square().sum() * 5 / 6).sqrt().item())
 
 
@@ -135,7 +138,8 @@ def test_gain_of_a_linear_map_is_twice_the_excess_loss_and_vanishes_at_the_solut
         model.bias.data.zero_()
         found = audit(model, "squared-error", batches, sets=(), measure=False)
         gains.append(found.stages[0])
-        assert found.gain == pytest.approx(2 * distance**2 * 12, abs=4 * found.gain_error + 0.05 * 24 * distance**2)
+        assert found.gain == pytest.approx(2 * distance**2 * 12,
+                                           abs=4 * found.gain_error + 0.05 * 24 * distance**2)
     assert gains[0].gain > gains[1].gain > gains[2].gain  # type: ignore[operator]
     assert abs(gains[2].gain or 0.0) < 3 * (gains[2].gain_error or 0.0) < 0.05
     assert (gains[2].gain_here or 0.0) > 0  # noise

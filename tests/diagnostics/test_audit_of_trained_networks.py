@@ -1,12 +1,13 @@
-"""On networks trained elsewhere the predicted ranking is the true one, and the gap falls along a training run."""
+"""On networks trained elsewhere the predicted ranking is the true one, and the gap falls along a training
+run."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit
-from pontryagin.experiments.data import load_images
-from pontryagin.experiments.models import mlp, residual_cnn
+from pontryagin.audit import audit
+from pontryagin.run.data import load_images
+from pontryagin.run.models import mlp, residual_cnn
 
 
 def trained(model: nn.Module, x: Tensor, y: Tensor, epochs: int) -> nn.Module:

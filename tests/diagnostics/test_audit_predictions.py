@@ -1,4 +1,5 @@
-"""Predicted costs are the loss at outputs moved to first order, true costs those of the weights really replaced."""
+"""Predicted costs are the loss at outputs moved to first order, true costs those of the weights really
+replaced."""
 
 import copy
 
@@ -7,14 +8,15 @@ import torch
 from audit_builders import KINDS, built, mean_loss, output_change
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit
-from pontryagin.diagnostics.audit_outputs import MOST, combined, curvature, directions
-from pontryagin.diagnostics.audit_sets import SETS
+from pontryagin.audit import audit
+from pontryagin.audit.outputs import MOST, combined, curvature, directions
+from pontryagin.audit.sets import SETS
 from pontryagin.problem.admissible import TwoFourSparse
 
 ENDS = {"mlp": {"0": 2, "3": 5, "5": 6}, "convolutional": {"0": 3, "3": 4, "4": 6, "6": 7, "9": 10}}
 """How many layers of a sequence belong to a stage with its activation."""
-LINEAR = {"reused": {"tokens.weight", "places.weight", "head.weight"}, "used twice": {"second.weight", "head.weight"}}
+LINEAR = {"reused": {"tokens.weight", "places.weight", "head.weight"},
+          "used twice": {"second.weight", "head.weight"}}
 """Stages that no activation follows."""
 
 
@@ -24,7 +26,8 @@ def replaced(model: nn.Module, name: str, kind: str) -> Tensor:
     transposed = isinstance(model.get_submodule(name.rpartition(".")[0]), nn.ConvTranspose2d)
     weight = weight.transpose(0, 1) if transposed else weight  # outputs, then channels, then taps
     if isinstance(found, TwoFourSparse):
-        by_tap = [found.project(tap) for tap in weight.flatten(2).unbind(2)] if weight.ndim > 2 else [found.project(weight)]
+        by_tap = [found.project(tap)
+                  for tap in weight.flatten(2).unbind(2)] if weight.ndim > 2 else [found.project(weight)]
         moved = torch.stack(by_tap, -1).view(weight.shape)
     else:
         moved = found.project(weight.flatten(1)).view(weight.shape)
@@ -43,13 +46,16 @@ def test_predictions_are_the_loss_at_linearized_outputs(kind: str) -> None:
             weight = replaced(model, stage.name, each.set)
             cost = first = 0.0
             for x, y in batches:
-                outputs, delta = output_change(model, stage.name, weight - model.get_parameter(stage.name).detach(), x)
+                outputs, delta = output_change(model, stage.name,
+                                               weight - model.get_parameter(stage.name).detach(), x)
                 slope, = torch.autograd.grad(mean_loss(at := outputs.detach().requires_grad_(), y), at)
                 first += (slope * delta).sum().item() * len(y) / total
                 if isinstance(model, nn.Sequential):
-                    delta = after_the_activation(model, stage.name, weight, x, ENDS[kind][stage.name.split(".")[0]])
+                    delta = after_the_activation(model, stage.name, weight, x,
+                                                 ENDS[kind][stage.name.split(".")[0]])
                 cost += (mean_loss(outputs + delta, y) - mean_loss(outputs, y)).item() * len(y) / total
-            tolerance = 1e-5 if kind in ("sequence first", "used twice", "reused") else 1e-8  # some by differences
+            # some by differences
+            tolerance = 1e-5 if kind in ("sequence first", "used twice", "reused") else 1e-8
             assert each.first_order == pytest.approx(first, rel=tolerance, abs=1e-9)
             if stage.name in LINEAR.get(kind, {stage.name}) and kind != "sequence first":
                 assert each.predicted == pytest.approx(cost, rel=tolerance, abs=1e-9)
@@ -71,7 +77,8 @@ def after_the_activation(model: nn.Sequential, name: str, weight: Tensor, x: Ten
 
 def test_a_layer_in_three_places_with_its_activation() -> None:
     model, batches = built("reused")
-    stage, = (stage for stage in audit(model, "cross-entropy", batches, sets=("ternary",), measure=False).stages
+    stage, = (stage
+              for stage in audit(model, "cross-entropy", batches, sets=("ternary",), measure=False).stages
               if stage.name == "step.weight")
     weight, cost = replaced(model, "step.weight", "ternary"), 0.0
     for tokens, y in batches:
@@ -85,7 +92,8 @@ def test_a_layer_in_three_places_with_its_activation() -> None:
         delta = torch.stack([
             sum((torch.autograd.grad(outputs[:, k].sum(), state, retain_graph=True)[0] * move).sum((1, 2))
                 for state, move in zip(states[1:], moves, strict=True)) for k in range(3)], 1)  # type: ignore[misc]
-        cost += (mean_loss(outputs + delta, y) - mean_loss(outputs, y)).item() * len(y) / sum(len(y) for _, y in batches)
+        cost += (mean_loss(outputs + delta, y) - mean_loss(outputs, y)).item() * len(y) / sum(len(y) for _,
+                                                                                              y in batches)
     assert stage.restrictions[0].predicted == pytest.approx(cost, rel=1e-6)
 
 
@@ -100,8 +108,10 @@ def test_true_costs_are_those_of_replaced_weights(kind: str) -> None:
             other = copy.deepcopy(plain)
             other.get_parameter(stage.name).data.copy_(replaced(model, stage.name, each.set))
             with torch.no_grad():
-                costs = [(mean_loss(other(x), y) - mean_loss(plain(x), y)).item() * len(y) for x, y in batches]
-            assert each.true == pytest.approx(sum(costs) / sum(len(y) for _, y in batches), rel=1e-9, abs=1e-12)
+                costs = [(mean_loss(other(x), y) - mean_loss(plain(x), y)).item() * len(y)
+                         for x, y in batches]
+            assert each.true == pytest.approx(sum(costs) / sum(len(y) for _, y in batches), rel=1e-9,
+                                              abs=1e-12)
 
 
 def test_a_last_linear_layer_is_predicted_exactly() -> None:
@@ -115,9 +125,11 @@ def test_a_last_linear_layer_is_predicted_exactly() -> None:
 
 def test_little_memory_gives_the_same_numbers() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(40, 300), nn.ReLU(), nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 3)).double()
+    model = nn.Sequential(nn.Linear(40, 300), nn.ReLU(), nn.Linear(300, 200), nn.ReLU(),
+                          nn.Linear(200, 3)).double()
     batches = [(torch.randn(30, 40, dtype=torch.float64), torch.randint(0, 3, (30,))) for _ in range(3)]
-    large, small = (audit(model, "cross-entropy", batches, measure=False, memory=memory) for memory in (2**30, 2**20))
+    large, small = (audit(model, "cross-entropy", batches, measure=False, memory=memory)
+                    for memory in (2**30, 2**20))
     for one, other in zip(large.stages, small.stages, strict=True):
         assert one.gain == pytest.approx(other.gain, rel=1e-9)
         for a, b in zip(one.restrictions, other.restrictions, strict=True):
@@ -152,11 +164,13 @@ def test_with_many_classes_the_largest_are_exact() -> None:
     gradient, = torch.autograd.grad(mean_loss(at := outputs.requires_grad_(), y), at)
     basis, factors = directions(outputs.detach(), gradient, True, torch.Generator())
     found = combined([(v * delta).sum(1, keepdim=True) for v in basis], basis, factors)[:, 0]
-    assert mean_loss(outputs + found, y).item() == pytest.approx(mean_loss(outputs + delta, y).item(), rel=1e-6)
+    assert mean_loss(outputs + found, y).item() == pytest.approx(mean_loss(outputs + delta, y).item(),
+                                                                 rel=1e-6)
 
 
 def test_curvature_is_the_gauss_newton_form() -> None:
-    outputs, delta, y = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64), torch.randint(0, 4, (7,))
+    outputs, delta, y = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 4,
+                                                                            dtype=torch.float64), torch.randint(0, 4, (7,))
     p = outputs.softmax(1)
     expected = ((p * delta.square()).sum(1) - (p * delta).sum(1).square()).mean().item()
     assert curvature(mean_loss, outputs, y, delta) == pytest.approx(expected, rel=1e-9)

@@ -8,9 +8,9 @@ from audit_builders import built, vectors
 from torch import Tensor, nn
 
 import pontryagin
-from pontryagin.diagnostics import audit, auditing
-from pontryagin.diagnostics.audit_result import spearman
-from pontryagin.diagnostics.audit_sets import SETS, RoundToNearest
+from pontryagin.audit import audit, auditing
+from pontryagin.audit.result import spearman
+from pontryagin.audit.sets import SETS, RoundToNearest
 from pontryagin.problem import ProblemError
 
 
@@ -104,9 +104,11 @@ def test_result() -> None:
 def test_own_sets_and_progress() -> None:
     model, batches = built("mlp")
     told: list[tuple[str, int, int]] = []
-    found = audit(model, "cross-entropy", batches, sets={"int2": RoundToNearest(2)}, progress=lambda *step: told.append(step))
+    found = audit(model, "cross-entropy", batches, sets={"int2": RoundToNearest(2)},
+                  progress=lambda *step: told.append(step))
     assert found.sets == ("int2",)
-    assert list(dict.fromkeys(title for title, _, _ in told)) == ["gradients and Gram matrices", "predicted costs", "true costs"]
+    assert list(dict.fromkeys(title for title, _, _ in told)) == ["gradients and Gram matrices",
+                                                                  "predicted costs", "true costs"]
     assert all(any(done == length for title, done, length in told if title == each) for each, _, _ in told)
 
 

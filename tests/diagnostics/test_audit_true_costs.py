@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit
+from pontryagin.audit import audit
 
 
 class Mean(nn.Module):
@@ -23,7 +23,8 @@ class Pool(nn.Module):
 
 def batches(lengths: list[int], sequences: bool) -> list[tuple[Tensor, Tensor]]:
     torch.manual_seed(1)
-    return [(torch.randn(length, 2 + number, 6) if sequences else torch.randn(length, 6), torch.randint(3, (length,)))
+    return [(torch.randn(length, 2 + number, 6) if sequences else torch.randn(length, 6),
+             torch.randint(3, (length,)))
             for number, length in enumerate(lengths)]
 
 
@@ -46,8 +47,10 @@ def replaced(model: nn.Module, number: int, data: list[tuple[Tensor, Tensor]]) -
     return after - before
 
 
-@pytest.mark.parametrize(("middle", "lengths"), [(nn.Tanh(), [9, 9, 4, 9, 9, 7]), (Mean(), [9, 9, 9, 9, 9]), (Pool(), [9] * 6),
-                                                 (nn.BatchNorm1d(8, track_running_stats=False), [9, 9, 5, 9])])
+@pytest.mark.parametrize(("middle", "lengths"),
+                         [(nn.Tanh(), [9, 9, 4, 9, 9, 7]), (Mean(), [9, 9, 9, 9, 9]), (Pool(), [9] * 6),
+                                                 (nn.BatchNorm1d(8, track_running_stats=False),
+                                                  [9, 9, 5, 9])])
 def test_as_batch_after_batch(middle: nn.Module, lengths: list[int]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), middle, nn.Linear(8, 3)).eval()

@@ -9,8 +9,8 @@ from builders import assert_close, mixed_problem, normal, objective, split_probl
 from pontryagin.diagnostics import extreme_eigenvalues, module_hessian, problem_hessian, spectral_density
 from pontryagin.diagnostics.hessian import HessianOperator
 from pontryagin.diagnostics.spectrum import lanczos
-from pontryagin.experiments.saddle.hessians import hessian_at
-from pontryagin.experiments.sine.task import LAYERS, SineTask
+from pontryagin.papers.saddle.hessians import hessian_at
+from pontryagin.papers.sine.task import LAYERS, SineTask
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 
 
@@ -42,7 +42,8 @@ def test_of_a_control_problem() -> None:
 
 
 def test_of_mixed_stages_against_differences_of_gradients() -> None:
-    """Running costs and stages without control too; torch's vectorized Hessian is wrong for LayerNorm, so not that one."""
+    """Running costs and stages without control too; torch's vectorized Hessian is wrong for LayerNorm, so not
+    that one."""
     problem = mixed_problem([], ["tanh", "norm"], seed=2)
     theta = problem.initial_controls()
     sizes = [control.numel() for control in theta]
@@ -57,7 +58,8 @@ def test_of_mixed_stages_against_differences_of_gradients() -> None:
 
 def test_of_a_module_over_uneven_batches_without_touching_it() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, 2)).double()
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Dropout(0.5),
+                          nn.Linear(4, 2)).double()
     model[0].bias.requires_grad_(False)
     x, y = normal(7, 3, seed=1), torch.tensor([0, 1, 0, 1, 1, 0, 1])
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -67,7 +69,8 @@ def test_of_a_module_over_uneven_batches_without_touching_it() -> None:
 
     def cost(flat: Tensor) -> Tensor:
         pieces = flat.split([value.numel() for value in trained.values()])
-        own = {name: piece.view_as(value) for (name, value), piece in zip(trained.items(), pieces, strict=True)}
+        own = {name: piece.view_as(value)
+               for (name, value), piece in zip(trained.items(), pieces, strict=True)}
         return nn.functional.cross_entropy(torch.func.functional_call(model.eval(), own, (x,)), y)
 
     expected = torch.func.hessian(cost)(torch.cat([value.detach().flatten() for value in trained.values()]))
@@ -79,7 +82,8 @@ def test_of_a_module_over_uneven_batches_without_touching_it() -> None:
 
 
 def test_the_saddle_of_the_sine_against_its_dense_hessian() -> None:
-    """600 parameters at zero controls: the ends of Lanczos are those of the matrix, by the plain loop over layers."""
+    """600 parameters at zero controls: the ends of Lanczos are those of the matrix, by the plain loop over
+    layers."""
     task = SineTask("b", 0)
     theta = torch.zeros(LAYERS, 30, dtype=torch.float64)
     hessian = hessian_at(task, theta)
@@ -92,7 +96,8 @@ def test_the_saddle_of_the_sine_against_its_dense_hessian() -> None:
     found = extreme_eigenvalues(hessian, 4)
     assert_close(found.lowest[:1], values[:1], 1e-6)
     assert_close(found.highest[-1:], values[-1:], 1e-6)
-    for value in torch.cat([found.lowest, found.highest]):  # multiple eigenvalues: not every copy need be found
+    # multiple eigenvalues: not every copy need be found
+    for value in torch.cat([found.lowest, found.highest]):
         assert float((values - value).abs().min()) < 1e-4 * float(values[-1])
     assert hessian.gradient_norm == pytest.approx(float(gradient.detach().norm()), rel=1e-9)
 
@@ -104,7 +109,8 @@ def test_extreme_eigenvalues_of_small_and_of_larger_matrices() -> None:
         found = extreme_eigenvalues(of_matrix(matrix), count)
         assert_close(found.lowest, values[:count], 1e-6)
         assert_close(found.highest, values[-count:], 1e-6)
-        assert found.negative_curvature == pytest.approx(-float(values[0]) / float(values.abs().max()), rel=1e-6)
+        assert found.negative_curvature == pytest.approx(-float(values[0]) / float(values.abs().max()),
+                                                         rel=1e-6)
     assert extreme_eigenvalues(of_matrix(torch.eye(4, dtype=torch.float64)), 1).negative_curvature == 0
 
 
@@ -123,13 +129,16 @@ def test_lanczos_stops_where_the_krylov_space_ends() -> None:
 
 def test_density_has_the_moments_of_the_spectrum() -> None:
     """Integral 1, and mean and mean square within what 40 probes allow."""
-    values = torch.cat([torch.linspace(-1, 1, 180, dtype=torch.float64), torch.full((20,), 6.0, dtype=torch.float64)])
+    values = torch.cat([torch.linspace(-1, 1, 180, dtype=torch.float64),
+                        torch.full((20,), 6.0, dtype=torch.float64)])
     rotation = torch.linalg.qr(normal(200, 200))[0]
     found = spectral_density(of_matrix(rotation @ torch.diag(values) @ rotation.mT), probes=40, steps=60)
     step = float(found.grid[1] - found.grid[0])
     assert step * float(found.density.sum()) == pytest.approx(1.0, abs=1e-3)
     assert step * float((found.density * found.grid).sum()) == pytest.approx(float(values.mean()), abs=0.15)
-    assert step * float((found.density * found.grid.square()).sum()) == pytest.approx(float(values.square().mean()), rel=0.2)
+    assert step * float((found.density
+                         * found.grid.square()).sum()) == pytest.approx(float(values.square().mean()),
+                                                                        rel=0.2)
     outlier = (found.grid > 5).double() @ found.density * step
     assert float(outlier) == pytest.approx(0.1, abs=0.03)
 

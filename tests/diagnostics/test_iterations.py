@@ -88,4 +88,5 @@ def test_tensorboard_reads_them_back(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     found = events.Scalars("msa/rho_state")
     assert [event.step for event in found] == [record.iteration for record in done]
-    assert [event.value for event in found] == pytest.approx([record.penalties.state for record in done], rel=1e-6)
+    assert [event.value for event in found] == pytest.approx([record.penalties.state for record in done],
+                                                             rel=1e-6)

@@ -1,4 +1,5 @@
-"""Hessians and audits of models with several inputs, attention, and ignored targets, against the slow and obvious way."""
+"""Hessians and audits of models with several inputs, attention, and ignored targets, against the slow and
+obvious way."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit, module_hessian, problem_hessian
+from pontryagin.audit import audit
+from pontryagin.diagnostics import module_hessian, problem_hessian
 from pontryagin.problem import ControlProblem, CrossEntropy, ProblemError, Ternary, stage
 
 
@@ -25,7 +27,9 @@ def masked(form: str) -> tuple[Masked, list[tuple[Any, Tensor]], tuple[Any, Tens
     """A model, batches of 12, 2 and 5 samples, and all of them as one."""
     torch.manual_seed(0)
     model = Masked().double()
-    x, mask, y = 2 * torch.randn(19, 4, dtype=torch.float64), (torch.rand(19, 4) < 0.7).double(), torch.randint(3, (19,))
+    x, mask, y = 2 * torch.randn(19, 4,
+                                 dtype=torch.float64), (torch.rand(19,
+                                                                   4) < 0.7).double(), torch.randint(3, (19,))
     form_of: Callable[[slice], Any] = {
         "tuple": lambda part: (x[part], mask[part]), "list": lambda part: [x[part], mask[part]],
         "dict": lambda part: {"mask": mask[part], "x": x[part]}}[form]
@@ -40,8 +44,10 @@ def dense(model: nn.Module, cost: Callable[[Callable[..., Tensor]], Tensor]) -> 
 
     def gradient(flat: Tensor) -> Tensor:
         flat = flat.clone().requires_grad_()
-        own = {name: piece.view_as(value) for (name, value), piece in zip(held.items(), flat.split(sizes), strict=True)}
-        return torch.autograd.grad(cost(lambda *given, **named: torch.func.functional_call(model, own, given, named)), flat)[0]
+        own = {name: piece.view_as(value)
+               for (name, value), piece in zip(held.items(), flat.split(sizes), strict=True)}
+        return torch.autograd.grad(cost(lambda *given, **named: torch.func.functional_call(model, own, given,
+                                                                                           named)), flat)[0]
 
     flat, step = torch.cat([value.flatten() for value in held.values()]), 1e-5
     return torch.stack([(gradient(flat + step * unit) - gradient(flat - step * unit)) / (2 * step)
@@ -56,15 +62,16 @@ def test_hessian_is_that_of_the_mean_over_all_samples(form: str) -> None:
     assert torch.allclose(module_hessian(model, "cross-entropy", batches).dense(), expected, atol=1e-8)
     found = audit(model, "cross-entropy", batches, sets=("ternary",))
     assert found.samples == 19
-    whole = F.cross_entropy(model(x=together[0]["x"], mask=together[0]["mask"]) if form == "dict" else model(*together[0]),
-                            together[1]).item()
+    whole = F.cross_entropy(model(x=together[0]["x"], mask=together[0]["mask"]) if form == "dict"
+                            else model(*together[0]), together[1]).item()
     assert found.loss == pytest.approx(whole, rel=1e-12)
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     model, batches, _ = masked("tuple")
     (x, mask), y = batches[0]
-    for look in (lambda given: module_hessian(model, "cross-entropy", given), lambda given: audit(model, "cross-entropy", given)):
+    for look in (lambda given: module_hessian(model, "cross-entropy", given),
+                 lambda given: audit(model, "cross-entropy", given)):
         with pytest.raises(ProblemError, match="does not take the inputs of a batch, 4 arguments"):
             look([((x, mask, mask, mask), y)] * 3)
         with pytest.raises(ProblemError, match="a dict of x, masks"):
@@ -129,7 +136,8 @@ def test_hessian_through_attention(kind: str, training: bool) -> None:
 def test_hessian_of_a_control_problem_with_attention() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(5, 3, 4, dtype=torch.float64), torch.randint(2, (5,))
-    problem = ControlProblem([stage(Products().double()), stage(nn.Flatten()), stage(nn.Linear(12, 2).double())], CrossEntropy(),
+    problem = ControlProblem([stage(Products().double()), stage(nn.Flatten()),
+                              stage(nn.Linear(12, 2).double())], CrossEntropy(),
                              x, y)
     hessian = problem_hessian(problem)
     one, other = torch.randn(2, hessian.size, dtype=torch.float64)
@@ -139,7 +147,8 @@ def test_hessian_of_a_control_problem_with_attention() -> None:
 def test_what_has_no_second_derivative_is_refused() -> None:
     model = nn.Sequential(nn.EmbeddingBag(5, 4), nn.Linear(4, 2))
     hessian = module_hessian(model, "cross-entropy", [(torch.randint(5, (4, 3)), torch.randint(2, (4,)))])
-    with pytest.raises(ProblemError, match="module_hessian: part of the model has no second derivative in torch"):
+    with pytest.raises(ProblemError,
+                       match="module_hessian: part of the model has no second derivative in torch"):
         hessian(torch.ones(hessian.size))
     assert torch.backends.cuda.flash_sdp_enabled()
 
@@ -158,7 +167,8 @@ class Padded(nn.Module):
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_true_costs_and_gradients_take_one_way_through_attention() -> None:
-    """The loss of passes with a graph is that of passes without one, where the model's own fast path differs."""
+    """The loss of passes with a graph is that of passes without one, where the model's own fast path
+    differs."""
     torch.manual_seed(0)
     model = Padded()
     padding = torch.arange(5) >= torch.randint(2, 5, (4, 1))
@@ -206,10 +216,12 @@ def ignoring(shape: tuple[int, ...]) -> tuple[nn.Module, list[tuple[Tensor, Tens
     return model, batches
 
 
-@pytest.mark.parametrize(("loss", "shape"), [("name", ()), ("name", (5,)), ("cost", ()), ("cost", (5,)), ("entries", ()),
+@pytest.mark.parametrize(("loss", "shape"),
+                         [("name", ()), ("name", (5,)), ("cost", ()), ("cost", (5,)), ("entries", ()),
                                              ("mean", ())])
 def test_ignored_targets_leave_audits_and_hessians(loss: str, shape: tuple[int, ...]) -> None:
-    """The loss, its Hessian and the true costs are those over all targets that count, as of one batch without the others."""
+    """The loss, its Hessian and the true costs are those over all targets that count, as of one batch without
+    the others."""
     model, batches = ignoring(shape)
     x, y = torch.cat([x for x, _ in batches]).flatten(0, -2), torch.cat([y for _, y in batches]).flatten()
     kept = y >= 0
@@ -236,7 +248,8 @@ def test_parts_of_batches_without_targets() -> None:
         y = torch.randint(3, (40,))
         y[5:35] = -100
         batches.append((torch.randn(40, 4, dtype=torch.float64), y))
-    small, large = (audit(model, torchs_mean, batches, sets=("ternary", "int4", "50%"), measure=False, memory=memory)
+    small, large = (audit(model, torchs_mean, batches, sets=("ternary", "int4", "50%"), measure=False,
+                          memory=memory)
                     for memory in (2**20, 2**29))
     for one, other in zip(small.stages, large.stages, strict=True):
         for each, same in zip(one.restrictions, other.restrictions, strict=True):

@@ -1,4 +1,5 @@
-"""A model that draws random numbers in evaluation mode is looked at with one draw for each batch, whatever it draws from."""
+"""A model that draws random numbers in evaluation mode is looked at with one draw for each batch, whatever it
+draws from."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit, extreme_eigenvalues, module_hessian, spectral_density
+from pontryagin.audit import audit
+from pontryagin.diagnostics import extreme_eigenvalues, module_hessian, spectral_density
 from pontryagin.diagnostics.draws import Draws
 from pontryagin.problem import ProblemError
 
@@ -29,7 +31,8 @@ class Noisy(nn.Module):
     def noise(self, like: Tensor) -> Tensor:
         if self.source == "buffer":  # a stream of its own, by the number of calls
             self.calls += 1
-            return torch.randn(like.shape, generator=torch.Generator().manual_seed(int(self.calls)), dtype=like.dtype)
+            return torch.randn(like.shape, generator=torch.Generator().manual_seed(int(self.calls)),
+                               dtype=like.dtype)
         draws: dict[str, Callable[[], object]] = {
             "torch": lambda: torch.randn(like.shape, dtype=like.dtype),
             "python": lambda: [random.gauss(0, 1) for _ in range(like.numel())],
@@ -63,14 +66,16 @@ def made(source: str) -> tuple[Noisy, list[tuple[Tensor, Tensor]]]:
     random.seed(0)
     np.random.seed(0)
     model = Noisy(source).double()
-    return model, [(torch.randn(size, 6, dtype=torch.float64), torch.randint(3, (size,))) for size in (8, 8, 5)]
+    return model, [(torch.randn(size, 6, dtype=torch.float64), torch.randint(3, (size,)))
+                   for size in (8, 8, 5)]
 
 
 def states(model: Noisy) -> list[str]:
     """Of all generators, and the buffer, as text."""
     return [str(torch.get_rng_state().tolist()), str(random.getstate()), str(np.random.get_state()),
-            str(model.generator.get_state().tolist()), str(model.state.get_state()), str(model.held["numpy"].bit_generator.state),
-            str(model.held["python"].getstate()), str(model.calls)]
+            str(model.generator.get_state().tolist()), str(model.state.get_state()),
+            str(model.held["numpy"].bit_generator.state), str(model.held["python"].getstate()),
+            str(model.calls)]
 
 
 @pytest.mark.parametrize("source", KNOWN)
@@ -130,7 +135,8 @@ def test_hessian_of_the_draw_against_differences_of_gradients() -> None:
 
     def cost(flat: Tensor) -> Tensor:
         a, b, c, d = flat.split([36, 6, 18, 3])
-        return sum(F.cross_entropy(F.linear(torch.tanh(F.linear(x, a.view(6, 6), b)) + 0.5 * noise, c.view(3, 6), d), y)
+        return sum(F.cross_entropy(F.linear(torch.tanh(F.linear(x, a.view(6, 6), b)) + 0.5 * noise,
+                                            c.view(3, 6), d), y)
                    * len(y) / total for (x, y), noise in zip(batches, noises, strict=True))
 
     assert torch.allclose(hessian.dense(), torch.func.hessian(cost)(flat), atol=1e-10)
@@ -142,7 +148,8 @@ def test_spectra_come_back() -> None:
     assert torch.equal(extreme_eigenvalues(hessian, 2).highest, extreme_eigenvalues(hessian, 2).highest)
     dense = torch.linalg.eigvalsh(hessian.dense())
     assert torch.allclose(extreme_eigenvalues(hessian, 2).highest, dense[-2:], rtol=1e-6)
-    assert torch.equal(spectral_density(hessian, probes=2, steps=5).density, spectral_density(hessian, probes=2, steps=5).density)
+    assert torch.equal(spectral_density(hessian, probes=2, steps=5).density,
+                       spectral_density(hessian, probes=2, steps=5).density)
 
 
 def test_a_generator_out_of_reach_is_refused() -> None:

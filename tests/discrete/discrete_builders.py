@@ -11,7 +11,8 @@ from pontryagin.optim.discrete import BinaryConnect, Bop, LiHao, draw, split_par
 from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Ternary
 
 
-def network(admissible: DiscreteSet, width: int = 16, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Sequential:
+def network(admissible: DiscreteSet, width: int = 16, dtype: torch.dtype = torch.float32,
+            seed: int = 0) -> nn.Sequential:
     """A small net with normalizations and a convolution, its weights drawn from the set."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
@@ -39,7 +40,8 @@ MAKERS: dict[str, tuple[DiscreteSet, Callable[[list[nn.Parameter]], Any]]] = {
     "Bop": (Binary(), lambda weights: Bop(weights, lr=0.1, threshold=1e-3)),
     "BinaryConnect binary": (Binary(), lambda weights: BinaryConnect(weights, Binary(), lr=0.05)),
     "BinaryConnect ternary": (Ternary(), lambda weights: BinaryConnect(weights, Ternary(), lr=0.05)),
-    "BinaryConnect ternary, rows": (Ternary(scale="row"), lambda weights: BinaryConnect(weights, Ternary(scale="row"), lr=0.05)),
+    "BinaryConnect ternary, rows": (Ternary(scale="row"),
+                                    lambda weights: BinaryConnect(weights, Ternary(scale="row"), lr=0.05)),
     "BinaryConnect three bits": (Codebook(3), lambda weights: BinaryConnect(weights, Codebook(3), lr=0.05)),
 }
 

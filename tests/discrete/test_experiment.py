@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from pontryagin.cli import main
-from pontryagin.experiments.data.images import load_images
-from pontryagin.experiments.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, DiscreteSettings
-from pontryagin.experiments.discrete.rounding import recalibrated, rounded_model
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.models import normalized_mlp
-from pontryagin.experiments.train.samples import TensorSamples
 from pontryagin.export import load_packed, whole_state, with_packed_weights
 from pontryagin.optim.discrete import inside, split_parameters
+from pontryagin.papers.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, DiscreteSettings
+from pontryagin.papers.discrete.rounding import recalibrated, rounded_model
 from pontryagin.problem.admissible import Binary, Ternary
+from pontryagin.run.data.images import load_images
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.models import normalized_mlp
+from pontryagin.run.samples import TensorSamples
 
 
 def command(*arguments: str) -> int:
@@ -26,7 +26,8 @@ def command(*arguments: str) -> int:
 
 
 def small(kind: str, out: Path, methods: str, *more: str) -> int:
-    return command(kind, "--dataset", "digits", "--width", "24", "--epochs", "2", "--methods", methods, "--out", str(out), *more)
+    return command(kind, "--dataset", "digits", "--width", "24", "--epochs", "2", "--methods", methods,
+                   "--out", str(out), *more)
 
 
 def test_quick_leaves_what_was_asked_for(tmp_path: Path) -> None:
@@ -54,10 +55,12 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
         assert all(torch.equal(value, saved[name]) for name, value in whole_state(state).items())
         with torch.no_grad():
             expected = model.eval()(images)
-            assert torch.equal(with_packed_weights(normalized_mlp((1, 8, 8), 10, width=24), state)(images), expected)
+            assert torch.equal(with_packed_weights(normalized_mlp((1, 8, 8), 10, width=24), state)(images),
+                               expected)
         right = (expected.argmax(1) == load_images("digits").test_labels).double().mean().item()
         assert results[method]["test_accuracy"]["median"] == pytest.approx(right)
-        right = (recalibrated(model, digits)(images).argmax(1) == load_images("digits").test_labels).double().mean().item()
+        right = (recalibrated(model,
+                              digits)(images).argmax(1) == load_images("digits").test_labels).double().mean().item()
         assert results[method]["recalibrated_error"] == [pytest.approx(100 * (1 - right))]
         assert 0 < results[method]["nonzero"][0] <= 1
         assert results[method]["packed_bytes"] < sum(value.numel() for value in saved.values())
@@ -74,7 +77,7 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
 @pytest.mark.slow
 def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle as by Ctrl-C: same models, same tables."""
-    from pontryagin.experiments.train import runner
+    from pontryagin.run import runner
     assert small("ternary", tmp_path / "whole", "emsa,li-hao") == 0
     advance, calls = runner.Job.advance, []
 
@@ -90,9 +93,11 @@ def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Not finished" in (tmp_path / "parts" / "report.html").read_text()
     assert command("binary", "--out", str(tmp_path / "parts"), "--resume") == 2
     assert command("ternary", "--out", str(tmp_path / "parts"), "--resume") == 0  # with its own settings
-    assert (tmp_path / "parts" / "weights.csv").read_text() == (tmp_path / "whole" / "weights.csv").read_text()
+    assert (tmp_path / "parts" / "weights.csv").read_text() == (tmp_path / "whole"
+                                                                / "weights.csv").read_text()
     for name in ("emsa-seed0.packed", "li-hao-seed0.packed"):
-        assert (tmp_path / "parts" / "models" / name).read_bytes() == (tmp_path / "whole" / "models" / name).read_bytes()
+        assert (tmp_path / "parts" / "models" / name).read_bytes() == (tmp_path / "whole" / "models"
+                                                                       / name).read_bytes()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -104,8 +109,10 @@ def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monkey
     (["binary", "--quick", "--full"], "give one of them"),
     (["binary", "--dataset", "cifar"], "cifar"),
     (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.rho", "-1"], "rho >= 0"),
-    (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.roh", "1"], "has no option roh"),
-    (["ternary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.admissible", "ternary-rows"], "scale 1"),
+    (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.roh", "1"],
+     "has no option roh"),
+    (["ternary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.admissible", "ternary-rows"],
+     "scale 1"),
 ])
 def test_wrong_requests_before_any_work(arguments: list[str], message: str, tmp_path: Path,
                                         capsys: pytest.CaptureFixture[str]) -> None:

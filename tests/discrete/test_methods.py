@@ -4,19 +4,20 @@ import pytest
 import torch
 from discrete_builders import batch, network
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.models import normalized_mlp
-from pontryagin.experiments.train.discrete import set_named
-from pontryagin.experiments.train.methods import METHODS
-from pontryagin.experiments.train.objective import objective_named
 from pontryagin.optim.discrete import inside, rounded, split_parameters
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary
+from pontryagin.run.discrete import set_named
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import METHODS
+from pontryagin.run.models import normalized_mlp
+from pontryagin.run.objective import objective_named
 
 
 def test_network_of_the_paper() -> None:
     model = normalized_mlp((1, 28, 28), 10, width=32)
-    assert [tuple(weight.shape) for weight in split_parameters(model)[0]] == [(32, 784), (32, 32), (32, 32), (10, 32)]
+    assert [tuple(weight.shape)
+            for weight in split_parameters(model)[0]] == [(32, 784), (32, 32), (32, 32), (10, 32)]
     assert model(torch.rand(4, 1, 28, 28)).shape == (4, 10)
     assert len(model[-1]) == 2
 

@@ -21,7 +21,8 @@ def made(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[
     return model, [make(weights), torch.optim.Adam(rest, 1e-2)]
 
 
-def trained(model: nn.Module, optimizers: list[Any], steps: range, dtype: torch.dtype = torch.float32) -> list[float]:
+def trained(model: nn.Module, optimizers: list[Any], steps: range,
+            dtype: torch.dtype = torch.float32) -> list[float]:
     losses = []
     for number in steps:
         inputs, targets = batch(number, dtype)
@@ -44,7 +45,8 @@ def test_weights_never_leave_the_set_and_the_loss_falls(name: str) -> None:
         losses += trained(model, optimizers, range(number, number + 1))
         assert all(inside(weight, admissible) for weight in split_parameters(model)[0])
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
-    assert any(not torch.equal(one, other) for one, other in zip(start, split_parameters(model)[0], strict=True))
+    assert any(not torch.equal(one, other)
+               for one, other in zip(start, split_parameters(model)[0], strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -60,7 +62,8 @@ def test_resume_is_bitwise(name: str, dtype: torch.dtype) -> None:
     for optimizer, state in zip(after, saved["parts"], strict=True):
         optimizer.load_state_dict(state)
     assert losses + trained(second, after, range(6, 14), dtype) == expected
-    assert all(torch.equal(one, other) for one, other in zip(whole.state_dict().values(), second.state_dict().values(),
+    assert all(torch.equal(one, other)
+               for one, other in zip(whole.state_dict().values(), second.state_dict().values(),
                                                              strict=True))
 
 
@@ -95,7 +98,8 @@ def test_li_hao_is_its_formula() -> None:
     """Renewal falls once a period; sign(m) beyond rho times the largest disagreement."""
     weight = nn.Parameter(draw((4, 5), Binary(), torch.Generator().manual_seed(0)).double())
     optimizer = LiHao([weight], Binary(), rho=0.4, renewal=0.2, decay=0.5, period=2)
-    generator, w, m = torch.Generator().manual_seed(1), weight.detach().clone(), torch.zeros(4, 5, dtype=torch.float64)
+    generator, w, m = torch.Generator().manual_seed(1), weight.detach().clone(), torch.zeros(4, 5,
+                                                                                             dtype=torch.float64)
     for number in range(7):
         gradient = torch.randn(4, 5, generator=generator, dtype=torch.float64)
         a = 1 - 0.2 * 0.5 ** (number // 2)
@@ -149,7 +153,8 @@ def test_drawn_weights_use_every_code() -> None:
         assert len(weight.unique()) == len(admissible.grid.codes)
 
 
-@pytest.mark.parametrize("admissible", [Binary(), Ternary(), Binary(scale=0.3), Ternary(scale=0.3), Binary(scale="row")])
+@pytest.mark.parametrize("admissible",
+                         [Binary(), Ternary(), Binary(scale=0.3), Ternary(scale=0.3), Binary(scale="row")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_inside_is_contains(admissible: Any, dtype: torch.dtype) -> None:
     weight = admissible.project(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).to(dtype))

@@ -31,11 +31,13 @@ from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Ternary
 from pontryagin.problem.admissible.grid import Grid
 
-SETS: list[DiscreteSet] = [Binary(), Ternary(), Binary(scale=0.3), Ternary(scale="row"), Codebook(3), Codebook(8)]
+SETS: list[DiscreteSet] = [Binary(), Ternary(), Binary(scale=0.3), Ternary(scale="row"), Codebook(3),
+                           Codebook(8)]
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.sampled_from([Grid(2, 1), Grid(1, 1), Grid(1, 3), Grid(1, 7), Grid(1, 127)]), st.integers(0, 40), st.integers(0, 99))
+@given(st.sampled_from([Grid(2, 1), Grid(1, 1), Grid(1, 3), Grid(1, 7), Grid(1, 127)]), st.integers(0, 40),
+       st.integers(0, 99))
 def test_codes_come_back(grid: Grid, count: int, seed: int) -> None:
     codes = torch.tensor(grid.codes, dtype=torch.int8)[
         torch.randint(len(grid.codes), (count,), generator=torch.Generator().manual_seed(seed))]
@@ -45,7 +47,8 @@ def test_codes_come_back(grid: Grid, count: int, seed: int) -> None:
 
 
 def test_layout_of_bits() -> None:
-    assert pack(torch.tensor([1, -1, -1, -1, 1, 1, -1, -1, 1], dtype=torch.int8), Grid(2, 1)).tolist() == [0b00110001, 1]
+    assert pack(torch.tensor([1, -1, -1, -1, 1, 1, -1, -1, 1], dtype=torch.int8),
+                Grid(2, 1)).tolist() == [0b00110001, 1]
     assert pack(torch.tensor([-1, 0, 1, 1, 0], dtype=torch.int8), Grid(1, 1)).tolist() == [0b10100100, 1]
 
 
@@ -109,7 +112,8 @@ def test_module_at_two_places_and_module_alone() -> None:
     for model in (nn.Sequential(layer, nn.Tanh(), layer), layer):
         expected = model(torch.ones(2, 8))
         model = copy.deepcopy(model)
-        packed = with_packed_weights(model, packed_state(model.state_dict(), detected_sets(model.state_dict())))
+        packed = with_packed_weights(model,
+                                     packed_state(model.state_dict(), detected_sets(model.state_dict())))
         assert torch.equal(packed(torch.ones(2, 8)), expected)
 
 
@@ -141,8 +145,9 @@ def test_damaged_files_are_refused(change: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [
-    {"shape": [3, 6]}, {"shape": [-3, 5]}, {"shape": [3, "5"]}, {"dtype": "int8"}, {"dtype": "object"}, {"limit": 0},
-    {"scales": 2}, {"name": 3}, {"name": "b"}, {"step": 7}, {"shape": [1 << 40, 1 << 40]}, {"limit": "1"},
+    {"shape": [3, 6]}, {"shape": [-3, 5]}, {"shape": [3, "5"]}, {"dtype": "int8"}, {"dtype": "object"},
+    {"limit": 0}, {"scales": 2}, {"name": 3}, {"name": "b"}, {"step": 7}, {"shape": [1 << 40, 1 << 40]},
+    {"limit": "1"},
 ])
 def test_forged_headers_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     """With a checksum that matches."""

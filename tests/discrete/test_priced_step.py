@@ -1,4 +1,5 @@
-"""The ternary step with a price on non-zero weights: the argmax of its multipliers, the share it keeps, what it refuses."""
+"""The ternary step with a price on non-zero weights: the argmax of its multipliers, the share it keeps, what
+it refuses."""
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ def problem(seed: int, rows: int = 6, inputs: int = 9) -> tuple[Tensor, Tensor, 
     scale = 0.5 + torch.rand(rows, 1, generator=generator, dtype=torch.float64)
     codes = torch.randint(-1, 2, (rows, inputs), generator=generator).double()
     average = torch.randn(rows, inputs, generator=generator, dtype=torch.float64)
-    return codes * scale, average, scale, (0.2 + torch.rand(1, inputs, generator=generator, dtype=torch.float64)).pow(-0.5)
+    return codes * scale, average, scale, (0.2 + torch.rand(1, inputs, generator=generator,
+                                                            dtype=torch.float64)).pow(-0.5)
 
 
 def step(seed: int, share: float, nonzero: float) -> tuple[Tensor, Tensor, Tensor, float, float]:
@@ -35,16 +37,20 @@ def step(seed: int, share: float, nonzero: float) -> tuple[Tensor, Tensor, Tenso
 
 
 @given(st.integers(0, 200), st.floats(0.05, 0.6), st.floats(0.1, 0.9))
-def test_is_the_argmax_of_the_priced_hamiltonian_at_its_multipliers(seed: int, share: float, nonzero: float) -> None:
+def test_is_the_argmax_of_the_priced_hamiltonian_at_its_multipliers(seed: int, share: float,
+                                                                    nonzero: float) -> None:
     """Entry by entry, over the codes that are at most one away, by enumeration; costs in units of the row."""
     weight, new, average, leaving, emptied = step(seed, share, nonzero)
     _, _, scale, metric = problem(seed)
     highest = 1e6  # in the place of no move at all
-    half, price = ((min(leaving, highest) + sign * max(min(emptied, highest), -highest)) / 2 for sign in (1, -1))
-    for (i, j), old in zip(torch.cartesian_prod(torch.arange(6), torch.arange(9)), weight.flatten(), strict=True):
+    half, price = ((min(leaving, highest) + sign * max(min(emptied, highest), -highest)) / 2
+                   for sign in (1, -1))
+    for (i, j), old in zip(torch.cartesian_prod(torch.arange(6), torch.arange(9)), weight.flatten(),
+                           strict=True):
         a, m, root = scale[i, 0], average[i, j], 1 / metric[0, j]
         codes = [code for code in (-1.0, 0.0, 1.0) if abs(code - float(old / a)) < 1.5]
-        values = [float(m * a * code - half * abs(code - old / a) * root - price * (code != 0) * root) for code in codes]
+        values = [float(m * a * code - half * abs(code - old / a) * root - price * (code != 0) * root)
+                  for code in codes]
         chosen = values[codes.index(round(float(new[i, j] / a)))]
         assert chosen >= max(values) - 1e-9
 
@@ -70,11 +76,13 @@ def test_little_is_owed_until_it_is_a_whole_move() -> None:
     assert moves == int(30 * 0.01 * weight.numel())
 
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=5), st.floats(0.01, 1.0))
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=5),
+       st.floats(0.01, 1.0))
 def test_shares_add_up(shapes: list[tuple[int, int]], nonzero: float) -> None:
     found = shares(shapes, nonzero)
     sizes = [rows * inputs for rows, inputs in shapes]
-    assert sum(share * size for share, size in zip(found, sizes, strict=True)) == pytest.approx(nonzero * sum(sizes))
+    assert sum(share * size for share,
+               size in zip(found, sizes, strict=True)) == pytest.approx(nonzero * sum(sizes))
     assert all(0 < share <= 1 for share in found)
     each = [share * size / sum(shape) for share, size, shape in zip(found, sizes, shapes, strict=True)]
     assert all(one == pytest.approx(max(each)) for one, share in zip(each, found, strict=True) if share < 1)
@@ -83,7 +91,8 @@ def test_shares_add_up(shapes: list[tuple[int, int]], nonzero: float) -> None:
 def test_weights_at_silent_inputs_go_first() -> None:
     weight, average, scale, metric = problem(2)
     average[:, :3] = 0.0
-    average[:, 3:] = weight[:, 3:].sign() * average[:, 3:].abs()  # where there is a weight, the gradient is for it
+    # where there is a weight, the gradient is for it
+    average[:, 3:] = weight[:, 3:].sign() * average[:, 3:].abs()
     worth, filled = priced_step.priced(weight, average, scale, metric)
     *least, _ = priced_step.thresholds(worth, filled, 0.1, Pace(0.05, NOTHING, 0))
     new, _ = priced_step.moved(weight, average, worth, filled, (least[0], least[1]), scale)
@@ -94,7 +103,8 @@ def test_weights_at_silent_inputs_go_first() -> None:
 @pytest.mark.parametrize("theta", [Ternary(), Ternary(0.5), Ternary("row")])
 def test_training_reaches_the_share_and_stays_in_the_set(theta: Ternary) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(40, 60), nn.BatchNorm1d(60), nn.Tanh(), nn.Linear(60, 5), nn.BatchNorm1d(5))
+    model = nn.Sequential(nn.Linear(40, 60), nn.BatchNorm1d(60), nn.Tanh(), nn.Linear(60, 5),
+                          nn.BatchNorm1d(5))
     x = torch.randn(400, 40)
     y = (x @ torch.randn(40, 5)).argmax(1)
     optimizer = EMSA(model, admissible=theta, nonzero=0.2, moves=1.0)
@@ -114,7 +124,8 @@ def test_a_price_needs_a_ternary_weight() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     before = model[0].weight.clone()
     for theta in (Binary(), Codebook(3)):
-        with pytest.raises(ProblemError, match=r"nonzero is for weights in Ternary\(\), but 0.weight lies in"):
+        with pytest.raises(ProblemError,
+                           match=r"nonzero is for weights in Ternary\(\), but 0.weight lies in"):
             EMSA(model, admissible={"0": theta}, nonzero=0.1)
     for share in (0.0, -0.1, 1.5, float("nan")):
         with pytest.raises(ProblemError, match="share of the weights in"):

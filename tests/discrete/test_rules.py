@@ -40,7 +40,8 @@ def test_argmax_is_the_best_of_all_values(seed: int, r: float, l1: float) -> Non
         assert set(found.tolist()) <= set(values)
         table = enumerated(values, m, w, r, 0.0 if values == BINARY else l1)
         place = torch.tensor([values.index(v) for v in found.tolist()])
-        torch.testing.assert_close(table.gather(0, place.unsqueeze(0)).squeeze(0), table.amax(0), rtol=0, atol=1e-12)
+        torch.testing.assert_close(table.gather(0, place.unsqueeze(0)).squeeze(0), table.amax(0), rtol=0,
+                                   atol=1e-12)
 
 
 def test_binary_rule_is_the_sign_beyond_the_penalty() -> None:

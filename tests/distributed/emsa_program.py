@@ -1,4 +1,5 @@
-"""Run by torchrun: EMSA under DistributedDataParallel, each rank with its rows of every global batch, of uneven sizes."""
+"""Run by torchrun: EMSA under DistributedDataParallel, each rank with its rows of every global batch, of
+uneven sizes."""
 
 import sys
 from pathlib import Path
@@ -14,8 +15,8 @@ from pontryagin.problem import ProblemError
 def model() -> nn.Module:
     """Two equal stages, a norm, a convolution."""
     torch.manual_seed(3)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8),
-                         nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)).double()
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8, 8), nn.Tanh(),
+                         nn.Linear(8, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)).double()
 
 
 def trained(iterations: int, rank: int, ranks: int) -> list[Tensor]:
@@ -31,7 +32,8 @@ def trained(iterations: int, rank: int, ranks: int) -> list[Tensor]:
         rows = share(samples, rank, ranks)
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(called(x[rows]), y[rows])
-        (loss * (rows.stop - rows.start) * ranks / samples).backward()  # ranks count by their samples, not alike
+        # ranks count by their samples, not alike
+        (loss * (rows.stop - rows.start) * ranks / samples).backward()
         optimizer.step()
     return [parameter.detach() for parameter in network.parameters()]
 
@@ -54,4 +56,5 @@ if __name__ == "__main__":
     with join() as communicator:
         found = trained(int(sys.argv[2]), communicator.rank, communicator.size)
         refused = refusal_of_sharded_parameters() if len(sys.argv) > 3 else ""
-        torch.save({"parameters": found, "refused": refused}, Path(sys.argv[1]) / f"rank{communicator.rank}.pt")
+        torch.save({"parameters": found, "refused": refused},
+                   Path(sys.argv[1]) / f"rank{communicator.rank}.pt")

@@ -1,4 +1,5 @@
-"""Run by torchrun: `pontryagin train`, in which one rank kills itself once, in a given phase of a given iteration."""
+"""Run by torchrun: `pontryagin train`, in which one rank kills itself once, in a given phase of a given
+iteration."""
 
 import os
 import signal
@@ -10,8 +11,8 @@ from typing import Any
 from torch import distributed, nn
 
 from pontryagin.cli import main
-from pontryagin.experiments.train import checkpoint, trainer
 from pontryagin.optim import EMSA
+from pontryagin.run import checkpoint, trainer
 
 
 class Killer:

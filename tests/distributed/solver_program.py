@@ -20,14 +20,16 @@ from pontryagin.update.acceleration import Plain
 
 def one_stage() -> ControlProblem:
     """Fewer stages than ranks."""
-    stages = [started(stage(nn.Linear(3, 2, dtype=torch.float64)), seed=1), started(euler(TanhAffine(2), 0.3, 1)[0], seed=4)]
+    stages = [started(stage(nn.Linear(3, 2, dtype=torch.float64)), seed=1),
+              started(euler(TanhAffine(2), 0.3, 1)[0], seed=4)]
     return ControlProblem(stages, SquaredError(), normal(7, 3, seed=2), normal(7, 2, seed=3))
 
 
 def tanh(samples: int, seed: int = 0) -> ControlProblem:
     """Residual tanh stages between projections, as in the paper, on a target that they can approach."""
     stages = [started(stage(nn.Linear(2, 4, dtype=torch.float64)), seed=seed + 90),
-              *(started(one, seed=seed + n, scale=0.3) for n, one in enumerate(euler(TanhAffine(4), 0.25, 5))),
+              *(started(one, seed=seed + n, scale=0.3)
+                for n, one in enumerate(euler(TanhAffine(4), 0.25, 5))),
               started(stage(nn.Linear(4, 1, dtype=torch.float64)), seed=seed + 91)]
     x = normal(samples, 2, seed=seed + 50)
     return ControlProblem(stages, SquaredError(), x, x.sin().sum(1, keepdim=True))
@@ -41,23 +43,31 @@ class Slow(ThreadPoolExecutor):
 
 
 def one_rank_is_slow(communicator: Communicator) -> AsynchronousMSA:
-    return AsynchronousMSA(tanh(17), staleness=4, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), communicator=communicator,
+    return AsynchronousMSA(tanh(17), staleness=4, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+                           communicator=communicator,
                            executor=Slow(1) if communicator.rank == 1 else ThreadPoolExecutor(1))
 
 
 CASES = {
-    "closed form": lambda parallel: ExtendedMSA(split_problem(5, 4, 23), maximizer=ClosedForm(0.05), parallel=parallel),
+    "closed form": lambda parallel: ExtendedMSA(split_problem(5, 4, 23), maximizer=ClosedForm(0.05),
+                                                parallel=parallel),
     "secants": lambda parallel: ExtendedMSA(
-        split_problem(4, 3, 20), maximizer=ClosedForm(0.05), penalty=AcceptReject(rho=1.0, restart=True), acceleration=Secant(),
-        parallel=parallel),
-    "lbfgs": lambda parallel: ExtendedMSA(tanh(23), maximizer=LBFGS(10), acceleration=Plain(), parallel=parallel),
-    "both": lambda parallel: ExtendedMSA(tanh(17), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), parallel=parallel),
-    "few stages": lambda parallel: ExtendedMSA(one_stage(), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)), parallel=parallel),
-    "few samples": lambda parallel: ExtendedMSA(mixed_problem(["conv"], ["tanh"], 3, samples=2), maximizer=ByForm(
+        split_problem(4, 3, 20), maximizer=ClosedForm(0.05), penalty=AcceptReject(rho=1.0, restart=True),
+        acceleration=Secant(), parallel=parallel),
+    "lbfgs": lambda parallel: ExtendedMSA(tanh(23), maximizer=LBFGS(10), acceleration=Plain(),
+                                          parallel=parallel),
+    "both": lambda parallel: ExtendedMSA(tanh(17), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+                                         parallel=parallel),
+    "few stages": lambda parallel: ExtendedMSA(one_stage(), maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+                                               parallel=parallel),
+    "few samples": lambda parallel: ExtendedMSA(mixed_problem(["conv"], ["tanh"], 3, samples=2),
+                                                maximizer=ByForm(
         ClosedForm(0.05), LBFGS(4)), parallel=parallel),
-    "no staleness": lambda parallel: AsynchronousMSA(tanh(17), staleness=0, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+    "no staleness": lambda parallel: AsynchronousMSA(tanh(17), staleness=0,
+                                                     maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
                                                      communicator=parallel.communicator),
-    "stale": lambda parallel: AsynchronousMSA(tanh(17), staleness=2, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
+    "stale": lambda parallel: AsynchronousMSA(tanh(17), staleness=2,
+                                              maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
                                               communicator=parallel.communicator, workers=2),
     "one slow rank": lambda parallel: one_rank_is_slow(parallel.communicator),
 }
@@ -72,13 +82,16 @@ def batches(solver: ExtendedMSA, iterations: int) -> Iterator[tuple[Tensor, Tens
 
 
 def run(case: str, iterations: int, communicator: Communicator) -> tuple[list[Tensor], list[list[float]]]:
-    """Controls and, of each iteration, J and mu, and of an asynchronous one the greatest age and the number of stages."""
+    """Controls and, of each iteration, J and mu, and of an asynchronous one the greatest age and the number
+    of stages."""
     name, *options = case.split(", ")
     solver = CASES[name](StageParallel(communicator, samples=communicator if "shares" in options else None))
     records = ([solver.step(batch) for batch in batches(solver, iterations)] if "batches" in options
                else [solver.step() for _ in range(iterations)])
-    ages = [[float(max(r.staleness)), float(len(r.stages))] if isinstance(r, AsynchronousRecord) else [] for r in records]
-    return list(solver.controls), [[r.objective_after, r.optimality_gap, *own] for r, own in zip(records, ages, strict=True)]
+    ages = [[float(max(r.staleness)), float(len(r.stages))] if isinstance(r, AsynchronousRecord) else []
+            for r in records]
+    return list(solver.controls), [[r.objective_after, r.optimality_gap, *own]
+                                   for r, own in zip(records, ages, strict=True)]
 
 
 if __name__ == "__main__":

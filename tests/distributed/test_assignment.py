@@ -24,7 +24,8 @@ def test_within_four_thirds_of_the_best(costs: list[float], ranks: int) -> None:
 
 
 @given(COSTS, st.integers(1, 5))
-def test_every_stage_has_one_owner_and_stages_of_equal_cost_come_in_runs(costs: list[float], ranks: int) -> None:
+def test_every_stage_has_one_owner_and_stages_of_equal_cost_come_in_runs(costs: list[float],
+                                                                         ranks: int) -> None:
     owners = assign(costs, ranks)
     assert len(owners) == len(costs)
     assert all(0 <= owner < ranks for owner in owners)
@@ -60,7 +61,8 @@ def test_owners_change_only_when_it_pays() -> None:
     assert max(loads([1.0, 1.0, 4.0, 1.0], moved, 2)) == 4.0
 
 
-@pytest.mark.parametrize(("costs", "ranks"), [([1.0], 0), ([-1.0], 2), ([float("nan")], 2), ([float("inf")], 1)])
+@pytest.mark.parametrize(("costs", "ranks"),
+                         [([1.0], 0), ([-1.0], 2), ([float("nan")], 2), ([float("inf")], 1)])
 def test_refused(costs: list[float], ranks: int) -> None:
     with pytest.raises(ProblemError):
         assign(costs, ranks)

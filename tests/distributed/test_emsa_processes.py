@@ -16,7 +16,8 @@ def assert_same_controls(ranks: int, iterations: int, folder: Path, *options: st
     alone = emsa_program.trained(iterations, 0, 1)
     files = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
     for one in files:
-        assert all(torch.equal(mine, first) for mine, first in zip(one["parameters"], files[0]["parameters"], strict=True))
+        assert all(torch.equal(mine, first)
+                   for mine, first in zip(one["parameters"], files[0]["parameters"], strict=True))
         assert_all_close(one["parameters"], alone, 1e-10)
     return [one["refused"] for one in files]
 

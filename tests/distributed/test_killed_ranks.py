@@ -1,4 +1,5 @@
-"""A killed rank ends all, torchrun starts them again from the last checkpoint, and the end is that of an untouched run."""
+"""A killed rank ends all, torchrun starts them again from the last checkpoint, and the end is that of an
+untouched run."""
 
 from pathlib import Path
 from time import monotonic
@@ -20,8 +21,9 @@ KILLS = [("forward", rank, 12 * number) for rank, number in ITERATION] + [
 def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2) -> float:
     """Seconds of the run, which must end well."""
     began = monotonic()
-    done = torchrun(ranks, Path(killed_program.__file__), str(folder / "mark"), phase, rank, str(call), "train", "--out",
-                    str(folder / "run"), "--iterations", "8", "--batch-size", "48", "--model", "mlp", "--resume",
+    done = torchrun(ranks, Path(killed_program.__file__), str(folder / "mark"), phase, rank, str(call),
+                    "train", "--out", str(folder / "run"), "--iterations", "8", "--batch-size", "48",
+                    "--model", "mlp", "--resume",
                     "--checkpoint-every", "0", "--evaluations", "2", options=("--max-restarts=1",), limit=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "mark").exists() == (phase != "none"), "nobody was killed"
@@ -42,7 +44,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("phase", "rank", "call"), KILLS)
-def test_killed(phase: str, rank: str, call: int, untouched: tuple[dict[str, torch.Tensor], float], tmp_path: Path) -> None:
+def test_killed(phase: str, rank: str, call: int, untouched: tuple[dict[str, torch.Tensor], float],
+                tmp_path: Path) -> None:
     seconds = trained(tmp_path, phase, rank, call)
     expected, usual = untouched
     assert seconds < 2 * usual + LIMIT

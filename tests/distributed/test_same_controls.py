@@ -12,7 +12,8 @@ from builders import assert_all_close
 from pontryagin.distributed import Alone
 
 
-def assert_same_controls(ranks: int, cases: list[str], iterations: int, folder: Path, tolerance: float = 1e-10) -> None:
+def assert_same_controls(ranks: int, cases: list[str], iterations: int, folder: Path,
+                         tolerance: float = 1e-10) -> None:
     done = torchrun(ranks, Path(solver_program.__file__), str(folder), str(iterations), *cases, limit=900)
     assert done.returncode == 0, done.stderr[-3000:]
     found = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]

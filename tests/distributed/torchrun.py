@@ -9,6 +9,9 @@ from pathlib import Path
 def torchrun(ranks: int, program: Path, *arguments: str, options: tuple[str, ...] = (), limit: float = 120
              ) -> subprocess.CompletedProcess[str]:
     """The finished run, output captured."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options, str(program)]
-    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=limit)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1",
+                   "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
+               *options, str(program)]
+    return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True,
+                          timeout=limit)

@@ -11,10 +11,10 @@ import pytest
 from matplotlib.image import imread
 from run_directory import HEADERS, read_rows, write_run, write_table
 
-from pontryagin.experiments.figures.curves import Curve, band, curves
-from pontryagin.experiments.figures.draw import draw_figures
-from pontryagin.experiments.figures.step_figures import _rise, _steps, _sums
-from pontryagin.experiments.run_files import METRICS, Drawing, ReportError, first_seed, read_run, read_table
+from pontryagin.run.figures.curves import Curve, band, curves
+from pontryagin.run.figures.draw import draw_figures
+from pontryagin.run.figures.step_figures import _rise, _steps, _sums
+from pontryagin.run.run_files import METRICS, Drawing, ReportError, first_seed, read_run, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
 
@@ -33,7 +33,8 @@ def names(found: list[Drawing]) -> list[str]:
     return [drawing.name for drawing in found]
 
 
-def test_a_whole_run_gives_every_drawing_as_a_png_of_ten_inches(drawings: list[Drawing], whole_run: Path) -> None:
+def test_a_whole_run_gives_every_drawing_as_a_png_of_ten_inches(drawings: list[Drawing],
+                                                                whole_run: Path) -> None:
     assert names(drawings) == ALL
     for drawing in drawings:
         assert drawing.path == whole_run / "figures" / f"{drawing.name}.png"
@@ -130,14 +131,17 @@ def test_a_missing_file_is_named_with_what_is_there(tmp_path: Path, name: str) -
         draw_figures(run)
 
 
-@pytest.mark.parametrize(("name", "column"), [("metrics.csv", "rho"), ("stages.csv", "gain"), ("states.csv", "time"),
+@pytest.mark.parametrize(("name", "column"),
+                         [("metrics.csv", "rho"), ("stages.csv", "gain"), ("states.csv", "time"),
                                               ("fit.csv", "target")])
 def test_a_missing_column_is_named(tmp_path: Path, name: str, column: str) -> None:
     run = write_run(tmp_path, figures=("a",), methods=("emsa",), seeds=1, iterations=4)
     rows = read_rows(run / name)
     place = rows[0].index(column)
-    write_table(run / name, rows[0][:place] + rows[0][place + 1:], [row[:place] + row[place + 1:] for row in rows[1:]])
-    with pytest.raises(ReportError, match=rf"{name}: expected the columns figure, .*found figure, .*missing: {column}$"):
+    write_table(run / name, rows[0][:place] + rows[0][place + 1:],
+                [row[:place] + row[place + 1:] for row in rows[1:]])
+    with pytest.raises(ReportError,
+                       match=rf"{name}: expected the columns figure, .*found figure, .*missing: {column}$"):
         draw_figures(run)
 
 
@@ -146,7 +150,8 @@ def test_a_bad_cell_is_named_by_line_and_column(tmp_path: Path) -> None:
     header, *rows = read_rows(run / "metrics.csv")
     rows[2][6] = "much"
     write_table(run / "metrics.csv", header, rows)
-    with pytest.raises(ReportError, match=r"metrics\.csv, line 4, column train_loss: expected a number.*found 'much'"):
+    with pytest.raises(ReportError,
+                       match=r"metrics\.csv, line 4, column train_loss: expected a number.*found 'much'"):
         draw_figures(run)
     write_table(run / "metrics.csv", header, [*rows[:2], rows[2][:5]])
     with pytest.raises(ReportError, match=r"metrics\.csv, line 4: expected 12 values, found 5"):
@@ -166,8 +171,10 @@ def test_an_empty_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> No
 def test_a_band_covers_what_all_seeds_cover_and_a_diverged_seed_is_cut(tmp_path: Path) -> None:
     header = HEADERS["metrics.csv"].split(",")
     losses = {0: [8, 4, 2, 1], 1: [8, 2, 2, 0.5, 0.1], 2: [8, 8, 8, "nan", 1]}
-    write_table(tmp_path / "metrics.csv", header, [["a", "adam", seed, k, k, k / 10, loss, loss, "", "", "", ""]
-                                                   for seed, values in losses.items() for k, loss in enumerate(values)])
+    write_table(tmp_path / "metrics.csv", header,
+                [["a", "adam", seed, k, k, k / 10, loss, loss, "", "", "", ""]
+                                                   for seed, values in losses.items()
+                 for k, loss in enumerate(values)])
     found = curves(read_table(tmp_path / "metrics.csv", *METRICS), "adam", "iteration", "train_loss")
     assert [curve.diverged for curve in found] == [False, False, True]
     assert [curve.x.tolist() for curve in found] == [[1, 2, 3], [1, 2, 3, 4], [1, 2]]

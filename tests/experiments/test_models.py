@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.models import CharacterModel, autoencoder, mlp, residual_cnn
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.models import CharacterModel, autoencoder, mlp, residual_cnn
 
 
 def test_the_residual_network_is_the_papers():
@@ -15,7 +15,8 @@ def test_the_residual_network_is_the_papers():
     *convolutions, head = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     state = x
     for conv in convolutions[:2]:
-        state = functional.max_pool2d(torch.tanh(functional.conv2d(state, conv.weight, conv.bias, padding=1)), 2)
+        state = functional.max_pool2d(torch.tanh(functional.conv2d(state, conv.weight, conv.bias, padding=1)),
+                                      2)
     for conv in convolutions[2:]:
         state = state + 0.25 * torch.tanh(functional.conv2d(state, conv.weight, conv.bias, padding=1))
     expected = state.flatten(1) @ head.weight.mT + head.bias
@@ -31,7 +32,8 @@ def test_the_default_is_the_papers_size():
 
 
 @pytest.mark.parametrize(("build", "outputs", "gain"), [
-    (lambda shape: residual_cnn(shape, 7, layers=2, channels=8), 7, 1.0), (lambda shape: mlp(shape, 7, depth=2), 7, 2.0),
+    (lambda shape: residual_cnn(shape, 7, layers=2, channels=8), 7, 1.0),
+    (lambda shape: mlp(shape, 7, depth=2), 7, 2.0),
     (lambda shape: autoencoder(shape, widths=(20, 5)), 3 * 9 * 12, 1.0)])
 def test_shapes_and_initial_weights(build, outputs, gain):
     torch.manual_seed(0)
@@ -40,11 +42,13 @@ def test_shapes_and_initial_weights(build, outputs, gain):
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             assert not module.bias.any()
-            assert module.weight.square().mean().item() * module.weight[0].numel() == pytest.approx(gain, rel=0.3)
+            assert module.weight.square().mean().item() * module.weight[0].numel() == pytest.approx(gain,
+                                                                                                    rel=0.3)
 
 
 def test_children_are_stages_and_the_output_is_theirs_one_after_the_other():
-    for model in (residual_cnn((1, 8, 8), 3, layers=2, channels=4), mlp((1, 8, 8), 3, depth=3), autoencoder((1, 8, 8))):
+    for model in (residual_cnn((1, 8, 8), 3, layers=2, channels=4), mlp((1, 8, 8), 3, depth=3),
+                  autoencoder((1, 8, 8))):
         state = torch.randn(2, 1, 8, 8)
         expected = model(state)
         assert all(any(True for _ in child.parameters()) for child in model)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from run_directory import METHODS, write_run
 
-from pontryagin.experiments.figures.draw import draw_figures
-from pontryagin.experiments.report import write_report
-from pontryagin.experiments.report_text import loss_of, number, reach, sentences, tuning_table
-from pontryagin.experiments.run_files import Drawing, ReportError
+from pontryagin.run.figures.draw import draw_figures
+from pontryagin.run.reports.page import write_report
+from pontryagin.run.reports.text import loss_of, number, reach, sentences, tuning_table
+from pontryagin.run.run_files import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 VOID = {"meta", "img", "br"}
@@ -117,12 +117,14 @@ def test_values_are_escaped(html: str) -> None:
 def test_nothing_is_loaded_from_outside(html: str) -> None:
     page = Page(html)
     assert not {"script", "link", "iframe", "object", "base"} & set(page.tags)
-    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
+    sources = [value for _, name,
+               value in page.attributes if name in ("src", "href", "srcset", "action", "data")]
     assert sources
     assert all(value.startswith("data:image/png;base64,") for value in sources)
     assert not re.search(r"https?:|url\(|@import", html)
     assert not [name for _, name, _ in page.attributes if name.startswith("on")]
-    assert ("meta", "content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
+    assert ("meta", "content",
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in page.attributes
     assert ("meta", "name", "viewport") in page.attributes
 
 
@@ -148,7 +150,8 @@ def test_what_was_not_reached_is_a_dash_and_some_seeds_are_counted() -> None:
         return {"0.1": {"median": median, "min": 1, "max": 2, "reached": reached, "seeds": 3}}
 
     def cell(median: float | None, reached: int) -> str:
-        return reach({cost: entry(median, reached) for cost in ("iterations_to", "evaluations_to", "seconds_to")}, "0.1")
+        return reach({cost: entry(median, reached)
+                      for cost in ("iterations_to", "evaluations_to", "seconds_to")}, "0.1")
 
     assert cell(None, 0) == "—"
     assert cell(None, 1) == "—<br><small>1/3 seeds</small>"
@@ -159,10 +162,12 @@ def test_what_was_not_reached_is_a_dash_and_some_seeds_are_counted() -> None:
 
 def result(loss: float, iterations: int, reached: dict[str, tuple[float, float]]) -> dict[str, Any]:
     def cost(place: int) -> dict[str, Any]:
-        return {target: {"median": reached[target][place] if target in reached else None, "reached": 3 * (target in reached),
+        return {target: {"median": reached[target][place] if target in reached else None,
+                         "reached": 3 * (target in reached),
                          "seeds": 3} for target in ("0.1", "0.01")}
 
-    return {"train_loss": {"median": loss}, "iterations": iterations, "iterations_to": cost(0), "evaluations_to": cost(0),
+    return {"train_loss": {"median": loss}, "iterations": iterations, "iterations_to": cost(0),
+            "evaluations_to": cost(0),
             "seconds_to": cost(1)}
 
 
@@ -223,15 +228,20 @@ def test_nulls_of_a_diverged_method_draw_dashes(tmp_path: Path) -> None:
         summary["results"]["a"]["adam"]["train_loss"] = {"median": None, "min": None, "max": float("inf")}
         summary["results"]["a"]["adam"]["seconds_per_iteration"] = None
 
-    assert "[not finite, not finite]" in write_report(changed(tmp_path, change), []).read_text(encoding="utf-8")
+    assert "[not finite, not finite]" in write_report(changed(tmp_path, change),
+                                                      []).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda summary: summary.pop("results"), r"summary\.json: expected the keys .*results, found .*missing: results"),
+    (lambda summary: summary.pop("results"),
+     r"summary\.json: expected the keys .*results, found .*missing: results"),
     (lambda summary: summary.update(results=[]), r"results: expected an object in braces, found \[\]"),
-    (lambda summary: summary["results"]["a"]["emsa"].pop("seconds_to"), r"results\.a\.emsa: .*missing: seconds_to"),
-    (lambda summary: summary["results"]["a"]["emsa"]["train_loss"].pop("min"), r"a\.emsa\.train_loss: .*missing: min"),
-    (lambda summary: summary["results"]["a"]["emsa"]["seconds_to"].update(fast={"median": 1, "reached": 1, "seeds": 1}),
+    (lambda summary: summary["results"]["a"]["emsa"].pop("seconds_to"),
+     r"results\.a\.emsa: .*missing: seconds_to"),
+    (lambda summary: summary["results"]["a"]["emsa"]["train_loss"].pop("min"),
+     r"a\.emsa\.train_loss: .*missing: min"),
+    (lambda summary: summary["results"]["a"]["emsa"]["seconds_to"].update(fast={"median": 1, "reached": 1,
+                                                                                "seeds": 1}),
      r"expected losses as keys, found 'fast'"),
     (lambda summary: summary["paper"]["a"].update(adam={"loss": 1}), r"paper\.a\.adam: .*missing: iteration"),
     (lambda summary: summary.update(tuning=3), r"tuning: expected an object in braces, found 3"),
@@ -256,5 +266,6 @@ def test_a_drawing_without_its_file_is_refused(run: Path, tmp_path: Path) -> Non
     with pytest.raises(ReportError, match=r"rho\.png: expected the PNG file of the drawing 'rho'"):
         write_report(run, [missing])
     missing.path.write_bytes(b"GIF89a")
-    with pytest.raises(ReportError, match=r"rho\.png: expected a PNG file, found one that begins with b'GIF89a'"):
+    with pytest.raises(ReportError,
+                       match=r"rho\.png: expected a PNG file, found one that begins with b'GIF89a'"):
         write_report(run, [missing])

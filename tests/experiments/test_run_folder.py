@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.run_directory import Table, prepare, write_bytes, write_json
-from pontryagin.experiments.summary import Point, spread, summarize, until
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.run_directory import Table, prepare, write_bytes, write_json
+from pontryagin.run.summary import Point, spread, summarize, until
 
 
 def test_a_new_folder_is_made(tmp_path):
@@ -71,7 +71,8 @@ def run_of(*train: float) -> list[Point]:
 def test_summary_of_seeds():
     runs = [run_of(1.0, 0.1, 0.01), run_of(1.0, 0.5, 0.2), run_of(1.0, 0.05, 0.04)]
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
-    assert until(runs, 0.1, "evaluations") == {"median": 2.0, "min": 2.0, "max": 2.0, "reached": 2, "seeds": 3}
+    assert until(runs, 0.1, "evaluations") == {"median": 2.0, "min": 2.0, "max": 2.0, "reached": 2,
+                                               "seeds": 3}
     assert until(runs, 0.01, "seconds") == {"median": None, "min": 1.0, "max": 1.0, "reached": 1, "seeds": 3}
     assert until(runs, 1e-9, "seconds")["min"] is None
     summary = summarize(runs, (0.1,), 0.3)

@@ -6,16 +6,17 @@ from math import pi
 import pytest
 import torch
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.progress import Silent
-from pontryagin.experiments.sine.experiment import METRICS, STAGES, SineSettings, run_sine
-from pontryagin.experiments.sine.methods import METHODS
-from pontryagin.experiments.sine.task import SineTask, predict, total
-from pontryagin.experiments.sine.tuning import Tuning
+from pontryagin.papers.sine.experiment import METRICS, STAGES, SineSettings, run_sine
+from pontryagin.papers.sine.methods import METHODS
+from pontryagin.papers.sine.task import SineTask, predict, total
+from pontryagin.papers.sine.tuning import Tuning
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.progress import Silent
 from pontryagin.trajectory import propagate
 
 
-def losses(figure: str, seed: int, method: str, iterations: int, rate: float = 0.0, until: float = 0.0) -> list[float]:
+def losses(figure: str, seed: int, method: str, iterations: int, rate: float = 0.0,
+           until: float = 0.0) -> list[float]:
     """Train loss after each iteration."""
     task, history = SineTask(figure, seed), []
 
@@ -37,7 +38,8 @@ def test_the_problems_and_the_loop_are_one_network(figure):
     task = SineTask(figure, 3)
     theta = task.start()
     whole = propagate(task.problem(), tuple(theta.unbind()))
-    split = propagate(task.split_problem(), tuple(part for row in theta for part in (row, theta.new_empty(0))))
+    split = propagate(task.split_problem(),
+                      tuple(part for row in theta for part in (row, theta.new_empty(0))))
     torch.testing.assert_close(whole.states[-1], predict(theta, task.train[0]), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(split.states[-1], whole.states[-1], rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(whole.terminal.mean(), task.loss(theta), rtol=1e-13, atol=0)
@@ -77,7 +79,8 @@ def test_the_papers_method_lowers_the_loss_with_both_penalties():
 
 
 @pytest.mark.parametrize(("method", "rate", "iterations", "target"), [
-    ("sgd", 0.03, 60, 0.6), ("adagrad", 0.1, 60, 1.0), ("adam", 0.1, 60, 0.6), ("lbfgs", 0.0, 30, 0.01), ("lm", 0.0, 12, 1e-3)])
+    ("sgd", 0.03, 60, 0.6), ("adagrad", 0.1, 60, 1.0), ("adam", 0.1, 60, 0.6), ("lbfgs", 0.0, 30, 0.01),
+    ("lm", 0.0, 12, 1e-3)])
 def test_baselines_learn(method, rate, iterations, target):
     history = losses("a", 0, method, iterations, rate)
     assert history[-1] <= target

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.specs import Splits, build_model, load_cost, load_data
-from pontryagin.experiments.user_code import import_object
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.specs import Splits, build_model, load_cost, load_data
+from pontryagin.run.user_code import import_object
 
 CODE = '''
 import torch
@@ -122,7 +122,8 @@ def test_a_users_model(spec, arguments, weight):
     ("mine.nets:numbers", "expected a torch module, but it returned int"),
     ("mine.nets:make", r"takes \(width\), was given no arguments: missing"),
     ("mine.nets:fails", r"KeyError: 'no such depth' \(.*nets.py, line 3\d\)"),
-    ("cracked:Net", "SyntaxError"), ("needy:Net", "not_installed_at_all.*needy.py, line 1"), ("leaving:Net", "SystemExit"),
+    ("cracked:Net", "SyntaxError"), ("needy:Net", "not_installed_at_all.*needy.py, line 1"),
+    ("leaving:Net", "SystemExit"),
 ])
 def test_what_is_wrong_with_a_model_is_said(spec, message):
     with pytest.raises(ExperimentError, match=message) as raised:
@@ -187,7 +188,8 @@ def test_a_users_data():
     ("cifar", "expected digits, mnist, fashion-mnist or my.module:function"),
     ("mine.nets:numbers", r"expected \(train, test\).*found int"),
     ("mine.nets:misspelt", "found train, tset"),
-    ("mine.nets:only_one", r"train: expected a torch Dataset with a length or a pair of tensors.*a tensor of shape \(8, 3\)"),
+    ("mine.nets:only_one",
+     r"train: expected a torch Dataset with a length or a pair of tensors.*a tensor of shape \(8, 3\)"),
     ("mine.nets:uneven", r"train: expected as many targets as inputs.*\(8, 3\) and \(7,\)"),
     ("mine.nets:infinite", "train: the inputs hold NaN"),
     ("mine.nets:broken", "train, sample 0: expected a pair"),

@@ -17,11 +17,13 @@ kinds = {"image": st.lists(st.sampled_from(IMAGE_KINDS), max_size=2),
 
 def objective_gradients(problem: ControlProblem) -> list[Tensor]:
     controls = [control.requires_grad_() for control in problem.initial_controls()]
-    return list(torch.autograd.grad(objective(problem, controls), controls, allow_unused=True, materialize_grads=True))
+    return list(torch.autograd.grad(objective(problem, controls), controls, allow_unused=True,
+                                    materialize_grads=True))
 
 
 @given(**kinds)
-def test_mean_hamiltonian_gradient_is_minus_the_objective_gradient(image: list[str], vector: list[str], seed: int) -> None:
+def test_mean_hamiltonian_gradient_is_minus_the_objective_gradient(image: list[str], vector: list[str],
+                                                                   seed: int) -> None:
     problem = mixed_problem(image, vector, seed)
     trajectory = propagate(problem, problem.initial_controls())
     for n, (one, expected) in enumerate(zip(problem.stages, objective_gradients(problem), strict=True)):
@@ -44,12 +46,14 @@ def test_models_carry_the_same_gradient(image: list[str], vector: list[str], see
 
 
 @given(**kinds)
-def test_penalties_have_no_gradient_at_the_current_controls(image: list[str], vector: list[str], seed: int) -> None:
+def test_penalties_have_no_gradient_at_the_current_controls(image: list[str], vector: list[str],
+                                                            seed: int) -> None:
     problem = mixed_problem(image, vector, seed)
     expected = objective_gradients(problem)
     for group in groups_of(problem):
         for single in group.singles():
             data = tuple(tensor[0] for tensor in single.data)
-            gradient = torch.func.grad(lambda u, one=single, data=data: augmented(one.stage, u, data, Penalties(30., 20.)))(
+            gradient = torch.func.grad(lambda u, one=single,
+                                       data=data: augmented(one.stage, u, data, Penalties(30., 20.)))(
                 single.control[0])
             assert_close(gradient, -expected[single.indices[0]], 1e-12)

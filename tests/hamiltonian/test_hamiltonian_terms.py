@@ -5,11 +5,20 @@ import torch
 from torch import Tensor
 
 from builders import assert_close, groups_of, linear_problem, normal, split_problem, tanh_problem
-from pontryagin.hamiltonian import Penalties, augmented, costate, costate_error, hamiltonian, measure, state_error
+from pontryagin.hamiltonian import (
+    Penalties,
+    augmented,
+    costate,
+    costate_error,
+    hamiltonian,
+    measure,
+    state_error,
+)
 from pontryagin.problem import ControlProblem, ProblemError, Quadratic
 from pontryagin.trajectory import StageGroup
 
-PROBLEMS = {"tanh": lambda: tanh_problem(cost=Quadratic(0.4)), "split": lambda: split_problem(cost=Quadratic(0.4)),
+PROBLEMS = {"tanh": lambda: tanh_problem(cost=Quadratic(0.4)),
+            "split": lambda: split_problem(cost=Quadratic(0.4)),
             "time": lambda: linear_problem((4, 3), cost=Quadratic(0.4))}
 
 
@@ -69,7 +78,9 @@ def test_costate_is_one_step_of_the_costate_pass(problem: ControlProblem) -> Non
             assert_close(pulled, group.costate[n], 1e-12)
 
 
-@pytest.mark.parametrize(("state", "costate"), [(-1.0, 0.0), (0.0, -1e-9), (float("inf"), 0.0), (1.0, float("nan"))])
+@pytest.mark.parametrize(("state", "costate"),
+                         [(-1.0, 0.0), (0.0, -1e-9), (float("inf"), 0.0), (1.0, float("nan"))])
 def test_penalties_are_finite_and_not_negative(state: float, costate: float) -> None:
-    with pytest.raises(ProblemError, match=r"rho_(co)?state: expected a finite penalty >= 0, found (-1|inf|nan)"):
+    with pytest.raises(ProblemError,
+                       match=r"rho_(co)?state: expected a finite penalty >= 0, found (-1|inf|nan)"):
         Penalties(state, costate)

@@ -23,8 +23,10 @@ def paper_costates(problem: ControlProblem) -> list[Tensor]:
     return [-gradient for gradient in gradients]
 
 
-def paper_augmented(problem: ControlProblem, costates: list[Tensor], group: StageGroup, n: int, control: Tensor) -> Tensor:
-    """sum_i H(x^i, p^i) - rho/2 |x_{n+1}^i - g|^2 - rho/2 |p_n^i - grad_x H|^2, the running cost counted once."""
+def paper_augmented(problem: ControlProblem, costates: list[Tensor], group: StageGroup, n: int,
+                    control: Tensor) -> Tensor:
+    """sum_i H(x^i, p^i) - rho/2 |x_{n+1}^i - g|^2 - rho/2 |p_n^i - grad_x H|^2, the running cost counted
+    once."""
     index = group.indices[n]
     x = group.state[n].clone().requires_grad_()
     image = group.stage(x, control)

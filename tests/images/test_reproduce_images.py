@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from pontryagin.cli import main
-from pontryagin.experiments import specs
-from pontryagin.experiments.data import Images
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.images.experiment import Request, run_images
-from pontryagin.experiments.images.page import running_loss
-from pontryagin.experiments.images.paper import FIGURES, OURS
-from pontryagin.experiments.images.tuning import Budget, best
-from pontryagin.experiments.images.wall_clock import csv_rows, goals_of
-from pontryagin.experiments.run_files import read_table
-from pontryagin.experiments.train.board import SilentBoard
-from pontryagin.experiments.train.history import COLUMNS
-from pontryagin.experiments.train.settings import RunSettings
+from pontryagin.papers.images.experiment import Request, run_images
+from pontryagin.papers.images.page import running_loss
+from pontryagin.papers.images.paper import FIGURES, OURS
+from pontryagin.papers.images.tuning import Budget, best
+from pontryagin.papers.images.wall_clock import csv_rows, goals_of
+from pontryagin.run import specs
+from pontryagin.run.board import SilentBoard
+from pontryagin.run.data import Images
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.history import COLUMNS
+from pontryagin.run.run_files import read_table
+from pontryagin.run.settings import RunSettings
 
 SMALL = {"layers": 1, "channels": 2}
 
@@ -27,10 +27,12 @@ def _few_images(monkeypatch):
     """Forty images in the place of MNIST's."""
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 10
-    monkeypatch.setattr(specs, "load_images", lambda name, folder: Images(images[:30], labels[:30], images[30:], labels[30:]))
+    monkeypatch.setattr(specs, "load_images", lambda name,
+                        folder: Images(images[:30], labels[:30], images[30:], labels[30:]))
 
 
-def wanted(out, name: str = "mnist", methods: tuple[str, ...] = ("emsa-paper", "emsa", "adam"), **others) -> Request:
+def wanted(out, name: str = "mnist", methods: tuple[str, ...] = ("emsa-paper", "emsa", "adam"),
+           **others) -> Request:
     settings = RunSettings(out=out, methods=methods, iterations=4, batch_size=10, evaluations=2, threads=1)
     return Request(name, replace(settings, **others), paper_iterations=2, tune=2, model=SMALL)
 
@@ -44,11 +46,13 @@ def test_a_run_has_tuned_rates_the_limit_and_the_paper_beside_it(tmp_path):
     assert summary["experiment"] == "mnist"
     assert summary["paper"]["Figure 2"]["emsa"]["test_accuracy"] == 0.987
     methods = next(iter(summary["results"].values()))
-    assert {name: found["iterations"] for name, found in methods.items()} == {"emsa-paper": 2, "emsa": 4, "adam": 4}
+    assert {name: found["iterations"]
+            for name, found in methods.items()} == {"emsa-paper": 2, "emsa": 4, "adam": 4}
     assert f"{methods['adam']['learning_rate']:g}" == min(scores["adam"], key=scores["adam"].get)
     assert next(iter(summary["tuning"].values()))["adam"].keys() == scores["adam"].keys()
     page = (tmp_path / "run" / "report.html").read_text()
-    for words in ("Figure 2: MNIST", "98.70 %", "Iteration by iteration", "tuned on a grid", "Learning rates tried"):
+    for words in ("Figure 2: MNIST", "98.70 %", "Iteration by iteration", "tuned on a grid",
+                  "Learning rates tried"):
         assert words in page
     with (tmp_path / "run" / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == "emsa-paper"]
@@ -62,12 +66,14 @@ def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
 
     def fail(*arguments):
         raise AssertionError("tuned again")
-    monkeypatch.setattr("pontryagin.experiments.images.tuning.score", fail)
+    monkeypatch.setattr("pontryagin.papers.images.tuning.score", fail)
     run_images(wanted(tmp_path / "second", "wall-clock", ("adam", "emsa")), "", SilentBoard())
-    assert (tmp_path / "second" / "wall-clock.csv").read_text().startswith("method,goal,value,iteration,seconds\n")
+    assert (tmp_path / "second"
+            / "wall-clock.csv").read_text().startswith("method,goal,value,iteration,seconds\n")
     assert (tmp_path / "second" / "figures" / "wall-clock.png").exists()
     with pytest.raises(ExperimentError, match="differs in iterations"):
-        run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3, tuning=tmp_path / "tuning-mnist-2.json"), "",
+        run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3,
+                           tuning=tmp_path / "tuning-mnist-2.json"), "",
                    SilentBoard())
     with pytest.raises(AssertionError, match="tuned again"):  # by another budget, beside the first
         run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3), "", SilentBoard())
@@ -97,7 +103,8 @@ def test_resume_goes_on_with_the_runs_own_settings(tmp_path):
 
 
 def test_the_best_rate_and_the_budget():
-    assert best({"adam": {0.1: 2.0, 0.01: -1.0}, "sgd": {1.0: float("inf"), 0.3: 4.0}}) == {"adam": 0.01, "sgd": 0.3}
+    assert best({"adam": {0.1: 2.0, 0.01: -1.0}, "sgd": {1.0: float("inf"), 0.3: 4.0}}) == {"adam": 0.01,
+                                                                                            "sgd": 0.3}
     with pytest.raises(ExperimentError, match=r"sgd diverged.*\(1, 0\.3\)"):
         best({"sgd": {1.0: float("inf"), 0.3: float("inf")}})
     assert (Budget(150).of("adam"), Budget(150).of("emsa-paper"), Budget(3).of("emsa-paper")) == (150, 15, 3)
@@ -133,8 +140,9 @@ def test_every_figure_names_methods_that_stand_beside_ours():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--methods", "emsa,lion"], "'lion'"), (["--seeds", "0"], "--seeds"), (["--paper-iterations", "0"], "--paper-iterations"),
-    (["--tune", "-1"], "--tune"), (["--dtype", "float8"], "--dtype"), (["--overwrite", "--resume"], "--overwrite")])
+    (["--methods", "emsa,lion"], "'lion'"), (["--seeds", "0"], "--seeds"),
+    (["--paper-iterations", "0"], "--paper-iterations"), (["--tune", "-1"], "--tune"),
+    (["--dtype", "float8"], "--dtype"), (["--overwrite", "--resume"], "--overwrite")])
 def test_a_wrong_request_is_refused_in_one_line(options, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["reproduce", "mnist", "--out", str(tmp_path / "run"), *options])

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from builders import STATE_ONLY, assert_close, groups_of, linear_problem, normal, split_problem, started
 from pontryagin.hamiltonian import Penalties, augmented, measure
 from pontryagin.maximizer import ClosedForm
-from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Quadratic, RunningCost, SquaredError, stage
+from pontryagin.problem import (
+    ControlProblem,
+    NonFiniteError,
+    ProblemError,
+    Quadratic,
+    RunningCost,
+    SquaredError,
+    stage,
+)
 from pontryagin.trajectory import StageGroup
 
 BOTH = Penalties(1.7, 0.9)
@@ -38,7 +46,8 @@ def values(group: StageGroup, controls: Tensor, penalties: Penalties) -> Tensor:
 @pytest.mark.parametrize("cost", [None, Quadratic(0.4)], ids=["free", "quadratic"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 3, 3)], ids=["vector", "time", "grid"])
-def test_linear_stages(shape: tuple[int, ...], bias: bool, cost: RunningCost | None, penalties: Penalties) -> None:
+def test_linear_stages(shape: tuple[int, ...], bias: bool, cost: RunningCost | None,
+                       penalties: Penalties) -> None:
     (group,) = groups_of(linear_problem(shape, bias=bias, cost=cost))
     assert len(group.indices) == 3
     assert_close(ClosedForm(0.0).model(group).maximize(penalties), dense_argmax(group, penalties), 1e-9)
@@ -80,7 +89,8 @@ def convolution(name: str, cost: RunningCost | None = None) -> ControlProblem:
     return problem
 
 
-@pytest.mark.parametrize("penalties", [STATE_ONLY, BOTH, Penalties(0.3, 4.0)], ids=["state", "both", "costates"])
+@pytest.mark.parametrize("penalties", [STATE_ONLY, BOTH, Penalties(0.3, 4.0)],
+                         ids=["state", "both", "costates"])
 @pytest.mark.parametrize("cost", [None, Quadratic(0.4)], ids=["free", "quadratic"])
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolutions(name: str, cost: RunningCost | None, penalties: Penalties) -> None:
@@ -99,7 +109,8 @@ def test_measures_of_convolutions(name: str) -> None:
         assert_close(found, expected, 1e-12)
 
 
-OTHERS = {"groups": nn.Conv2d(4, 4, 3, groups=2), "circular": nn.Conv2d(2, 2, 3, padding_mode="circular", padding=1),
+OTHERS = {"groups": nn.Conv2d(4, 4, 3, groups=2),
+          "circular": nn.Conv2d(2, 2, 3, padding_mode="circular", padding=1),
           "same": nn.Conv2d(2, 2, 3, padding="same"), "3d": nn.Conv3d(1, 1, 2)}
 
 
@@ -111,7 +122,8 @@ def test_other_convolutions_have_no_closed_form(layer: nn.Module) -> None:
 def deficient(samples: int, bias: bool) -> ControlProblem:
     """Inputs on a line: rank 1 (after centring, where there is a bias)."""
     directions = normal(1, 3, seed=8)
-    return linear_problem(bias=bias, initial=normal(samples, 1, seed=7) * directions + (directions.flip(1) if bias else 0))
+    return linear_problem(bias=bias, initial=normal(samples, 1, seed=7) * directions
+                          + (directions.flip(1) if bias else 0))
 
 
 @pytest.mark.parametrize("penalties", [STATE_ONLY, BOTH], ids=["state", "both"])

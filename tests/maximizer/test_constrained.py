@@ -1,4 +1,5 @@
-"""Maximizers over admissible sets: against enumeration of all of Theta, never worse than the elementwise rule, always inside."""
+"""Maximizers over admissible sets: against enumeration of all of Theta, never worse than the elementwise
+rule, always inside."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from builders import assert_close, bend, conv_problem, groups_of, linear_problem, normal, split_problem, tanh_problem
+from builders import (
+    assert_close,
+    bend,
+    conv_problem,
+    groups_of,
+    linear_problem,
+    normal,
+    split_problem,
+    tanh_problem,
+)
 from pontryagin.hamiltonian import Penalties, augmented, measure
 from pontryagin.maximizer import (
     ByForm,
@@ -47,15 +57,17 @@ from pontryagin.trajectory import StageGroup
 STATE, BOTH, BASIC = Penalties(2.0, 0.0), Penalties(2.0, 0.7), Penalties(0.0, 0.0)
 SETS: dict[str, MatrixSet] = {
     "binary": Binary(), "binary 0.4": Binary(0.4), "binary row": Binary("row"), "ternary row": Ternary("row"),
-    "3 bits": Codebook(3), "3 bits of 0.2": Codebook(3, 0.2), "box": Box(-0.5, 0.5), "non-negative": NonNegative(),
+    "3 bits": Codebook(3), "3 bits of 0.2": Codebook(3, 0.2), "box": Box(-0.5, 0.5),
+    "non-negative": NonNegative(),
     "k": KSparse(2), "2:4": TwoFourSparse(), "sphere": UnitNormRows(),
 }
 COSTS: dict[str, RunningCost | None] = {"no cost": None, "L2": Quadratic(0.3), "L1": L1(0.2), "L0": L0(0.05)}
 ELEMENTWISE, COORDINATE, MAJORIZED = Elementwise(), CoordinateAscent(20, exact_up_to=0), MajorizedAscent(40)
 
 
-def problem(theta: MatrixSet | dict[str, MatrixSet] | None, cost: RunningCost | None = None, bias: bool = True, inputs: int = 4,
-            outputs: int = 3, seed: int = 0, common: float = 1.0) -> ControlProblem:
+def problem(theta: MatrixSet | dict[str, MatrixSet] | None, cost: RunningCost | None = None,
+            bias: bool = True, inputs: int = 4, outputs: int = 3, seed: int = 0,
+            common: float = 1.0) -> ControlProblem:
     """Two equal linear stages and a third, in a set. The inputs have as much in common as wanted."""
     torch.manual_seed(seed)
     stages = []
@@ -69,7 +81,8 @@ def problem(theta: MatrixSet | dict[str, MatrixSet] | None, cost: RunningCost | 
 
 
 def values(group: StageGroup, controls: Tensor, penalties: Penalties) -> Tensor:
-    return torch.func.vmap(lambda control, *data: augmented(group.stage, control, data, penalties))(controls, *group.data)
+    return torch.func.vmap(lambda control,
+                           *data: augmented(group.stage, control, data, penalties))(controls, *group.data)
 
 
 def values_of_many(group: StageGroup, controls: Tensor, penalties: Penalties) -> Tensor:
@@ -86,10 +99,12 @@ def fits(maximizer: Maximizer, theta: MatrixSet | None, cost: RunningCost | None
     return True
 
 
-METHODS = {"elementwise": ELEMENTWISE, "coordinate": COORDINATE, "majorized": MAJORIZED, "exact": CoordinateAscent()}
+METHODS = {"elementwise": ELEMENTWISE, "coordinate": COORDINATE, "majorized": MAJORIZED,
+           "exact": CoordinateAscent()}
 PAIRS = [(theta, cost, bias) for n, theta in enumerate(SETS) for cost, bias in (
     (list(COSTS)[n % 4], True), (list(COSTS)[(n + 2) % 4], n % 3 == 0))]
-CASES = [(method, *pair) for method in METHODS for pair in PAIRS if fits(METHODS[method], SETS[pair[0]], COSTS[pair[1]])]
+CASES = [(method, *pair)
+         for method in METHODS for pair in PAIRS if fits(METHODS[method], SETS[pair[0]], COSTS[pair[1]])]
 
 
 @pytest.mark.parametrize(("method", "theta", "cost", "bias"), CASES)
@@ -123,7 +138,8 @@ def best_of_all(group: StageGroup, theta: DiscreteSet, penalties: Penalties) -> 
 
 
 @pytest.mark.parametrize("cost", COSTS)
-@pytest.mark.parametrize(("theta", "inputs"), [(Binary(0.5), 4), (Ternary(0.5), 3), (Codebook(3, 0.3), 2)], ids=str)
+@pytest.mark.parametrize(("theta", "inputs"), [(Binary(0.5), 4), (Ternary(0.5), 3), (Codebook(3, 0.3), 2)],
+                         ids=str)
 def test_exact_where_claimed(theta: DiscreteSet, inputs: int, cost: str) -> None:
     """Against H~ evaluated at every control of Theta: 2^8, 3^6, 7^4 controls."""
     small = problem(theta, COSTS[cost], bias=False, inputs=inputs, outputs=2)
@@ -139,14 +155,16 @@ def test_exact_where_claimed(theta: DiscreteSet, inputs: int, cost: str) -> None
 def test_between_the_elementwise_rule_and_the_global_maximum(seed: int, rho: float, costate: float) -> None:
     theta, penalties = Ternary(0.5), Penalties(rho, costate)
     group = groups_of(problem(theta, bias=False, inputs=3, outputs=2, seed=seed))[-1]
-    least, found = (values(group, each.model(group).maximize(penalties), penalties) for each in (ELEMENTWISE, COORDINATE))
+    least, found = (values(group, each.model(group).maximize(penalties), penalties)
+                    for each in (ELEMENTWISE, COORDINATE))
     best = best_of_all(group, theta, penalties)
     assert (least - 1e-9 * least.abs() <= found).all()
     assert (found <= best + 1e-9 * best.abs()).all()
 
 
 def test_correlated_inputs_count() -> None:
-    """Over random stages coordinate ascent finds the global maximum far more often than the elementwise rule."""
+    """Over random stages coordinate ascent finds the global maximum far more often than the elementwise
+    rule."""
     theta, hits = Binary(0.5), {"elementwise": 0, "coordinate": 0}
     for seed in range(10):
         group = groups_of(problem(theta, bias=False, inputs=4, outputs=2, seed=seed))[-1]
@@ -172,7 +190,8 @@ def test_scales_of_rows_are_best_too(theta: DiscreteSet) -> None:
     assert ascended >= values(group, ELEMENTWISE.model(group).maximize(STATE), STATE) - 1e-12
 
 
-@pytest.mark.parametrize(("cost", "penalties"), [(None, BOTH), (Quadratic(0.3), STATE)], ids=["both", "state and L2"])
+@pytest.mark.parametrize(("cost", "penalties"), [(None, BOTH), (Quadratic(0.3), STATE)],
+                         ids=["both", "state and L2"])
 def test_over_all_matrices_it_is_the_closed_form(cost: RunningCost | None, penalties: Penalties) -> None:
     free, wide = (groups_of(problem(theta, cost, common=0.0))[-1] for theta in (None, Box(-1e6, 1e6)))
     expected = values(free, ClosedForm(0.0).model(free).maximize(penalties), penalties)
@@ -180,7 +199,8 @@ def test_over_all_matrices_it_is_the_closed_form(cost: RunningCost | None, penal
         assert_close(values(wide, each.model(wide).maximize(penalties), penalties), expected, 1e-3)
 
 
-@pytest.mark.parametrize(("theta", "cost"), [(Box(-0.5, 0.5), "L1"), (NonNegative(), "no cost"), (RealSpace(), "L1")], ids=str)
+@pytest.mark.parametrize(("theta", "cost"),
+                         [(Box(-0.5, 0.5), "L1"), (NonNegative(), "no cost"), (RealSpace(), "L1")], ids=str)
 def test_on_convex_sets_it_is_the_global_maximum(theta: MatrixSet | RealSpace, cost: str) -> None:
     """No point towards random members of the set is better: enough for a concave function."""
     group = groups_of(problem({"weight": theta}, COSTS[cost], common=0.0))[-1]  # type: ignore[dict-item]
@@ -221,7 +241,8 @@ def test_the_sphere_of_rows_is_solved_exactly() -> None:
 
     curvature = torch.tensor([[[0.5, 2.0, 3.0]]], dtype=torch.float64)
     for slope in (normal(1, 1, 3, seed=1), torch.tensor([[[0.0, 0.1, 0.1]]], dtype=torch.float64)):
-        found = argmax(UnitNormRows(), slope, curvature, SeparableCost(), torch.ones(1, 1, 1, dtype=torch.float64))
+        found = argmax(UnitNormRows(), slope, curvature, SeparableCost(),
+                       torch.ones(1, 1, 1, dtype=torch.float64))
         points = UnitNormRows().project(normal(20_000, 3, seed=2))
         best = ((slope[0] - 0.5 * curvature[0] * points) * points).sum(1).max()
         assert ((slope - 0.5 * curvature * found) * found).sum() >= best - 1e-9
@@ -250,7 +271,8 @@ def test_sets_and_costs_on_biases() -> None:
 @pytest.mark.parametrize("theta", [Ternary(0.5), Binary("row"), Box(-0.3, 0.3)], ids=str)
 def test_split_steps_convolutions_and_perturbed_starts(theta: MatrixSet) -> None:
     for made in (split_problem(), linear_problem((4, 3)), conv_problem()):
-        stages = [stage_in(replace(one, start=normal(one.size, seed=3)), theta) if one.affine else one for one in made.stages]
+        stages = [stage_in(replace(one, start=normal(one.size, seed=3)), theta) if one.affine else one
+                  for one in made.stages]
         group = groups_of(replace(made, stages=stages))[0]
         moved = group.stage.admissible.project(group.control + normal(*group.control.shape, seed=4))
         for each in (ELEMENTWISE, COORDINATE, MAJORIZED):
@@ -271,13 +293,19 @@ def stage_in(one: object, theta: MatrixSet) -> object:
 def refusals() -> Sequence[tuple[str, Maximizer, StageGroup, Penalties, str]]:
     tanh = replace(tanh_problem(), stages=[stage_in(one, Binary()) for one in tanh_problem().stages])  # type: ignore[misc]
     return [
-        ("not affine", COORDINATE, groups_of(tanh)[0], STATE, "CoordinateAscent needs a stage that is affine in its control"),
-        ("general default", ByForm(), groups_of(tanh)[0], STATE, r"LBFGS maximizes over R\^p, but .* use a maximizer made for"),
-        ("sphere", COORDINATE, groups_of(problem(UnitNormRows()))[0], STATE, "cannot move one by one: use MajorizedAscent"),
-        ("sparse bias", COORDINATE, groups_of(problem({"bias": KSparse(1)}))[0], STATE, "cannot move one by one"),
+        ("not affine", COORDINATE, groups_of(tanh)[0], STATE,
+         "CoordinateAscent needs a stage that is affine in its control"),
+        ("general default", ByForm(), groups_of(tanh)[0], STATE,
+         r"LBFGS maximizes over R\^p, but .* use a maximizer made for"),
+        ("sphere", COORDINATE, groups_of(problem(UnitNormRows()))[0], STATE,
+         "cannot move one by one: use MajorizedAscent"),
+        ("sparse bias", COORDINATE, groups_of(problem({"bias": KSparse(1)}))[0], STATE,
+         "cannot move one by one"),
         ("sphere L1", MAJORIZED, groups_of(problem(UnitNormRows(), L1(0.2)))[0], STATE, "is taken with a"),
-        ("no penalty", COORDINATE, groups_of(problem(NonNegative(), bias=False))[0], BASIC, "H has no maximum over NonNegative"),
-        ("free bias", ELEMENTWISE, groups_of(problem(Binary()))[0], BASIC, "no maximum over the free bias without a state"),
+        ("no penalty", COORDINATE, groups_of(problem(NonNegative(), bias=False))[0], BASIC,
+         "H has no maximum over NonNegative"),
+        ("free bias", ELEMENTWISE, groups_of(problem(Binary()))[0], BASIC,
+         "no maximum over the free bias without a state"),
     ]
 
 

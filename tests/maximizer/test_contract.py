@@ -59,11 +59,13 @@ SEPARATE = [(StageByStage(maximizer), names[-1]) for maximizer, names in SIMPLE]
 
 
 def cases(which: list[tuple[Maximizer, str]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(("maximizer", "name"), which, ids=[f"{case}-{name}" for case, name in which])
+    return pytest.mark.parametrize(("maximizer", "name"), which,
+                                   ids=[f"{case}-{name}" for case, name in which])
 
 
 each_case, each_simple = cases(BATCHED + SEPARATE), cases(BATCHED)
-each_iterative = cases([(maximizer, name) for maximizer, name in BATCHED if not isinstance(maximizer, GradientAscent)])
+each_iterative = cases([(maximizer, name)
+                        for maximizer, name in BATCHED if not isinstance(maximizer, GradientAscent)])
 
 
 def values(group: StageGroup, controls: Tensor, penalties: Penalties) -> Tensor:
@@ -92,8 +94,8 @@ def test_measures_are_the_generic_ones(maximizer: Maximizer, name: str) -> None:
 @each_case
 def test_the_trajectory_is_read_only(maximizer: Maximizer, name: str) -> None:
     for group in groups_of(PROBLEMS[name]()):
-        tensors = [group.control, group.start, group.stage.start, *group.states, *group.next_states, *group.costates,
-                   *group.next_costates]
+        tensors = [group.control, group.start, group.stage.start, *group.states, *group.next_states,
+                   *group.costates, *group.next_costates]
         copies = [tensor.clone() for tensor in tensors]
         model = maximizer.model(group)
         model.measure(model.maximize(BOTH))
@@ -173,5 +175,6 @@ def test_an_admissible_set_is_kept_or_refused_by_name(maximizer: Maximizer, name
             assert (found.abs() <= 1).all()
             assert (found.abs() == 1).any()
             continue
-        with pytest.raises(ProblemError, match=r"(maximizes over R\^p|takes sets of matrices).* has the admissible set UnitBox"):
+        with pytest.raises(ProblemError, match=r"(maximizes over R\^p|takes sets of matrices).* has the "
+                                               r"admissible set UnitBox"):
             maximizer.model(boxed(group))

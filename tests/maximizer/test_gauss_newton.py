@@ -16,7 +16,8 @@ STEEP = Penalties(200.0, 20.0)  # steps so short that none is halved
 
 
 def dense_step(group: StageGroup, n: int, penalties: Penalties, damping: float, weight: float) -> Tensor:
-    """(rho M + rho' N + damping mean diag + lambda)^{-1} grad H, sample by sample with reverse-mode Jacobians."""
+    """(rho M + rho' N + damping mean diag + lambda)^{-1} grad H, sample by sample with reverse-mode
+    Jacobians."""
     stage, control = group.stage, group.control[n]
     size = control.numel()
     state_curvature, costate_curvature = torch.zeros(size, size).double(), torch.zeros(size, size).double()
@@ -73,7 +74,8 @@ def hill(x: Tensor, theta: dict[str, Tensor]) -> Tensor:
 def test_a_step_too_long_for_the_model_is_halved(maximizer: Maximizer) -> None:
     start = {"weight": normal(2, 2, seed=1), "bias": normal(2, seed=2)}
     initial = normal(6, 2)
-    group = groups_of(ControlProblem([stage(hill, start)], SquaredError(), initial, torch.full((6, 2), 5.0).double()))[0]
+    group = groups_of(ControlProblem([stage(hill, start)], SquaredError(), initial,
+                                     torch.full((6, 2), 5.0).double()))[0]
     weak, data = Penalties(1e-2, 0.0), tuple(tensor[0] for tensor in group.data)
     model = maximizer.model(group)
     whole, change = model._step(weak)[0], model.maximize(weak)[0] - group.start[0]
@@ -81,7 +83,8 @@ def test_a_step_too_long_for_the_model_is_halved(maximizer: Maximizer) -> None:
     assert_close(change, ratio * whole, 1e-12)
     assert 0 < ratio < 1
     assert_close(torch.tensor(ratio).log2(), torch.tensor(ratio).log2().round(), 1e-6)
-    before, halved, twice = (augmented(group.stage, group.start[0] + t * change, data, weak) for t in (0, 1, 2))
+    before, halved, twice = (augmented(group.stage, group.start[0] + t * change, data, weak)
+                             for t in (0, 1, 2))
     assert twice < before <= halved
 
 

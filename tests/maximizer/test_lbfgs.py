@@ -24,7 +24,8 @@ def scipy_argmax(group: StageGroup, n: int, penalties: Penalties) -> Tensor:
         gradient, found = value(torch.from_numpy(theta))
         return float(found), gradient.numpy()
 
-    result = minimize(both, group.start[n].numpy(), jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 1000})
+    result = minimize(both, group.start[n].numpy(), jac=True, method="BFGS",
+                      options={"gtol": 1e-11, "maxiter": 1000})
     return torch.from_numpy(result.x)
 
 
@@ -55,14 +56,15 @@ def test_more_iterations_are_not_worse() -> None:
 
 def test_a_stage_at_its_maximum_stays_while_the_others_move() -> None:
     (group,) = groups_of(tanh_problem(cost=Quadratic(0.1)))
-    quiet = [torch.zeros_like(costate) if n == 1 else costate for n, costate in enumerate(group.next_costates)]
+    quiet = [torch.zeros_like(costate) if n == 1 else costate for n,
+             costate in enumerate(group.next_costates)]
     still = [torch.zeros_like(costate) if n == 1 else costate for n, costate in enumerate(group.costates)]
     control = group.control.clone()
     control[1] = 0.0  # with costate 0 only the running cost is left, and 0 is its minimum
     nothing = group.stage(group.states[1], control[1])
     images = tuple(nothing if n == 1 else state for n, state in enumerate(group.next_states))
-    at_rest = replace(group, control=control, start=control, next_costates=tuple(quiet), costates=tuple(still),
-                      next_states=images)
+    at_rest = replace(group, control=control, start=control, next_costates=tuple(quiet),
+                      costates=tuple(still), next_states=images)
     found = LBFGS(10).model(at_rest).maximize(BOTH)
     assert torch.equal(found[1], control[1])
     for n in (0, 2):

@@ -30,7 +30,8 @@ def test_settings(make: Callable[[], object], message: str) -> None:
 
 def test_closed_form_needs_an_affine_stage() -> None:
     (group,) = groups_of(tanh_problem())
-    with pytest.raises(ProblemError, match=r"affine in its control, but euler 0: TanhAffine is not.*split_euler"):
+    with pytest.raises(ProblemError,
+                       match=r"affine in its control, but euler 0: TanhAffine is not.*split_euler"):
         ClosedForm().model(group)
 
 
@@ -40,7 +41,8 @@ def quartic(control: torch.Tensor) -> torch.Tensor:
 
 def test_closed_form_needs_a_quadratic_running_cost() -> None:
     (group,) = groups_of(linear_problem(cost=quartic))
-    with pytest.raises(ProblemError, match="takes no running cost or a Quadratic one, but Linear has <function quartic"):
+    with pytest.raises(ProblemError,
+                       match="takes no running cost or a Quadratic one, but Linear has <function quartic"):
         ClosedForm().model(group)
 
 

@@ -19,7 +19,8 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> No
     assert found.shape == expected.shape
     assert torch.isfinite(found).all()
     scale = max(expected.abs().max().item(), 1e-5)
-    assert (found - expected).abs().max().item() <= tolerance * scale, ((found - expected).abs().max().item(), scale)
+    assert (found - expected).abs().max().item() <= tolerance * scale, ((found - expected).abs().max().item(),
+                                                                        scale)
 
 
 class Net(nn.Module):
@@ -27,7 +28,8 @@ class Net(nn.Module):
 
     def __init__(self, bias: bool = True) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, bias=bias), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, bias=bias), nn.BatchNorm2d(4),
+                                      nn.ReLU(inplace=True))
         self.head = nn.Sequential(nn.Linear(36, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,8 +75,8 @@ def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model(x), y)
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, batch: Callable[..., tuple[Tensor, Tensor]],
-          first: int = 0, **options: torch.dtype) -> list[float]:
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int,
+          batch: Callable[..., tuple[Tensor, Tensor]], first: int = 0, **options: torch.dtype) -> list[float]:
     """Steps on batches numbered from `first`; the losses before each step."""
     losses = []
     for step in range(first, first + steps):

@@ -47,7 +47,8 @@ def few(values: Iterable[Any], *fast: Any) -> list[Any]:
 
 def deviation(output: Tensor, seed: int) -> Tensor:
     """Mean squared distance from targets that belong to the batch."""
-    target = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed + 500), dtype=torch.float64)
+    target = torch.randn(output.shape, generator=torch.Generator().manual_seed(seed + 500),
+                         dtype=torch.float64)
     return (output - target.to(output.dtype)).square().mean()
 
 
@@ -57,7 +58,8 @@ def loss_of(model: nn.Module, x: Tensor, seed: int) -> Tensor:
 
 def controls(model: nn.Module) -> Tensor:
     """All parameters as one vector of float64; buffers are none of the optimizer's."""
-    return torch.cat([torch.view_as_real(each).flatten().double() if each.is_complex() else each.flatten().double()
+    return torch.cat([torch.view_as_real(each).flatten().double() if each.is_complex()
+                      else each.flatten().double()
                       for each in (parameter.detach() for parameter in model.parameters())])
 
 
@@ -147,11 +149,13 @@ STAGES = {
 }
 """One stage each."""
 def _discrete(theta: MatrixSet, **options: Any) -> Kind:
-    return Kind(lambda: nn.Linear(6, 8, bias=False), (20, 6), options={"admissible": theta, "moves": 1.0, "lr": 0.1, **options})
+    return Kind(lambda: nn.Linear(6, 8, bias=False), (20, 6),
+                options={"admissible": theta, "moves": 1.0, "lr": 0.1, **options})
 
 
 DISCRETE = {
-    "binary": _discrete(Binary()), "binary by rows": _discrete(Binary("row")), "ternary": _discrete(Ternary("row")),
+    "binary": _discrete(Binary()), "binary by rows": _discrete(Binary("row")),
+    "ternary": _discrete(Ternary("row")),
     "codebook": _discrete(Codebook(4)),
     "discrete convolution": Kind(lambda: nn.Conv2d(2, 4, 3, bias=False), (4, 2, 6, 6),
                                  options={"admissible": Ternary(), "moves": 1.0, "lr": 0.1}),
@@ -162,12 +166,13 @@ NETS = {
     "rows": Kind(lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)), (10, 6)),
     "many rows": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), (32, 6)),
     "subspace": Kind(lambda: nn.Sequential(nn.Linear(72, 12), nn.Tanh(), nn.Linear(12, 3)), (24, 72)),
-    "convolutions": Kind(lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(),
-                                               nn.Linear(16, 3)), (8, 2, 6, 6), options={"rows": None}),
-    "norms": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 8), nn.RMSNorm(8),
-                                        nn.Linear(8, 3)), (10, 6)),
+    "convolutions": Kind(lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=4),
+                                               nn.Flatten(), nn.Linear(16, 3)), (8, 2, 6, 6),
+                         options={"rows": None}),
+    "norms": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 8),
+                                        nn.RMSNorm(8), nn.Linear(8, 3)), (10, 6)),
     "tokens": Kind(Words, (12, 4), 7),
-    "binary": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)), (20, 6),
-                   options={"admissible": Binary(), "moves": 1.0, "lr": 0.1}),
+    "binary": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)),
+                   (20, 6), options={"admissible": Binary(), "moves": 1.0, "lr": 0.1}),
 }
 """Several stages each."""

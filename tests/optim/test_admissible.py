@@ -1,4 +1,5 @@
-"""EMSA over admissible sets: inside at every step, resumes bitwise, refuses what it cannot take, and learns."""
+"""EMSA over admissible sets: inside at every step, resumes bitwise, refuses what it cannot take, and
+learns."""
 
 import io
 from collections.abc import Callable
@@ -31,7 +32,8 @@ from pontryagin.problem.admissible import Grid, rows_by_name
 
 SETS: dict[str, MatrixSet] = {
     "binary": Binary(), "binary row": Binary("row"), "ternary": Ternary(0.3), "ternary row": Ternary("row"),
-    "3 bits": Codebook(3), "box": Box(-0.1, 0.1), "non-negative": NonNegative(), "k": KSparse(2), "2:4": TwoFourSparse(),
+    "3 bits": Codebook(3), "box": Box(-0.1, 0.1), "non-negative": NonNegative(), "k": KSparse(2),
+    "2:4": TwoFourSparse(),
     "sphere": UnitNormRows(),
 }
 
@@ -54,7 +56,8 @@ def inside(model: nn.Module, optimizer: EMSA, request: object) -> bool:
     sets = sets_by_parameter(model, request)  # type: ignore[arg-type]
     named = dict(model.named_parameters())
     rows = rows_by_name(model)
-    return all(bool(one.within(rows[name]).contains(rows[name].matrix(named[name].detach()))) for name, one in sets.items())
+    return all(bool(one.within(rows[name]).contains(rows[name].matrix(named[name].detach())))
+               for name, one in sets.items())
 
 
 def run(model: nn.Module, optimizer: EMSA, first: int, steps: int, check: Callable[[], bool] = lambda: True,
@@ -93,7 +96,8 @@ def test_every_control_lies_in_its_set_and_training_resumes_bitwise(name: str, d
     assert torch.equal(parameters(after), parameters(whole))
 
 
-@pytest.mark.parametrize("theta", [Binary(), Ternary("row"), Codebook(3), Box(-0.3, 0.3), TwoFourSparse()], ids=str)
+@pytest.mark.parametrize("theta", [Binary(), Ternary("row"), Codebook(3), Box(-0.3, 0.3), TwoFourSparse()],
+                         ids=str)
 def test_it_learns_without_other_weights(theta: MatrixSet) -> None:
     model = classifier(width=32)
     optimizer = EMSA(model, admissible=theta)
@@ -107,13 +111,15 @@ def test_it_learns_without_other_weights(theta: MatrixSet) -> None:
         assert all(0 <= share < 0.1 for share in optimizer.moved().values())
         assert len(optimizer.moved()) == 3
         weights = [module.weight for module in model if isinstance(module, nn.Linear)]
-        kept = [tensor for weight in weights for key, tensor in optimizer.state[weight].items() if tensor.shape == weight.shape]
+        kept = [tensor for weight in weights for key,
+                tensor in optimizer.state[weight].items() if tensor.shape == weight.shape]
         assert len(kept) == 3  # the running mean of the Hamiltonian's gradient, nothing else of this size
 
 
 def test_convolutions_and_parts_of_a_model() -> None:
     model = net(torch.float32)
-    optimizer = EMSA(model, admissible={"features": Ternary("row"), "head.0": Binary(), "head.3.weight": Box(-1, 1),
+    optimizer = EMSA(model,
+                     admissible={"features": Ternary("row"), "head.0": Binary(), "head.3.weight": Box(-1, 1),
                                         "head.3.bias": NonNegative()})
     for step in range(6):
         optimizer.zero_grad()
@@ -144,11 +150,14 @@ def test_no_gradient_no_move() -> None:
     assert torch.equal(model[0].weight, frozen)
 
 
-@given(seed=st.integers(0, 10_000), grid=st.sampled_from([Grid(2, 1), Grid(1, 1), Grid(1, 3)]), power=st.floats(0, 1))
+@given(seed=st.integers(0, 10_000), grid=st.sampled_from([Grid(2, 1), Grid(1, 1), Grid(1, 3)]),
+       power=st.floats(0, 1))
 def test_the_step_is_the_elementwise_argmax(seed: int, grid: Grid, power: float) -> None:
-    """With the rho that the quantile implies, an entry moves exactly where its move raises the elementwise model."""
+    """With the rho that the quantile implies, an entry moves exactly where its move raises the elementwise
+    model."""
     generator = torch.Generator().manual_seed(seed)
-    codes = torch.tensor(grid.codes, dtype=torch.float64)[torch.randint(0, len(grid.codes), (4, 6), generator=generator)]
+    codes = torch.tensor(grid.codes,
+                         dtype=torch.float64)[torch.randint(0, len(grid.codes), (4, 6), generator=generator)]
     scale = 0.5 + torch.rand(4, 1, generator=generator, dtype=torch.float64)
     average = torch.randn(4, 6, generator=generator, dtype=torch.float64)
     metric = (0.1 + torch.rand(1, 6, generator=generator, dtype=torch.float64)).pow(-power)
@@ -203,18 +212,26 @@ def test_names(request_: object, expected: dict[str, MatrixSet]) -> None:
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "unknown": (lambda: EMSA(classifier(), admissible={"feature": Ternary()}),
                 "'feature' is neither a parameter nor a submodule, nor a pattern of either"),
-    "no matrix": (lambda: EMSA(classifier(), admissible={"1": Ternary()}), "'1' has no parameter with two axes or more"),
+    "no matrix": (lambda: EMSA(classifier(), admissible={"1": Ternary()}),
+                  "'1' has no parameter with two axes or more"),
     "two patterns": (lambda: EMSA(classifier(), admissible={"[03]": Ternary(), "[3]": Binary()}),
                      "give 3.weight different sets; name the parameter itself"),
     "no set": (lambda: EMSA(classifier(), admissible={"3": 1}), "expected a set such as Binary"),  # type: ignore[dict-item]
     "empty": (lambda: EMSA(classifier(), admissible={}), "or a mapping from names to sets"),
-    "k": (lambda: EMSA(classifier(), admissible=KSparse(9)), r"admissible, 0.weight: KSparse\(k=9.* expected k <= 8"),
-    "2:4": (lambda: EMSA(nn.Linear(6, 2), admissible=TwoFourSparse()), "admissible, weight: .* multiple of 4, found 6"),
-    "norm": (lambda: EMSA(classifier(), admissible={"1.weight": Binary()}), "this parameter belongs to BatchNorm1d"),
-    "embedding": (lambda: EMSA(Attention(), admissible={"table": Binary()}), "this parameter belongs to Embedding"),
-    "bypassed": (lambda: EMSA(Attention(), admissible=Ternary()), "belongs to (no affine stage|MultiheadAttention|Embedding)"),
-    "acceptance": (lambda: EMSA(classifier(), admissible=Binary(), acceptance=Acceptance()), "acceptance divides steps"),
-    "moves": (lambda: EMSA(classifier(), admissible=Binary(), moves=-1.0), "EMSA moves: expected a number in"),
+    "k": (lambda: EMSA(classifier(), admissible=KSparse(9)),
+          r"admissible, 0.weight: KSparse\(k=9.* expected k <= 8"),
+    "2:4": (lambda: EMSA(nn.Linear(6, 2), admissible=TwoFourSparse()),
+            "admissible, weight: .* multiple of 4, found 6"),
+    "norm": (lambda: EMSA(classifier(), admissible={"1.weight": Binary()}),
+             "this parameter belongs to BatchNorm1d"),
+    "embedding": (lambda: EMSA(Attention(), admissible={"table": Binary()}),
+                  "this parameter belongs to Embedding"),
+    "bypassed": (lambda: EMSA(Attention(), admissible=Ternary()),
+                 "belongs to (no affine stage|MultiheadAttention|Embedding)"),
+    "acceptance": (lambda: EMSA(classifier(), admissible=Binary(), acceptance=Acceptance()),
+                   "acceptance divides steps"),
+    "moves": (lambda: EMSA(classifier(), admissible=Binary(), moves=-1.0),
+              "EMSA moves: expected a number in"),
 }
 
 

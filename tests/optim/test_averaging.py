@@ -1,4 +1,5 @@
-"""Averages of EMSA's controls: their formula, and that showing and hiding them changes nothing of the training."""
+"""Averages of EMSA's controls: their formula, and that showing and hiding them changes nothing of the
+training."""
 
 import io
 from itertools import pairwise
@@ -24,7 +25,8 @@ def controls(model: nn.Module) -> Tensor:
 
 @given(st.integers(1, 2000), st.floats(0, 50))
 def test_the_window_grows_with_the_steps(steps: int, eta: float) -> None:
-    """theta_j has the share c_j (1 - c_{j+1}) ... (1 - c_k): they sum to 1, and the latest never count less."""
+    """theta_j has the share c_j (1 - c_{j+1}) ... (1 - c_k): they sum to 1, and the latest never count
+    less."""
     assert share(1, eta) == 1
     shares = [share(step, eta) for step in range(1, steps + 1)]
     assert all(0 < after <= before <= 1 for before, after in pairwise(shares))
@@ -43,7 +45,8 @@ def test_averages_are_the_sum_by_definition(make: object, batch: object) -> None
         train(model, optimizer, 1, batch, first=step)  # type: ignore[arg-type]
         seen.append(controls(model))
     shares = [4 / (step + 3) for step in range(1, 8)]
-    expected = sum(shares[j] * prod(1 - one for one in shares[j + 1:]) * theta for j, theta in enumerate(seen))
+    expected = sum(shares[j] * prod(1 - one for one in shares[j + 1:]) * theta for j,
+                   theta in enumerate(seen))
     optimizer.eval()
     assert_close(controls(model), expected, 1e-12)  # type: ignore[arg-type]
 
@@ -109,7 +112,8 @@ def test_averages_of_half_precision_are_kept_in_single() -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
-@pytest.mark.parametrize("options", [{"averaging": None}, {"admissible": Box(-1, 1)}, {"acceptance": Acceptance()}])
+@pytest.mark.parametrize("options",
+                         [{"averaging": None}, {"admissible": Box(-1, 1)}, {"acceptance": Acceptance()}])
 def test_no_averages(options: dict[str, object]) -> None:
     model = mlp()
     optimizer = EMSA(model, **options)  # type: ignore[arg-type]
@@ -130,7 +134,8 @@ def test_no_averages(options: dict[str, object]) -> None:
 
 def test_groups_have_their_own() -> None:
     model = mlp()
-    optimizer = EMSA(model, [{"params": model[0].parameters(), "averaging": None}, {"params": model[2].parameters()}])
+    optimizer = EMSA(model, [{"params": model[0].parameters(), "averaging": None},
+                             {"params": model[2].parameters()}])
     train(model, optimizer, 4, vectors)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer.eval()
@@ -145,7 +150,8 @@ def test_wrong_values_are_refused(averaging: float) -> None:
 
 
 def test_averages_lie_nearer_to_the_minimum_than_the_controls() -> None:
-    """Least squares from noisy batches at a constant rate: the steps circle the minimum, their average approaches it."""
+    """Least squares from noisy batches at a constant rate: the steps circle the minimum, their average
+    approaches it."""
     torch.manual_seed(0)
     model = nn.Linear(6, 2).double()
     optimizer = EMSA(model)
@@ -154,7 +160,8 @@ def test_averages_lie_nearer_to_the_minimum_than_the_controls() -> None:
     for step in range(600):
         x = torch.randn(16, 6, dtype=torch.float64)
         optimizer.zero_grad()
-        (model(x) - x @ truth.mT - 0.5 * torch.randn(16, 2, dtype=torch.float64)).square().sum(1).mean().backward()
+        (model(x) - x @ truth.mT - 0.5
+         * torch.randn(16, 2, dtype=torch.float64)).square().sum(1).mean().backward()
         optimizer.step()
         if step >= 500:
             last.append((model.weight - truth).norm().item())
@@ -192,7 +199,8 @@ def test_a_refused_step_leaves_no_trace_of_its_batch() -> None:
 
 
 def test_a_state_that_lost_the_controls_is_refused() -> None:
-    """A distributed checkpoint keeps the entries that a fresh optimizer has, and that one shows no averages."""
+    """A distributed checkpoint keeps the entries that a fresh optimizer has, and that one shows no
+    averages."""
     model = mlp()
     optimizer = EMSA(model)
     train(model, optimizer, 3, vectors)
@@ -233,7 +241,9 @@ def test_a_scalar_parameter_has_averages_where_it_lies(monkeypatch: pytest.Monke
         optimizer = EMSA(model)
     optimizer.state[model.factor].update(mean_control=torch.tensor(1.0, dtype=torch.float64, device="meta"))
     optimizer.state[model.factor].update({name: value.to("meta" if value.ndim else "cpu")
-                                          for name, value in adamw.initial(torch.ones((), dtype=torch.float64)).items()})
+                                          for name,
+                                          value in adamw.initial(torch.ones((),
+                                                                            dtype=torch.float64)).items()})
     with pytest.warns(UserWarning, match="by AdamW: factor"):
         resumed = EMSA(model)
     resumed.load_state_dict(optimizer.state_dict())

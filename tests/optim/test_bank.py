@@ -10,8 +10,9 @@ from pontryagin.optim import EMSA, bank
 
 def deep(seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), *(layer for _ in range(4) for layer in (nn.Linear(6, 6), nn.Tanh(),
-                         nn.LayerNorm(6))), nn.Linear(6, 3)).double()
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(),
+                         *(layer for _ in range(4) for layer in (nn.Linear(6, 6), nn.Tanh(),
+                                                                 nn.LayerNorm(6))), nn.Linear(6, 3)).double()
 
 
 def trained(rank: int, steps: int = 6, freeze: int | None = None) -> tuple[nn.Module, EMSA]:

@@ -1,4 +1,5 @@
-"""Rows and costates are those of the layers: sum u x^T is the gradient of W, sum u that of b, however the layers are used."""
+"""Rows and costates are those of the layers: sum u x^T is the gradient of W, sum u that of b, however the
+layers are used."""
 
 import copy
 import io
@@ -7,7 +8,17 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_builders import Attention, Net, assert_close, check_gradients, checked, images, loss_of, net, summed
+from optim_builders import (
+    Attention,
+    Net,
+    assert_close,
+    check_gradients,
+    checked,
+    images,
+    loss_of,
+    net,
+    summed,
+)
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,15 +31,19 @@ def test_convolutional_net() -> None:
     model = net()
     stages = checked(model)
     loss_of(model, *images()).backward()
-    assert [stage.name for stage in stages] == ["features.0.weight", "features.1.weight", "head.0.weight", "head.1.weight",
+    assert [stage.name for stage in stages] == ["features.0.weight", "features.1.weight", "head.0.weight",
+                                                "head.1.weight",
                                                 "head.3.weight"]
     check_gradients(stages)
 
 
 @pytest.mark.parametrize("make", [
-    lambda: nn.Sequential(nn.Conv1d(2, 4, 3, padding="same", groups=2), nn.GroupNorm(2, 4), nn.ConvTranspose1d(4, 2, 3, 2, 1, 1)),
-    lambda: nn.Sequential(nn.ConvTranspose1d(2, 3, 2, dilation=3, output_padding=2), nn.BatchNorm1d(3), nn.RMSNorm(13)),
-    lambda: nn.Sequential(nn.Conv1d(2, 3, 2, padding=1, padding_mode="circular", bias=False), nn.LayerNorm((3, 9), bias=False)),
+    lambda: nn.Sequential(nn.Conv1d(2, 4, 3, padding="same", groups=2), nn.GroupNorm(2, 4),
+                          nn.ConvTranspose1d(4, 2, 3, 2, 1, 1)),
+    lambda: nn.Sequential(nn.ConvTranspose1d(2, 3, 2, dilation=3, output_padding=2), nn.BatchNorm1d(3),
+                          nn.RMSNorm(13)),
+    lambda: nn.Sequential(nn.Conv1d(2, 3, 2, padding=1, padding_mode="circular", bias=False),
+                          nn.LayerNorm((3, 9), bias=False)),
 ], ids=["transposed", "dilated", "circular"])
 def test_other_layers(make: type[nn.Module]) -> None:
     model = make().double()
@@ -106,7 +121,8 @@ class Tied(nn.Module):
 
 
 def test_tied_tables_are_the_heads_stage() -> None:
-    """The gradient of a tied weight is the sum over its roles; the stage is the head's, whose inputs set the metric."""
+    """The gradient of a tied weight is the sum over its roles; the stage is the head's, whose inputs set the
+    metric."""
     tied = Tied(True).double()
     apart = copy.deepcopy(tied)
     apart.head.weight = nn.Parameter(tied.table.weight.detach().clone())
@@ -202,7 +218,8 @@ def test_copies_and_pickles_of_the_model_do_not_capture() -> None:
     loss_of(model, *images()).backward()
     assert all(stage.moments.take() is not None for stage in stages)
     for other in others:
-        assert all(torch.equal(a.grad, b.grad) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+        assert all(torch.equal(a.grad, b.grad)
+                   for a, b in zip(other.parameters(), model.parameters(), strict=True))
 
 
 def test_copies_get_an_optimizer_of_their_own() -> None:
@@ -217,7 +234,8 @@ def test_copies_get_an_optimizer_of_their_own() -> None:
 
 
 def test_reparametrized_and_sparse_layers_are_left_to_adamw() -> None:
-    model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    model = nn.Sequential(nn.Embedding(5, 3, sparse=True),
+                          nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
     with pytest.warns(UserWarning, match=r"0\.weight.*1\.parametrizations\.weight\.original0"):
         optimizer = EMSA(model)
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -239,7 +257,8 @@ def test_functional_transforms_ignore_the_hooks() -> None:
     assert all(stage.moments.take() is None for stage in stages)
 
 
-@pytest.mark.parametrize(("samples", "length", "rows"), [(100, 3, 60), (30, 5, 8), (9, 40, 100), (6, 50, 10), (20, 3, 60)])
+@pytest.mark.parametrize(("samples", "length", "rows"),
+                         [(100, 3, 60), (30, 5, 8), (9, 40, 100), (6, 50, 10), (20, 3, 60)])
 def test_thinning_takes_a_row_of_each_stratum(samples: int, length: int, rows: int) -> None:
     model = nn.Linear(1, 1, bias=False)
     (stage,), _ = capture(model, rows)

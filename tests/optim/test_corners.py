@@ -83,7 +83,8 @@ class Checkpointed(nn.Module):
 
     def middle(self, x: Tensor) -> Tensor:
         if self.part == "attention":
-            return torch.tanh(self.layer(x.unsqueeze(1), key=x.unsqueeze(1), value=x.unsqueeze(1))[0].squeeze(1))
+            return torch.tanh(self.layer(x.unsqueeze(1), key=x.unsqueeze(1),
+                                         value=x.unsqueeze(1))[0].squeeze(1))
         if self.part == "bilinear":
             return torch.tanh(self.layer(x, input2=x))
         if self.part == "cell":
@@ -100,7 +101,8 @@ class Turned(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs) / 3), nn.Parameter(torch.zeros(outputs))
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)
+                                              / 3), nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight + self.bias
@@ -130,7 +132,8 @@ def test_scripted_parts(make: Callable[[nn.Module], nn.Module]) -> None:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = nn.Sequential(nn.Linear(5, 8), make(nn.Sequential(nn.Linear(8, 8), nn.Tanh())), nn.Linear(8, 3))
+        model = nn.Sequential(nn.Linear(5, 8), make(nn.Sequential(nn.Linear(8, 8), nn.Tanh())),
+                              nn.Linear(8, 3))
         before = parameters(model)
         losses = train(model, EMSA(model), 20, lambda seed, dtype: vectors(30, dtype), dtype=torch.float32)
     assert losses[-1] < 0.7 * losses[0]
@@ -278,7 +281,8 @@ def test_a_group_that_comes_between_backward_and_step() -> None:
 
 
 def test_two_modules_tied_by_their_weights_alone() -> None:
-    """The stage is that of the first, whose bias is its own; sums over both calls are the weight's gradient."""
+    """The stage is that of the first, whose bias is its own; sums over both calls are the weight's
+    gradient."""
     torch.manual_seed(0)
     first, second = Turned(6, 6), Turned(6, 6)
     second.weight = first.weight

@@ -1,4 +1,5 @@
-"""EMSA survives what training loops do to a torch optimizer: groups, schedulers, clipping, scaling, autocast, compilation."""
+"""EMSA survives what training loops do to a torch optimizer: groups, schedulers, clipping, scaling, autocast,
+compilation."""
 
 import copy
 import pickle
@@ -10,7 +11,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_builders import Attention, Net, assert_close, emsa, images, loss_of, mlp, net, parameters, train, vectors
+from optim_builders import (
+    Attention,
+    Net,
+    assert_close,
+    emsa,
+    images,
+    loss_of,
+    mlp,
+    net,
+    parameters,
+    train,
+    vectors,
+)
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
@@ -36,24 +49,28 @@ def test_options_of_groups() -> None:
     groups = [{"params": model[0].parameters(), "lr": 0.1, "power": 1.0}, {"params": model[2].parameters()}]
     optimizer = EMSA(model, groups, lr=0.2)
     found = one_step(model, optimizer)
-    first, second = one_step(plain, EMSA(plain, lr=0.1, power=1.0)), one_step(mlp_like := mlp(), EMSA(mlp_like, lr=0.2))
+    first, second = one_step(plain, EMSA(plain, lr=0.1, power=1.0)), one_step(mlp_like := mlp(),
+                                                                              EMSA(mlp_like, lr=0.2))
     for name, change in found.items():
         assert_close(change, (first if name.startswith("0") else second)[name], 1e-12)
 
 
 def test_bias_in_a_group_without_decay_stays_in_its_stage() -> None:
-    """The usual split into decayed weights and the rest: the step is that of one group, each with its own lr and decay."""
+    """The usual split into decayed weights and the rest: the step is that of one group, each with its own lr
+    and decay."""
     model, plain = net(), net()
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    optimizer = EMSA(model, [{"params": weights, "weight_decay": 0.5}, {"params": others, "lr": 0.015}], lr=0.03, strict=True)
+    optimizer = EMSA(model, [{"params": weights, "weight_decay": 0.5}, {"params": others, "lr": 0.015}],
+                     lr=0.03, strict=True)
     reference = EMSA(plain, lr=0.03)
     for one in (model, plain):
         loss_of(one, *images()).backward()
     start = {name: parameter.detach().clone() for name, parameter in plain.named_parameters()}
     found, expected = changes(model, optimizer.step), changes(plain, reference.step)
     for name, change in found.items():
-        assert_close(change, expected[name] - 0.03 * 0.5 * start[name] if change.ndim > 1 else expected[name] / 2, 1e-12)
+        assert_close(change, expected[name] - 0.03 * 0.5 * start[name] if change.ndim > 1
+                     else expected[name] / 2, 1e-12)
 
 
 def test_named_parameters_are_accepted() -> None:
@@ -275,8 +292,8 @@ def test_frozen_and_unused_parameters_stay() -> None:
 
 @pytest.mark.parametrize("by_group", [True, False])
 def test_unfreezing(by_group: bool) -> None:
-    """Late, when no refresh is due: the new stage moves at once, and is seen and maximized as such at once where the optimizer is
-    told, else from the next step on."""
+    """Late, when no refresh is due: the new stage moves at once, and is seen and maximized as such at once
+    where the optimizer is told, else from the next step on."""
     model = mlp()
     model[0].requires_grad_(False)
     optimizer = EMSA(model, model[2].parameters() if by_group else None, budget=1e-9, strict=True)
@@ -344,7 +361,8 @@ def test_functional_use_of_a_weight_falls_back_with_a_warning() -> None:
     assert caught[0].filename.endswith("optim_builders.py")  # the line that calls step
     losses += train(model, optimizer, 20, lambda seed: vectors())
     assert losses[-1] < 0.8 * losses[0]
-    assert {row.name for row in optimizer.stages().rows if row.maximized == "AdamW"} == {"second.weight", "second.bias"}
+    assert {row.name for row in optimizer.stages().rows if row.maximized == "AdamW"} == {"second.weight",
+                                                                                         "second.bias"}
 
 
 def test_second_optimizer_on_the_same_model() -> None:
@@ -396,7 +414,8 @@ def test_skorch() -> None:
     skorch = pytest.importorskip("skorch")
     model = mlp(torch.float32)
     x, y = vectors(dtype=torch.float32)
-    network = skorch.NeuralNetClassifier(model, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0, train_split=None)
+    network = skorch.NeuralNetClassifier(model, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0,
+                                         train_split=None)
     network.initialize()
     network.optimizer_ = EMSA(network.module_)
     network.partial_fit(x.numpy(), y.numpy())
@@ -426,7 +445,8 @@ def test_lightning() -> None:
 
 
 def test_trainer(tmp_path: Path) -> None:
-    """transformers' Trainer steps through accelerate, without a closure, with its own clipping and schedule."""
+    """transformers' Trainer steps through accelerate, without a closure, with its own clipping and
+    schedule."""
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
 
@@ -440,14 +460,17 @@ def test_trainer(tmp_path: Path) -> None:
 
     x, y = vectors(dtype=torch.float32)
     model = Classifier()
-    settings = transformers.TrainingArguments(str(tmp_path), max_steps=4, per_device_train_batch_size=6, report_to=[],
-                                              save_strategy="no", use_cpu=True, disable_tqdm=True, logging_strategy="no")
+    settings = transformers.TrainingArguments(str(tmp_path), max_steps=4, per_device_train_batch_size=6,
+                                              report_to=[], save_strategy="no", use_cpu=True,
+                                              disable_tqdm=True, logging_strategy="no")
     data = [{"x": a, "labels": b} for a, b in zip(x, y, strict=True)]
     optimizer = EMSA(model)
-    trainer = transformers.Trainer(model, settings, train_dataset=data, eval_dataset=data, optimizers=(optimizer, None))
+    trainer = transformers.Trainer(model, settings, train_dataset=data, eval_dataset=data,
+                                   optimizers=(optimizer, None))
     assert all(change.any() for change in changes(model, trainer.train).values())
     changed = changes(model, trainer.evaluate)
-    assert all(change.any() for change in changed.values()), "what is evaluated, and saved after it, are the averages"
+    assert all(change.any()
+               for change in changed.values()), "what is evaluated, and saved after it, are the averages"
     found = changes(model, optimizer.train)
     for name, change in changed.items():
         assert_close(found[name], -change, 1e-6)

@@ -11,7 +11,8 @@ from pontryagin.optim import EMSA, AcceptanceRule, EstimatedAcceptance
 from pontryagin.problem import ProblemError
 
 
-def trained(model: nn.Module, steps: int, rule: AcceptanceRule, **options: Any) -> tuple[list[float], EMSA, int]:
+def trained(model: nn.Module, steps: int, rule: AcceptanceRule, **options: Any) -> tuple[list[float], EMSA,
+                                                                                         int]:
     """Losses before each step and after the last, the optimizer, and how often the closure was called."""
     optimizer, calls = EMSA(model, acceptance=rule, **options), 0
 
@@ -53,7 +54,8 @@ def test_on_a_quadratic_loss_the_length_is_the_one_of_least_loss() -> None:
 
 def test_remembers_the_largest_estimate_and_forgets_it_slowly() -> None:
     rule = EstimatedAcceptance(memory=0.8)
-    assert rule.judge(1.0, 1.0, 5.0, 4.001)[1] == pytest.approx(1.25)  # nearly as predicted: longer, but slowly
+    # nearly as predicted: longer, but slowly
+    assert rule.judge(1.0, 1.0, 5.0, 4.001)[1] == pytest.approx(1.25)
     assert rule.judge(1.0, 1.0, 5.0, 4.75)[1] == pytest.approx(2 / 3)  # c = 0.75: shorter at once
     assert EstimatedAcceptance(memory=1.0).judge(1.0, 1.0, 5.0, 4.001) == (True, 1.0)
     assert EstimatedAcceptance(longest=1.1).judge(1.0, 1.0, 5.0, 4.001) == (True, 1.1)
@@ -83,7 +85,8 @@ def test_a_restored_optimizer_goes_on_with_the_same_length() -> None:
     assert other.param_groups[0]["relaxation"] == optimizer.param_groups[0]["relaxation"] != 1.0
 
 
-@pytest.mark.parametrize("options", [{"memory": 0.0}, {"memory": 1.1}, {"sufficient": 0.5}, {"longest": 0.0}, {"attempts": 0}])
+@pytest.mark.parametrize("options", [{"memory": 0.0}, {"memory": 1.1}, {"sufficient": 0.5}, {"longest": 0.0},
+                                     {"attempts": 0}])
 def test_refused_settings(options: dict[str, Any]) -> None:
     with pytest.raises(ProblemError, match="EstimatedAcceptance: expected"):
         EstimatedAcceptance(**options)

@@ -1,4 +1,5 @@
-"""EMSA as it comes on families of models that are in use: nothing raises, all stays finite, nothing stands still."""
+"""EMSA as it comes on families of models that are in use: nothing raises, all stays finite, nothing stands
+still."""
 
 import math
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from pontryagin.optim import EMSA
 
 pytestmark = [pytest.mark.slow, pytest.mark.extra, pytest.mark.filterwarnings("ignore")]
 NAMES = [
-    "gpt2", "opt", "llama", "mixtral", "mamba", "bert", "albert", "deberta-v2", "t5", "bart", "whisper", "wav2vec2", "vit",
-    "swin", "convnext", "mobilenet-v2", "mobilevit", "clip", "patchtst", "nn.Transformer", "lstm", "low-rank", "u-net",
+    "gpt2", "opt", "llama", "mixtral", "mamba", "bert", "albert", "deberta-v2", "t5", "bart", "whisper",
+    "wav2vec2", "vit",
+    "swin", "convnext", "mobilenet-v2", "mobilevit", "clip", "patchtst", "nn.Transformer", "lstm", "low-rank",
+    "u-net",
     "spectral-norm", "equalized", "tied-autoencoder", "dcgan", "physics-informed", "recommender",
 ]
 
@@ -26,7 +29,8 @@ def benchmark_of_families(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
     return import_module("benchmarks.families")
 
 
-def run(families: ModuleType, name: str, steps: int = 8) -> tuple[torch.nn.Module, dict[str, torch.Tensor], list[float]]:
+def run(families: ModuleType, name: str, steps: int = 8) -> tuple[torch.nn.Module, dict[str, torch.Tensor],
+                                                                  list[float]]:
     """The trained model, its parameters before, and the losses."""
     family = families.FAMILIES[name]
     torch.manual_seed(0)

@@ -1,4 +1,5 @@
-"""What has been fitted stays fitted at a constant rate: gradients that are rounding or vanish are no reason to run away."""
+"""What has been fitted stays fitted at a constant rate: gradients that are rounding or vanish are no reason
+to run away."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +31,8 @@ def teacher(inputs: int, classes: int, rows: int, margin: float = 0.0) -> Callab
     """Of a linear teacher, without what lies within a margin of its boundaries."""
 
     def data(generator: torch.Generator) -> Data:
-        x, map_ = torch.randn(8 * rows, inputs, generator=generator), torch.randn(inputs, classes, generator=generator)
+        x, map_ = torch.randn(8 * rows, inputs, generator=generator), torch.randn(inputs, classes,
+                                                                                  generator=generator)
         best = (x @ map_).topk(2, 1)
         kept = (best.values[:, 0] - best.values[:, 1] > margin).nonzero().flatten()[:rows]
         return x[kept], best.indices[kept, 0]
@@ -50,7 +52,8 @@ def at_random(*shape: int, classes: int) -> Callable[[torch.Generator], Data]:
     """Labels that mean nothing: learned by heart."""
 
     def data(generator: torch.Generator) -> Data:
-        return torch.randn(*shape, generator=generator), torch.randint(0, classes, (shape[0],), generator=generator)
+        return torch.randn(*shape, generator=generator), torch.randint(0, classes, (shape[0],),
+                                                                       generator=generator)
 
     return data
 
@@ -58,16 +61,19 @@ def at_random(*shape: int, classes: int) -> Callable[[torch.Generator], Data]:
 TASKS = {
     "6-32-3": Task(lambda: nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Linear(32, 3)), teacher(6, 3, 64)),
     "moons": Task(lambda: nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)), moons),
-    "10-64-64-4": Task(lambda: nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)),
+    "10-64-64-4": Task(lambda: nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
+                                             nn.Linear(64, 4)),
                        at_random(48, 10, classes=4)),
     "logistic": Task(lambda: nn.Linear(8, 3), teacher(8, 3, 40, 1.0)),
-    "images": Task(lambda: nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 2), nn.ReLU(), nn.Flatten(),
-                                         nn.Linear(32, 4)), at_random(24, 1, 8, 8, classes=4)),
-    "root mean squares": Task(lambda: nn.Sequential(nn.RMSNorm(8), nn.Linear(8, 32), nn.RMSNorm(32), nn.SiLU(), nn.Linear(32, 4)),
+    "images": Task(lambda: nn.Sequential(nn.Conv2d(1, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 8, 2),
+                                         nn.ReLU(), nn.Flatten(), nn.Linear(32, 4)),
+                   at_random(24, 1, 8, 8, classes=4)),
+    "root mean squares": Task(lambda: nn.Sequential(nn.RMSNorm(8), nn.Linear(8, 32), nn.RMSNorm(32),
+                                                    nn.SiLU(), nn.Linear(32, 4)),
                               at_random(24, 8, classes=4)),
     "attention": Task(lambda: nn.Sequential(
-        nn.Unflatten(1, (6, 8)), nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, batch_first=True), nn.Flatten(),
-        nn.Linear(48, 4)), at_random(16, 48, classes=4)),
+        nn.Unflatten(1, (6, 8)), nn.TransformerEncoderLayer(8, 2, 32, dropout=0.0, batch_first=True),
+        nn.Flatten(), nn.Linear(48, 4)), at_random(16, 48, classes=4)),
 }
 
 
@@ -137,7 +143,8 @@ def test_what_is_fitted_stays_over_batches(batch: int, seed: int) -> None:
     assert worst < STAYS
 
 
-# --- regression ---------------------------------------------------------------------------------------------------------------
+# --- regression
+# ---------------------------------------------------------------------------------------------------------------
 
 FITS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(6, 3), "one output": lambda: nn.Linear(6, 1),

@@ -47,9 +47,11 @@ def test_a_glance_is_mean_and_variance_of_all_its_rows(seed: int, parts: int, gr
 
 
 @given(seeds, st.floats(1e-6, 1e6), st.booleans())
-def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale: float, centred: bool) -> None:
+def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale: float,
+                                                               centred: bool) -> None:
     x = rows(2, 9, 4, seed) * scale
-    mean, known = torch.ones(2, 4, dtype=torch.float64) * centred, torch.tensor([0.3, 5.0], dtype=torch.float64)
+    mean, known = torch.ones(2, 4, dtype=torch.float64) * centred, torch.tensor([0.3, 5.0],
+                                                                                dtype=torch.float64)
     expected = 0.85 * mean + 0.15 * x.mean(1) if centred else torch.zeros_like(mean)
     found = (x - (mean if centred else 0).unsqueeze(1) if centred else x).square().sum(2).mean(1)
     if centred:  # of the mixture of what was known and the batch, at its mean
@@ -72,7 +74,8 @@ def test_what_was_not_seen_or_has_no_variance_stays() -> None:
         assert torch.equal(factor[:3], torch.ones(3))
         assert torch.equal(mean, torch.ones(4, 3))
         assert factor[3].item() == pytest.approx(0.85 + 0.15 / 2)
-    assert torch.equal(lag(known, torch.tensor([1.0, 1.0, 10.0, torch.nan])), torch.tensor([1.0, 1.0, 4.0, 1.0]))
+    assert torch.equal(lag(known, torch.tensor([1.0, 1.0, 10.0, torch.nan])),
+                       torch.tensor([1.0, 1.0, 4.0, 1.0]))
 
 
 def test_glances_come_in_each_of_the_first_steps_and_then_at_growing_distances() -> None:
@@ -85,21 +88,25 @@ def known_trace(state: dict[str, Tensor], inputs: int) -> float:
     return float(state["values"].sum() + (inputs - state["basis"].shape[2]) * state["tail"].sum())
 
 
-def scaled_batches(x: Tensor, y: Tensor, first_large: int, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
+def scaled_batches(x: Tensor, y: Tensor, first_large: int, scale: float) -> Callable[...,
+                                                                                     tuple[Tensor, Tensor]]:
     return lambda seed: (x * (1 if seed < first_large else scale), y)
 
 
 @pytest.mark.parametrize("inputs", [1, 5, 80])
 @pytest.mark.parametrize(("first_large", "last"), [(5, 7), (4, 4)], ids=["glances", "a refresh"])
 def test_the_known_trace_is_that_of_the_inputs(inputs: int, first_large: int, last: int) -> None:
-    """Inputs become 10 times as large: in the same step the metric is theirs but for the bound. 80 inputs: a subspace."""
+    """Inputs become 10 times as large: in the same step the metric is theirs but for the bound. 80 inputs: a
+    subspace."""
     model = nn.Sequential(nn.Linear(inputs, 3)).double()
     optimizer = EMSA(model, budget=1e-9, lr=0.0)
-    x, y = torch.randn(40, inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64), vectors(40)[1]
+    x, y = torch.randn(40, inputs, generator=torch.Generator().manual_seed(1),
+                       dtype=torch.float64), vectors(40)[1]
     variance = 100 * spread_of(x.unsqueeze(0))[1].sum().item()
     train(model, optimizer, last, scaled_batches(x, y, first_large, 10.0), first=1)
     state = optimizer.state[model[0].weight]
-    assert inputs == 1 or int(state["refreshes"]) == 3  # in steps 1, 2 and 4; a model of one input alone costs nothing
+    # in steps 1, 2 and 4; a model of one input alone costs nothing
+    assert inputs == 1 or int(state["refreshes"]) == 3
     assert variance / 1.25 * (1 - 1e-9) <= known_trace(state, inputs) <= 1.02 * variance
     if "moment" in state:
         assert_close(state["moment"].diagonal(dim1=1, dim2=2).sum(), state["values"].sum())
@@ -173,7 +180,8 @@ def test_a_batch_that_was_dropped_leaves_no_trace(how: str) -> None:
                 optimizer.load_state_dict(saved)
         model.zero_grad() if how == "load_state_dict" else optimizer.zero_grad()
         for seed in range(4, 7):
-            nn.functional.cross_entropy(model(vectors(12, seed=seed)[0]), vectors(12, seed=seed)[1]).backward()
+            nn.functional.cross_entropy(model(vectors(12, seed=seed)[0]),
+                                        vectors(12, seed=seed)[1]).backward()
             optimizer.step()
             model.zero_grad()
         results.append([parameter.detach().clone() for parameter in model.parameters()])
@@ -202,7 +210,8 @@ def test_stages_on_several_devices_need_no_exchange_in_one_process() -> None:
 
 
 def trained(seed: int) -> tuple[float, float]:
-    """Ten plain layers as torch initializes them, on digits: the loss at the end, and the largest of a batch on the way."""
+    """Ten plain layers as torch initializes them, on digits: the loss at the end, and the largest of a batch
+    on the way."""
     data = pytest.importorskip("sklearn.datasets").load_digits()
     x, y = torch.tensor(data.images, dtype=torch.float32)[:1024].flatten(1), torch.tensor(data.target)[:1024]
     x = (x - x.mean()) / x.std()
@@ -222,7 +231,8 @@ def trained(seed: int) -> tuple[float, float]:
 
 
 def test_a_deep_plain_network_learns_by_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Signals shrink from layer to layer at first, and known from refreshes alone they run away, where nothing bounds a step."""
+    """Signals shrink from layer to layer at first, and known from refreshes alone they run away, where
+    nothing bounds a step."""
     monkeypatch.setattr(reach, "REACH", 1e9)
     with_glances = [trained(seed) for seed in range(3)]
     monkeypatch.setattr(emsa_module, "is_glance_due", lambda step: False)

@@ -42,7 +42,8 @@ def subspace(moment: Tensor, rank: int, previous: Tensor | None = None, iteratio
 def power_of(moment: Tensor, damping: float, power: float) -> Tensor:
     """(A_c + delta I)^power of one matrix."""
     size = moment.shape[0]
-    values, vectors = torch.linalg.eigh(moment + damping * moment.diagonal().mean() * torch.eye(size, dtype=moment.dtype))
+    values, vectors = torch.linalg.eigh(moment + damping * moment.diagonal().mean()
+                                        * torch.eye(size, dtype=moment.dtype))
     return vectors @ values.pow(power).diag() @ vectors.mT
 
 
@@ -121,7 +122,8 @@ def test_powers_compose(seed: int, first: float, second: float, rank: int) -> No
     _, moment = second_moment(rows((2, 20, 6), seed))
     right = rows((2, 3, 6), seed + 1)
     factor = factorize(moment) if rank == 6 else subspace(moment, rank)
-    assert_close(factor.solve(factor.solve(right, 0.1, first), 0.1, second), factor.solve(right, 0.1, first + second))
+    assert_close(factor.solve(factor.solve(right, 0.1, first), 0.1, second),
+                 factor.solve(right, 0.1, first + second))
 
 
 @given(sizes, seeds)
@@ -138,9 +140,11 @@ def test_squared_change_is_the_mean_over_rows(size: Sizes, seed: int) -> None:
 
 
 @given(sizes, seeds, st.sampled_from([0.0, 0.1]), powers, st.booleans())
-def test_measured_solve_is_solve_and_its_change(size: Sizes, seed: int, damping: float, power: float, whole: bool) -> None:
+def test_measured_solve_is_solve_and_its_change(size: Sizes, seed: int, damping: float, power: float,
+                                                whole: bool) -> None:
     _, moment = second_moment(rows((size[0], size[1] + size[2] + 1, size[2] + 1), seed))
-    metrics: list[Metric] = [factorize(moment) if whole else subspace(moment, size[2]), Diagonal(moment.diagonal(dim1=1, dim2=2))]
+    metrics: list[Metric] = [factorize(moment) if whole else subspace(moment, size[2]),
+                             Diagonal(moment.diagonal(dim1=1, dim2=2))]
     for metric in metrics:
         right = rows((size[0], 3, size[2] + 1), seed + 1)
         change = metric.solve(right, damping, power)
@@ -153,7 +157,8 @@ def test_measured_solve_is_solve_and_its_change(size: Sizes, seed: int, damping:
 def test_argmax_tells_the_change_of_the_outputs(size: Sizes, seed: int) -> None:
     x = rows(size, seed)
     mean, moment = second_moment(x)
-    gradient, bias_gradient = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1), seed + 2).squeeze(2)
+    gradient, bias_gradient = rows((size[0], 3, size[2]), seed + 1), rows((size[0], 3, 1),
+                                                                          seed + 2).squeeze(2)
     change, bias, square = argmax(gradient, bias_gradient, mean, factorize(moment), 0.1, 0.5)
     assert bias is not None
     assert_close(square, (x @ change.mT + bias.unsqueeze(1)).square().mean(1), 1e-7)
@@ -163,7 +168,8 @@ def test_output_change_of_tokens() -> None:
     tokens = torch.tensor([0, 2, 2, 1, 2])
     frequencies = torch.nn.functional.one_hot(tokens, 4).double().mean(0)
     change = rows((1, 3, 4), 0)
-    assert_close(output_change(change, None, Diagonal(frequencies[None]))[0], change[0][:, tokens].square().mean(1))
+    assert_close(output_change(change, None, Diagonal(frequencies[None]))[0],
+                 change[0][:, tokens].square().mean(1))
 
 
 def test_full_rank_subspace_is_exact() -> None:
@@ -188,7 +194,8 @@ def test_isotropic_tail_is_exact(warm: bool) -> None:
 
 
 def test_refreshes_find_the_leading_subspace() -> None:
-    """One product a refresh, as in training: the error of the leading part falls to that of the best of the same rank."""
+    """One product a refresh, as in training: the error of the leading part falls to that of the best of the
+    same rank."""
     values = torch.tensor([100.0, 50, 20, 10] + [0.1] * 16, dtype=torch.float64)
     basis = torch.linalg.qr(rows((1, 20, 20), 0))[0]
     moment = basis @ torch.diag(values) @ basis.mT
@@ -220,9 +227,11 @@ def test_diagonal_solve_is_the_power() -> None:
 @pytest.mark.parametrize("damping", [0.0, 0.1])
 @pytest.mark.parametrize("rank", [2, 6])
 @pytest.mark.parametrize("kind", ["zero", "constant", "repeated", "one row"])
-def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: float, dtype: torch.dtype) -> None:
+def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: float,
+                                             dtype: torch.dtype) -> None:
     x = rows((1, 10, 6), 0)
-    x = {"zero": 0 * x, "constant": torch.ones_like(x) * 1e3, "repeated": x[:, :2].repeat(1, 5, 1), "one row": x[:, :1]}[kind]
+    x = {"zero": 0 * x, "constant": torch.ones_like(x) * 1e3, "repeated": x[:, :2].repeat(1, 5, 1),
+         "one row": x[:, :1]}[kind]
     moments = InputMoments()
     moments.add(x.to(dtype))
     taken = moments.take()
@@ -235,7 +244,8 @@ def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: floa
     assert bias is not None
     assert bias.isfinite().all()
     for again in (factor.basis, None):
-        zero = factorize(torch.zeros_like(moment)) if rank == 6 else subspace(torch.zeros_like(moment), rank, again)
+        zero = factorize(torch.zeros_like(moment)) if rank == 6 else subspace(torch.zeros_like(moment), rank,
+                                                                              again)
         assert all(part.isfinite().all() for part in (zero.basis, zero.values, zero.tail))
 
 
@@ -258,7 +268,8 @@ def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, dampi
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
     limit = 110 if kind == "dead output" else 30
-    assert all(parameter.isfinite().all() and parameter.abs().max() < limit for parameter in model.parameters())
+    assert all(parameter.isfinite().all() and parameter.abs().max() < limit
+               for parameter in model.parameters())
 
 
 def test_factor_of_one_input_is_its_variance() -> None:

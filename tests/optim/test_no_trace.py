@@ -1,4 +1,5 @@
-"""An optimizer that goes leaves nothing on its model; while it is there, the model is copied, saved and compiled as any other."""
+"""An optimizer that goes leaves nothing on its model; while it is there, the model is copied, saved and
+compiled as any other."""
 
 import copy
 import gc
@@ -48,8 +49,9 @@ VARIOUS = {**NETS, "attention": STAGES["attention"]}
 
 def functions() -> list[Any]:
     """What all models share."""
-    return [nn.Module.__call__, nn.Module._call_impl, nn.Linear.forward, nn.Conv2d.forward, nn.Embedding.forward,
-            nn.LayerNorm.forward, F.linear, F.embedding, F.layer_norm, torch.Tensor.backward, torch.autograd.backward]
+    return [nn.Module.__call__, nn.Module._call_impl, nn.Linear.forward, nn.Conv2d.forward,
+            nn.Embedding.forward, nn.LayerNorm.forward, F.linear, F.embedding, F.layer_norm,
+            torch.Tensor.backward, torch.autograd.backward]
 
 
 FUNCTIONS = functions()
@@ -98,7 +100,8 @@ def shared() -> dict[str, Any]:
 def alive() -> int:
     """Objects of the package's optimizer."""
     own = {each for name, module in list(sys.modules.items()) if name.startswith("pontryagin.optim")
-           for each in vars(module).values() if isinstance(each, type) and each.__module__.startswith("pontryagin.optim")}
+           for each in vars(module).values() if isinstance(each, type)
+           and each.__module__.startswith("pontryagin.optim")}
     gc.collect()
     return sum(type(each) in own for each in gc.get_objects())
 
@@ -112,7 +115,8 @@ def _only_what_these_tests_make() -> Iterator[None]:
     gc.unfreeze()
 
 
-# --- nothing stays ------------------------------------------------------------------------------------------------------------
+# --- nothing stays
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -215,7 +219,8 @@ def test_models_are_not_kept_alive() -> None:
 def test_an_optimizer_that_is_refused_leaves_nothing() -> None:
     model = MANY.model()
     before, objects = traces(model), alive()
-    for options in ({"lr": -1.0}, {"admissible": {"nothing": Binary()}}, {"params": [nn.Parameter(torch.ones(2))]}, {"rank": 0}):
+    for options in ({"lr": -1.0}, {"admissible": {"nothing": Binary()}},
+                    {"params": [nn.Parameter(torch.ones(2))]}, {"rank": 0}):
         with pytest.raises(ProblemError):
             EMSA(model, **options)  # type: ignore[arg-type]
     assert alive() == objects
@@ -237,7 +242,8 @@ def test_a_second_optimizer_is_not_disturbed_by_the_end_of_the_first() -> None:
     assert_same(*ends)
 
 
-# --- detach -------------------------------------------------------------------------------------------------------------------
+# --- detach
+# -------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -48,15 +48,18 @@ def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Fa
     names = "velocity_weight", "square_weight", "size", "size_weight", "long_size", "peak"
     state = {name: torch.zeros(1, dtype=DTYPE) for name in names}
     state |= {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
-              "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE), "square": torch.zeros(1, outputs, dtype=DTYPE)}
+              "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE),
+              "square": torch.zeros(1, outputs, dtype=DTYPE)}
     return state, factorize(moment)
 
 
 def step(state: dict[str, torch.Tensor], gradient: torch.Tensor, bias: torch.Tensor | None, factor: Factor):
     """The change of W and of b; the state goes on."""
-    largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)), bias.abs().amax(1))
+    largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)),
+                                                                             bias.abs().amax(1))
     limit = torch.full((len(gradient),), torch.inf)
-    change, bias_change, _, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit, 1)
+    change, bias_change, _, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit,
+                                                1)
     state.update(new)
     return change, bias_change
 
@@ -75,12 +78,14 @@ def test_the_first_step_is_the_dense_formula(bias):
         polar = polar_factor(torch.cat([right, bias_gradient[0, :, None]], 1).unsqueeze(0))[0]
         direction, move = polar[:, :4] @ root, polar[:, 4]
     else:
-        direction, move = polar_factor((gradient[0] @ root).unsqueeze(0))[0] @ root, torch.zeros(3, dtype=DTYPE)
+        direction, move = polar_factor((gradient[0] @ root).unsqueeze(0))[0] @ root, torch.zeros(3,
+                                                                                                 dtype=DTYPE)
     outputs = (rows - mean) @ direction.mT + move
     scale = outputs.square().mean().rsqrt()
     torch.testing.assert_close(change[0], direction * scale, rtol=1e-9, atol=1e-10)
     if bias:
-        torch.testing.assert_close(bias_change[0], move * scale - direction @ mean * scale, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(bias_change[0], move * scale - direction @ mean * scale, rtol=1e-9,
+                                   atol=1e-10)
         moved = rows @ change[0].mT + bias_change[0]
         assert moved.square().mean().item() == pytest.approx(1.0)
 

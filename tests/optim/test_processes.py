@@ -12,7 +12,12 @@ from optim_builders import assert_close, emsa, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.communication import largest_over_processes, mean_over_processes, sum_over_processes, together
+from pontryagin.optim.communication import (
+    largest_over_processes,
+    mean_over_processes,
+    sum_over_processes,
+    together,
+)
 from pontryagin.optim.moments import Moments
 from pontryagin.problem import Binary, Ternary
 
@@ -73,9 +78,11 @@ def of_one_process(rank: int, folder: Path) -> None:
     found: dict[str, list[Tensor]] = {}
     for case in CASES:
         model = model_of(case)
-        parallel = nn.parallel.DistributedDataParallel(model, find_unused_parameters=case == "unused on one process")
+        parallel = nn.parallel.DistributedDataParallel(model,
+                                                       find_unused_parameters=case == "unused on one process")
         optimizer = EMSA(parallel, rows=None, budget=budget_of(case), strict=True,
-                         admissible={f"module.{key}": one for key, one in SETS[case].items()} if case in SETS else None)
+                         admissible={f"module.{key}": one for key, one in SETS[case].items()} if case in SETS
+                         else None)
         found[case] = []
         for seed in range(5):
             if case == "not finite" and seed == 1:
@@ -155,7 +162,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tenso
     folder = tmp_path_factory.mktemp("processes")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", __file__]
-    running = [subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
+    running = [subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE,
+                                text=True)
                for rank in range(2)]
     try:
         errors = [process.communicate(timeout=60)[1] for process in running]

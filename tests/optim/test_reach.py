@@ -11,7 +11,8 @@ from pontryagin.optim.reach import REACH, reach, within
 def test_the_limit_is_a_part_of_the_weight_or_of_its_usual_size() -> None:
     norms = torch.tensor([0.0, 1.0, 10.0])
     assert torch.allclose(reach(norms, 4), REACH * torch.tensor([2.0, 2.0, 10.0]))
-    assert torch.allclose(within(torch.tensor([0.0, 1.0, 8.0]), torch.tensor([1.0, 2.0, 2.0])), torch.tensor([1.0, 1.0, 0.25]))
+    assert torch.allclose(within(torch.tensor([0.0, 1.0, 8.0]), torch.tensor([1.0, 2.0, 2.0])),
+                          torch.tensor([1.0, 1.0, 0.25]))
 
 
 @pytest.mark.parametrize("rows", [5, 64], ids=["by rows", "by operator"])

@@ -1,4 +1,5 @@
-"""The matrices of nn.RNN, LSTM and GRU are stages: their rows are the inputs and hidden states of every layer and direction."""
+"""The matrices of nn.RNN, LSTM and GRU are stages: their rows are the inputs and hidden states of every layer
+and direction."""
 
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,8 @@ KINDS = [nn.RNN, nn.LSTM, nn.GRU]
 def cell_of(module: nn.RNNBase, layer: int, end: str) -> nn.RNNCellBase:
     """The cell of one layer and direction, with its weights."""
     kind = {"RNN": nn.RNNCell, "LSTM": nn.LSTMCell, "GRU": nn.GRUCell}[type(module).__name__]
-    cell = kind(getattr(module, f"weight_ih_l{layer}{end}").shape[1], module.hidden_size, bias=module.bias).double()
+    cell = kind(getattr(module, f"weight_ih_l{layer}{end}").shape[1], module.hidden_size,
+                bias=module.bias).double()
     with torch.no_grad():
         for name, value in cell.named_parameters():
             value.copy_(getattr(module, f"{name}_l{layer}{end}"))
@@ -41,15 +43,17 @@ def rows_step_by_step(module: nn.RNNBase, x: Tensor) -> dict[str, Tensor]:
                     state = new if isinstance(new, tuple) else (new, h)
                     after.append(state[0])
                 outputs.append(torch.stack(after[::-1] if end else after))
-                found[f"weight_ih_l{layer}{end}"], found[f"weight_hh_l{layer}{end}"] = x.flatten(0, 1), torch.cat(before)
+                found[f"weight_ih_l{layer}{end}"], found[f"weight_hh_l{layer}{end}"] = x.flatten(0,
+                                                                                                 1), torch.cat(before)
             x = torch.cat(outputs, 2)
     return found
 
 
 @pytest.mark.parametrize(("kind", "layers", "bidirectional", "batch_first", "bias"),
-                         [*product(KINDS, [1, 2], [False, True], [True], [True]), (nn.GRU, 3, True, False, False)])
-def test_moments_are_those_of_cells_step_by_step(kind: Callable[..., nn.RNNBase], layers: int, bidirectional: bool,
-                                                 batch_first: bool, bias: bool) -> None:
+                         [*product(KINDS, [1, 2], [False, True], [True], [True]),
+                          (nn.GRU, 3, True, False, False)])
+def test_moments_are_those_of_cells_step_by_step(kind: Callable[..., nn.RNNBase], layers: int,
+                                                 bidirectional: bool, batch_first: bool, bias: bool) -> None:
     torch.manual_seed(0)
     module = kind(3, 4, layers, batch_first=batch_first, bidirectional=bidirectional, bias=bias).double()
     x = torch.randn(6, 5, 3, dtype=torch.float64)

@@ -68,17 +68,21 @@ def test_exact_resume(name: str, dtype: torch.dtype) -> None:
         assert one.state[a].keys() == second.state[b].keys()
         for key, value in one.state[a].items():
             assert torch.equal(value, second.state[b][key]), key
-            assert value.dtype in (torch.bool, torch.float32 if dtype == torch.bfloat16 else dtype, torch.float32, torch.float64)
-    assert [{**group, "params": 0} for group in one.param_groups] == [{**group, "params": 0} for group in second.param_groups]
+            assert value.dtype in (torch.bool, torch.float32 if dtype == torch.bfloat16 else dtype,
+                                   torch.float32, torch.float64)
+    assert [{**group, "params": 0} for group in one.param_groups] == [{**group, "params": 0}
+                                                                      for group in second.param_groups]
 
 
 def test_resume_with_a_scheduler_and_groups() -> None:
     def build() -> tuple[nn.Module, EMSA, lr_scheduler.LRScheduler]:
         model = mlp()
-        optimizer = EMSA(model, [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters()}])
+        optimizer = EMSA(model,
+                         [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters()}])
         return model, optimizer, lr_scheduler.StepLR(optimizer, 2, 0.5)
 
-    def run(model: nn.Module, optimizer: EMSA, scheduler: lr_scheduler.LRScheduler, first: int, last: int) -> None:
+    def run(model: nn.Module, optimizer: EMSA, scheduler: lr_scheduler.LRScheduler, first: int,
+            last: int) -> None:
         for step in range(first, last):
             train(model, optimizer, 1, vectors, first=step)
             scheduler.step()
@@ -122,7 +126,8 @@ def test_loading_does_not_share_tensors() -> None:
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_distributed_checkpoint_state_dicts(in_place: bool) -> None:
-    """Their functions make an empty optimizer step with zero gradients, and fill its tensors, in place or as a whole."""
+    """Their functions make an empty optimizer step with zero gradients, and fill its tensors, in place or as
+    a whole."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         whole, half, rest = net(torch.float32), net(torch.float32), net(torch.float32)

@@ -131,7 +131,8 @@ def test_acceptance_gives_up_and_leaves_the_parameters_bitwise() -> None:
 
 
 def test_trials_of_acceptance_leave_the_moments_alone() -> None:
-    """Moments are of the batches that steps start from: the same as without trials while every step is accepted."""
+    """Moments are of the batches that steps start from: the same as without trials while every step is
+    accepted."""
     losses, optimizer, model = accepted(0.01, 6)
     plain = mlp()
     reference = EMSA(plain, lr=0.01)
@@ -188,7 +189,8 @@ def test_refused_models() -> None:
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.scale, self.shift = nn.Linear(5, 3), nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+        self.linear, self.scale, self.shift = nn.Linear(5,
+                                                        3), nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * self.linear(x) + self.shift
@@ -206,7 +208,8 @@ def test_parameters_outside_stages_give_one_warning() -> None:
         "Trained by AdamW: scale, shift"]
     assert caught[0].filename == __file__
     assert {row.name: row.maximized for row in optimizer.stages().rows}["scale"] == "AdamW"
-    with pytest.raises(ProblemError, match="strict: these parameters belong to no affine stage: scale, shift"):
+    with pytest.raises(ProblemError,
+                       match="strict: these parameters belong to no affine stage: scale, shift"):
         EMSA(Scaled(), strict=True)
     quiet = Scaled()
     EMSA(quiet, quiet.linear.parameters(), strict=True)

@@ -1,4 +1,5 @@
-"""The unit of the loss means nothing: change(s loss) = change(loss). Zero in, zero out; finite in, finite out."""
+"""The unit of the loss means nothing: change(s loss) = change(loss). Zero in, zero out; finite in, finite
+out."""
 
 import copy
 from collections.abc import Callable
@@ -66,14 +67,16 @@ def test_the_unit_of_the_loss(name: str, dtype: torch.dtype) -> None:
     check_scales(STAGES[name], SCALES, 2e-3 if dtype == SINGLE else 1e-7, dtype)
 
 
-@pytest.mark.parametrize("name", few(["rows", "many rows", "subspace", "convolution", "layer norm", "embedding"], "many rows",
+@pytest.mark.parametrize("name", few(["rows", "many rows", "subspace", "convolution", "layer norm",
+                                      "embedding"], "many rows",
                                      "convolution"))
 def test_the_unit_of_the_loss_in_bfloat16(name: str) -> None:
     """By powers of two, so that nothing is rounded otherwise."""
     check_scales(STAGES[name], [2.0**-95, 2.0**-40, 2.0**40, 2.0**95], 0.1, torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", few([name for name in NETS if name != "binary"], "many rows", "convolutions", "tokens"))
+@pytest.mark.parametrize("name", few([name for name in NETS if name != "binary"], "many rows", "convolutions",
+                                     "tokens"))
 def test_the_unit_of_the_loss_of_several_layers(name: str) -> None:
     check_scales(NETS[name], SCALES, 1e-6, DOUBLE)
 
@@ -88,14 +91,15 @@ def test_the_unit_of_the_loss_over_discrete_sets(name: str, dtype: torch.dtype) 
 @pytest.mark.parametrize("dtype", [SINGLE, DOUBLE], ids=str)
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_larger_units_outside_stages(name: str, dtype: torch.dtype) -> None:
-    """AdamW's own epsilon is in units of the gradient, so smaller ones are its affair; squares are to be finite."""
+    """AdamW's own epsilon is in units of the gradient, so smaller ones are its affair; squares are to be
+    finite."""
     check_scales(OUTSIDE[name], [1e2, 1e6, 1e12, 1e17] + [1e30] * (dtype == DOUBLE), 1e-3, dtype)
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.booleans(), st.sampled_from([0.0, 0.5, 1.0]),
-       st.floats(-30, 30), st.integers(0, 9))
-def test_the_unit_of_the_loss_of_any_linear_layer(inputs: int, outputs: int, rows: int, bias: bool, power: float,
-                                                  exponent: float, seed: int) -> None:
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.booleans(),
+       st.sampled_from([0.0, 0.5, 1.0]), st.floats(-30, 30), st.integers(0, 9))
+def test_the_unit_of_the_loss_of_any_linear_layer(inputs: int, outputs: int, rows: int, bias: bool,
+                                                  power: float, exponent: float, seed: int) -> None:
     kind = Kind(lambda: nn.Linear(inputs, outputs, bias), (rows, inputs), options={"power": power})
 
     def end(scale: float, steps: int) -> Tensor:
@@ -111,9 +115,11 @@ def test_the_unit_of_the_loss_of_any_linear_layer(inputs: int, outputs: int, row
         assert_near(end(10.0**exponent, steps), end(1.0, steps), controls(kind.model(DOUBLE, seed)), 1e-6)
 
 
-@given(st.lists(st.floats(-30, 30), min_size=2, max_size=2), st.sampled_from(["rows", "many rows", "convolutions"]))
+@given(st.lists(st.floats(-30, 30), min_size=2, max_size=2),
+       st.sampled_from(["rows", "many rows", "convolutions"]))
 def test_each_layer_has_a_unit_of_its_own(exponents: list[float], name: str) -> None:
-    """The gradients of the first layer and of the rest in different units: what vanishes in depth moves as the rest."""
+    """The gradients of the first layer and of the rest in different units: what vanishes in depth moves as
+    the rest."""
     kind = NETS[name]
 
     def end(scales: list[float]) -> Tensor:
@@ -131,7 +137,8 @@ def test_each_layer_has_a_unit_of_its_own(exponents: list[float], name: str) -> 
     assert_near(end([10.0**each for each in exponents]), end([1.0, 1.0]), controls(kind.model(DOUBLE)), 1e-6)
 
 
-# --- zero in, zero out --------------------------------------------------------------------------------------------------------
+# --- zero in, zero out
+# --------------------------------------------------------------------------------------------------------
 
 
 def by_the_loss(model: nn.Module, kind: Kind, step: int) -> None:
@@ -197,15 +204,18 @@ def way_after_silence(kind: Kind, scale: float, dtype: torch.dtype) -> float:
 
 
 @by_adamw
-@pytest.mark.parametrize("name", few([*RESTING, *OUTSIDE], "rows", "many rows, no bias", "subspace, many rows", "depthwise",
+@pytest.mark.parametrize("name", few([*RESTING, *OUTSIDE], "rows", "many rows, no bias",
+                                     "subspace, many rows", "depthwise",
                                      "layer norm", "embedding", "one number", "beside a stage"))
 def test_a_stage_that_falls_silent_comes_to_rest(name: str) -> None:
-    """A momentum of 0.9 has 0.9^50 left, and full length ends at a quarter of what noise leaves: 0.3 of a step in all."""
+    """A momentum of 0.9 has 0.9^50 left, and full length ends at a quarter of what noise leaves: 0.3 of a
+    step in all."""
     assert way_after_silence((STAGES | OUTSIDE)[name], 1.0, SINGLE) < 0.3 * 0.03
 
 
 @pytest.mark.parametrize("scale", few([1e-25, 1e-12, 1e12, 1e25], 1e-25, 1e25))
-@pytest.mark.parametrize("name", few(["rows", "many rows", "one number", "convolution"], "many rows", "one number"))
+@pytest.mark.parametrize("name",
+                         few(["rows", "many rows", "one number", "convolution"], "many rows", "one number"))
 def test_it_comes_to_rest_in_any_unit(name: str, scale: float) -> None:
     assert way_after_silence(STAGES[name], scale, SINGLE) < 0.3 * 0.03
 
@@ -230,7 +240,8 @@ def test_without_gradients_nothing_moves_at_all(name: str) -> None:
         assert_same(controls(model), start)
 
 
-# --- finite in, finite out ----------------------------------------------------------------------------------------------------
+# --- finite in, finite out
+# ----------------------------------------------------------------------------------------------------
 
 
 class Everything(nn.Module):
@@ -239,9 +250,9 @@ class Everything(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=4), nn.BatchNorm2d(4),
-            nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.Linear(18, 9), nn.LayerNorm(9), nn.Tanh(), nn.Linear(9, 4, bias=False),
-            nn.RMSNorm(4), nn.Linear(4, 3))
+            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=4),
+            nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.Linear(18, 9), nn.LayerNorm(9),
+            nn.Tanh(), nn.Linear(9, 4, bias=False), nn.RMSNorm(4), nn.Linear(4, 3))
         self.scale = nn.Parameter(torch.ones(3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -252,8 +263,8 @@ def assert_finite(model: nn.Module, optimizer: EMSA) -> None:
     """Controls, all tensors of the state, averages."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert not [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
-    assert not [(names[id(parameter)], key) for parameter, state in optimizer.state.items() for key, value in state.items()
-                if isinstance(value, Tensor) and not value.isfinite().all()]
+    assert not [(names[id(parameter)], key) for parameter, state in optimizer.state.items()
+                for key, value in state.items() if isinstance(value, Tensor) and not value.isfinite().all()]
     optimizer.eval()
     assert controls(model).isfinite().all()
     optimizer.train()
@@ -263,7 +274,8 @@ def assert_finite(model: nn.Module, optimizer: EMSA) -> None:
 @settings(max_examples=12)
 @given(st.data(), st.booleans(), st.sampled_from([4, 40]))
 def test_any_finite_gradients(data: st.DataObject, fixed: bool, rows: int) -> None:
-    """Scales of the gradients layer by layer over sixty orders of magnitude, the same in all steps or others in each."""
+    """Scales of the gradients layer by layer over sixty orders of magnitude, the same in all steps or others
+    in each."""
     kind = Kind(Everything, (rows, 2, 6, 6))
     model = kind.model(SINGLE)
     optimizer = kind.optimizer(model)
@@ -281,7 +293,8 @@ def test_any_finite_gradients(data: st.DataObject, fixed: bool, rows: int) -> No
 
 
 def rank_one(x: Tensor) -> Tensor:
-    return x.flatten(1)[:, :1] * torch.ones(x[0].numel(), dtype=x.dtype) if x.ndim == 2 else x.flatten(1)[:, :1].view(
+    return x.flatten(1)[:, :1] * torch.ones(x[0].numel(),
+                                            dtype=x.dtype) if x.ndim == 2 else x.flatten(1)[:, :1].view(
         -1, *[1] * (x.ndim - 1)).expand_as(x).contiguous()
 
 
@@ -296,15 +309,18 @@ def uneven(x: Tensor) -> Tensor:
 
 
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "constant": lambda x: torch.full_like(x, 3.0), "zero": torch.zeros_like, "rank one": rank_one, "large": lambda x: x * 1e10,
-    "small": lambda x: x * 1e-10, "large constant": lambda x: torch.full_like(x, 1e10), "tiny": lambda x: x * 1e-25,
+    "constant": lambda x: torch.full_like(x, 3.0), "zero": torch.zeros_like, "rank one": rank_one,
+    "large": lambda x: x * 1e10,
+    "small": lambda x: x * 1e-10, "large constant": lambda x: torch.full_like(x, 1e10),
+    "tiny": lambda x: x * 1e-25,
     "outlier": with_an_outlier, "uneven": uneven,
 }
 VARIED = [name for name, kind in {**RESTING, **DISCRETE}.items() if not kind.tokens and "power 1" not in name]
 
 
 @pytest.mark.parametrize("inputs", INPUTS)
-@pytest.mark.parametrize("name", few(VARIED, "rows", "many rows", "subspace", "grouped", "transposed", "batch norm", "codebook"))
+@pytest.mark.parametrize("name", few(VARIED, "rows", "many rows", "subspace", "grouped", "transposed",
+                                     "batch norm", "codebook"))
 def test_any_finite_inputs(name: str, inputs: str) -> None:
     kind = (RESTING | DISCRETE)[name]
     model = kind.model(SINGLE)
@@ -312,14 +328,16 @@ def test_any_finite_inputs(name: str, inputs: str) -> None:
     for step in range(6):
         optimizer.zero_grad()
         loss_of(model, INPUTS[inputs](kind.inputs(step, SINGLE)), step).backward()
-        assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+        assert all(parameter.grad.isfinite().all()
+                   for parameter in model.parameters() if parameter.grad is not None)
         optimizer.step()
         assert_finite(model, optimizer)
 
 
-@given(st.sampled_from([name for name, kind in STAGES.items() if not kind.tokens]), st.floats(-10, 10), st.floats(-10, 10),
-       st.sampled_from([SINGLE, DOUBLE]))
-def test_any_units_of_inputs_and_loss(name: str, of_inputs: float, of_loss: float, dtype: torch.dtype) -> None:
+@given(st.sampled_from([name for name, kind in STAGES.items() if not kind.tokens]), st.floats(-10, 10),
+       st.floats(-10, 10), st.sampled_from([SINGLE, DOUBLE]))
+def test_any_units_of_inputs_and_loss(name: str, of_inputs: float, of_loss: float,
+                                      dtype: torch.dtype) -> None:
     kind = STAGES[name]
     model = kind.model(dtype)
     optimizer = kind.optimizer(model)
@@ -340,7 +358,8 @@ def test_inputs_that_change_their_unit_in_mid_run() -> None:
         assert_finite(model, optimizer)
 
 
-# --- what is not finite changes nothing ---------------------------------------------------------------------------------------
+# --- what is not finite changes nothing
+# ---------------------------------------------------------------------------------------
 
 
 def snapshot(model: nn.Module, optimizer: EMSA) -> list[Any]:

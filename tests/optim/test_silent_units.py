@@ -37,9 +37,11 @@ def test_the_first_gradient_after_silence_moves_an_output_of_a_linear_layer_litt
 
 
 def test_long_after_the_loss_has_vanished_controls_stay_where_they_are() -> None:
-    """Gradients come down to rounding errors and below; one that is larger again must not throw the network away."""
+    """Gradients come down to rounding errors and below; one that is larger again must not throw the network
+    away."""
     torch.manual_seed(0)
-    model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(8, 8), nn.ReLU())), nn.Linear(8, 3))
+    model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(8, 8), nn.ReLU())),
+                          nn.Linear(8, 3))
     optimizer = EMSA(model)
     x = torch.randn(64, 8)
     y = (x[:, :3] * 3).argmax(1)

@@ -1,12 +1,14 @@
 """The step of every layer type is the dense argmax of its augmented Hamiltonian.
 
-Oracle: z is a linear function of the parameters, z = J theta, with J the jacobian of the module's own output by automatic
-differentiation. Moments are means over the rows of a stage (samples times positions), while G and g are sums over them with
-the loss's own mean. So the objective is <G, dW> + <g, db> - 1/2 mean over rows |change of z|^2, the mean over samples and
-positions with the channels summed, and its argmax (J^T J / rows)^+ (G, g).
+Oracle: z is a linear function of the parameters, z = J theta, with J the jacobian of the module's own output
+by automatic differentiation. Moments are means over the rows of a stage (samples times positions), while G
+and g are sums over them with the loss's own mean. So the objective is <G, dW> + <g, db> - 1/2 mean over rows
+|change of z|^2, the mean over samples and positions with the channels summed, and its argmax (J^T J / rows)^+
+(G, g).
 
-A transposed convolution is a stage before overlapping outputs are added: its oracle is a convolution of each input position
-alone, where nothing overlaps, summed over positions; its bias is a stage of its own. With power 1 and damping 0.
+A transposed convolution is a stage before overlapping outputs are added: its oracle is a convolution of each
+input position alone, where nothing overlaps, summed over positions; its bias is a stage of its own. With
+power 1 and damping 0.
 """
 
 from collections.abc import Callable
@@ -44,15 +46,19 @@ CASES: dict[str, Case] = {
     "conv2d, depthwise": (lambda: nn.Conv2d(3, 3, 2, groups=3), (4, 3, 3, 3), 3),
     "conv2d, same": (lambda: nn.Conv2d(1, 2, (2, 3), padding="same", dilation=(1, 2)), (3, 1, 4, 5), 2),
     "conv2d, valid": (lambda: nn.Conv2d(1, 2, 2, padding="valid"), (3, 1, 4, 5), 2),
-    "conv2d, circular": (lambda: nn.Conv2d(1, 2, 3, padding=(1, 2), padding_mode="circular"), (3, 1, 4, 5), 2),
+    "conv2d, circular": (lambda: nn.Conv2d(1, 2, 3, padding=(1, 2), padding_mode="circular"), (3, 1, 4, 5),
+                         2),
     "conv2d, reflect": (lambda: nn.Conv2d(1, 2, 3, padding=(1, 2), padding_mode="reflect"), (3, 1, 4, 5), 2),
-    "conv2d, replicate": (lambda: nn.Conv2d(1, 2, 3, padding="same", padding_mode="replicate"), (3, 1, 4, 5), 2),
+    "conv2d, replicate": (lambda: nn.Conv2d(1, 2, 3, padding="same", padding_mode="replicate"), (3, 1, 4, 5),
+                          2),
     "conv3d": (lambda: nn.Conv3d(2, 2, (1, 2, 2), stride=(1, 1, 2), padding=(0, 1, 0)), (3, 2, 2, 3, 4), 2),
-    "conv3d, dilation, groups": (lambda: nn.Conv3d(2, 2, 2, dilation=(1, 2, 1), groups=2), (9, 2, 3, 3, 2), 2),
+    "conv3d, dilation, groups": (lambda: nn.Conv3d(2, 2, 2, dilation=(1, 2, 1), groups=2), (9, 2, 3, 3, 2),
+                                 2),
     "batch norm": (lambda: nn.BatchNorm1d(3), (7, 3), 3),
     "batch norm on images": (lambda: nn.BatchNorm2d(3), (3, 3, 2, 4), 3),
     "batch norm, eval": (lambda: moved(nn.BatchNorm1d(3)).eval(), (7, 3), 3),
-    "batch norm without statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False).eval(), (3, 3, 2, 2), 3),
+    "batch norm without statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False).eval(),
+                                      (3, 3, 2, 2), 3),
     "layer norm": (lambda: nn.LayerNorm(3), (4, 5, 3), 3),
     "layer norm on grids": (lambda: nn.LayerNorm((2, 3)), (6, 2, 3), 6),
     "layer norm without bias": (lambda: nn.LayerNorm(3, bias=False), (6, 3), 3),
@@ -69,7 +75,8 @@ def moved(norm: nn.BatchNorm1d) -> nn.BatchNorm1d:
 
 
 def steps(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The change of each parameter, from the stages' moments and the parameters' gradients of a random linear loss."""
+    """The change of each parameter, from the stages' moments and the parameters' gradients of a random linear
+    loss."""
     stages, _ = capture(module, None)
     output = module(x)
     (output * torch.randn_like(output)).sum().backward()
@@ -91,8 +98,8 @@ def steps(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def dense_argmax(outputs: Callable[[dict[str, Tensor]], Tensor], parameters: dict[str, nn.Parameter], rows: int
-                 ) -> dict[str, Tensor]:
+def dense_argmax(outputs: Callable[[dict[str, Tensor]], Tensor], parameters: dict[str, nn.Parameter],
+                 rows: int) -> dict[str, Tensor]:
     """(J^T J / rows)^+ (G, g)."""
     values = {name: parameter.detach() for name, parameter in parameters.items()}
     jacobians = jacrev(outputs)(values)
@@ -101,7 +108,8 @@ def dense_argmax(outputs: Callable[[dict[str, Tensor]], Tensor], parameters: dic
     gradient = -torch.cat([parameter.grad.flatten() for parameter in parameters.values()])
     solution = torch.linalg.pinv(jacobian.mT @ jacobian / rows, hermitian=True, rtol=1e-12) @ gradient
     parts = solution.split([value.numel() for value in values.values()])
-    return {name: part.reshape(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
+    return {name: part.reshape(value.shape)
+            for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
 def randomized(module: nn.Module) -> nn.Module:
@@ -127,7 +135,8 @@ def test_argmax(name: str) -> None:
     size = outputs({key: value.detach() for key, value in parameters.items()}).numel()
     expected = dense_argmax(outputs, parameters, size // channels)
     assert found.keys() == expected.keys()
-    if name in ("linear, rank-deficient", "linear on one vector"):  # several splits between weight and bias give the same z
+    # several splits between weight and bias give the same z
+    if name in ("linear, rank-deficient", "linear on one vector"):
         assert_close(x @ found["weight"].mT + found["bias"], x @ expected["weight"].mT + expected["bias"])
         return
     for key in expected:
@@ -136,7 +145,8 @@ def test_argmax(name: str) -> None:
 
 @pytest.mark.parametrize("padding", [None, 2])
 def test_argmax_of_embeddings(padding: int | None) -> None:
-    """Rows of tokens that do not occur, and the padding row, stay. J for the padding row is 0, as its gradient."""
+    """Rows of tokens that do not occur, and the padding row, stay. J for the padding row is 0, as its
+    gradient."""
     module = nn.Embedding(6, 3, padding_idx=padding).double()
     tokens = torch.tensor([[0, 1, 2, 2], [3, 3, 1, 0], [2, 3, 3, 3]])
     found = steps(module, tokens)
@@ -157,7 +167,8 @@ def test_argmax_of_embeddings(padding: int | None) -> None:
 TRANSPOSED: dict[str, Case] = {
     "1d": (lambda: nn.ConvTranspose1d(2, 3, 3), (5, 2, 4), 0),
     "1d, stride, padding": (lambda: nn.ConvTranspose1d(2, 2, 3, stride=2, padding=1), (5, 2, 4), 0),
-    "1d, output padding beyond the stride": (lambda: nn.ConvTranspose1d(2, 2, 3, stride=1, dilation=3, output_padding=2),
+    "1d, output padding beyond the stride": (lambda: nn.ConvTranspose1d(2, 2, 3, stride=1, dilation=3,
+                                                                        output_padding=2),
                                              (5, 2, 4), 0),
     "1d, unbatched": (lambda: nn.ConvTranspose1d(2, 3, 2), (2, 9), 0),
     "2d, output padding": (lambda: nn.ConvTranspose2d(2, 2, 2, stride=2, output_padding=1), (4, 2, 2, 3), 0),
@@ -180,7 +191,8 @@ def test_argmax_of_transposed_convolutions(name: str) -> None:
              3: torch.nn.functional.conv_transpose3d}[dims]
 
     def outputs(values: dict[str, Tensor]) -> Tensor:
-        return apply(single, values["weight"], stride=module.stride, groups=module.groups, dilation=module.dilation)
+        return apply(single, values["weight"], stride=module.stride, groups=module.groups,
+                     dilation=module.dilation)
 
     expected = dense_argmax(outputs, {"weight": module.weight}, single.shape[0])
     assert_close(found["weight"], expected["weight"])

@@ -1,6 +1,8 @@
-"""Layers with a forward pass of their own: trained as the same function of plain layers is, or by AdamW and said so.
+"""Layers with a forward pass of their own: trained as the same function of plain layers is, or by AdamW and
+said so.
 
-Each case is a layer in the middle of a network and, where there is one, the same function of plain layers with the same weights.
+Each case is a layer in the middle of a network and, where there is one, the same function of plain layers
+with the same weights.
 """
 
 import types
@@ -38,7 +40,8 @@ def then(*parts: nn.Module | Callable[[Tensor], Tensor]) -> nn.Sequential:
     return nn.Sequential(*[part if isinstance(part, nn.Module) else Do(part) for part in parts])
 
 
-# --- subclasses of Linear -----------------------------------------------------------------------------------------------------
+# --- subclasses of Linear
+# -----------------------------------------------------------------------------------------------------
 
 
 class Trivial(nn.Linear):
@@ -111,7 +114,8 @@ class Lowered(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         weight, bias = self._parameters.pop("weight"), self._parameters.pop("bias")
-        self.down, self.up = nn.Parameter(torch.randn(2, inputs) / 3), nn.Parameter(torch.randn(outputs, 2) / 3)
+        self.down, self.up = nn.Parameter(torch.randn(2, inputs) / 3), nn.Parameter(torch.randn(outputs, 2)
+                                                                                    / 3)
         self.weight, self.bias = weight, bias  # type: ignore[assignment]  # last, as in the network it is compared with
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,7 +211,8 @@ class Squared(nn.Linear):
         return super().forward(x) + F.linear(x, self.weight.square())
 
 
-# --- of convolutions ----------------------------------------------------------------------------------------------------------
+# --- of convolutions
+# ----------------------------------------------------------------------------------------------------------
 
 
 class StandardizedConvolution(nn.Conv2d):
@@ -251,7 +256,8 @@ class DilatedByHand(nn.Conv1d):
         return F.conv1d(x, self.weight, self.bias, padding=2, dilation=2)
 
 
-# --- of norms and tables ------------------------------------------------------------------------------------------------------
+# --- of norms and tables
+# ------------------------------------------------------------------------------------------------------
 
 
 class ChannelsFirstNorm(nn.LayerNorm):
@@ -313,7 +319,8 @@ class Conv1D(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs) / 3), nn.Parameter(torch.zeros(outputs))
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)
+                                              / 3), nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
@@ -322,7 +329,8 @@ class Conv1D(nn.Module):
 class OwnLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs) / 3), nn.Parameter(torch.zeros(outputs))
+        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs)
+                                              / 3), nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -350,7 +358,8 @@ class ScaledTable(nn.Embedding):
         return super().forward(tokens) * 3.0
 
 
-# --- cases --------------------------------------------------------------------------------------------------------------------
+# --- cases
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

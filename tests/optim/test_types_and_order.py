@@ -1,4 +1,5 @@
-"""Parameters of every type, groups in every order, models and states that change: taken, or refused in one line."""
+"""Parameters of every type, groups in every order, models and states that change: taken, or refused in one
+line."""
 
 import copy
 import itertools
@@ -11,7 +12,19 @@ from typing import Any
 
 import pytest
 import torch
-from optim_kinds import DISCRETE, NETS, Bare, Kind, Outside, assert_near, assert_same, controls, deviation, few, loss_of
+from optim_kinds import (
+    DISCRETE,
+    NETS,
+    Bare,
+    Kind,
+    Outside,
+    assert_near,
+    assert_same,
+    controls,
+    deviation,
+    few,
+    loss_of,
+)
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
@@ -21,8 +34,8 @@ MANY = NETS["many rows"]
 quiet = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, numbers: range, dtype: torch.dtype = torch.float64,
-          batch: int | None = None) -> list[float]:
+def steps(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, numbers: range,
+          dtype: torch.dtype = torch.float64, batch: int | None = None) -> list[float]:
     """The losses before each step; batch: one for all steps."""
     losses = []
     for number in numbers:
@@ -61,11 +74,13 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-# --- complex parameters -------------------------------------------------------------------------------------------------------
+# --- complex parameters
+# -------------------------------------------------------------------------------------------------------
 
 
 class Complex(nn.Module):
-    """A real layer and a complex one, this by torch's Linear or of bare parameters; or of pairs of real numbers."""
+    """A real layer and a complex one, this by torch's Linear or of bare parameters; or of pairs of real
+    numbers."""
 
     def __init__(self, linear: bool, pairs: bool) -> None:
         super().__init__()
@@ -81,7 +96,8 @@ class Complex(nn.Module):
         state = torch.tanh(self.first(x)).to(torch.complex64)
         if self.linear:
             return self.inner(state).abs()
-        weight, bias = (each if each.is_complex() else torch.view_as_complex(each) for each in self.inner.parameters())
+        weight, bias = (each if each.is_complex() else torch.view_as_complex(each)
+                        for each in self.inner.parameters())
         return (state @ weight.mT + bias).abs()
 
 
@@ -101,7 +117,8 @@ def test_complex_parameters_are_pairs_of_real_ones(linear: bool) -> None:
             return
         losses = steps(model, optimizer, kind, range(30), torch.float32, batch=0)
         assert losses[-1] < 0.8 * losses[0]
-        assert all(not torch.equal(one, other) for one, other in zip(model.parameters(), _fresh(linear, pairs), strict=True))
+        assert all(not torch.equal(one, other)
+                   for one, other in zip(model.parameters(), _fresh(linear, pairs), strict=True))
         optimizer.eval()
         optimizer.train()
         ends.append(controls(model))
@@ -129,7 +146,8 @@ def test_a_complex_gradient_that_is_not_finite_is_refused() -> None:
     assert_same(controls(model), before)
 
 
-# --- several types ------------------------------------------------------------------------------------------------------------
+# --- several types
+# ------------------------------------------------------------------------------------------------------------
 
 TYPES = [torch.float32, torch.float64, torch.bfloat16]
 
@@ -151,7 +169,8 @@ class Mixed(nn.Module):
 @quiet
 @pytest.mark.parametrize("rows", few([10, 32], 32))
 @pytest.mark.parametrize("bare", [False, True])
-@pytest.mark.parametrize("types", [*itertools.permutations(TYPES)], ids=lambda types: " ".join(str(each)[6:] for each in types))
+@pytest.mark.parametrize("types", [*itertools.permutations(TYPES)],
+                         ids=lambda types: " ".join(str(each)[6:] for each in types))
 def test_types_in_every_order(types: tuple[torch.dtype, ...], bare: bool, rows: int) -> None:
     torch.manual_seed(0)
     model = Mixed(types, bare)
@@ -172,9 +191,12 @@ def test_types_in_every_order(types: tuple[torch.dtype, ...], bare: bool, rows: 
 @quiet
 @pytest.mark.parametrize("first", few([0, 1, 9], 1, 9))
 @pytest.mark.parametrize(("before", "after"), [(torch.float32, torch.float64), (torch.float64, torch.float32),
-                                               (torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)], ids=str)
-@pytest.mark.parametrize("name", few(["rows", "many rows", "convolutions", "norms", "outside"], "many rows", "outside"))
-def test_a_model_that_changes_its_type_in_mid_run(name: str, before: torch.dtype, after: torch.dtype, first: int) -> None:
+                                               (torch.float32, torch.bfloat16),
+                                               (torch.bfloat16, torch.float32)], ids=str)
+@pytest.mark.parametrize("name", few(["rows", "many rows", "convolutions", "norms", "outside"], "many rows",
+                                     "outside"))
+def test_a_model_that_changes_its_type_in_mid_run(name: str, before: torch.dtype, after: torch.dtype,
+                                                  first: int) -> None:
     kind = {**NETS, "outside": Kind(Outside, (10, 6))}[name]
     model = kind.model(before)
     optimizer = kind.optimizer(model)
@@ -205,7 +227,8 @@ def test_the_steps_after_a_change_to_double_are_those_of_before() -> None:
     assert_near(ends[1], ends[0], controls(MANY.model(torch.float32)), 2e-3)
 
 
-# --- groups -------------------------------------------------------------------------------------------------------------------
+# --- groups
+# -------------------------------------------------------------------------------------------------------------------
 
 
 def of_groups(make: Callable[[nn.Module], list[dict[str, Any]]], count: int = 8) -> Tensor:

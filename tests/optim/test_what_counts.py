@@ -1,6 +1,7 @@
 """The moments of a step are those of the rows whose gradient is in .grad, of all of them and of no others.
 
-Two runs from equal weights, one of them with something between its steps that leaves .grad as it is, end at equal weights.
+Two runs from equal weights, one of them with something between its steps that leaves .grad as it is, end at
+equal weights.
 """
 
 import copy
@@ -28,7 +29,8 @@ def flat(gradients: Any) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-# --- what leaves .grad alone leaves the steps alone ---------------------------------------------------------------------------
+# --- what leaves .grad alone leaves the steps alone
+# ---------------------------------------------------------------------------
 
 
 def input_gradient(model: nn.Module, _: Any, x: Tensor) -> None:
@@ -103,14 +105,17 @@ def of_a_copy(model: nn.Module, _: Any, x: Tensor) -> None:
     other.eval()(x)
 
 
-LEAVING_GRADIENTS = [forward_alone, without_gradient, evaluation, of_a_copy, parameter_gradient, hessian_product]
-OF_INPUTS = [input_gradient, input_gradient_with_graph, backward_to_the_input, backward_through_frozen_weights, jacobian]
+LEAVING_GRADIENTS = [forward_alone, without_gradient, evaluation, of_a_copy, parameter_gradient,
+                     hessian_product]
+OF_INPUTS = [input_gradient, input_gradient_with_graph, backward_to_the_input,
+             backward_through_frozen_weights, jacobian]
 PLACES = ["before zero_grad", "after zero_grad", "before the step"]
 CLEAR = PLACES[:2]
 """Where no gradient is waiting for a step."""
 
 
-def trained(kind: Kind, disturb: Disturbance | None = None, places: list[str] = PLACES, steps: int = STEPS) -> Tensor:
+def trained(kind: Kind, disturb: Disturbance | None = None, places: list[str] = PLACES,
+            steps: int = STEPS) -> Tensor:
     model = kind.model()
     optimizer = kind.optimizer(model)
 
@@ -139,7 +144,8 @@ def test_passes_that_leave_gradients_alone(name: str, disturb: Disturbance) -> N
     assert_same(trained(NETS[name], disturb), undisturbed(name))
 
 
-@pytest.mark.parametrize("name", few([name for name in NETS if name != "tokens"], "rows", "convolutions", "binary"))
+@pytest.mark.parametrize("name",
+                         few([name for name in NETS if name != "tokens"], "rows", "convolutions", "binary"))
 @pytest.mark.parametrize("disturb", OF_INPUTS)
 def test_derivatives_to_the_inputs(name: str, disturb: Disturbance) -> None:
     assert_same(trained(NETS[name], disturb), undisturbed(name))
@@ -151,8 +157,8 @@ def test_gradients_of_samples_by_vmap(name: str) -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("disturb", [input_gradient, input_gradient_with_graph, backward_to_the_input, parameter_gradient,
-                                     hessian_product, forward_alone])
+@pytest.mark.parametrize("disturb", [input_gradient, input_gradient_with_graph, backward_to_the_input,
+                                     parameter_gradient, hessian_product, forward_alone])
 def test_at_every_place_of_the_loop(disturb: Disturbance, place: str) -> None:
     assert_same(trained(NETS["many rows"], disturb, [place]), undisturbed("many rows"))
 
@@ -176,7 +182,8 @@ def test_a_pass_that_fails_half_way() -> None:
     assert_same(trained(NETS["many rows"], fail), undisturbed("many rows"))
 
 
-# --- batches that are dropped -------------------------------------------------------------------------------------------------
+# --- batches that are dropped
+# -------------------------------------------------------------------------------------------------
 
 DROPS: dict[str, Disturbance] = {
     "optimizer.zero_grad": lambda model, optimizer, x: optimizer.zero_grad(),
@@ -266,7 +273,8 @@ def test_closures_that_raise_and_are_called_again(name: str, where: str) -> None
     assert_same(controls(model), undisturbed(name))
 
 
-# --- the same gradient in other ways ------------------------------------------------------------------------------------------
+# --- the same gradient in other ways
+# ------------------------------------------------------------------------------------------
 
 Pass = Callable[[nn.Module, torch.optim.Optimizer, Kind, int], None]
 
@@ -314,9 +322,11 @@ def test_a_graph_that_is_cut(name: str) -> None:
     assert_same(run(NETS[name], backward_of_two_parts)[1], undisturbed(name))
 
 
-def micro_batches(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, step: int, order: int = 1) -> None:
+def micro_batches(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, step: int,
+                  order: int = 1) -> None:
     optimizer.zero_grad()
-    x, target = kind.inputs(step), torch.randn((kind.shape[0], 3), generator=torch.Generator().manual_seed(step + 500),
+    x, target = kind.inputs(step), torch.randn((kind.shape[0], 3),
+                                               generator=torch.Generator().manual_seed(step + 500),
                                                dtype=torch.float64)
     for part, goal in list(zip(x.chunk(4), target.chunk(4), strict=True))[::order]:
         ((model(part) - goal).square().mean() * (len(part) / len(x))).backward()
@@ -335,14 +345,16 @@ def forward_by_parts(model: nn.Module, optimizer: torch.optim.Optimizer, kind: K
 def all_forwards_first(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, step: int) -> None:
     """The backward passes in the order of the forward passes, all after the last of these."""
     optimizer.zero_grad()
-    x, target = kind.inputs(step), torch.randn((kind.shape[0], 3), generator=torch.Generator().manual_seed(step + 500),
+    x, target = kind.inputs(step), torch.randn((kind.shape[0], 3),
+                                               generator=torch.Generator().manual_seed(step + 500),
                                                dtype=torch.float64)
     outputs = [model(part) for part in x.chunk(4)]
     for output, goal in zip(outputs, target.chunk(4), strict=True):
         ((output - goal).square().mean() * (len(goal) / len(x))).backward()
 
 
-def two_losses_of_one_graph(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, step: int) -> None:
+def two_losses_of_one_graph(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind,
+                            step: int) -> None:
     optimizer.zero_grad()
     output = model(kind.inputs(step))
     loss = deviation(output, step)
@@ -356,7 +368,8 @@ def two_losses_at_once(model: nn.Module, optimizer: torch.optim.Optimizer, kind:
     torch.autograd.backward([0.25 * loss, 0.75 * loss])
 
 
-def a_penalty_of_the_weights_apart(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, step: int) -> None:
+def a_penalty_of_the_weights_apart(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind,
+                                   step: int) -> None:
     """A second loss that no rows belong to, of length zero."""
     optimizer.zero_grad()
     loss_of(model, kind.inputs(step), step).backward()
@@ -364,8 +377,10 @@ def a_penalty_of_the_weights_apart(model: nn.Module, optimizer: torch.optim.Opti
 
 
 @pytest.mark.parametrize("name", few(NETS, "many rows", "convolutions", "tokens"))
-@pytest.mark.parametrize("backward", [micro_batches, micro_batches_reversed, forward_by_parts, all_forwards_first,
-                                      two_losses_of_one_graph, two_losses_at_once, a_penalty_of_the_weights_apart])
+@pytest.mark.parametrize("backward",
+                         [micro_batches, micro_batches_reversed, forward_by_parts, all_forwards_first,
+                                      two_losses_of_one_graph, two_losses_at_once,
+                          a_penalty_of_the_weights_apart])
 def test_one_gradient_in_several_parts(name: str, backward: Pass) -> None:
     start = controls(NETS[name].model())
     assert_near(run(NETS[name], backward)[1], undisturbed(name), start, 1e-6)
@@ -386,7 +401,8 @@ def test_a_batch_in_parts_while_gradients_are_zeros(backward: Pass) -> None:
 
 
 def sharpness_aware(of_a_copy: bool) -> Pass:
-    """The gradient where a step uphill leads; the step uphill by a gradient of the model's own or of a copy."""
+    """The gradient where a step uphill leads; the step uphill by a gradient of the model's own or of a
+    copy."""
 
     def backward(model: nn.Module, optimizer: torch.optim.Optimizer, kind: Kind, step: int) -> None:
         optimizer.zero_grad()
@@ -436,7 +452,8 @@ RECOMPUTED = {
     "not reentrant, to the end": lambda part, x: _to_the_end(part, x),
     "reentrant": lambda part, x: checkpoint(part, x, use_reentrant=True),
     "sequential": lambda part, x: checkpoint_sequential(part, 2, x, use_reentrant=False),
-    "nested": lambda part, x: checkpoint(lambda y: checkpoint(part, y, use_reentrant=False), x, use_reentrant=False),
+    "nested": lambda part,
+    x: checkpoint(lambda y: checkpoint(part, y, use_reentrant=False), x, use_reentrant=False),
 }
 
 
@@ -467,7 +484,8 @@ def test_checkpointing_of_discrete_stages_and_of_micro_batches(how: str) -> None
 
 
 class InPlace(nn.Module):
-    """What a layer has seen is overwritten after it, which autograd allows where it keeps a copy in bfloat16."""
+    """What a layer has seen is overwritten after it, which autograd allows where it keeps a copy in
+    bfloat16."""
 
     def __init__(self, layer: nn.Module, act: Callable[[Tensor], Any] | None) -> None:
         super().__init__()
@@ -483,11 +501,14 @@ class InPlace(nn.Module):
         return y.float()
 
 
-@pytest.mark.parametrize("act", [lambda x: x.zero_(), lambda x: x.mul_(-20), lambda x: x.copy_(torch.ones_like(x))],
+@pytest.mark.parametrize("act",
+                         [lambda x: x.zero_(), lambda x: x.mul_(-20), lambda x: x.copy_(torch.ones_like(x))],
                          ids=["zero_", "mul_", "copy_"])
-@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 3), lambda: nn.Linear(6, 3, bias=False), lambda: nn.Conv1d(1, 2, 3)],
+@pytest.mark.parametrize("make", [lambda: nn.Linear(6, 3), lambda: nn.Linear(6, 3, bias=False),
+                                  lambda: nn.Conv1d(1, 2, 3)],
                          ids=["linear", "no bias", "convolution"])
-def test_inputs_that_are_overwritten_after_the_layer_under_autocast(make: Callable[[], nn.Module], act: Any) -> None:
+def test_inputs_that_are_overwritten_after_the_layer_under_autocast(make: Callable[[], nn.Module],
+                                                                    act: Any) -> None:
     ends = []
     for chosen in (None, act):
         kind = Kind(lambda: InPlace(make(), chosen), (32, 6))  # noqa: B023
@@ -505,7 +526,8 @@ def test_inputs_that_are_overwritten_after_the_layer_under_autocast(make: Callab
 
 @pytest.mark.parametrize("period", few([2, 3, 4, 16], 3, 4))
 def test_rows_that_repeat_with_a_period(period: int) -> None:
-    """Every so many rows one of another kind, as a first token is; the order of rows within a batch means nothing."""
+    """Every so many rows one of another kind, as a first token is; the order of rows within a batch means
+    nothing."""
 
     def losses(shuffled: bool) -> list[float]:
         torch.manual_seed(0)
@@ -526,7 +548,8 @@ def test_rows_that_repeat_with_a_period(period: int) -> None:
     assert max(losses(False)) < 1.3 * max(losses(True))
 
 
-# --- losses of derivatives ----------------------------------------------------------------------------------------------------
+# --- losses of derivatives
+# ----------------------------------------------------------------------------------------------------
 
 
 def field(seed: int = 0) -> nn.Sequential:
@@ -535,7 +558,8 @@ def field(seed: int = 0) -> nn.Sequential:
 
 
 def points(step: int, count: int) -> Tensor:
-    return torch.rand(count, 2, generator=torch.Generator().manual_seed(step), dtype=torch.float64).requires_grad_(True)
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(step),
+                      dtype=torch.float64).requires_grad_(True)
 
 
 def slope(output: Tensor, x: Tensor) -> Tensor:
@@ -547,7 +571,8 @@ def of_physics(model: nn.Module, x: Tensor, clear: Callable[[], None]) -> Tensor
     clear()
     gradient = slope(output, x)
     bent = slope(gradient[:, :1], x)[:, :1]
-    return (bent + output - torch.sin(3 * x[:, :1])).square().mean() + (gradient[:, 1:] - x[:, :1]).square().mean()
+    return (bent + output - torch.sin(3 * x[:, :1])).square().mean() + (gradient[:, 1:]
+                                                                        - x[:, :1]).square().mean()
 
 
 def of_a_gradient_penalty(model: nn.Module, x: Tensor, clear: Callable[[], None]) -> Tensor:
@@ -570,7 +595,8 @@ def of_the_slope_cleared_late(model: nn.Module, x: Tensor, clear: Callable[[], N
 
 
 @pytest.mark.parametrize("count", [12, 64])
-@pytest.mark.parametrize("objective", [of_physics, of_a_gradient_penalty, of_the_slope_alone, of_the_slope_cleared_late])
+@pytest.mark.parametrize("objective",
+                         [of_physics, of_a_gradient_penalty, of_the_slope_alone, of_the_slope_cleared_late])
 def test_losses_of_derivatives(objective: Callable[..., Tensor], count: int) -> None:
     model = field()
     optimizer, losses = EMSA(model), []
@@ -578,16 +604,19 @@ def test_losses_of_derivatives(objective: Callable[..., Tensor], count: int) -> 
         loss = objective(model, points(step, count), optimizer.zero_grad)
         loss.backward()
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        given = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+        given = {name for name,
+                 parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
         optimizer.step()
         assert {f"{n}.weight" for n in (0, 2, 4)} <= given
-        assert {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])} >= given
+        assert {name for name,
+                parameter in model.named_parameters() if not torch.equal(parameter, before[name])} >= given
         losses.append(loss.item())
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
-# --- whatever has a gradient moves, or is named -------------------------------------------------------------------------------
+# --- whatever has a gradient moves, or is named
+# -------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -605,8 +634,8 @@ def dense(gradient: Tensor | None) -> Tensor:
     return torch.zeros(()) if gradient is None else gradient.to_dense()
 
 
-def resting(model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer], backward: Callable[[nn.Module, int], Any],
-            steps: int = 6) -> tuple[list[str], list[float]]:
+def resting(model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer],
+            backward: Callable[[nn.Module, int], Any], steps: int = 6) -> tuple[list[str], list[float]]:
     """Names of parameters that stayed in some step despite a gradient, and were named nowhere; the losses."""
     stayed, losses = set(), []
     with said() as texts:
@@ -626,7 +655,8 @@ def resting(model: nn.Module, make: Callable[[nn.Module], torch.optim.Optimizer]
 class Two(nn.Module):
     """Two layers; how the second one is used is the case's."""
 
-    def __init__(self, use: Callable[[nn.Module, Tensor], Tensor], second: Callable[[], nn.Module] | None = None) -> None:
+    def __init__(self, use: Callable[[nn.Module, Tensor], Tensor],
+                 second: Callable[[], nn.Module] | None = None) -> None:
         super().__init__()
         self.first, self.use = nn.Linear(6, 8), use
         self.second = nn.Linear(8, 8) if second is None else second()
@@ -652,24 +682,30 @@ USES: dict[str, Any] = {
     "norm by hand": (by_a_norm, lambda: nn.LayerNorm(8)),
     "convolution by hand": (lambda layer, x: F.conv1d(x.unsqueeze(1), layer.weight, layer.bias).flatten(1),
                             lambda: nn.Conv1d(1, 2, 3)),
-    "bias of a convolution": (lambda layer, x: F.conv1d(x.unsqueeze(1), layer.weight.detach(), layer.bias).flatten(1),
+    "bias of a convolution": (lambda layer,
+                              x: F.conv1d(x.unsqueeze(1), layer.weight.detach(), layer.bias).flatten(1),
                               lambda: nn.Conv1d(1, 2, 3)),
     "table by hand": (lambda layer, x: x + layer.weight[:4].sum(0), lambda: nn.Embedding(5, 8)),
     "table as a matrix": (lambda layer, x: x @ layer.weight.t(), lambda: nn.Embedding(5, 8)),
-    "attention to another": (lambda layer, x: layer(x[None], 2 * x[None], 2 * x[None])[0], lambda: nn.MultiheadAttention(8, 2)),
+    "attention to another": (lambda layer, x: layer(x[None], 2 * x[None], 2 * x[None])[0],
+                             lambda: nn.MultiheadAttention(8, 2)),
     "attention, own sizes": (lambda layer, x: layer(x[None], x[None], x[None])[0],
                              lambda: nn.MultiheadAttention(8, 2, kdim=8, vdim=8, add_bias_kv=True)),
     "bilinear": (lambda layer, x: layer(x, x), lambda: nn.Bilinear(8, 8, 3)),
-    "bilinear, one input": (lambda layer, x: F.bilinear(x, x, layer.weight, layer.bias), lambda: nn.Bilinear(8, 8, 3)),
+    "bilinear, one input": (lambda layer, x: F.bilinear(x, x, layer.weight, layer.bias),
+                            lambda: nn.Bilinear(8, 8, 3)),
     "recurrent": (lambda layer, x: layer(x[None])[0], lambda: nn.LSTM(8, 4, bidirectional=True)),
     "cell": (lambda layer, x: layer(x), lambda: nn.GRUCell(8, 8)),
     "PReLU": (lambda layer, x: layer(x), lambda: nn.PReLU(8)),
     "bag": (lambda layer, x: x + layer(torch.arange(4).view(2, 2)).sum(0), lambda: nn.EmbeddingBag(4, 8)),
-    "sparse table": (lambda layer, x: x + layer(torch.tensor([1, 1, 2])).sum(0), lambda: nn.Embedding(5, 8, sparse=True)),
+    "sparse table": (lambda layer, x: x + layer(torch.tensor([1, 1, 2])).sum(0),
+                     lambda: nn.Embedding(5, 8, sparse=True)),
     "table by frequency": (lambda layer, x: x + layer(torch.tensor([1, 1, 2])).sum(0),
                            lambda: nn.Embedding(5, 8, scale_grad_by_freq=True)),
-    "instance norm": (lambda layer, x: layer(x.unsqueeze(1)).flatten(1), lambda: nn.InstanceNorm1d(1, affine=True)),
-    "adaptive softmax": (lambda layer, x: layer.log_prob(x), lambda: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [4])),
+    "instance norm": (lambda layer, x: layer(x.unsqueeze(1)).flatten(1),
+                      lambda: nn.InstanceNorm1d(1, affine=True)),
+    "adaptive softmax": (lambda layer, x: layer.log_prob(x),
+                         lambda: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [4])),
 }
 """How a module is used, and which one if it is not a Linear."""
 
@@ -693,7 +729,8 @@ def assigned(model: nn.Module, step: int) -> Tensor:
     """Gradients that are computed apart and put into .grad."""
     kind = NETS["many rows"]
     loss = loss_of(model, kind.inputs(0), 0)
-    for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True):
+    for parameter, gradient in zip(model.parameters(), torch.autograd.grad(loss, list(model.parameters())),
+                                   strict=True):
         parameter.grad = gradient
     return loss
 
@@ -727,7 +764,8 @@ def at_other_weights(model: nn.Module, step: int) -> Tensor:
     named = dict(model.named_parameters())
     inner = loss_of(model, kind.inputs(1), 1)
     inside = torch.autograd.grad(inner, list(named.values()), create_graph=True)
-    moved = {name: parameter - 0.1 * gradient for (name, parameter), gradient in zip(named.items(), inside, strict=True)}
+    moved = {name: parameter - 0.1 * gradient for (name, parameter),
+             gradient in zip(named.items(), inside, strict=True)}
     loss = deviation(torch.func.functional_call(model, moved, (kind.inputs(0),)), 0)
     loss.backward()
     return loss
@@ -735,14 +773,16 @@ def at_other_weights(model: nn.Module, step: int) -> Tensor:
 
 @pytest.mark.parametrize("steps", [1, 12])
 @pytest.mark.parametrize("backward", [assigned, without_any_pass, by_vmap, at_other_weights])
-def test_gradients_that_no_backward_pass_of_the_model_made(backward: Callable[[nn.Module, int], Tensor], steps: int) -> None:
+def test_gradients_that_no_backward_pass_of_the_model_made(backward: Callable[[nn.Module, int], Tensor],
+                                                           steps: int) -> None:
     left, losses = resting(NETS["many rows"].model(), EMSA, backward, steps)
     assert not left
     if steps > 1 and backward is not without_any_pass:
         assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("kind", few(["rows", "many rows", "convolutions", "norms", "tokens"], "many rows", "tokens"))
+@pytest.mark.parametrize("kind",
+                         few(["rows", "many rows", "convolutions", "norms", "tokens"], "many rows", "tokens"))
 @pytest.mark.parametrize("first", [3, 9, 21])
 def test_gradients_without_a_pass_after_steps_with_one(kind: str, first: int) -> None:
     net = NETS[kind]
@@ -757,7 +797,8 @@ def test_gradients_without_a_pass_after_steps_with_one(kind: str, first: int) ->
     assert not resting(net.model(), net.optimizer, backward, first + 4)[0]
 
 
-@pytest.mark.parametrize("parts", [["0.weight", "0.bias"], ["0.weight"], ["0.bias"], ["2.weight", "2.bias"], ["2.weight"]])
+@pytest.mark.parametrize("parts", [["0.weight", "0.bias"], ["0.weight"], ["0.bias"], ["2.weight", "2.bias"],
+                                   ["2.weight"]])
 @pytest.mark.parametrize("first", few([1, 5, 21], 1, 21))
 def test_parameters_that_are_unfrozen(parts: list[str], first: int) -> None:
     net = NETS["many rows"]
@@ -817,7 +858,8 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("rows", few([6, 32], 32))
-@pytest.mark.parametrize("how", ["table and output", "two layers", "two layers, and biases", "biases", "one module twice",
+@pytest.mark.parametrize("how", ["table and output", "two layers", "two layers, and biases", "biases",
+                                 "one module twice",
                                  "transposed"])
 def test_tied_weights(how: str, rows: int) -> None:
     kind = Kind(lambda: Tied(how), (rows, 4), 7)

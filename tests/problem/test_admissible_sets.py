@@ -1,4 +1,5 @@
-"""Every admissible set: projections are nearest points, membership is exact, requests that make no sense are refused."""
+"""Every admissible set: projections are nearest points, membership is exact, requests that make no sense are
+refused."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,8 +35,10 @@ from pontryagin.problem.admissible.grid import Grid, best_scale
 
 SETS: dict[str, MatrixSet] = {
     "box": Box(-0.5, 0.8), "non-negative": NonNegative(), "binary": Binary(), "binary 0.3": Binary(0.3),
-    "binary row": Binary("row"), "ternary": Ternary(), "ternary 0.7": Ternary(0.7), "ternary row": Ternary("row"),
-    "3 bits": Codebook(3), "4 bits of 0.1": Codebook(4, 0.1), "8 bits": Codebook(8), "k": KSparse(2), "share": KSparse(share=0.5),
+    "binary row": Binary("row"), "ternary": Ternary(), "ternary 0.7": Ternary(0.7),
+    "ternary row": Ternary("row"),
+    "3 bits": Codebook(3), "4 bits of 0.1": Codebook(4, 0.1), "8 bits": Codebook(8), "k": KSparse(2),
+    "share": KSparse(share=0.5),
     "2:4": TwoFourSparse(), "sphere": UnitNormRows(),
 }
 DISCRETE = {name: one for name, one in SETS.items() if isinstance(one, DiscreteSet)}
@@ -136,11 +139,13 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "neither k nor share": (lambda: KSparse(), "expected either k or share"),
     "share": (lambda: KSparse(share=1.5), r"expected a share of the row in \(0, 1\], found 1.5"),
     "k of a row": (lambda: stage(nn.Linear(3, 2), admissible=KSparse(4)),
-                   r"Linear, weight: KSparse\(k=4, share=None\): expected k <= 3, the length of a row, found 4"),
+                   r"Linear, weight: KSparse\(k=4, share=None\): expected k <= 3, the length of a row, found "
+                   r"4"),
     "2:4": (lambda: stage(nn.Linear(6, 2), admissible=TwoFourSparse()), "multiple of 4, found 6"),
     "no matrix": (lambda: stage(nn.LayerNorm(3, bias=False), admissible=Ternary()),
                   r"LayerNorm has no matrix for Ternary.* \(its parameters: weight\); name the parameter"),
-    "no control": (lambda: stage(nn.Tanh(), admissible=Ternary()), r"no matrix for .* \(its parameters: none\)"),
+    "no control": (lambda: stage(nn.Tanh(), admissible=Ternary()),
+                   r"no matrix for .* \(its parameters: none\)"),
     "unknown name": (lambda: stage(nn.Linear(3, 2), admissible={"wait": Ternary()}),
                      "admissible names 'wait', but the parameters are weight, bias"),
     "zeros have no scale": (lambda: split_euler(torch.tanh, 3, 0.5, 1, admissible=Binary("row")),
@@ -161,7 +166,8 @@ def test_a_stage_starts_in_its_set_and_biases_are_free() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(4, 3)
     one = stage(linear, admissible=Binary())
-    assert torch.equal(one.parameters(one.start)["weight"], torch.where(linear.weight.detach() >= 0, 1.0, -1.0))
+    assert torch.equal(one.parameters(one.start)["weight"],
+                       torch.where(linear.weight.detach() >= 0, 1.0, -1.0))
     assert torch.equal(one.parameters(one.start)["bias"], linear.bias.detach())
     assert isinstance(one.admissible, PerParameter)
     assert repr(one.admissible) == "{weight: Binary(scale=1.0)}"

@@ -6,7 +6,15 @@ from torch import nn
 from torch.nn.utils import prune
 
 from builders import TanhAffine, assert_close, normal, objective, scale_and_shift, split_problem, tanh_problem
-from pontryagin.problem import ControlProblem, ProblemError, Quadratic, SquaredError, euler, split_euler, stage
+from pontryagin.problem import (
+    ControlProblem,
+    ProblemError,
+    Quadratic,
+    SquaredError,
+    euler,
+    split_euler,
+    stage,
+)
 
 
 def test_a_step_adds_the_step_size_times_f() -> None:
@@ -62,7 +70,8 @@ def test_one_module_a_step() -> None:
 def test_the_running_cost_is_weighted_by_the_step() -> None:
     problem = tanh_problem(cost=Quadratic(0.3))
     total = sum(float(control.square().sum()) for control in problem.initial_controls())
-    assert float(problem.running_cost(problem.initial_controls())) == pytest.approx(0.5 * 0.15 * total, rel=1e-13)
+    assert float(problem.running_cost(problem.initial_controls())) == pytest.approx(0.5 * 0.15 * total,
+                                                                                    rel=1e-13)
 
 
 def test_a_linear_layer_whose_weight_is_computed_is_not_taken_for_affine() -> None:

@@ -32,12 +32,14 @@ EXPECTED = {
     "no tensor": "stage 1 (<lambda>) must return one state a sample: for 2 samples found NoneType",
     "integer states": "the initial state must be floating point, found torch.int64",
     "admissible set": "Linear: expected an admissible set such as RealSpace(), found 3",
-    "set of a parameter": "Linear, weight: expected a set of matrices such as Binary() or Box(-1, 1), found 3",
+    "set of a parameter": "Linear, weight: expected a set of matrices such as Binary() or Box(-1, 1), found "
+                          "3",
     "scale": "Ternary: expected a finite scale > 0, or \"row\" for a scale per row, found 'column'",
     "no function": "expected a torch module or a function g(x, theta), found 3",
 }
 
 
 def test_refused() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120,
+                          check=True)
     assert json.loads(done.stdout) == EXPECTED

@@ -1,4 +1,5 @@
-"""What a row of a weight is, of every kind of layer: against loops over outputs; 2:4 along the input channels of a tap."""
+"""What a row of a weight is, of every kind of layer: against loops over outputs; 2:4 along the input channels
+of a tap."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,18 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pontryagin.diagnostics import audit
+from pontryagin.audit import audit
 from pontryagin.export import load_packed, packed_state, save_packed, whole_state, with_packed_weights
 from pontryagin.optim import EMSA
 from pontryagin.problem import Binary, Codebook, KSparse, ProblemError, Ternary, TwoFourSparse, stage
 from pontryagin.problem.admissible import DiscreteSet, rows_of
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "linear": lambda: nn.Linear(8, 6), "conv1d": lambda: nn.Conv1d(8, 4, 3), "conv2d": lambda: nn.Conv2d(8, 6, (3, 2)),
+    "linear": lambda: nn.Linear(8, 6), "conv1d": lambda: nn.Conv1d(8, 4, 3),
+    "conv2d": lambda: nn.Conv2d(8, 6, (3, 2)),
     "conv3d": lambda: nn.Conv3d(4, 2, 2), "grouped": lambda: nn.Conv2d(16, 6, 3, groups=2),
     "embedding": lambda: nn.Embedding(6, 8), "bag": lambda: nn.EmbeddingBag(6, 8),
-    "transposed 1d": lambda: nn.ConvTranspose1d(8, 3, 3), "transposed 2d": lambda: nn.ConvTranspose2d(4, 4, (3, 2)),
-    "transposed 3d": lambda: nn.ConvTranspose3d(4, 3, 2), "transposed, grouped": lambda: nn.ConvTranspose2d(8, 6, 3, groups=2),
+    "transposed 1d": lambda: nn.ConvTranspose1d(8, 3, 3),
+    "transposed 2d": lambda: nn.ConvTranspose2d(4, 4, (3, 2)),
+    "transposed 3d": lambda: nn.ConvTranspose3d(4, 3, 2),
+    "transposed, grouped": lambda: nn.ConvTranspose2d(8, 6, 3, groups=2),
     "transposed, as many groups": lambda: nn.ConvTranspose1d(4, 8, 3, groups=4, bias=False),
 }
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -86,7 +90,8 @@ def size_of_outputs(outputs: Tensor, targets: Tensor) -> Tensor:
 @pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.filterwarnings("ignore:EMSA trains")
 def test_optimizer_control_problem_and_audit_agree(kind: str) -> None:
-    """EMSA, stage(...) and the audit move a weight to the same point: here the three largest entries of every output."""
+    """EMSA, stage(...) and the audit move a weight to the same point: here the three largest entries of every
+    output."""
     module = made(kind)
     weight = module.weight.detach().clone()
     expected = torch.zeros_like(weight)
@@ -101,8 +106,10 @@ def test_optimizer_control_problem_and_audit_agree(kind: str) -> None:
         batches = batches_for(kind, module)
         audited = audit(model, size_of_outputs, batches, sets={"k": KSparse(3)})
         cost = next(one for one in audited.stages if one.name == "0.weight").restrictions[0].true
-        after = sum(size_of_outputs(torch.func.functional_call(module, {"weight": expected}, (x,)), y).item() for x, y in batches)
-        assert cost == pytest.approx((after - sum(size_of_outputs(model(x), y).item() for x, y in batches)) / 3, rel=1e-9)
+        after = sum(size_of_outputs(torch.func.functional_call(module, {"weight": expected}, (x,)), y).item()
+                    for x, y in batches)
+        assert cost == pytest.approx((after - sum(size_of_outputs(model(x), y).item() for x, y in batches))
+                                     / 3, rel=1e-9)
     EMSA(model, admissible={"0.weight": KSparse(3)})
     assert torch.equal(module.weight.detach(), expected)
 
@@ -119,10 +126,12 @@ def test_packed_weights_have_a_scale_for_each_output(kind: str, theta: DiscreteS
     state = packed_state(module.state_dict(), {"weight": theta})
     assert state["weight"].scales.shape == (rows.size[0],)
     save_packed(tmp_path / "model.packed", state)
-    assert (tmp_path / "model.packed").read_bytes()[:8] == (b"PMPPACK2" if "transposed" in kind else b"PMPPACK1")
+    assert (tmp_path / "model.packed").read_bytes()[:8] == (b"PMPPACK2" if "transposed" in kind
+                                                            else b"PMPPACK1")
     loaded = load_packed(tmp_path / "model.packed")
     assert torch.equal(whole_state(loaded)["weight"], module.weight.detach())
-    assert torch.equal(with_packed_weights(made(kind), loaded).packed("weight").weight(), module.weight.detach())
+    assert torch.equal(with_packed_weights(made(kind), loaded).packed("weight").weight(),
+                       module.weight.detach())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LAYERS if "groups" not in kind and kind != "bag"])
@@ -150,8 +159,11 @@ def test_two_of_four_input_channels_at_every_tap(kind: str) -> None:
 
 @pytest.mark.parametrize(("module", "found"), [
     (nn.Conv2d(2, 8, 2), "multiple of 4, found 2 at each of 4 taps"),
-    (nn.Conv2d(8, 8, 4, groups=8), "multiple of 4, found 1 at each of 16 taps"), (nn.Linear(6, 2), "multiple of 4, found 6"),
-    (nn.ConvTranspose1d(4, 8, 4, groups=2), "multiple of 4, found 2 at each of 4 taps"), (nn.Conv1d(6, 2, 2), "found 6 at each")])
+    (nn.Conv2d(8, 8, 4, groups=8), "multiple of 4, found 1 at each of 16 taps"),
+    (nn.Linear(6, 2), "multiple of 4, found 6"), (nn.ConvTranspose1d(4, 8, 4, groups=2), "multiple of 4, "
+                                                                                         "found 2 at each of "
+                                                                                         "4 taps"),
+    (nn.Conv1d(6, 2, 2), "found 6 at each")])
 def test_fewer_channels_are_refused_in_one_line(module: nn.Module, found: str) -> None:
     """Also where the whole row is a multiple of four."""
     for make in (lambda: stage(module, admissible={"weight": TwoFourSparse()}),

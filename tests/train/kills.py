@@ -1,8 +1,9 @@
 """SIGKILL at random moments of real runs, each resumed: `python tests/train/kills.py KILLS SEED FOLDER`.
 
-This process loads everything once and never trains; every run is a fork of it. A run is killed, checked for files half-written,
-and resumed until it is complete; then its models and its table are compared bit by bit with those of a run left alone. The next
-run begins until there have been so many kills. Prints how many there were, and of what.
+This process loads everything once and never trains; every run is a fork of it. A run is killed, checked for
+files half-written, and resumed until it is complete; then its models and its table are compared bit by bit
+with those of a run left alone. The next run begins until there have been so many kills. Prints how many there
+were, and of what.
 """
 
 import csv
@@ -18,17 +19,18 @@ from pathlib import Path
 import torch
 from tasks import classification
 
-from pontryagin.experiments.train import checkpoint, figures
-from pontryagin.experiments.train.board import SilentBoard
-from pontryagin.experiments.train.history import COLUMNS
-from pontryagin.experiments.train.runner import run_training
-from pontryagin.experiments.train.settings import RunSettings
+from pontryagin.run import checkpoint
+from pontryagin.run.board import SilentBoard
+from pontryagin.run.figures import training as figures
+from pontryagin.run.history import COLUMNS
+from pontryagin.run.runner import run_training
+from pontryagin.run.settings import RunSettings
 
 
 def train(out: Path) -> None:
     """Two methods, two seeds, a checkpoint at every turn; the model draws random numbers in every pass."""
-    settings = RunSettings(out=out, methods=("emsa", "adam"), seeds=(0, 1), epochs=1, batch_size=20, resume=True,
-                           checkpoint_every=0.0)
+    settings = RunSettings(out=out, methods=("emsa", "adam"), seeds=(0, 1), epochs=1, batch_size=20,
+                           resume=True, checkpoint_every=0.0)
     run_training(classification(), settings, "kills", SilentBoard())
 
 
@@ -87,7 +89,8 @@ def check_whole(out: Path) -> None:
 def moment(out: Path) -> str:
     """Where the run was, by what it left."""
     if not (out / "checkpoint.pt").exists():
-        return "between two checkpoints" if (out / "checkpoint.previous.pt").exists() else "before the first checkpoint"
+        return "between two checkpoints" if (out
+                                             / "checkpoint.previous.pt").exists() else "before the first checkpoint"
     if any(".pt." in path.name for path in out.rglob(".*.tmp")):
         return "while a checkpoint was written"
     if any(out.rglob(".*.tmp")) or checkpoint.read(out / "checkpoint.pt")["index"] == 2:
@@ -100,7 +103,8 @@ def result(out: Path) -> tuple[dict[str, torch.Tensor], list[list[str]]]:
     tensors = {f"{path.stem} {name}": value for path in (out / "models").iterdir()
                for name, value in checkpoint.read(path)["model"].items()}
     with (out / "metrics.csv").open(newline="") as file:
-        return tensors, [[cell for name, cell in zip(COLUMNS, row, strict=True) if name != "seconds"] for row in csv.reader(file)]
+        return tensors, [[cell for name, cell in zip(COLUMNS, row, strict=True) if name != "seconds"]
+                         for row in csv.reader(file)]
 
 
 def main(kills: int, seed: int, folder: Path) -> None:
@@ -117,13 +121,15 @@ def main(kills: int, seed: int, folder: Path) -> None:
     while moments.total() < kills:
         out = folder / f"run{run}"
         while True:
-            if not killed_after(out, random_moment.uniform(0, 0.7 * length) if moments.total() < kills else 600.0):
+            if not killed_after(out,
+                                random_moment.uniform(0, 0.7 * length) if moments.total() < kills else 600.0):
                 break
             check_whole(out)
             moments[moment(out)] += 1
         found, found_table = result(out)
         assert found.keys() == expected.keys()
-        assert all(torch.equal(value, expected[name]) for name, value in found.items()), f"{out}: other controls"
+        assert all(torch.equal(value, expected[name])
+                   for name, value in found.items()), f"{out}: other controls"
         assert found_table == table, f"{out}: another table"
         assert not list(out.rglob(".*.tmp")), f"{out}: something is left half-written"
         check_whole(out)

@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from pontryagin.experiments.train.objective import OBJECTIVES, Objective
-from pontryagin.experiments.train.samples import TensorSamples
-from pontryagin.experiments.train.task import Task
+from pontryagin.run.objective import OBJECTIVES, Objective
+from pontryagin.run.samples import TensorSamples
+from pontryagin.run.task import Task
 
 
 class Noisy(nn.Module):
@@ -13,7 +13,8 @@ class Noisy(nn.Module):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, outputs))
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2),
+                                  nn.Linear(8, outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x)
@@ -33,4 +34,5 @@ def _task(samples: int, outputs: int, objective: Objective) -> Task:
     scores = inputs @ weights
     targets = scores.argmax(1) if objective.classifies else scores[:, :1].tanh()
     train, test = TensorSamples(inputs[20:], targets[20:]), TensorSamples(inputs[:20], targets[:20])
-    return Task("small", lambda: Noisy(outputs), train, test, objective, {"samples": samples, "outputs": outputs})
+    return Task("small", lambda: Noisy(outputs), train, test, objective,
+                {"samples": samples, "outputs": outputs})

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pontryagin.experiments.train import checkpoint
-from pontryagin.experiments.train.checkpoint import CheckpointError
+from pontryagin.run import checkpoint
+from pontryagin.run.checkpoint import CheckpointError
 
-CONTENT = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "numbers": [1, 2.5, None, True, "x"], "dtype": torch.float32}
+CONTENT = {"model": {"weight": torch.arange(6.0).view(2, 3)}, "numbers": [1, 2.5, None, True, "x"],
+           "dtype": torch.float32}
 
 
 @pytest.fixture

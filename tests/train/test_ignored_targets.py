@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.train.evaluation import evaluate
-from pontryagin.experiments.train.objective import OBJECTIVES, Objective, squared_hinge
-from pontryagin.experiments.train.paper_emsa import PaperEMSA
-from pontryagin.experiments.train.samples import TensorSamples
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.evaluation import evaluate
+from pontryagin.run.objective import OBJECTIVES, Objective, squared_hinge
+from pontryagin.run.paper_emsa import PaperEMSA
+from pontryagin.run.samples import TensorSamples
 
 
 def of_entries(output: Tensor, target: Tensor) -> Tensor:
@@ -44,10 +44,12 @@ def test_the_mean_is_torchs(objective: Objective, shape: tuple[int, ...]) -> Non
     assert objective.mean(output, target).item() == pytest.approx(expected.item(), rel=1e-12)
     found, = torch.autograd.grad(objective.mean(output, target), output)
     assert torch.allclose(found, torch.autograd.grad(expected, output)[0], atol=1e-15)
-    assert objective.counted(target).item() == pytest.approx((target >= 0).double().mean().item() * len(target))
+    assert objective.counted(target).item() == pytest.approx((target >= 0).double().mean().item()
+                                                             * len(target))
 
 
-@pytest.mark.parametrize("objective", [*KINDS.values(), OBJECTIVES["squared-hinge"]], ids=[*KINDS, "squared-hinge"])
+@pytest.mark.parametrize("objective", [*KINDS.values(), OBJECTIVES["squared-hinge"]],
+                         ids=[*KINDS, "squared-hinge"])
 def test_nothing_but_ignored_targets_costs_nothing(objective: Objective) -> None:
     output = torch.randn(3, 4, requires_grad=True)
     target = torch.full((3,), -100)
@@ -76,11 +78,13 @@ def test_evaluation_over_chunks_is_that_of_all_at_once(objective: Objective, sha
     model = nn.Conv1d(1, 1, 1).double()  # an identity that has a parameter
     nn.init.ones_(model.weight)
     nn.init.zeros_(model.bias)
-    net = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, -1)), model, nn.Flatten(), nn.Unflatten(1, output.shape[1:]))
+    net = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (1, -1)), model, nn.Flatten(),
+                        nn.Unflatten(1, output.shape[1:]))
     scores = evaluate(net, TensorSamples(output, target), torch.arange(len(target)), objective)
     kept = target >= 0
     assert scores.loss == pytest.approx(F.cross_entropy(output, target).item(), rel=1e-12)
-    assert scores.accuracy == pytest.approx((output.argmax(1) == target)[kept].double().mean().item(), rel=1e-12)
+    assert scores.accuracy == pytest.approx((output.argmax(1) == target)[kept].double().mean().item(),
+                                            rel=1e-12)
 
 
 def test_nothing_to_evaluate_is_said() -> None:

@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.models import residual_cnn
-from pontryagin.experiments.train.methods import METHODS
-from pontryagin.experiments.train.objective import OBJECTIVES
-from pontryagin.experiments.train.paper_emsa import PaperEMSA
 from pontryagin.hamiltonian import augmented, paper_penalties
 from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, CrossEntropy, NonFiniteError, ProblemError, stage
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import METHODS
+from pontryagin.run.models import residual_cnn
+from pontryagin.run.objective import OBJECTIVES
+from pontryagin.run.paper_emsa import PaperEMSA
 from pontryagin.trajectory import Propagation, group_stages
 from pontryagin.update import ExtendedMSA, Fixed, Plain
 
@@ -28,11 +28,13 @@ def batch(samples: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_every_stage_raises_the_augmented_hamiltonian_with_the_papers_penalties():
-    """Against H~ of states and costates before the step, and against the batched solver on the explicit problem."""
+    """Against H~ of states and costates before the step, and against the batched solver on the explicit
+    problem."""
     model, (x, y) = small(), batch()
     problem = ControlProblem([stage(child) for child in model], CrossEntropy(), x, y)
     penalties = paper_penalties(0.3, 10)
-    solver = ExtendedMSA(problem, maximizer=LBFGS(iterations=3), penalty=Fixed(penalties), acceleration=Plain())
+    solver = ExtendedMSA(problem, maximizer=LBFGS(iterations=3), penalty=Fixed(penalties),
+                         acceleration=Plain())
     solver.step()
     trajectory = Propagation(problem, problem.initial_controls()).trajectory()
     PaperEMSA(model, CLASSES, rho=0.3, iterations=3).step((x, y))
@@ -41,7 +43,8 @@ def test_every_stage_raises_the_augmented_hamiltonian_with_the_papers_penalties(
         for number, index in enumerate(group.indices):
             torch.testing.assert_close(after[index], solver.controls[index])
             data = tuple(part[number] for part in group.data)
-            values = [augmented(group.stage, control, data, penalties) for control in (group.control[number], after[index])]
+            values = [augmented(group.stage, control, data, penalties)
+                      for control in (group.control[number], after[index])]
             assert values[1] > values[0]
 
 

@@ -12,14 +12,14 @@ import torch
 from tasks import classification, regression
 from torch import Tensor
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.train import checkpoint
-from pontryagin.experiments.train.board import SilentBoard
-from pontryagin.experiments.train.history import COLUMNS
-from pontryagin.experiments.train.job import Job, Point
-from pontryagin.experiments.train.runner import Outcome, run_training
-from pontryagin.experiments.train.settings import RunSettings
-from pontryagin.experiments.train.task import Task
+from pontryagin.run import checkpoint
+from pontryagin.run.board import SilentBoard
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.history import COLUMNS
+from pontryagin.run.job import Job, Point
+from pontryagin.run.runner import Outcome, run_training
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task
 
 
 class StoppingBoard(SilentBoard):
@@ -38,15 +38,16 @@ class StoppingBoard(SilentBoard):
 
 
 def run(task: Task, out: Path, board: SilentBoard | None = None, **settings: Any) -> Outcome:
-    return run_training(task, RunSettings(out=out, **({"epochs": 3, "batch_size": 20} | settings)), "a command",
-                        board or SilentBoard())
+    return run_training(task, RunSettings(out=out, **({"epochs": 3, "batch_size": 20} | settings)),
+                        "a command", board or SilentBoard())
 
 
 @pytest.fixture(autouse=True)
 def _reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than these runs: only tests of the report draw."""
     if "drawn" not in request.keywords:
-        monkeypatch.setattr("pontryagin.experiments.train.report.write_report", lambda out, purpose: out / "report.html")
+        monkeypatch.setattr("pontryagin.run.reports.training.write_report", lambda out,
+                            purpose: out / "report.html")
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -75,7 +76,8 @@ def test_a_run_leaves_what_is_documented(tmp_path):
     outcome = run(classification(), tmp_path / "run", methods=("emsa", "adam"), seeds=(0, 1))
     assert not outcome.interrupted
     assert {path.name for path in outcome.out.iterdir()} == {
-        ".lock", "metrics.csv", "summary.json", "report.html", "figures", "models", "checkpoint.pt", "checkpoint.previous.pt"}
+        ".lock", "metrics.csv", "summary.json", "report.html", "figures", "models", "checkpoint.pt",
+        "checkpoint.previous.pt"}
     table = rows(outcome.out)
     assert tuple(table[0]) == COLUMNS
     assert len(table) == 2 * 2 * (1 + 15)
@@ -83,7 +85,8 @@ def test_a_run_leaves_what_is_documented(tmp_path):
     summary = json.loads((outcome.out / "summary.json").read_text())
     assert summary["state"] == "complete"
     result = summary["results"]["small"]["adam"]
-    last = [float(row["test_accuracy"]) for row in table if row["method"] == "adam" and row["iteration"] == "15"]
+    last = [float(row["test_accuracy"])
+            for row in table if row["method"] == "adam" and row["iteration"] == "15"]
     assert result["test_accuracy"]["median"] == pytest.approx(sum(last) / 2)
     assert set(models(outcome.out)) == {"adam-seed0", "adam-seed1", "emsa-seed0", "emsa-seed1"}
     page = (outcome.out / "report.html").read_text()
@@ -100,7 +103,9 @@ def test_scores_are_those_of_the_controls_reached(tmp_path):
     inputs, targets = task.test.rows(torch.arange(len(task.test)))
     output = model(inputs)
     last = rows(out)[-1]
-    assert float(last["test_loss"]) == pytest.approx(torch.nn.functional.cross_entropy(output, targets).item(), rel=1e-6)
+    assert float(last["test_loss"]) == pytest.approx(torch.nn.functional.cross_entropy(output,
+                                                                                       targets).item(),
+                                                     rel=1e-6)
     assert float(last["test_accuracy"]) == pytest.approx((output.argmax(1) == targets).float().mean().item())
 
 
@@ -132,13 +137,15 @@ def test_stopped_and_resumed_is_bitwise_the_whole(tmp_path, at, whole_run):
     assert not second.interrupted
     assert untimed(second.out) == untimed(whole_run)
     assert_equal_models(second.out, whole_run)
-    seconds = [float(row["seconds"]) for row in rows(second.out) if row["method"] == "adam" and row["seed"] == "1"]
+    seconds = [float(row["seconds"])
+               for row in rows(second.out) if row["method"] == "adam" and row["seed"] == "1"]
     assert seconds == sorted(seconds)
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(classification(), tmp_path_factory.mktemp("whole") / "run", methods=("emsa", "adam"), seeds=(0, 1)).out
+    return run(classification(), tmp_path_factory.mktemp("whole") / "run", methods=("emsa", "adam"),
+               seeds=(0, 1)).out
 
 
 def test_tuning_goes_on_too(tmp_path):
@@ -190,11 +197,13 @@ def test_a_damaged_checkpoint_leaves_the_one_before(tmp_path, whole_run):
 
 
 def test_targets_end_a_run(tmp_path):
-    out = run(classification(), tmp_path / "loss", epochs=50, evaluations=250, methods=("adam",), target_loss=0.9).out
+    out = run(classification(), tmp_path / "loss", epochs=50, evaluations=250, methods=("adam",),
+              target_loss=0.9).out
     last = rows(out)[-1]
     assert float(last["train_loss"]) <= 0.9
     assert int(last["iteration"]) < 250
-    out = run(classification(), tmp_path / "accuracy", epochs=50, evaluations=250, methods=("adam",), target_accuracy=0.7).out
+    out = run(classification(), tmp_path / "accuracy", epochs=50, evaluations=250, methods=("adam",),
+              target_accuracy=0.7).out
     assert float(rows(out)[-1]["test_accuracy"]) >= 0.7
     with pytest.raises(ExperimentError, match="--target-accuracy"):
         run(regression(), tmp_path / "none", target_accuracy=0.7)
@@ -222,8 +231,9 @@ def test_what_diverges_stops_alone_and_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize(("changed", "named"), [
-    ({"epochs": 4}, "epochs: 3 then, 4 now"), ({"seeds": (0, 2)}, "seeds"), ({"rates": {"emsa": 0.1}}, "rates"),
-    ({"dtype": "float64"}, "dtype"), ({"schedule": "cosine"}, "schedule")])
+    ({"epochs": 4}, "epochs: 3 then, 4 now"), ({"seeds": (0, 2)}, "seeds"),
+    ({"rates": {"emsa": 0.1}}, "rates"), ({"dtype": "float64"}, "dtype"),
+    ({"schedule": "cosine"}, "schedule")])
 def test_other_settings_are_not_resumed(tmp_path, changed, named):
     run(classification(), tmp_path / "run", StoppingBoard(3))
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
@@ -259,10 +269,10 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [
-    {"epochs": 0}, {"batch_size": 0}, {"batch_size": 101}, {"seeds": ()}, {"schedule": "steps"}, {"dtype": "float8"},
-    {"methods": ("adan",)}, {"rates": {"adam": 0.0}}, {"rates": {"adan": 0.1}}, {"target_accuracy": 98.0}, {"threads": 0},
-    {"options": {"emsa": {"dampin": 1.0}}}, {"device": "cuda:99"}, {"device": "abacus"}, {"checkpoint_every": -1.0},
-    {"overwrite": True, "resume": True}])
+    {"epochs": 0}, {"batch_size": 0}, {"batch_size": 101}, {"seeds": ()}, {"schedule": "steps"},
+    {"dtype": "float8"}, {"methods": ("adan",)}, {"rates": {"adam": 0.0}}, {"rates": {"adan": 0.1}},
+    {"target_accuracy": 98.0}, {"threads": 0}, {"options": {"emsa": {"dampin": 1.0}}}, {"device": "cuda:99"},
+    {"device": "abacus"}, {"checkpoint_every": -1.0}, {"overwrite": True, "resume": True}])
 def test_wrong_settings_are_refused_before_any_work(tmp_path, wrong):
     with pytest.raises(ExperimentError):
         run(classification(), tmp_path / "run", **wrong)

@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.train.sampler import Sampler
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.sampler import Sampler
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 5), st.integers(0, 5))
@@ -19,7 +19,8 @@ def test_an_epoch_holds_every_row_once_but_the_rest(samples, batch_size, seed, e
 
 
 def test_seeds_and_epochs_differ():
-    orders = {tuple(Sampler(100, 10, seed).epoch(epoch).flatten().tolist()) for seed in range(5) for epoch in range(5)}
+    orders = {tuple(Sampler(100, 10, seed).epoch(epoch).flatten().tolist()) for seed in range(5)
+              for epoch in range(5)}
     assert len(orders) == 25
 
 

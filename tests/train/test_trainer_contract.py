@@ -1,4 +1,5 @@
-"""What every method of training promises to a run, whatever is inside. A new method is in METHODS and inherits the suite."""
+"""What every method of training promises to a run, whatever is inside. A new method is in METHODS and
+inherits the suite."""
 
 import io
 import warnings
@@ -9,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.train.methods import METHODS, choose
-from pontryagin.experiments.train.objective import OBJECTIVES
-from pontryagin.experiments.train.trainer import Batch, Trainer
 from pontryagin.problem import NonFiniteError
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import METHODS, choose
+from pontryagin.run.objective import OBJECTIVES
+from pontryagin.run.trainer import Batch, Trainer
 
 CLASSES = OBJECTIVES["cross-entropy"]
 OPTIONS = {"emsa-paper": {"iterations": 3}}  # of L-BFGS: enough to learn, and quick
@@ -21,7 +22,8 @@ OPTIONS = {"emsa-paper": {"iterations": 3}}  # of L-BFGS: enough to learn, and q
 
 def network() -> nn.Module:
     torch.manual_seed(1)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 3))
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(64, 8), nn.Tanh(),
+                         nn.Linear(8, 3))
 
 
 def batches(first: int, last: int) -> Iterator[Batch]:
@@ -42,7 +44,8 @@ def name(request: pytest.FixtureRequest) -> str:
 def make(name: str, model: nn.Module | None = None) -> Trainer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return METHODS[name].trainer(network() if model is None else model, CLASSES, options=OPTIONS.get(name))
+        return METHODS[name].trainer(network() if model is None else model, CLASSES,
+                                     options=OPTIONS.get(name))
 
 
 def run(trainer: Trainer, first: int, last: int, horizon: int = 12) -> list[float]:

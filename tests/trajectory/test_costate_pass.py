@@ -73,7 +73,8 @@ def test_terminal_costs_are_those_of_the_trajectory(image: list[str], vector: li
 def test_a_stage_that_forgets_its_state_has_costate_zero() -> None:
     from pontryagin.problem import SquaredError, stage
 
-    forget = stage(lambda x, theta: theta["u"].expand(x.shape[0], -1), {"u": torch.ones(2, dtype=torch.float64)})
+    forget = stage(lambda x, theta: theta["u"].expand(x.shape[0], -1),
+                   {"u": torch.ones(2, dtype=torch.float64)})
     problem = ControlProblem([forget], SquaredError(), torch.ones(3, 2).double(), torch.zeros(3, 2).double())
     first, last = propagate(problem, problem.initial_controls()).costates
     assert torch.equal(first, torch.zeros(3, 2).double())

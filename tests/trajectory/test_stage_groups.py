@@ -34,15 +34,16 @@ def test_singles_are_the_stages_of_the_group_alone() -> None:
     singles = list(group.singles())
     assert [single.indices for single in singles] == [(0,), (2,), (4,)]
     for n, single in enumerate(singles):
-        for whole, part in zip((group.control, group.start, *group.data), (single.control, single.start, *single.data),
-                               strict=True):
+        for whole, part in zip((group.control, group.start, *group.data),
+                               (single.control, single.start, *single.data), strict=True):
             assert torch.equal(whole[n:n + 1], part)
 
 
 def test_an_argmax_may_start_elsewhere_than_at_the_controls() -> None:
     problem = linear_problem()
     controls = problem.initial_controls()
-    starts = tuple(control + normal(control.numel(), seed=9) if control.numel() else control for control in controls)
+    starts = tuple(control + normal(control.numel(), seed=9) if control.numel() else control
+                   for control in controls)
     (group,) = group_stages(problem, controls, propagate(problem, controls), starts)
     assert torch.equal(group.control[1], controls[2])
     assert torch.equal(group.start[1], starts[2])

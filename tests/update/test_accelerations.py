@@ -63,7 +63,8 @@ def test_the_first_secant_step_is_the_argmax_at_the_first_rho() -> None:
     problem = split_problem()
     secant = ExtendedMSA(problem, maximizer=ClosedForm(1e-2), acceleration=Secant(first_rho=50.0),
                          penalty=Fixed(Penalties(1.0, 0.25)))
-    plain = ExtendedMSA(problem, maximizer=ClosedForm(1e-2), acceleration=Plain(), penalty=Fixed(Penalties(50.0, 12.5)))
+    plain = ExtendedMSA(problem, maximizer=ClosedForm(1e-2), acceleration=Plain(),
+                        penalty=Fixed(Penalties(50.0, 12.5)))
     secant.step()
     plain.step()
     for found, expected in zip(secant.controls, plain.controls, strict=True):
@@ -85,7 +86,8 @@ def test_secants_solve_a_quadratic_objective_at_once() -> None:
     assert_close(torch.cat([solver.controls[0][:4].view(2, 2), solver.controls[0][4:, None]], 1), best, 1e-8)
 
 
-@pytest.mark.parametrize(("maximizer", "name"), [(LBFGS(), "LBFGS"), (StageByStage(ClosedForm()), "StageByStage")],
+@pytest.mark.parametrize(("maximizer", "name"),
+                         [(LBFGS(), "LBFGS"), (StageByStage(ClosedForm()), "StageByStage")],
                          ids=["lbfgs", "separate"])
 def test_secants_need_a_closed_form(maximizer: Maximizer, name: str) -> None:
     solver = ExtendedMSA(split_problem() if name == "StageByStage" else tanh_problem(), maximizer=maximizer,
@@ -101,7 +103,8 @@ def test_secants_need_a_closed_form(maximizer: Maximizer, name: str) -> None:
 def test_a_state_penalty_is_needed(acceleration: Acceleration) -> None:
     from pontryagin.problem import Quadratic
 
-    solver = ExtendedMSA(split_problem(cost=Quadratic(5.0)), acceleration=acceleration, penalty=Fixed(Penalties(0.0, 1.0)))
+    solver = ExtendedMSA(split_problem(cost=Quadratic(5.0)), acceleration=acceleration,
+                         penalty=Fixed(Penalties(0.0, 1.0)))
     with pytest.raises(ProblemError, match="needs a state penalty > 0"):
         list(solver.iterate(2))
 

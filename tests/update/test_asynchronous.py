@@ -1,4 +1,5 @@
-"""Asynchronous extended MSA: old states within their bound, J that never rises, and without staleness the usual iteration."""
+"""Asynchronous extended MSA: old states within their bound, J that never rises, and without staleness the
+usual iteration."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,7 +14,15 @@ from torch import nn
 
 from builders import TanhAffine, linear_problem, normal, split_problem, started, tanh_problem
 from pontryagin.maximizer import LBFGS, ByForm, ClosedForm, HamiltonianModel
-from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Quadratic, SquaredError, euler, stage
+from pontryagin.problem import (
+    ControlProblem,
+    NonFiniteError,
+    ProblemError,
+    Quadratic,
+    SquaredError,
+    euler,
+    stage,
+)
 from pontryagin.trajectory import Propagation, StageGroup
 from pontryagin.update import AcceptReject, AsynchronousMSA, ExtendedMSA, Plain
 
@@ -55,11 +64,13 @@ class OneIsSlow(Executor):
 def solved(staleness: int, iterations: int, monkeypatch: pytest.MonkeyPatch) -> tuple[OneIsSlow, list[Any]]:
     executor = OneIsSlow()
     monkeypatch.setattr("pontryagin.update.asynchronous.wait", executor.wait)
-    with AsynchronousMSA(uneven(), staleness=staleness, maximizer=BY_FORM, parts=5, executor=executor) as solver:
+    with AsynchronousMSA(uneven(), staleness=staleness, maximizer=BY_FORM, parts=5,
+                         executor=executor) as solver:
         return executor, solver.solve(iterations)
 
 
-@pytest.mark.parametrize("make", [linear_problem, lambda: split_problem(4, 3, 20), lambda: tanh_problem(3, 2)])
+@pytest.mark.parametrize("make",
+                         [linear_problem, lambda: split_problem(4, 3, 20), lambda: tanh_problem(3, 2)])
 def test_without_staleness_it_is_the_usual_iteration(make: Any) -> None:
     usual = ExtendedMSA(make(), maximizer=BY_FORM, penalty=AcceptReject(rho=0.5), acceleration=Plain())
     records = list(usual.iterate(6))
@@ -148,11 +159,12 @@ def test_interrupted_while_it_waits_it_begins_anew(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_threads_do_not_touch_the_users_modules(workers: int) -> None:
-    """Equal stages share a module, which every call as a function changes for a moment: J must be that of the controls."""
+    """Equal stages share a module, which every call as a function changes for a moment: J must be that of the
+    controls."""
     module = TanhAffine(16)
     stages = euler(module, 0.2, 6)
-    problem = ControlProblem([started(one, seed=n, scale=0.3) for n, one in enumerate(stages)], SquaredError(),
-                             normal(400, 16, seed=1), normal(400, 16, seed=2))
+    problem = ControlProblem([started(one, seed=n, scale=0.3) for n, one in enumerate(stages)],
+                             SquaredError(), normal(400, 16, seed=1), normal(400, 16, seed=2))
     with AsynchronousMSA(problem, staleness=3, maximizer=LBFGS(4), workers=workers, parts=6) as solver:
         for _ in range(12):
             record = solver.step()
@@ -167,7 +179,8 @@ def test_controls_may_be_replaced_and_evaluations_are_those_of_the_usual_iterati
         counts = [solver.step().evaluations for _ in range(2)]
         assert counts == [usual.step().evaluations for _ in range(2)]
         solver.controls = tuple(control * 0 for control in solver.controls)
-        assert solver.step().objective_before == Propagation(problem, tuple(c * 0 for c in solver.controls)).objective
+        assert solver.step().objective_before == Propagation(problem,
+                                                             tuple(c * 0 for c in solver.controls)).objective
 
 
 def test_a_rule_that_starts_anew_at_every_trial_is_refused() -> None:

@@ -16,7 +16,8 @@ from pontryagin.update.acceleration import Plain
 def test_evaluations_are_the_calls_of_a_stage(batch: bool, maximizer: Maximizer) -> None:
     plain = tanh_problem(steps=1)
     counted = Counted(plain.stages[0].dynamics)
-    problem = ControlProblem([replace(plain.stages[0], dynamics=counted)], SquaredError(), plain.initial_state, plain.target)
+    problem = ControlProblem([replace(plain.stages[0], dynamics=counted)], SquaredError(),
+                             plain.initial_state, plain.target)
     solver = ExtendedMSA(problem, maximizer=maximizer, penalty=AcceptReject(rho=0.05), acceleration=Plain())
     for _ in range(3):
         counted.calls = 0

@@ -21,7 +21,8 @@ def test_predicted_to_fall_j_rises_with_the_feasibility_errors() -> None:
     assert first.optimality_gap > 0
     assert first.objective_after > 5 * first.objective_before
     assert first.estimate > 0
-    tame = ExtendedMSA(problem, maximizer=LBFGS(10), penalty=Fixed(Penalties(100.0, 10.0)), acceleration=Plain()).step()
+    tame = ExtendedMSA(problem, maximizer=LBFGS(10), penalty=Fixed(Penalties(100.0, 10.0)),
+                       acceleration=Plain()).step()
     assert tame.objective_after < tame.objective_before
     assert first.feasibility_error > 1e3 * tame.feasibility_error
     assert min(record.objective_after for record in records) > first.objective_before
@@ -53,7 +54,8 @@ def test_controls_are_unchanged_when_numbers_overflow() -> None:
     solver = MSA(exploding(), maximizer=GradientAscent(1e60))
     before, copies = solver.controls, [control.clone() for control in solver.controls]
     for _ in range(2):
-        with pytest.raises(NonFiniteError, match=r"iteration 1: J becomes (nan|inf).*it was .*left unchanged.*larger rho"):
+        with pytest.raises(NonFiniteError,
+                           match=r"iteration 1: J becomes (nan|inf).*it was .*left unchanged.*larger rho"):
             solver.step()
         assert solver.controls is before
         assert all(torch.equal(control, copy) for control, copy in zip(before, copies, strict=True))

@@ -36,7 +36,8 @@ def regulator(seed: int) -> ControlProblem:
 
     start = {"u": normal(2, seed=seed + 200, scale=3.0)}
     stages = [stage(controlled, start, running_cost=Quadratic(0.1)) for _ in range(3)]
-    return ControlProblem(stages, SquaredError(), normal(5, 3, seed=seed + 300), normal(5, 3, seed=seed + 400))
+    return ControlProblem(stages, SquaredError(), normal(5, 3, seed=seed + 300),
+                          normal(5, 3, seed=seed + 400))
 
 
 def mapped(seed: int) -> ControlProblem:
@@ -44,14 +45,15 @@ def mapped(seed: int) -> ControlProblem:
     m = normal(4, 3, seed=seed)
     torch.manual_seed(seed)
     linear = stage(nn.Linear(2, 3, dtype=torch.float64))
-    return ControlProblem([linear, stage(lambda x, theta: x @ m.mT)], SquaredError(), normal(9, 2, seed=seed + 1),
-                          normal(9, 4, seed=seed + 2))
+    return ControlProblem([linear, stage(lambda x, theta: x @ m.mT)], SquaredError(),
+                          normal(9, 2, seed=seed + 1), normal(9, 4, seed=seed + 2))
 
 
 def known_constant(problem: ControlProblem, ratio: float) -> float:
     """The least C with remainder <= C sum (state error + ratio * costate error) for all new controls.
 
-    Both sides are quadratic forms in the change of all controls: C is the largest of their relative eigenvalues.
+    Both sides are quadratic forms in the change of all controls: C is the largest of their relative
+    eigenvalues.
     """
     theta = problem.initial_controls()
     sizes = [control.numel() for control in theta]
@@ -64,7 +66,8 @@ def known_constant(problem: ControlProblem, ratio: float) -> float:
         gain = error = torch.zeros((), dtype=change.dtype)
         for group in groups:
             found = measure(group, torch.stack([new[n] for n in group.indices]))
-            gain, error = gain + found.gain.sum(), error + (found.state_error + ratio * found.costate_error).sum()
+            gain, error = gain + found.gain.sum(), error + (found.state_error + ratio
+                                                            * found.costate_error).sum()
         return torch.stack([objective(problem, new) - before + gain, error])
 
     eye = torch.eye(sum(sizes), dtype=torch.float64)
@@ -86,11 +89,14 @@ def constant_of(name: str, seed: int, ratio: float) -> float:
 
 QUADRATIC: dict[str, tuple[Callable[[int], ControlProblem], Maximizer]] = {
     "regulator": (regulator, GaussNewton(1e-9)), "mapped": (mapped, ClosedForm(0.0))}
-each_quadratic = pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in QUADRATIC for seed in range(3)])
+each_quadratic = pytest.mark.parametrize(("name", "seed"),
+                                         [(name, seed) for name in QUADRATIC for seed in range(3)])
 
 
-def run(problem: ControlProblem, maximizer: Maximizer, rule: PenaltyRule, iterations: int) -> list[IterationRecord]:
-    return list(ExtendedMSA(problem, maximizer=maximizer, penalty=rule, acceleration=Plain()).iterate(iterations))
+def run(problem: ControlProblem, maximizer: Maximizer, rule: PenaltyRule,
+        iterations: int) -> list[IterationRecord]:
+    return list(ExtendedMSA(problem, maximizer=maximizer, penalty=rule,
+                            acceleration=Plain()).iterate(iterations))
 
 
 @each_quadratic
@@ -106,7 +112,8 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_known_constant(name: str,
         seen.append((record.trial_objective - record.objective_before + record.optimality_gap) / state_error)
     assert max(seen) <= constant * (1 + 1e-6)
     assert max(seen) >= constant / 2
-    assert constant <= records[-1].penalties.state <= 2 * constant * (1 + 1e-6)  # rho = 2 C, with C within a factor of 2
+    # rho = 2 C, with C within a factor of 2
+    assert constant <= records[-1].penalties.state <= 2 * constant * (1 + 1e-6)
 
 
 @each_quadratic
@@ -116,14 +123,17 @@ def test_both_errors_count_in_the_estimate_of_the_record(name: str, seed: int) -
     bound = constant_of(name, seed, 1.0)
     records = run(problem, maximizer, Fixed(Penalties(2 * bound, 2 * bound)), 8)
     assert all(record.estimate <= bound * (1 + 1e-6) for record in records)
-    if name == "regulator":  # without costate errors; where there are some, C is approached by steps that make none
+    # without costate errors; where there are some, C is approached by steps that make none
+    if name == "regulator":
         assert max(record.estimate for record in records) >= bound / 2
 
 
 @each_quadratic
 @pytest.mark.parametrize("rule", [lambda c: Fixed(Penalties(2 * c, 0.0)),
-                                  lambda c: FromEstimate(rho=2 * c, costate_weight=0.0, memory=1.0)], ids=["fixed", "estimate"])
-def test_twice_the_constant_is_monotone_without_rejections(name: str, seed: int, rule: Callable[[float], PenaltyRule]) -> None:
+                                  lambda c: FromEstimate(rho=2 * c, costate_weight=0.0, memory=1.0)],
+                         ids=["fixed", "estimate"])
+def test_twice_the_constant_is_monotone_without_rejections(name: str, seed: int,
+                                                           rule: Callable[[float], PenaltyRule]) -> None:
     make, maximizer = QUADRATIC[name]
     problem = make(seed)
     records = run(problem, maximizer, rule(constant_of(name, seed, 0.0)), 25)
@@ -145,7 +155,8 @@ PROBLEMS: dict[str, tuple[Callable[[], ControlProblem], Maximizer, int]] = {
 @pytest.mark.parametrize("rho", [1e-4, 5.0, 1e4])
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_the_objective_never_rises(rule: type[FromEstimate], name: str, rho: float, acceleration: Plain | Momentum) -> None:
+def test_the_objective_never_rises(rule: type[FromEstimate], name: str, rho: float,
+                                   acceleration: Plain | Momentum) -> None:
     make, maximizer, iterations = PROBLEMS[name]
     problem = make()
     solver = ExtendedMSA(problem, maximizer=maximizer, penalty=rule(rho=rho), acceleration=acceleration)
@@ -161,7 +172,8 @@ def test_the_first_rho_is_forgotten_once_there_is_an_estimate() -> None:
     """One iteration after a rho that was far too large, rho is twice the C_k that it has shown."""
     records = run(split_problem(), ClosedForm(0.0), FromEstimate(rho=20.0, costate_weight=0.0), 2)
     state_error = sum(one.state_error for one in records[0].stages)
-    measured = (records[0].objective_after - records[0].objective_before + records[0].optimality_gap) / state_error
+    measured = (records[0].objective_after - records[0].objective_before
+                + records[0].optimality_gap) / state_error
     assert records[1].penalties.state == pytest.approx(2 * measured, rel=1e-6)
 
 
@@ -202,7 +214,8 @@ def test_parts_of_the_remainder_belong_to_the_stages() -> None:
     solver = ExtendedMSA(problem, maximizer=GaussNewton(1e-9), penalty=rule, acceleration=Plain())
     solver.step()
     record = solver.step()
-    assert [one.penalties.state for one in record.stages] == pytest.approx([200.0, 3.0], rel=1e-6)  # 3: FIRST bounds the fall
+    # 3: FIRST bounds the fall
+    assert [one.penalties.state for one in record.stages] == pytest.approx([200.0, 3.0], rel=1e-6)
     record = solver.step()
     assert [one.penalties.state for one in record.stages] == pytest.approx([200.0, 2.0], rel=1e-3)
     assert record.penalties.state == pytest.approx(200.0, rel=1e-3)
@@ -239,9 +252,10 @@ def test_equal_stages_move_alike_under_global_and_under_per_stage_penalties() ->
 
 @pytest.mark.parametrize("make", [
     lambda: FromEstimate(rho=0.0), lambda: FromEstimate(rho=-1.0), lambda: FromEstimate(memory=0.0),
-    lambda: FromEstimate(memory=1.5), lambda: FromEstimate(sufficient=0.5), lambda: FromEstimate(costate_weight=-1.0),
-    lambda: PerStageEstimate(memory=0.0),
-    lambda: PerStageEstimate(spread=0.5), lambda: RelativeCostates(Fixed(Penalties(1.0, 1.0)), weight=float("nan"))])
+    lambda: FromEstimate(memory=1.5), lambda: FromEstimate(sufficient=0.5),
+    lambda: FromEstimate(costate_weight=-1.0), lambda: PerStageEstimate(memory=0.0),
+    lambda: PerStageEstimate(spread=0.5),
+    lambda: RelativeCostates(Fixed(Penalties(1.0, 1.0)), weight=float("nan"))])
 def test_refused_settings(make: Callable[[], object]) -> None:
     with pytest.raises(ProblemError, match="expected"):
         make()
@@ -251,7 +265,8 @@ def test_a_run_stops_when_the_gap_has_stayed_small() -> None:
     problem = mapped(0)
 
     def solver() -> ExtendedMSA:
-        return ExtendedMSA(problem, maximizer=ClosedForm(0.0), penalty=FromEstimate(costate_weight=0.0), acceleration=Plain())
+        return ExtendedMSA(problem, maximizer=ClosedForm(0.0), penalty=FromEstimate(costate_weight=0.0),
+                           acceleration=Plain())
 
     gaps = [record.optimality_gap for record in solver().iterate(60)]
     tolerance = gaps[3]  # far from convergence, where in the end no trial is accepted

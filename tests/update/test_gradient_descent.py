@@ -1,4 +1,5 @@
-"""Proposition 5: with one gradient-ascent step as the argmax, MSA is gradient descent with back-propagation."""
+"""Proposition 5: with one gradient-ascent step as the argmax, MSA is gradient descent with
+back-propagation."""
 
 import pytest
 import torch
@@ -58,8 +59,8 @@ def test_it_is_sgd_on_the_torch_module() -> None:
     """The same network as one torch module, its own parameters, torch's mean cross-entropy."""
     torch.manual_seed(0)
     f64 = torch.float64
-    layers = [nn.Conv2d(1, 2, 3, dtype=f64), nn.Tanh(), nn.Flatten(), nn.Linear(8, 4, dtype=f64), TanhAffine(4),
-              nn.LayerNorm(4, dtype=f64), nn.Linear(4, 3, bias=False, dtype=f64)]
+    layers = [nn.Conv2d(1, 2, 3, dtype=f64), nn.Tanh(), nn.Flatten(), nn.Linear(8, 4, dtype=f64),
+              TanhAffine(4), nn.LayerNorm(4, dtype=f64), nn.Linear(4, 3, bias=False, dtype=f64)]
     images, labels = normal(6, 1, 4, 4), torch.arange(6) % 3
     solver = MSA(ControlProblem([stage(layer) for layer in layers], CrossEntropy(), images, labels),
                  maximizer=GradientAscent(0.1))
@@ -70,7 +71,8 @@ def test_it_is_sgd_on_the_torch_module() -> None:
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(images), labels).backward()
         optimizer.step()
-    expected = [torch.cat([torch.empty(0, dtype=f64), *(value.detach().flatten() for value in layer.parameters())])
+    expected = [torch.cat([torch.empty(0, dtype=f64),
+                           *(value.detach().flatten() for value in layer.parameters())])
                 for layer in layers]
     found = [control.to(f64) for control in solver.controls]
     assert_all_close(found, expected, 1e-11)

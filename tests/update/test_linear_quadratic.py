@@ -62,7 +62,8 @@ def test_the_two_oracles_agree() -> None:
     pytest.param(LBFGS(8), Plain(), marks=pytest.mark.slow)], ids=["gauss-newton", "momentum", "lbfgs"])
 def test_regulator(maximizer: Maximizer, acceleration: Acceleration) -> None:
     problem = regulator()
-    solver = ExtendedMSA(problem, maximizer=maximizer, penalty=Fixed(Penalties(4.0, 1.0)), acceleration=acceleration)
+    solver = ExtendedMSA(problem, maximizer=maximizer, penalty=Fixed(Penalties(4.0, 1.0)),
+                         acceleration=acceleration)
     records = list(solver.iterate(80))  # not solve: it would stop where the gap is lost in rounding
     assert_close(torch.cat(solver.controls), normal_equations(problem), 1e-8)
     assert abs(records[-1].optimality_gap) < 1e-14 * records[0].optimality_gap
@@ -96,7 +97,8 @@ def test_a_linear_stage_with_the_exact_penalty_needs_one_iteration(bias: bool) -
     assert_close(solver.controls[0], least_squares(problem), 1e-11)
 
 
-@pytest.mark.parametrize("penalty", [AcceptReject(sufficient=0.2), Fixed(Penalties(8.0, 0.5)), Fixed(Penalties(8.0, 0.0))],
+@pytest.mark.parametrize("penalty", [AcceptReject(sufficient=0.2), Fixed(Penalties(8.0, 0.5)),
+                                     Fixed(Penalties(8.0, 0.0))],
                          ids=["accept-reject", "both", "state"])
 @pytest.mark.parametrize("damping", [0.0, 1e-3])
 def test_a_linear_stage_followed_by_a_fixed_map(damping: float, penalty: PenaltyRule) -> None:

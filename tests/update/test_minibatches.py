@@ -18,8 +18,10 @@ def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_a_step_on_a_batch_is_a_step_of_the_problem_on_it() -> None:
     problem = tanh_problem()
     (batch,) = batches(1)
-    solver = ExtendedMSA(problem, maximizer=LBFGS(4), penalty=Fixed(Penalties(20.0, 2.0)), acceleration=Plain())
-    alone = ExtendedMSA(problem.on(*batch), maximizer=LBFGS(4), penalty=Fixed(Penalties(20.0, 2.0)), acceleration=Plain())
+    solver = ExtendedMSA(problem, maximizer=LBFGS(4), penalty=Fixed(Penalties(20.0, 2.0)),
+                         acceleration=Plain())
+    alone = ExtendedMSA(problem.on(*batch), maximizer=LBFGS(4), penalty=Fixed(Penalties(20.0, 2.0)),
+                        acceleration=Plain())
     found, expected = solver.step(batch), alone.step()
     assert found.objective_before == expected.objective_before
     assert found.objective_after == expected.objective_after

@@ -23,7 +23,8 @@ PROBLEMS = {
     ("tanh", LBFGS(10), 25), ("mixed", LBFGS(5), 12), ("tanh", RowGaussNewton(1e-3), 40)], ids=str)
 def test_a_large_fixed_penalty(name: str, maximizer: Maximizer, iterations: int) -> None:
     rho = 300.0
-    solver = ExtendedMSA(PROBLEMS[name](), maximizer=maximizer, penalty=Fixed(Penalties(rho, rho)), acceleration=Plain())
+    solver = ExtendedMSA(PROBLEMS[name](), maximizer=maximizer, penalty=Fixed(Penalties(rho, rho)),
+                         acceleration=Plain())
     records = list(solver.iterate(iterations))
     constant = max(record.estimate for record in records)
     assert rho > 2 * constant, "the penalty is too small for this test"
@@ -48,12 +49,15 @@ def test_accept_reject_with_the_closed_form(rho: float, acceleration: Accelerati
 @pytest.mark.parametrize("name", ["tanh", "mixed"])
 @pytest.mark.parametrize("perturbation", [None, Perturbation(0.3)], ids=["exact", "perturbed"])
 def test_accept_reject_with_lbfgs(perturbation: Perturbation | None, name: str) -> None:
-    assert_never_rises(PROBLEMS[name](), ByForm(other=LBFGS(4)), AcceptReject(rho=1e-2), Momentum(), 8, perturbation)
+    assert_never_rises(PROBLEMS[name](), ByForm(other=LBFGS(4)), AcceptReject(rho=1e-2), Momentum(), 8,
+                       perturbation)
 
 
-def assert_never_rises(problem: ControlProblem, maximizer: Maximizer, rule: AcceptReject, acceleration: Acceleration,
+def assert_never_rises(problem: ControlProblem, maximizer: Maximizer, rule: AcceptReject,
+                       acceleration: Acceleration,
                 iterations: int, perturbation: Perturbation | None = None) -> None:
-    solver = ExtendedMSA(problem, maximizer=maximizer, penalty=rule, acceleration=acceleration, perturbation=perturbation)
+    solver = ExtendedMSA(problem, maximizer=maximizer, penalty=rule, acceleration=acceleration,
+                         perturbation=perturbation)
     last = None
     for record in solver.iterate(iterations):
         assert last is None or record.objective_before == last

@@ -13,8 +13,8 @@ from pontryagin.update.perturbation import Perturbation
 
 
 def run(perturbation: Perturbation | None, steps: int = 3) -> torch.Tensor:
-    solver = ExtendedMSA(tanh_problem(), maximizer=LBFGS(2), penalty=Fixed(Penalties(20.0, 2.0)), acceleration=Plain(),
-                         perturbation=perturbation)
+    solver = ExtendedMSA(tanh_problem(), maximizer=LBFGS(2), penalty=Fixed(Penalties(20.0, 2.0)),
+                         acceleration=Plain(), perturbation=perturbation)
     list(solver.iterate(steps))
     return torch.cat(solver.controls)
 
@@ -72,5 +72,6 @@ def test_it_breaks_the_symmetry_of_equal_components() -> None:
 
 @pytest.mark.parametrize("scale", [-0.1, float("nan"), float("inf")])
 def test_bad_scales_are_refused(scale: float) -> None:
-    with pytest.raises(ProblemError, match=f"perturbation scale: expected a finite number >= 0, found {scale}"):
+    with pytest.raises(ProblemError,
+                       match=f"perturbation scale: expected a finite number >= 0, found {scale}"):
         Perturbation(scale)

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pontryagin.cli.lists import names
 from pontryagin.cli.run_options import add_run, add_task, request
 from pontryagin.cli.train import start
-from pontryagin.experiments.train.methods import METHODS, choose
+from pontryagin.run.methods import METHODS, choose
 
 _USUAL = "emsa,sgd-momentum,adam"
 
@@ -29,14 +29,19 @@ def run(options: Namespace, given: Namespace, arguments: Sequence[str]) -> bool:
 
 
 def _parser() -> ArgumentParser:
-    grids = "; ".join(f"{name}: {', '.join(f'{rate:g}' for rate in method.rates)}" for name, method in METHODS.items())
+    grids = "; ".join(f"{name}: {', '.join(f'{rate:g}' for rate in method.rates)}"
+                      for name, method in METHODS.items())
     options = ArgumentParser(allow_abbrev=False, description=(
-        "Train a model by several methods that take turns, an iteration each, from equal weights on equal batches. Writes the "
-        f"same files as `train`. With --tune, learning rates are chosen on these grids (else the first is taken): {grids}."))
+        "Train a model by several methods that take turns, an iteration each, from equal weights on equal "
+        "batches. Writes the same files as `train`. With --tune, learning rates are chosen on these grids "
+        f"(else the first is taken): {grids}."))
     add_task(options)
-    options.add_argument("--methods", type=str, default=_USUAL, help=f"all, or names with commas: {', '.join(METHODS)}")
-    options.add_argument("--tune", type=int, default=0, help="iterations of a tuning run at every rate of the grid; 0: no tuning")
-    options.add_argument("--rates", type=dict[str, float], default={}, help="by method, such as --rates.adam 0.002; not tuned")
+    options.add_argument("--methods", type=str, default=_USUAL,
+                         help=f"all, or names with commas: {', '.join(METHODS)}")
+    options.add_argument("--tune", type=int, default=0,
+                         help="iterations of a tuning run at every rate of the grid; 0: no tuning")
+    options.add_argument("--rates", type=dict[str, float], default={},
+                         help="by method, such as --rates.adam 0.002; not tuned")
     options.add_argument("--options", type=dict[str, dict[str, Any]], default={}, help=(
         """by method, such as --options '{"emsa": {"damping": 0.3}}'"""))
     add_run(options, "runs/compare")

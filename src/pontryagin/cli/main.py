@@ -9,9 +9,9 @@ from jsonargparse import ArgumentParser, Namespace
 import pontryagin
 from pontryagin.cli import audit, bench, compare, data, export, predict, reproduce, train
 from pontryagin.distributed import launched
-from pontryagin.experiments.errors import ExperimentError
-from pontryagin.experiments.train.processes import processes
 from pontryagin.problem import NonFiniteError, ProblemError
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.processes import processes
 
 WRONG_REQUEST, NO_ROOM, INTERRUPTED = 2, 74, 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,7 +22,8 @@ TOGETHER = ("train", "compare", "reproduce")
 def parser() -> ArgumentParser:
     """The whole command line. Every command takes --config FILE (YAML) and --print_config too."""
     top = ArgumentParser(allow_abbrev=False, prog="pontryagin", version=pontryagin.__version__,
-                         description="Deep learning as optimal control: training by Pontryagin's maximum principle.")
+                         description="Deep learning as optimal control: training by Pontryagin's maximum "
+                                     "principle.")
     commands = top.add_subcommands(dest="command")
     train.add_to(commands)
     compare.add_to(commands)
@@ -36,10 +37,11 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 0, with 2 for a wrong request, with 74 when a disk is full, with 130 after Ctrl-C.
+    """Run the command line; exits with 0, with 2 for a wrong request, with 74 when a disk is full, with 130
+    after Ctrl-C.
 
-    Started by torchrun, the processes work together. Then what ends one of them is left to torchrun, which ends the others and
-    names the first cause.
+    Started by torchrun, the processes work together. Then what ends one of them is left to torchrun, which
+    ends the others and names the first cause.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     settings = parser().parse_args(given)
@@ -55,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        print(f"pontryagin: the disk is full, or a file is larger than it may be ({error}); what had been written before is "
-              "whole: make room, then start again, with --resume where the command takes it", file=sys.stderr)
+        print(f"pontryagin: the disk is full, or a file is larger than it may be ({error}); what had been "
+              "written before is whole: make room, then start again, with --resume where the command takes "
+              "it", file=sys.stderr)
         sys.exit(NO_ROOM)
     except KeyboardInterrupt:
         print("pontryagin: interrupted", file=sys.stderr)
@@ -78,6 +81,7 @@ def _dispatch(settings: Namespace, arguments: Sequence[str]) -> bool:
     if command in ("train", "compare"):
         named = parser().parse_args(arguments, defaults=False)[command]
         return {"train": train.run, "compare": compare.run}[command](options, named, arguments)
-    commands = {"predict": predict.run, "reproduce": reproduce.run, "bench": bench.run, "data": data.run, "export": export.run,
+    commands = {"predict": predict.run, "reproduce": reproduce.run, "bench": bench.run, "data": data.run,
+                "export": export.run,
                 "audit": audit.run}
     return commands[command](options)

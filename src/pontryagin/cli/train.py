@@ -8,12 +8,12 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from pontryagin.cli.run_options import add_run, add_task, request
-from pontryagin.experiments.train.board import TerminalBoard
-from pontryagin.experiments.train.methods import METHODS
-from pontryagin.experiments.train.processes import present
-from pontryagin.experiments.train.runner import Outcome, run_training
-from pontryagin.experiments.train.settings import RunSettings
-from pontryagin.experiments.train.task import Task
+from pontryagin.run.board import TerminalBoard
+from pontryagin.run.methods import METHODS
+from pontryagin.run.processes import present
+from pontryagin.run.runner import Outcome, run_training
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task
 
 
 def add_to(commands: Any) -> None:
@@ -56,12 +56,15 @@ def _tell(outcome: Outcome, board: TerminalBoard) -> None:
 
 def _parser() -> ArgumentParser:
     options = ArgumentParser(allow_abbrev=False, description=(
-        "Train a model on data by a method. Writes metrics.csv, summary.json, figures, report.html, checkpoint.pt and the "
-        "trained model into the folder. Ctrl-C stops it after the current iteration; --resume goes on, after a kill too. Without "
-        "options: the paper's residual network on digits, by EMSA."))
+        "Train a model on data by a method. Writes metrics.csv, summary.json, figures, report.html, "
+        "checkpoint.pt and the trained model into the folder. Ctrl-C stops it after the current iteration; "
+        "--resume goes on, after a kill too. Without options: the paper's residual network on digits, by "
+        "EMSA."))
     add_task(options)
     options.add_argument("--method", type=str, default="emsa", help=", ".join(METHODS))
-    options.add_argument("--lr", type=float | None, default=None, help="learning rate; by default the method's own")
-    options.add_argument("--options", type=dict[str, Any], default={}, help="of the method, such as --options.damping 0.3")
+    options.add_argument("--lr", type=float | None, default=None,
+                         help="learning rate; by default the method's own")
+    options.add_argument("--options", type=dict[str, Any], default={},
+                         help="of the method, such as --options.damping 0.3")
     add_run(options, "runs/train")
     return options

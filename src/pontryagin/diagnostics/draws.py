@@ -15,20 +15,25 @@ State = list[tuple[Callable[[Any], Any], Any]]
 
 
 class Draws:
-    """The random numbers of a model's passes: those over the same data begin with the same states of all generators.
+    """The random numbers of a model's passes: those over the same data begin with the same states of all
+    generators.
 
-    These are Python's, numpy's and torch's global ones (also of the GPUs that hold the model) and those that a module holds as an
-    attribute, or in a list, tuple or dict that is one: torch.Generator, numpy.random.Generator and RandomState, random.Random.
+    These are Python's, numpy's and torch's global ones (also of the GPUs that hold the model) and those that
+    a module holds as an
+    attribute, or in a list, tuple or dict that is one: torch.Generator, numpy.random.Generator and
+    RandomState, random.Random.
     """
 
     def __init__(self, model: nn.Module, states: dict[Hashable, State] | None = None) -> None:
         tensors = (*model.parameters(), *model.buffers())
         self._devices = sorted({tensor.device.index for tensor in tensors if tensor.device.type == "cuda"})
-        self._own = list({id(one): one for module in model.modules() for one in _generators(vars(module).values())}.values())
+        self._own = list({id(one): one for module in model.modules()
+                          for one in _generators(vars(module).values())}.values())
         self._known = {} if states is None else states
 
     def begin(self, data: Hashable) -> None:
-        """A pass over `data`: the first one goes on with the numbers, each later one begins where the first began."""
+        """A pass over `data`: the first one goes on with the numbers, each later one begins where the first
+        began."""
         if data in self._known:
             _put_back(self._known[data])
         else:
@@ -36,7 +41,8 @@ class Draws:
 
     def state(self) -> State:
         """Of all generators now."""
-        found: State = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state(legacy=True)),
+        found: State = [(random.setstate, random.getstate()),
+                        (np.random.set_state, np.random.get_state(legacy=True)),
                         (torch.set_rng_state, torch.get_rng_state())]
         for device in self._devices:
             found.append((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
@@ -45,7 +51,8 @@ class Draws:
 
 @contextmanager
 def same_draws(model: nn.Module, states: dict[Hashable, State] | None = None) -> Iterator[Draws]:
-    """The draws of a model; at the end all generators are as before. states: known beginnings of passes, to be added to."""
+    """The draws of a model; at the end all generators are as before. states: known beginnings of passes, to
+    be added to."""
     draws = Draws(model, states)
     before = draws.state()
     try:

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.diagnostics.audit_batches import Batch, gathered
-from pontryagin.diagnostics.audit_loss import MeanLoss
+from pontryagin.diagnostics.batches import Batch, gathered
 from pontryagin.diagnostics.draws import Draws, State
 from pontryagin.diagnostics.looking import (
     arguments,
@@ -20,6 +19,7 @@ from pontryagin.diagnostics.looking import (
     one_tensor,
     second_derivatives,
 )
+from pontryagin.diagnostics.loss import MeanLoss
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Stage
 
 Vector = Float[Tensor, " parameter"]
@@ -42,8 +42,8 @@ class HessianOperator:
         """H v. Raises NonFiniteError when it is not finite."""
         result = self.product(vector)
         if not result.isfinite().all():
-            raise NonFiniteError("a Hessian-vector product holds NaN or infinite values: the objective has no finite second "
-                                 "derivative at these parameters")
+            raise NonFiniteError("a Hessian-vector product holds NaN or infinite values: the objective has "
+                                 "no finite second derivative at these parameters")
         return result
 
     def dense(self) -> Float[Tensor, "parameter parameter"]:
@@ -54,9 +54,11 @@ class HessianOperator:
 
 
 def problem_hessian(problem: ControlProblem, controls: Sequence[Tensor] | None = None) -> HessianOperator:
-    """The Hessian of J (mean over samples, running costs included) in all controls, stage after stage as one vector.
+    """The Hessian of J (mean over samples, running costs included) in all controls, stage after stage as one
+    vector.
 
-    controls: the problem's initial ones by default. The graph of one forward and backward pass is kept while the operator lives.
+    controls: the problem's initial ones by default. The graph of one forward and backward pass is kept while
+    the operator lives.
     """
     controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
     flat = torch.cat([control for stage, control in zip(problem.stages, controls, strict=True) if stage.size])
@@ -71,15 +73,17 @@ def problem_hessian(problem: ControlProblem, controls: Sequence[Tensor] | None =
     return HessianOperator(flat.numel(), flat.dtype, flat.device, float(gradient.detach().norm()), product)
 
 
-def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], batches: Iterable[tuple[Any, Tensor]]
-                   ) -> HessianOperator:
-    """The Hessian of the mean loss over all samples of `batches` (inputs, targets) in the trained parameters of a module.
+def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor],
+                   batches: Iterable[tuple[Any, Tensor]]) -> HessianOperator:
+    """The Hessian of the mean loss over all samples of `batches` (inputs, targets) in the trained parameters
+    of a module.
 
-    loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch, or one number a sample
-    (MeanLoss; class indices of -100 do not count). Inputs: a tensor, or a tuple or dict of tensors as positional or named
-    arguments of the model. The model is used in evaluation mode and is as before after each product: running statistics and
-    dropout play no part. Where it draws random numbers there, those of a batch are the same in every product (draws.Draws). Each
-    product takes two passes over the batches, one of which is in memory at a time.
+    loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch, or
+    one number a sample (MeanLoss; class indices of -100 do not count). Inputs: a tensor, or a tuple or dict
+    of tensors as positional or named arguments of the model. The model is used in evaluation mode and is as
+    before after each product: running statistics and dropout play no part. Where it draws random numbers
+    there, those of a batch are the same in every product (draws.Draws). Each product takes two passes over
+    the batches, one of which is in memory at a time.
 
     Raises ProblemError for a wrong request, and for functions that have no second derivative in torch.
     """
@@ -87,8 +91,8 @@ def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tens
     held = gathered(batches, mean_loss.counted)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not held or not parameters:
-        raise ProblemError(f"module_hessian: expected batches and trained parameters, found {len(held)} batches with targets "
-                           f"that count and {len(parameters)} parameters")
+        raise ProblemError(f"module_hessian: expected batches and trained parameters, found {len(held)} "
+                           f"batches with targets that count and {len(parameters)} parameters")
     check_arguments("module_hessian", model, held[0].inputs)
     states: dict[Hashable, State] = {}
 
@@ -97,11 +101,12 @@ def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tens
               kept_buffers(model) as renew):
             if not states:
                 check_repeats("module_hessian", lambda: _outputs(model, held[0], draws, renew))
-            return torch.stack([part(mean_loss(_outputs(model, batch, draws, renew), batch.targets)) * batch.weight
-                                for batch in held]).sum(0)
+            return torch.stack([part(mean_loss(_outputs(model, batch, draws, renew), batch.targets))
+                                * batch.weight for batch in held]).sum(0)
 
     def product(vector: Vector) -> Vector:
-        return over_batches(lambda value: _second_derivative(_gradient(value, parameters), parameters, vector))
+        return over_batches(lambda value: _second_derivative(_gradient(value, parameters), parameters,
+                                                             vector))
 
     first = parameters[0]
     gradient = over_batches(lambda value: _gradient(value, parameters).detach())

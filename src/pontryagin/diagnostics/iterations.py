@@ -1,4 +1,5 @@
-"""The iterations of a run as numbers: what was promised, what was done, what it says of Lemma 2's constant."""
+"""The iterations of a run as numbers: what was promised, what was done, what it says of Lemma 2's
+constant."""
 
 import csv
 import io
@@ -11,22 +12,26 @@ from pontryagin.problem import ProblemError
 from pontryagin.update import IterationRecord
 
 Number = float | int
-COLUMNS = ("iteration", "objective", "loss", "optimality_gap", "achieved", "state_error", "costate_error", "estimate",
+COLUMNS = ("iteration", "objective", "loss", "optimality_gap", "achieved", "state_error", "costate_error",
+           "estimate",
            "rho_state", "rho_costate", "accepted", "rejected", "evaluations", "seconds")
 """Of iterations.csv: see docs/files.md."""
-STAGE_COLUMNS = ("iteration", "stage", "name", "gain", "state_error", "costate_error", "rho_state", "rho_costate")
+STAGE_COLUMNS = ("iteration", "stage", "name", "gain", "state_error", "costate_error", "rho_state",
+                 "rho_costate")
 """Of stages.csv."""
 
 
 def iteration_row(record: IterationRecord) -> dict[str, Number]:
-    """One iteration by COLUMNS. optimality_gap: mu_k, the decrease of J predicted for the last trial; achieved: what that trial
-    did, J before minus J at the trial, taken or not; estimate: C_k = (optimality_gap - achieved) / sum of both errors."""
+    """One iteration by COLUMNS. optimality_gap: mu_k, the decrease of J predicted for the last trial;
+    achieved: what that trial did, J before minus J at the trial, taken or not; estimate: C_k =
+    (optimality_gap - achieved) / sum of both errors."""
     return {
         "iteration": record.iteration, "objective": record.objective_after, "loss": record.loss_after,
         "optimality_gap": record.optimality_gap, "achieved": record.objective_before - record.trial_objective,
         "state_error": sum(stage.state_error for stage in record.stages),
         "costate_error": sum(stage.costate_error for stage in record.stages), "estimate": record.estimate,
-        "rho_state": record.penalties.state, "rho_costate": record.penalties.costate, "accepted": int(record.accepted),
+        "rho_state": record.penalties.state, "rho_costate": record.penalties.costate,
+        "accepted": int(record.accepted),
         "rejected": record.rejected, "evaluations": record.evaluations, "seconds": record.seconds,
     }
 
@@ -34,7 +39,8 @@ def iteration_row(record: IterationRecord) -> dict[str, Number]:
 def stage_rows(record: IterationRecord) -> list[dict[str, Number | str]]:
     """The stages of one iteration by STAGE_COLUMNS."""
     return [{"iteration": record.iteration, "stage": one.stage, "name": one.name, "gain": one.gain,
-             "state_error": one.state_error, "costate_error": one.costate_error, "rho_state": one.penalties.state,
+             "state_error": one.state_error, "costate_error": one.costate_error,
+             "rho_state": one.penalties.state,
              "rho_costate": one.penalties.costate} for one in record.stages]
 
 
@@ -47,25 +53,30 @@ def rejected_share(records: Sequence[IterationRecord]) -> float:
 
 
 def write_csv(records: Iterable[IterationRecord], folder: Path) -> tuple[Path, Path]:
-    """iterations.csv and stages.csv in the folder, each whole or not at all; numbers with all their digits."""
+    """iterations.csv and stages.csv in the folder, each whole or not at all; numbers with all their
+    digits."""
     records = list(records)
     folder.mkdir(parents=True, exist_ok=True)
     return (_write(folder / "iterations.csv", COLUMNS, [iteration_row(record) for record in records]),
-            _write(folder / "stages.csv", STAGE_COLUMNS, [row for record in records for row in stage_rows(record)]))
+            _write(folder / "stages.csv", STAGE_COLUMNS,
+                   [row for record in records for row in stage_rows(record)]))
 
 
 @runtime_checkable
 class ScalarWriter(Protocol):
-    """What log_scalars writes to: torch.utils.tensorboard.SummaryWriter, or anything that takes a scalar alike."""
+    """What log_scalars writes to: torch.utils.tensorboard.SummaryWriter, or anything that takes a scalar
+    alike."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
         """A value at a step."""
 
 
 def log_scalars(writer: ScalarWriter, record: IterationRecord, *, stages: bool = True) -> None:
-    """One iteration as TensorBoard scalars: `msa/<column>`, and with `stages` also `msa/<column> of stage/<number> <name>`.
+    """One iteration as TensorBoard scalars: `msa/<column>`, and with `stages` also `msa/<column> of
+    stage/<number> <name>`.
 
-    writer: a SummaryWriter (pip install 'pontryagin[track]'). The estimate is left out where nothing moved and it is not defined.
+    writer: a SummaryWriter (pip install 'pontryagin[track]'). The estimate is left out where nothing moved
+    and it is not defined.
     """
     if not isinstance(writer, ScalarWriter):
         raise ProblemError(f"log_scalars: expected a SummaryWriter, found {type(writer).__name__}")
@@ -73,8 +84,8 @@ def log_scalars(writer: ScalarWriter, record: IterationRecord, *, stages: bool =
         if name != "iteration" and value == value:
             writer.add_scalar(f"msa/{name}", value, record.iteration)
     for one in record.stages if stages else ():
-        for name, value in (("gain", one.gain), ("state_error", one.state_error), ("costate_error", one.costate_error),
-                            ("rho_state", one.penalties.state)):
+        for name, value in (("gain", one.gain), ("state_error", one.state_error),
+                            ("costate_error", one.costate_error), ("rho_state", one.penalties.state)):
             writer.add_scalar(f"msa/{name} of stage/{one.stage} {one.name}", value, record.iteration)
 
 

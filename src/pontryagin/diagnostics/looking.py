@@ -1,4 +1,5 @@
-"""What every look at a model sees to: evaluation mode, the same random numbers in every pass, and all as before at the end."""
+"""What every look at a model sees to: evaluation mode, the same random numbers in every pass, and all as
+before at the end."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -13,15 +14,17 @@ from pontryagin.diagnostics.draws import Draws, State, same_draws
 from pontryagin.problem import ProblemError
 
 _SAME = 1e-3
-"""By so much, relatively, outputs of one pass may differ when it is done again: sums in another order on a GPU."""
+"""By so much, relatively, outputs of one pass may differ when it is done again: sums in another order on a
+GPU."""
 
 
 @contextmanager
 def looking(model: nn.Module, states: dict[Hashable, State] | None = None) -> Iterator[Draws]:
-    """The model in evaluation mode, its random numbers in hand; at the end flags and generators are as before. states: where to
-    keep the beginnings of passes, for looks that follow.
+    """The model in evaluation mode, its random numbers in hand; at the end flags and generators are as
+    before. states: where to keep the beginnings of passes, for looks that follow.
 
-    Attention takes the way that also training takes: torch's fast path for inference gives 0 at padded places.
+    Attention takes the way that also training takes: torch's fast path for inference gives 0 at padded
+    places.
     """
     flags = [(module, module.training) for module in model.modules()]
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -37,17 +40,20 @@ def looking(model: nn.Module, states: dict[Hashable, State] | None = None) -> It
 
 
 def check_repeats(what: str, run: Callable[[], Tensor]) -> None:
-    """ProblemError when a pass done twice gives different outputs, so that differences between passes would mean nothing."""
+    """ProblemError when a pass done twice gives different outputs, so that differences between passes would
+    mean nothing."""
     with torch.no_grad():
         one, other = run(), run()
     if one.shape != other.shape or bool((one - other).norm() > _SAME * one.norm()):
-        raise ProblemError(f"{what}: two passes over the same batch differ in evaluation mode: the model draws random numbers "
-                           "from a generator that is neither global nor an attribute of its modules, or remembers passes")
+        raise ProblemError(f"{what}: two passes over the same batch differ in evaluation mode: the model "
+                           "draws random numbers from a generator that is neither global nor an attribute of "
+                           "its modules, or remembers passes")
 
 
 @contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """A function that puts the model's buffers back where a pass has changed them in place; called at the end too."""
+    """A function that puts the model's buffers back where a pass has changed them in place; called at the end
+    too."""
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
     versions = [buffer._version for buffer, _ in kept]
 
@@ -66,8 +72,9 @@ def kept_buffers(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def second_derivatives(what: str) -> Iterator[None]:
-    """Attention by plain products and softmax, for torch's fused kernels can be differentiated only once: around the passes and
-    the derivatives. ProblemError, naming `what`, for other functions that have no second derivative in torch."""
+    """Attention by plain products and softmax, for torch's fused kernels can be differentiated only once:
+    around the passes and the derivatives. ProblemError, naming `what`, for other functions that have no
+    second derivative in torch."""
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
@@ -75,7 +82,8 @@ def second_derivatives(what: str) -> Iterator[None]:
         told = str(error)
         if "is not implemented" not in told and "double backward" not in told.lower():
             raise
-        raise ProblemError(f"{what}: part of the model has no second derivative in torch: {told.splitlines()[0]}") from error
+        raise ProblemError(f"{what}: part of the model has no second derivative in torch: "
+                           f"{told.splitlines()[0]}") from error
 
 
 def check_arguments(what: str, model: nn.Module, inputs: Any) -> None:
@@ -85,8 +93,8 @@ def check_arguments(what: str, model: nn.Module, inputs: Any) -> None:
         signature(model.forward).bind(*positional, **named)
     except TypeError as error:
         given = f"a dict of {', '.join(map(str, named))}" if named else f"{len(positional)} arguments"
-        raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a tuple of inputs is "
-                           "spread over positional arguments, a dict over named ones)") from error
+        raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a "
+                           "tuple of inputs is spread over positional arguments, a dict over named ones)") from error
     except ValueError:  # a forward without a signature
         pass
 
@@ -94,13 +102,14 @@ def check_arguments(what: str, model: nn.Module, inputs: Any) -> None:
 def one_tensor(what: str, output: Any) -> Tensor:
     """The output of a model. ProblemError unless it is one tensor."""
     if not isinstance(output, Tensor):
-        raise ProblemError(f"{what}: expected a model whose output is one tensor, found {type(output).__name__}; wrap it in a "
-                           "module that returns what the loss takes")
+        raise ProblemError(f"{what}: expected a model whose output is one tensor, found "
+                           f"{type(output).__name__}; wrap it in a module that returns what the loss takes")
     return output
 
 
 def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs as positional and named arguments of a model: a tuple is spread over the first, a dict over the second."""
+    """Inputs as positional and named arguments of a model: a tuple is spread over the first, a dict over the
+    second."""
     if isinstance(inputs, dict):
         return (), inputs
     return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}

@@ -20,7 +20,8 @@ class Extremes:
 
     @property
     def negative_curvature(self) -> float:
-        """|least| / greatest in absolute value where the least is negative, else 0: how much of a saddle it is."""
+        """|least| / greatest in absolute value where the least is negative, else 0: how much of a saddle it
+        is."""
         least, greatest = float(self.lowest[0]), float(self.highest[-1])
         return -least / max(abs(greatest), abs(least)) if least < 0 else 0.0
 
@@ -37,14 +38,15 @@ class Density:
     width: float
 
 
-def extreme_eigenvalues(hessian: HessianOperator, count: int = 5, *, tolerance: float = 1e-6, iterations: int = 1000,
-                        seed: int = 0) -> Extremes:
-    """The `count` least and greatest eigenvalues by the implicitly restarted Lanczos method (ARPACK), or of the whole matrix
-    where that is smaller than the Krylov space. tolerance: relative.
+def extreme_eigenvalues(hessian: HessianOperator, count: int = 5, *, tolerance: float = 1e-6,
+                        iterations: int = 1000, seed: int = 0) -> Extremes:
+    """The `count` least and greatest eigenvalues by the implicitly restarted Lanczos method (ARPACK), or of
+    the whole matrix where that is smaller than the Krylov space. tolerance: relative.
 
     Of a multiple eigenvalue the method may find fewer copies than there are.
 
-    Needs scipy. Raises ProblemError when count is not in [1, size] or ARPACK does not converge in `iterations` restarts.
+    Needs scipy. Raises ProblemError when count is not in [1, size] or ARPACK does not converge in
+    `iterations` restarts.
     """
     if not 1 <= count <= hessian.size:
         raise ProblemError(f"extreme_eigenvalues: expected a count in [1, {hessian.size}], found {count}")
@@ -65,20 +67,24 @@ def extreme_eigenvalues(hessian: HessianOperator, count: int = 5, *, tolerance: 
     ends = []
     for which in ("SA", "LA"):
         try:
-            values = eigsh(operator, k=count, which=which, v0=start, tol=tolerance, maxiter=iterations, return_eigenvectors=False)
+            values = eigsh(operator, k=count, which=which, v0=start, tol=tolerance, maxiter=iterations,
+                           return_eigenvectors=False)
         except ArpackNoConvergence as error:
-            raise ProblemError(f"extreme_eigenvalues: {len(error.eigenvalues)} of {count} eigenvalues converged in {iterations} "
-                               "restarts; ask for more iterations, a larger tolerance or another count") from error
+            raise ProblemError(f"extreme_eigenvalues: {len(error.eigenvalues)} of {count} eigenvalues "
+                               f"converged in {iterations} restarts; ask for more iterations, a larger "
+                               "tolerance or another count") from error
         ends.append(torch.from_numpy(np.sort(values)))
     return Extremes(*ends)
 
 
 def spectral_density(hessian: HessianOperator, *, probes: int = 10, steps: int = 80, points: int = 800,
                      width: float | None = None, seed: int = 0) -> Density:
-    """The density of the eigenvalues by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017): the mean over `probes` random
-    directions of the quadrature nodes of `steps` Lanczos steps, smeared by Gaussians. width: 1/200 of the range by default.
+    """The density of the eigenvalues by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017): the mean
+    over `probes` random directions of the quadrature nodes of `steps` Lanczos steps, smeared by Gaussians.
+    width: 1/200 of the range by default.
 
-    The mass at isolated eigenvalues is exact on average over probes; their places are exact for the outermost ones.
+    The mass at isolated eigenvalues is exact on average over probes; their places are exact for the outermost
+    ones.
     """
     if probes < 1 or steps < 2 or points < 2:
         raise ProblemError("spectral_density: expected probes >= 1, steps >= 2 and points >= 2, found "
@@ -95,14 +101,16 @@ def spectral_density(hessian: HessianOperator, *, probes: int = 10, steps: int =
     places, masses = torch.cat(nodes), torch.cat(weights)
     span = float(places.max() - places.min()) or max(abs(float(places[0])), 1.0)
     width = span / 200 if width is None else width
-    grid = torch.linspace(float(places.min()) - 4 * width, float(places.max()) + 4 * width, points, dtype=torch.float64)
+    grid = torch.linspace(float(places.min()) - 4 * width, float(places.max()) + 4 * width, points,
+                          dtype=torch.float64)
     bells = torch.exp(-0.5 * ((grid[:, None] - places) / width).square()) / (width * (2 * torch.pi) ** 0.5)
     return Density(grid, bells @ masses, width)
 
 
-def lanczos(hessian: HessianOperator, start: Vector, steps: int) -> tuple[Float[Tensor, " steps"], Float[Tensor, " steps-1"]]:
-    """Diagonal and off-diagonal of the tridiagonal matrix of `steps` Lanczos steps, in float64, orthogonalized against all
-    earlier vectors; fewer steps when the Krylov space ends."""
+def lanczos(hessian: HessianOperator, start: Vector, steps: int) -> tuple[Float[Tensor, " steps"],
+                                                                          Float[Tensor, " steps-1"]]:
+    """Diagonal and off-diagonal of the tridiagonal matrix of `steps` Lanczos steps, in float64,
+    orthogonalized against all earlier vectors; fewer steps when the Krylov space ends."""
     vector = (start / start.norm()).double()
     basis, diagonal, beside = [vector], [], []
     for step in range(steps):

@@ -8,5 +8,6 @@ from pontryagin.distributed.stage_models import GroupModel, StageModels
 from pontryagin.distributed.stage_parallel import StageParallel, group_controls
 from pontryagin.distributed.start import join, launched
 
-__all__ = ["Alone", "Communicator", "GroupModel", "Owners", "Processes", "SharedPropagation", "StageModels", "StageParallel",
+__all__ = ["Alone", "Communicator", "GroupModel", "Owners", "Processes", "SharedPropagation", "StageModels",
+           "StageParallel",
            "assign", "group_controls", "join", "launched", "loads", "reassign", "require_same", "share"]

@@ -14,7 +14,8 @@ from pontryagin.problem import ControlProblem, Controls, NonFiniteError, Problem
 
 
 def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
-    """Refuse to start when ranks differ in any of the facts (versions, model, data, seed, settings), as texts or hashes.
+    """Refuse to start when ranks differ in any of the facts (versions, model, data, seed, settings), as texts
+    or hashes.
 
     Every rank raises the same ProblemError, naming the fact, the values and the ranks that have them.
     """
@@ -24,13 +25,15 @@ def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
         for rank, one in enumerate(found):
             ranks.setdefault(one.get(fact, "nothing"), []).append(rank)
         if len(ranks) > 1:
-            listed = "; ".join(f"{value} on rank {', '.join(map(str, owners))}" for value, owners in ranks.items())
-            raise ProblemError(f"the processes do not agree on the {fact}: {listed}; start all of them with the same software, "
-                               "model, data, seed and settings")
+            listed = "; ".join(f"{value} on rank {', '.join(map(str, owners))}"
+                               for value, owners in ranks.items())
+            raise ProblemError(f"the processes do not agree on the {fact}: {listed}; start all of them with "
+                               "the same software, model, data, seed and settings")
 
 
 def raise_together(communicator: Communicator, error: Exception | None) -> None:
-    """Every rank raises when one has an error: its own, or that of the lowest rank that has one. Costs a small sum.
+    """Every rank raises when one has an error: its own, or that of the lowest rank that has one. Costs a
+    small sum.
 
     A NonFiniteError keeps its kind on the other ranks, others come as ProblemError.
     """
@@ -73,5 +76,6 @@ def problem_facts(problem: ControlProblem, controls: Controls) -> dict[str, str]
     """What two ranks must share of a control problem."""
     stages = [(stage.name, stage.layout, stage.step_size, words(stage.running_cost), words(stage.admissible))
               for stage in problem.stages]
-    return {"stages": hashlib.sha256(repr(stages).encode()).hexdigest()[:16], "number of stages": str(len(stages)),
+    return {"stages": hashlib.sha256(repr(stages).encode()).hexdigest()[:16],
+            "number of stages": str(len(stages)),
             "data": digest(problem.initial_state, problem.target), "controls": digest(*controls)}

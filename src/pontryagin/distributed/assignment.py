@@ -11,10 +11,12 @@ Owners = tuple[int, ...]
 
 
 def assign(costs: Sequence[float], ranks: int) -> Owners:
-    """Owners with balanced loads: the most expensive stage first, each to the rank with the least load so far.
+    """Owners with balanced loads: the most expensive stage first, each to the rank with the least load so
+    far.
 
-    The largest load is at most 4/3 - 1/(3 ranks) of the least possible (Graham 1969). Deterministic: ties go to the lower
-    stage and the lower rank. Stages of equal cost are handed out in runs, since neighbours share states; loads stay the same.
+    The largest load is at most 4/3 - 1/(3 ranks) of the least possible (Graham 1969). Deterministic: ties go
+    to the lower stage and the lower rank. Stages of equal cost are handed out in runs, since neighbours share
+    states; loads stay the same.
     costs: any unit, finite and >= 0. Raises ProblemError for others and for less than one rank.
     """
     if ranks < 1:
@@ -48,5 +50,6 @@ def reassign(costs: Sequence[float], owners: Owners, ranks: int, gain: float = 0
 
 
 def share(samples: int, rank: int, ranks: int) -> slice:
-    """The rows of a batch that a rank propagates: consecutive, numbers differing by at most one, perhaps none."""
+    """The rows of a batch that a rank propagates: consecutive, numbers differing by at most one, perhaps
+    none."""
     return slice(samples * rank // ranks, samples * (rank + 1) // ranks)

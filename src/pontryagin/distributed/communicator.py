@@ -33,11 +33,13 @@ class Communicator(Protocol):
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks, the same on every rank."""
 
-    def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
+    def exchange(self, outgoing: Sequence[Sequence[Tensor]],
+                 incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
         """outgoing[r] goes to rank r; returns what each rank sent here, of the announced forms."""
 
     def spread(self, own: Tensor, rows: Sequence[int]) -> Pending:
-        """Send `own` to all; gives what each rank spread, rows[r] rows like own's. Returns before it has arrived."""
+        """Send `own` to all; gives what each rank spread, rows[r] rows like own's. Returns before it has
+        arrived."""
 
     def gather(self, value: Any) -> list[Any]:
         """A small picklable value of every rank."""
@@ -52,7 +54,8 @@ class Alone:
         """The values."""
         return values
 
-    def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
+    def exchange(self, outgoing: Sequence[Sequence[Tensor]],
+                 incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
         """What goes to oneself."""
         return [list(outgoing[0])]
 
@@ -87,11 +90,13 @@ class Processes:
         self.seconds += perf_counter() - began
         return result
 
-    def exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
+    def exchange(self, outgoing: Sequence[Sequence[Tensor]],
+                 incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
         """One all_to_all of flat buffers."""
         began = perf_counter()
         arriving = [form for forms in incoming for form in forms]
-        every = [*(tensor.dtype for tensors in outgoing for tensor in tensors), *(dtype for _, dtype in arriving)]
+        every = [*(tensor.dtype for tensors in outgoing for tensor in tensors),
+                 *(dtype for _, dtype in arriving)]
         dtype = torch.float32 if not every else max(every, key=lambda kind: kind.itemsize)
         sent = [sum(tensor.numel() for tensor in tensors) for tensors in outgoing]
         received = [sum(shape.numel() for shape, _ in forms) for forms in incoming]
@@ -133,5 +138,6 @@ class Processes:
 
 
 def _pack(buffer: Tensor, tensors: Sequence[Tensor]) -> None:
-    for place, tensor in zip(torch.split_with_sizes(buffer, [tensor.numel() for tensor in tensors]), tensors, strict=True):
+    for place, tensor in zip(torch.split_with_sizes(buffer, [tensor.numel() for tensor in tensors]), tensors,
+                             strict=True):
         place.view(tensor.shape).copy_(tensor)

@@ -1,4 +1,5 @@
-"""What the owner of a stage needs, brought to it: moments where they are enough, states and costates elsewhere."""
+"""What the owner of a stage needs, brought to it: moments where they are enough, states and costates
+elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from pontryagin.trajectory import ByTime, StageGroup, Trajectory, stage_group
 class Delivery:
     """One iteration's states and costates, of this rank's samples, and who owns which stage.
 
-    groups: of equal stages; chosen: the maximizer of each. stages: the ranks that own them; samples: the same ranks where they
-    have shares of the samples, then an owner gets everything of its stages in one exchange, or Alone where each has all.
+    groups: of equal stages; chosen: the maximizer of each. stages: the ranks that own them; samples: the same
+    ranks where they have shares of the samples, then an owner gets everything of its stages in one exchange,
+    or Alone where each has all.
     """
 
     stages: Communicator
@@ -46,7 +48,8 @@ class Delivery:
             parts = [_unpacked([next(parcel) for _ in range(6)]) for parcel in parcels]
             by_moments[number] = merge_moments(parts, [self._samples(rank) for rank in senders])
         states, costates = self._whole([list(parcel) for parcel in parcels])
-        return [self._model(number, by_moments.get(number), states, costates) for number in range(len(self.chosen))]
+        return [self._model(number, by_moments.get(number), states, costates)
+                for number in range(len(self.chosen))]
 
     def rows(self, number: int) -> list[list[int]]:
         """The places in a group of each rank's stages."""
@@ -75,7 +78,8 @@ class Delivery:
                        for time in (n, n + 1)})
 
     def _parcel(self, rank: int) -> list[Tensor]:
-        """Of this rank's samples, for a rank: moments of its affine stages, then states and costates of the others."""
+        """Of this rank's samples, for a rank: moments of its affine stages, then states and costates of the
+        others."""
         tensors = []
         for number in self._groups(rank, moments=True):
             maximizer = self.chosen[number]
@@ -96,7 +100,8 @@ class Delivery:
             assert affine is not None
             m, d, k = affine.output_features, affine.input_features, len(stages)
             reach = m * affine.taps
-            forms += [(torch.Size(shape), dtype) for shape in ((k, m, d), (k, m), (k, d, d), (k, d), (k, reach, reach), (1,))]
+            forms += [(torch.Size(shape), dtype)
+                      for shape in ((k, m, d), (k, m), (k, d, d), (k, d), (k, reach, reach), (1,))]
         for time in self._times(rank):
             state = self.trajectory.states[time]
             forms += [(torch.Size([samples, *state.shape[1:]]), state.dtype)] * 2
@@ -105,8 +110,10 @@ class Delivery:
     def _whole(self, parcels: list[list[Tensor]]) -> tuple[ByTime, ByTime]:
         """States and costates of all samples at the times that this rank needs."""
         times = self._times(self.stages.rank)
-        states = {time: _joined([parcel[2 * place] for parcel in parcels]) for place, time in enumerate(times)}
-        costates = {time: _joined([parcel[2 * place + 1] for parcel in parcels]) for place, time in enumerate(times)}
+        states = {time: _joined([parcel[2 * place] for parcel in parcels])
+                  for place, time in enumerate(times)}
+        costates = {time: _joined([parcel[2 * place + 1] for parcel in parcels])
+                    for place, time in enumerate(times)}
         return states, costates
 
     def _model(self, number: int, moments: AffineMoments | None, states: ByTime, costates: ByTime
@@ -116,7 +123,8 @@ class Delivery:
             return None
         if moments is not None and isinstance(maximizer, MomentMaximizer):
             return maximizer.model_of_moments(self._bare(stages), moments)
-        return maximizer.model(stage_group(self.problem, stages, self.controls, states, costates, self.starts))
+        return maximizer.model(stage_group(self.problem, stages, self.controls, states, costates,
+                                           self.starts))
 
     def _bare(self, stages: tuple[int, ...]) -> StageGroup:
         control = torch.stack([self.controls[n] for n in stages])
@@ -132,7 +140,8 @@ def maximizer_of(maximizer: Maximizer, problem: ControlProblem, group: tuple[int
 
 def _packed(moments: AffineMoments) -> list[Tensor]:
     positions = moments.gradient.new_full((1,), moments.positions)
-    return [moments.gradient, moments.bias_gradient, moments.inputs, moments.input_mean, moments.costates, positions]
+    return [moments.gradient, moments.bias_gradient, moments.inputs, moments.input_mean, moments.costates,
+            positions]
 
 
 def _unpacked(tensors: list[Tensor]) -> AffineMoments:

@@ -10,7 +10,8 @@ from pontryagin.trajectory import Propagation, Trajectory
 
 
 def problem_share(problem: ControlProblem, communicator: Communicator) -> ControlProblem:
-    """The problem on this rank's samples. A rank without any gets the first one, for its shapes; it counts nowhere."""
+    """The problem on this rank's samples. A rank without any gets the first one, for its shapes; it counts
+    nowhere."""
     if communicator.size == 1:
         return problem
     rows = share(problem.samples, communicator.rank, communicator.size)
@@ -19,9 +20,11 @@ def problem_share(problem: ControlProblem, communicator: Communicator) -> Contro
 
 
 class SharedPropagation:
-    """The forward pass of all samples at some controls; J and the loss are those of the whole batch, on every rank."""
+    """The forward pass of all samples at some controls; J and the loss are those of the whole batch, on every
+    rank."""
 
-    def __init__(self, communicator: Communicator, problem: ControlProblem, local: ControlProblem, controls: Controls) -> None:
+    def __init__(self, communicator: Communicator, problem: ControlProblem, local: ControlProblem,
+                 controls: Controls) -> None:
         """communicator: the ranks that share the samples; local: the problem on this rank's."""
         self.communicator, self.problem, self.controls = communicator, problem, controls
         rows = share(problem.samples, communicator.rank, communicator.size)
@@ -44,4 +47,5 @@ class SharedPropagation:
         raise_together(self.communicator, error)
         if self.samples == len(found.terminal):
             return found
-        return Trajectory(tuple(x[:0] for x in found.states), tuple(p[:0] for p in found.costates), found.terminal[:0])
+        return Trajectory(tuple(x[:0] for x in found.states), tuple(p[:0] for p in found.costates),
+                          found.terminal[:0])

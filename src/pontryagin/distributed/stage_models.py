@@ -26,9 +26,10 @@ Call = Callable[[HamiltonianModel], Controls]
 class GroupModel:
     """Equal stages, maximized by their owners; a HamiltonianModel whose every call is collective.
 
-    group: without states and costates, which the owners hold. rows[r]: the places in the group of the stages of rank r.
-    own: the model of this rank's stages, None without any. method: the name of the maximizer. seconds: of the last
-    maximization, for one stage.
+    group: without states and costates, which the owners hold. rows[r]: the places in the group of the stages
+    of rank r.
+    own: the model of this rank's stages, None without any. method: the name of the maximizer. seconds: of the
+    last maximization, for one stage.
     """
 
     communicator: Communicator
@@ -86,12 +87,15 @@ class QuadraticGroupModel(GroupModel):
 class StageModels(Sequence[GroupModel]):
     """The models of all groups of one iteration. seconds: takes the measured cost of each stage."""
 
-    def __init__(self, communicator: Communicator, models: list[GroupModel], seconds: dict[int, float]) -> None:
+    def __init__(self, communicator: Communicator, models: list[GroupModel],
+                 seconds: dict[int, float]) -> None:
         self.communicator, self.models, self.seconds = communicator, models, seconds
 
     def maximize(self, penalties: Sequence[Penalties]) -> list[Float[Tensor, "_ _"]]:
-        """theta* of all stages, a tensor a group. A group's results travel while the next group is maximized."""
-        return _finish(self.communicator, [model.begin(own) for model, own in zip(self.models, penalties, strict=True)])
+        """theta* of all stages, a tensor a group. A group's results travel while the next group is
+        maximized."""
+        return _finish(self.communicator,
+                       [model.begin(own) for model, own in zip(self.models, penalties, strict=True)])
 
     def measure(self, controls: Each) -> list[Measures]:
         """Gains and feasibility errors of all stages, in one sum over ranks."""
@@ -113,7 +117,8 @@ class StageModels(Sequence[GroupModel]):
         return iter(self.models)
 
 
-def measure_together(communicator: Communicator, models: Sequence[GroupModel], controls: Each) -> list[Measures]:
+def measure_together(communicator: Communicator, models: Sequence[GroupModel],
+                     controls: Each) -> list[Measures]:
     """Measures by the owners; counted evaluations and measured seconds travel along. float64."""
     tables = []
     for model, new in zip(models, controls, strict=True):
@@ -126,7 +131,8 @@ def measure_together(communicator: Communicator, models: Sequence[GroupModel], c
         tables.append(table)
     joint = communicator.sum(torch.cat(tables))
     result = []
-    for model, table in zip(models, torch.split_with_sizes(joint, [len(new) for new in controls]), strict=True):
+    for model, table in zip(models, torch.split_with_sizes(joint, [len(new) for new in controls]),
+                            strict=True):
         model.evaluations, model.seconds = int(table[:, 3].max()), float(table[:, 4].mean())
         result.append(Measures(*table[:, :3].unbind(1)))
     return result

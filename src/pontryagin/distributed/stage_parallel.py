@@ -1,4 +1,5 @@
-"""Stage-parallel maximization after data-parallel propagation: what a solver asks, whatever the number of processes."""
+"""Stage-parallel maximization after data-parallel propagation: what a solver asks, whatever the number of
+processes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +22,17 @@ PHASES = ("propagation", "moments", "maximization")
 
 
 class StageParallel:
-    """Every rank maximizes its share of the stages. All ranks are given the same problem, controls and batches.
+    """Every rank maximizes its share of the stages. All ranks are given the same problem, controls and
+    batches.
 
-    communicator: the ranks. samples: by default every rank propagates all samples, and controls are equal bit by bit for any
-    number of ranks; with samples=communicator it propagates its share of them, and owners get moments, or states and costates,
-    from the others. Then sums over samples round differently, and controls are equal only as far as the iteration does not
-    amplify that (an L-BFGS with line searches does).
+    communicator: the ranks. samples: by default every rank propagates all samples, and controls are equal bit
+    by bit for any number of ranks; with samples=communicator it propagates its share of them, and owners get
+    moments, or states and costates, from the others. Then sums over samples round differently, and controls
+    are equal only as far as the iteration does not amplify that (an L-BFGS with line searches does).
 
-    Owners are balanced by measured cost: the seconds that the maximization of each kind of stage took; they change only when
-    that lowers the largest load by a tenth. costs: of each stage of the problem, in any unit, to be used instead.
+    Owners are balanced by measured cost: the seconds that the maximization of each kind of stage took; they
+    change only when that lowers the largest load by a tenth. costs: of each stage of the problem, in any
+    unit, to be used instead.
     seconds: wall clock of this rank by phase, without communication, which the communicators count.
     """
 
@@ -38,8 +41,8 @@ class StageParallel:
         self.communicator: Communicator = communicator or Alone()
         self.samples: Communicator = samples or Alone()
         if self.samples.size not in (1, self.communicator.size):
-            raise ProblemError(f"samples: expected the communicator of all {self.communicator.size} ranks, or none, found one of "
-                               f"{self.samples.size}")
+            raise ProblemError(f"samples: expected the communicator of all {self.communicator.size} ranks, "
+                               f"or none, found one of {self.samples.size}")
         self.costs = None if costs is None else list(costs)
         self.owners: Owners | None = None
         self.seconds = dict.fromkeys(PHASES, 0.0)
@@ -49,12 +52,15 @@ class StageParallel:
     @property
     def communication(self) -> float:
         """Seconds spent in communication, waiting for other ranks included."""
-        return self.communicator.seconds + (self.samples.seconds if self.samples is not self.communicator else 0.0)
+        return self.communicator.seconds + (self.samples.seconds if self.samples is not self.communicator
+                                            else 0.0)
 
     def require_same(self, problem: ControlProblem, controls: Controls, settings: Sequence[object]) -> None:
-        """Refuse to start when ranks differ in versions, problem, data, controls or settings. Raises ProblemError on all."""
+        """Refuse to start when ranks differ in versions, problem, data, controls or settings. Raises
+        ProblemError on all."""
         if self.communicator.size > 1:
-            facts = {**versions(), **problem_facts(problem, controls), "settings": words(settings), "costs": words(self.costs)}
+            facts = {**versions(), **problem_facts(problem, controls), "settings": words(settings),
+                     "costs": words(self.costs)}
             require_same(self.communicator, facts)
 
     def propagate(self, problem: ControlProblem, controls: Controls) -> SharedPropagation:
@@ -64,8 +70,8 @@ class StageParallel:
                 self._share = (problem, problem_share(problem, self.samples))
             return SharedPropagation(self.samples, problem, self._share[1], controls)
 
-    def models(self, maximizer: Maximizer, before: SharedPropagation, starts: Controls | None = None, alone: bool = False
-               ) -> StageModels:
+    def models(self, maximizer: Maximizer, before: SharedPropagation, starts: Controls | None = None,
+               alone: bool = False) -> StageModels:
         """The Hamiltonians of all stages at their owners, after a costate pass of this rank's samples.
 
         alone: every stage a group of its own. Raises what any owner raises, on every rank.
@@ -76,8 +82,8 @@ class StageParallel:
         with self.phase("propagation"):
             trajectory = before.trajectory()
         with self.phase("moments"):
-            delivery = Delivery(self.communicator, self.samples, problem, controls, starts, trajectory, self._owners(problem),
-                                groups, chosen)
+            delivery = Delivery(self.communicator, self.samples, problem, controls, starts, trajectory,
+                                self._owners(problem), groups, chosen)
             error, own = None, []
             try:
                 own = delivery.models()
@@ -107,12 +113,14 @@ class StageParallel:
         ranks = self.communicator.size
         if self.costs is not None:
             if len(self.costs) != len(problem.stages):
-                raise ProblemError(f"expected the costs of {len(problem.stages)} stages, found {len(self.costs)}")
+                raise ProblemError(f"expected the costs of {len(problem.stages)} stages, found "
+                                   f"{len(self.costs)}")
             self.owners = self.owners or assign(self.costs, ranks)
         elif self.owners is None:
             self.owners = assign([float(stage.size) for stage in problem.stages], ranks)
         elif ranks > 1:
-            self.owners = reassign([self._measured.get(n, 0.0) for n in range(len(problem.stages))], self.owners, ranks)
+            self.owners = reassign([self._measured.get(n, 0.0) for n in range(len(problem.stages))],
+                                   self.owners, ranks)
         return self.owners
 
     def _costate_squares(self, problem: ControlProblem, controls: Controls, trajectory: Trajectory,

@@ -23,8 +23,9 @@ def launched() -> bool:
 def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Communicator]:
     """The processes of torchrun as a Communicator, left at the end; one process without torchrun.
 
-    timeout: seconds that a collective operation may wait for another rank before it raises; torchrun ends all ranks sooner
-    when one of them dies. backend: by default nccl where there are GPUs, with one a process, and gloo elsewhere.
+    timeout: seconds that a collective operation may wait for another rank before it raises; torchrun ends all
+    ranks sooner when one of them dies. backend: by default nccl where there are GPUs, with one a process, and
+    gloo elsewhere.
     """
     if not launched():
         yield Alone()
@@ -35,8 +36,9 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Commu
     store, rank, size = next(distributed.rendezvous("env://"))
     # torchrun may keep its store over a restart, with the addresses of processes that have died
     attempt = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    distributed.init_process_group(backend or ("nccl" if cuda else "gloo"), timeout=timedelta(seconds=timeout), store=attempt,
-                                   rank=rank, world_size=size)
+    distributed.init_process_group(backend or ("nccl" if cuda else "gloo"),
+                                   timeout=timedelta(seconds=timeout), store=attempt, rank=rank,
+                                   world_size=size)
     try:
         yield Processes()
     finally:

@@ -12,7 +12,8 @@ from pontryagin.problem.admissible import Binary, DiscreteSet, Ternary
 
 
 def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
-    """For each matrix of floating-point numbers Binary or Ternary with a scale per row, if it lies there and becomes smaller.
+    """For each matrix of floating-point numbers Binary or Ternary with a scale per row, if it lies there and
+    becomes smaller.
 
     Rows are outputs of the layer: of a transposed convolution too (packed.fitting_rows).
     """
@@ -29,28 +30,32 @@ def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
 
 
 def with_packed_weights(model: nn.Module, state: PackedState) -> nn.Module:
-    """The model in eval mode with the values of a packed state; modules whose weights are packed compute with these.
+    """The model in eval mode with the values of a packed state; modules whose weights are packed compute with
+    these.
 
-    The model itself is changed and returned, or, when its own weight is packed, what stands for it. Outputs are those of the
-    whole weights, bit by bit. ProblemError when names or shapes are not those of the model.
+    The model itself is changed and returned, or, when its own weight is packed, what stands for it. Outputs
+    are those of the whole weights, bit by bit. ProblemError when names or shapes are not those of the model.
     """
     own = model.state_dict()
     if own.keys() != state.keys():
-        raise ProblemError(f"expected tensors {', '.join(own)}, found {', '.join(state)}: is it another model?")
+        raise ProblemError(f"expected tensors {', '.join(own)}, found {', '.join(state)}: is it another "
+                           "model?")
     for name, value in state.items():
         if value.shape != own[name].shape:
-            raise ProblemError(f"{name}: expected shape {tuple(own[name].shape)}, found {tuple(value.shape)}: is it another "
-                               "model?")
+            raise ProblemError(f"{name}: expected shape {tuple(own[name].shape)}, found "
+                               f"{tuple(value.shape)}: is it another model?")
     by_module: dict[str, dict[str, PackedWeight]] = defaultdict(dict)
     for name, value in state.items():
         if isinstance(value, PackedWeight):
             place, _, parameter = name.rpartition(".")
             by_module[place][parameter] = value
-    model.load_state_dict({name: value for name, value in state.items() if isinstance(value, Tensor)}, strict=False)
+    model.load_state_dict({name: value for name, value in state.items() if isinstance(value, Tensor)},
+                          strict=False)
     made: dict[nn.Module, Packed] = {}
     for place, weights in by_module.items():
         module = model.get_submodule(place)
-        packed = made[module] = made.get(module) or Packed(module, weights)  # one module may stand at several places
+        # one module may stand at several places
+        packed = made[module] = made.get(module) or Packed(module, weights)
         if not place:
             return packed.eval()
         parent, _, child = place.rpartition(".")

@@ -48,9 +48,11 @@ class PackedWeight:
 
 
 def packed_weight(weight: Tensor, admissible: DiscreteSet, rows: Rows | None = None) -> PackedWeight:
-    """The packed form of a weight of the set; rows None: those in which it lies there. ProblemError when it lies outside."""
+    """The packed form of a weight of the set; rows None: those in which it lies there. ProblemError when it
+    lies outside."""
     if not isinstance(admissible, DiscreteSet):
-        raise ProblemError(f"expected a discrete set such as Ternary(scale='row') to pack, found {admissible!r}")
+        raise ProblemError("expected a discrete set such as Ternary(scale='row') to pack, found "
+                           f"{admissible!r}")
     rows = rows or fitting_rows(weight, admissible) or Rows(weight.shape)
     admissible.check(*rows.size)
     codes, scales = admissible.encode(rows.matrix(weight.detach()))
@@ -62,17 +64,21 @@ def packed_weight(weight: Tensor, admissible: DiscreteSet, rows: Rows | None = N
 def fitting_rows(weight: Tensor, admissible: DiscreteSet) -> Rows | None:
     """Rows in which a weight lies in the set exactly, None when there are none.
 
-    A tensor alone does not say whether it is the weight of a transposed convolution: its first axis is tried, then, with three
-    axes or more, the outputs of a transposed convolution of one group, of two, and so on: as few scales as will do.
+    A tensor alone does not say whether it is the weight of a transposed convolution: its first axis is tried,
+    then, with three
+    axes or more, the outputs of a transposed convolution of one group, of two, and so on: as few scales as
+    will do.
     """
     shape, weight = weight.shape, weight.detach()
-    groups = [n for n in range(1, shape[0] + 1) if shape[0] % n == 0] if len(shape) > 2 and admissible.scale == "row" else []
+    groups = [n for n in range(1, shape[0] + 1)
+              if shape[0] % n == 0] if len(shape) > 2 and admissible.scale == "row" else []
     return next((rows for rows in (Rows(shape), *(Rows(shape, n) for n in groups))
                  if admissible.contains(rows.matrix(weight)).all()), None)
 
 
 class Packed(nn.Module):
-    """A module whose weight is kept packed and made whole for each call: same outputs, bit by bit; for inference."""
+    """A module whose weight is kept packed and made whole for each call: same outputs, bit by bit; for
+    inference."""
 
     def __init__(self, module: nn.Module, weights: Mapping[str, PackedWeight]) -> None:
         super().__init__()

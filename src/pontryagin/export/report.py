@@ -39,10 +39,12 @@ class SizeReport:
     def __str__(self) -> str:
         width = max([len(row.name) for row in self.rows] + [6])
         lines = [f"{'tensor':<{width}}  {'shape':>16}  bits  {'bytes':>12}  {'packed':>12}  non-zero"]
-        lines += [f"{row.name:<{width}}  {'x'.join(map(str, row.shape)):>16}  {row.bits or '-':>4}  {row.before:>12,}  "
+        lines += [f"{row.name:<{width}}  {'x'.join(map(str, row.shape)):>16}  {row.bits or '-':>4}  "
+                  f"{row.before:>12,}  "
                   f"{row.after:>12,}  {row.nonzero:>8.1%}" for row in self.rows]
         ratio = self.before / self.after if self.after else 1.0
-        return "\n".join([*lines, f"{'total':<{width}}  {'':>16}        {self.before:>12,}  {self.after:>12,}  {ratio:>7.1f}x"])
+        return "\n".join([*lines, f"{'total':<{width}}  {'':>16}        {self.before:>12,}  "
+                                  f"{self.after:>12,}  {ratio:>7.1f}x"])
 
 
 def size_report(state: PackedState) -> SizeReport:

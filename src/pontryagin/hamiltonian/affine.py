@@ -23,8 +23,8 @@ class AffineMoments:
     gradient: G = mean u x^T.            bias_gradient: g = mean u.
     inputs: A_c = mean (x - s)(x - s)^T.  input_mean: s = mean x.
     positions: rows per sample; sums over positions are means times this.
-    costates: U = mean u u^T; of a convolution the same with the u that reach a place of x, by output and tap, in the place of u
-    (AffineForm.reaching), as a sum over places divided by positions.
+    costates: U = mean u u^T; of a convolution the same with the u that reach a place of x, by output and tap,
+    in the place of u (AffineForm.reaching), as a sum over places divided by positions.
     """
 
     gradient: Float[Tensor, "stage output input"]
@@ -55,7 +55,8 @@ def affine_moments(group: StageGroup, form: AffineForm) -> AffineMoments:
 
 
 def _reaching_moment(group: StageGroup, form: AffineForm) -> Float[Tensor, "stage reach reach"]:
-    """Sum over samples and places, a stage at a time: the rows of one are taps times as large as its costates."""
+    """Sum over samples and places, a stage at a time: the rows of one are taps times as large as its
+    costates."""
     assert form.reaching is not None
     moments = []
     for costate, state in zip(group.next_costates, group.states, strict=True):
@@ -65,7 +66,8 @@ def _reaching_moment(group: StageGroup, form: AffineForm) -> Float[Tensor, "stag
 
 
 def merge_moments(parts: Sequence[AffineMoments], rows: Sequence[int]) -> AffineMoments:
-    """The moments of all rows together, from those of disjoint parts with so many rows (or samples) each, all > 0."""
+    """The moments of all rows together, from those of disjoint parts with so many rows (or samples) each, all
+    > 0."""
     if len(parts) == 1:
         return parts[0]
     weights = [count / sum(rows) for count in rows]
@@ -86,10 +88,11 @@ def merge_moments(parts: Sequence[AffineMoments], rows: Sequence[int]) -> Affine
     )
 
 
-def quadratic_forms(form: AffineForm, moments: AffineMoments, weight_change: Float[Tensor, "stage output input"],
+def quadratic_forms(form: AffineForm, moments: AffineMoments,
+                    weight_change: Float[Tensor, "stage output input"],
                     bias_change: Float[Tensor, "stage output"]) -> tuple[Tensor, Tensor, Tensor]:
-    """<G, dW> + <g, db>, mean |dW x + db|^2 and the mean squared change of the costate, |dW^T u|^2 or its sum over overlapping
-    patches, for each stage, means over samples."""
+    """<G, dW> + <g, db>, mean |dW x + db|^2 and the mean squared change of the costate, |dW^T u|^2 or its sum
+    over overlapping patches, for each stage, means over samples."""
     linear = (moments.gradient * weight_change).sum((1, 2)) + (moments.bias_gradient * bias_change).sum(1)
     mean_change = torch.einsum("nij,nj->ni", weight_change, moments.input_mean) + bias_change
     state = ((weight_change @ moments.inputs) * weight_change).sum((1, 2)) + mean_change.square().sum(1)

@@ -44,7 +44,8 @@ def costate_error(
 def augmented(stage: Stage, control: Control, data: tuple[Tensor, Tensor, Tensor, Tensor],
               penalties: Penalties) -> Float[Tensor, ""]:
     """H~_n(theta), the mean over samples of
-    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2. ([LCTE] equation 24, Algorithm 2.)
+    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2. ([LCTE] equation 24, Algorithm
+    2.)
 
     data: x_n, x_{n+1}, p_n, p_{n+1}.
     """
@@ -73,9 +74,11 @@ class Measures(NamedTuple):
 
 @torch.no_grad()
 def measure(group: StageGroup, controls: Float[Tensor, "stage control"]) -> Measures:
-    """Gain and feasibility errors of new controls, by evaluating g and grad_x H. One evaluation of each stage."""
+    """Gain and feasibility errors of new controls, by evaluating g and grad_x H. One evaluation of each
+    stage."""
 
-    def one(new: Tensor, old: Tensor, x: Tensor, x_next: Tensor, p: Tensor, p_next: Tensor) -> tuple[Tensor, ...]:
+    def one(new: Tensor, old: Tensor, x: Tensor, x_next: Tensor, p: Tensor, p_next: Tensor) -> tuple[Tensor,
+                                                                                                     ...]:
         image, pulled = _pull_back(group.stage, new, x, p_next)
         gain = _inner(p_next, image - x_next).mean() - group.stage.cost(new) + group.stage.cost(old)
         return gain, _square(x_next - image).mean(), _square(p - pulled).mean()

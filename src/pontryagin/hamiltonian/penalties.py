@@ -27,8 +27,8 @@ class Penalties:
 def paper_penalties(rho: float, samples: int) -> Penalties:
     """The penalties that equal the rho of [LCTE]'s experiments on a batch of `samples`.
 
-    There costates come from the batch-mean loss (so they are 1/K of ours) and H and penalties are sums over the
-    batch. Dividing that H~ by the same factor gives rho_state = K rho and rho_costate = rho / K.
+    There costates come from the batch-mean loss (so they are 1/K of ours) and H and penalties are sums over
+    the batch. Dividing that H~ by the same factor gives rho_state = K rho and rho_costate = rho / K.
     """
     if samples < 1:
         raise ProblemError(f"expected at least one sample, found {samples}")

@@ -11,6 +11,8 @@ from pontryagin.maximizer.majorized_ascent import MajorizedAscent
 from pontryagin.maximizer.protocol import HamiltonianModel, Maximizer, MomentMaximizer, QuadraticModel
 from pontryagin.maximizer.stage_by_stage import StageByStage
 
-__all__ = ["LBFGS", "ByForm", "ClosedForm", "CoordinateAscent", "Elementwise", "GaussNewton", "GradientAscent",
-           "HamiltonianModel", "MajorizedAscent", "Maximizer", "MomentMaximizer", "QuadraticModel", "RowGaussNewton",
+__all__ = ["LBFGS", "ByForm", "ClosedForm", "CoordinateAscent", "Elementwise", "GaussNewton",
+           "GradientAscent",
+           "HamiltonianModel", "MajorizedAscent", "Maximizer", "MomentMaximizer", "QuadraticModel",
+           "RowGaussNewton",
            "StageByStage"]

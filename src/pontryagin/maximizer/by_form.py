@@ -13,7 +13,8 @@ from pontryagin.trajectory import StageGroup
 
 @dataclass(frozen=True)
 class ByForm:
-    """By stage: affine in its control over R^p at a smooth cost, affine over a set of matrices or with L1 or L0, and others.
+    """By stage: affine in its control over R^p at a smooth cost, affine over a set of matrices or with L1 or
+    L0, and others.
 
     Rows of norm 1 and sparse biases cannot move entry by entry: `rows` maximizes over them.
     """
@@ -34,5 +35,6 @@ class ByForm:
         if stage.admissible.unconstrained and not isinstance(stage.running_cost, L0 | L1):
             return self.affine
         sets = stage.admissible.sets if isinstance(stage.admissible, PerParameter) else (None,)
-        coupled = isinstance(sets[0], UnitNormRows) or any(isinstance(one, UnitNormRows | SparseSet) for one in sets[1:])
+        coupled = isinstance(sets[0], UnitNormRows) or any(isinstance(one, UnitNormRows | SparseSet)
+                                                           for one in sets[1:])
         return self.rows if coupled else self.constrained

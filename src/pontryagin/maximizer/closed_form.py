@@ -28,11 +28,12 @@ class ClosedForm:
 
     where db = g / rho_state - dW s has been eliminated; with lambda on the bias too, the elimination keeps
     the part of s s^T that the bias no longer absorbs. damping adds damping * mean(diag A_c) to A_c (and
-    likewise to U): 0 is the exact argmax, with the pseudo-inverse where the inputs are rank-deficient; a small
-    positive value keeps the step short along directions in which the inputs hardly vary.
+    likewise to U): 0 is the exact argmax, with the pseudo-inverse where the inputs are rank-deficient; a
+    small positive value keeps the step short along directions in which the inputs hardly vary.
 
-    Of a convolution x are the patches. Its costate penalty couples neighbouring positions, so with rho_costate > 0 the
-    equation is solved by conjugate gradients, preconditioned by the Sylvester equation in which the coupling is left out.
+    Of a convolution x are the patches. Its costate penalty couples neighbouring positions, so with
+    rho_costate > 0 the equation is solved by conjugate gradients, preconditioned by the Sylvester equation in
+    which the coupling is left out.
     """
 
     damping: float = 1e-3
@@ -49,8 +50,9 @@ class ClosedForm:
         """All that the maximization has to know of states and costates."""
         require_unconstrained(group, "ClosedForm")
         if group.stage.affine is None:
-            raise ProblemError(f"ClosedForm needs a stage that is affine in its control, but {group.stage.name} is not "
-                               "known to be: split it at its affine map (split_euler), or use LBFGS")
+            raise ProblemError("ClosedForm needs a stage that is affine in its control, but "
+                               f"{group.stage.name} is not known to be: split it at its affine map "
+                               "(split_euler), or use LBFGS")
         return affine_moments(group, group.stage.affine)
 
     def model_of_moments(self, group: StageGroup, moments: AffineMoments) -> "ClosedFormModel":
@@ -79,8 +81,8 @@ class ClosedFormModel:
         """The change of controls whose penalties balance this gradient."""
         if penalties.state == 0 and self.decay == 0:
             raise ProblemError(
-                f"{self.group.stage.name}: the Hamiltonian of an affine stage has no maximum without a state penalty or a "
-                "quadratic running cost; use rho_state > 0 or Quadratic(weight)")
+                f"{self.group.stage.name}: the Hamiltonian of an affine stage has no maximum without a state "
+                "penalty or a quadratic running cost; use rho_state > 0 or Quadratic(weight)")
         weight, bias = self.form.matrices(gradient / self.moments.positions)
         absorbed = penalties.state / (penalties.state + self.decay)
         if self.form.bias:
@@ -91,14 +93,16 @@ class ClosedFormModel:
         bias_change = (bias - penalties.state * mean_move) / (penalties.state + self.decay)
         result = self.form.control(change, bias_change)
         if not result.isfinite().all():
-            raise NonFiniteError(f"{self.group.stage.name}: the closed form gave NaN or infinite controls; its moments are "
-                                 "finite only while states and costates are: raise the damping or the penalties")
+            raise NonFiniteError(f"{self.group.stage.name}: the closed form gave NaN or infinite controls; "
+                                 "its moments are finite only while states and costates are: raise the "
+                                 "damping or the penalties")
         return result
 
     def measure(self, controls: Controls) -> Measures:
         """Exact, from the moments."""
         stage = self.group.stage
-        linear, state, costate = quadratic_forms(self.form, self.moments, *self.form.matrices(controls - self.group.control))
+        linear, state, costate = quadratic_forms(self.form, self.moments,
+                                                 *self.form.matrices(controls - self.group.control))
         return Measures(linear - stage.cost(controls) + stage.cost(self.group.control), state, costate)
 
     def _sylvester(self, right: Tensor, penalties: Penalties, absorbed: float) -> Tensor:
@@ -118,8 +122,10 @@ class ClosedFormModel:
         return (solved @ vectors.mT).to(right.dtype)
 
     def _coupled(self, right: Tensor, penalties: Penalties, absorbed: float) -> Tensor:
-        """The same with the costates' moment of a convolution in the place of U, which acts on (channel, output * tap)."""
-        inputs, costates = damped(self._inputs(absorbed), self.damping), damped(self.moments.costates, self.damping)
+        """The same with the costates' moment of a convolution in the place of U, which acts on (channel,
+        output * tap)."""
+        inputs, costates = damped(self._inputs(absorbed), self.damping), damped(self.moments.costates,
+                                                                                self.damping)
 
         def operator(change: Tensor) -> Tensor:
             state = penalties.state * (change @ inputs) + self.decay * change
@@ -161,7 +167,8 @@ def damped_eigen(matrix: Float[Tensor, "stage n n"], damping: float) -> tuple[Te
 
 
 def damped(matrix: Float[Tensor, "stage n n"], damping: float) -> Float[Tensor, "stage n n"]:
-    """matrix + damping * mean(diagonal) I in float64. Raises NonFiniteError when the moments are not finite."""
+    """matrix + damping * mean(diagonal) I in float64. Raises NonFiniteError when the moments are not
+    finite."""
     exact = _exact(matrix)
     shift = damping * exact.diagonal(dim1=-2, dim2=-1).mean(-1)
     return exact + shift[:, None, None] * torch.eye(exact.shape[-1], dtype=exact.dtype, device=exact.device)
@@ -169,7 +176,8 @@ def damped(matrix: Float[Tensor, "stage n n"], damping: float) -> Float[Tensor, 
 
 def _exact(matrix: Tensor) -> Tensor:
     if not matrix.isfinite().all():
-        raise NonFiniteError("the moments of inputs or costates are NaN or infinite: some state or costate is too large")
+        raise NonFiniteError("the moments of inputs or costates are NaN or infinite: some state or costate "
+                             "is too large")
     return matrix.double() if matrix.device.type != "mps" else matrix
 
 
@@ -178,4 +186,5 @@ def _quadratic_weight(stage: Stage) -> float:
         return 0.0
     if isinstance(stage.running_cost, Quadratic):
         return stage.step_size * stage.running_cost.weight
-    raise ProblemError(f"ClosedForm takes no running cost or a Quadratic one, but {stage.name} has {stage.running_cost!r}")
+    raise ProblemError(f"ClosedForm takes no running cost or a Quadratic one, but {stage.name} has "
+                       f"{stage.running_cost!r}")

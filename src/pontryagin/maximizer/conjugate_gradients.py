@@ -9,12 +9,13 @@ from torch import Tensor
 Systems = Float[Tensor, "stage row column"]
 
 
-def conjugate_gradients(operator: Callable[[Systems], Systems], precondition: Callable[[Systems], Systems], right: Systems,
-                        tolerance: float = 1e-10, iterations: int = 200) -> Systems:
-    """X with operator(X) = right, each stage alone, for a positive semi-definite operator and right in its range.
+def conjugate_gradients(operator: Callable[[Systems], Systems], precondition: Callable[[Systems], Systems],
+                        right: Systems, tolerance: float = 1e-10, iterations: int = 200) -> Systems:
+    """X with operator(X) = right, each stage alone, for a positive semi-definite operator and right in its
+    range.
 
-    Stops when every residual is below tolerance |right|, or after so many iterations: then X is the best of its Krylov space,
-    which still raises the quadratic that the system belongs to.
+    Stops when every residual is below tolerance |right|, or after so many iterations: then X is the best of
+    its Krylov space, which still raises the quadratic that the system belongs to.
     """
     solution, residual = torch.zeros_like(right), right
     direction = improved = precondition(residual)
@@ -32,7 +33,8 @@ def conjugate_gradients(operator: Callable[[Systems], Systems], precondition: Ca
         residual = residual - length * image
         improved = precondition(residual)
         new_slope = _inner(residual, improved)
-        direction = improved + torch.where(active, new_slope / torch.where(active, slope, 1.0), 0.0) * direction
+        direction = improved + torch.where(active, new_slope / torch.where(active, slope, 1.0),
+                                           0.0) * direction
         slope = new_slope
     return solution
 

@@ -1,4 +1,5 @@
-"""The exact quadratic model of H~ of affine stages as a function of the matrix alone, for maximization over a set of matrices."""
+"""The exact quadratic model of H~ of affine stages as a function of the matrix alone, for maximization over a
+set of matrices."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +20,13 @@ PerStage = Float[Tensor, " stage"]
 
 @dataclass(frozen=True)
 class ConstrainedQuadratic:
-    """f(V) = <R, D> - 1/2 <D, D A + U(D)> - cost(V) + cost(V_0), D = V - V_0, per sample and position: H~ / positions.
+    """f(V) = <R, D> - 1/2 <D, D A + U(D)> - cost(V) + cost(V_0), D = V - V_0, per sample and position: H~ /
+    positions.
 
-    V_0 (`origin`) are the controls of the trajectory; `warm` is where an iterative argmax may begin. V = W with the bias
-    eliminated (free, and its cost none or quadratic), or [W b]. A already holds rho_state, U rho_costate; U(D) is U dW, of a
-    convolution the coupling of overlapping patches, and 0 on the column of b. theta, bias_theta: the sets of W and b; None: R^p.
+    V_0 (`origin`) are the controls of the trajectory; `warm` is where an iterative argmax may begin. V = W
+    with the bias eliminated (free, and its cost none or quadratic), or [W b]. A already holds rho_state, U
+    rho_costate; U(D) is U dW, of a convolution the coupling of overlapping patches, and 0 on the column of b.
+    theta, bias_theta: the sets of W and b; None: R^p.
     """
 
     group: StageGroup
@@ -58,8 +61,10 @@ class ConstrainedQuadratic:
 
     @cached_property
     def majorant(self) -> Matrix:
-        """The diagonal of a larger quadratic form, by sums of absolute rows: with it entries may be moved together."""
-        return self._curvature(self.inputs.abs().sum(2), None if self.costates is None else self.costates.abs().sum(2))
+        """The diagonal of a larger quadratic form, by sums of absolute rows: with it entries may be moved
+        together."""
+        return self._curvature(self.inputs.abs().sum(2),
+                               None if self.costates is None else self.costates.abs().sum(2))
 
     def gradient(self, point: Matrix) -> Matrix:
         """Of the smooth part, without the cost."""
@@ -88,7 +93,8 @@ class ConstrainedQuadratic:
     def _apply(self, change: Matrix) -> Matrix:
         result = change @ self.inputs
         if self.costates is not None:
-            result[..., :self.width] += self.form.by_output(self.form.by_channel(change[..., :self.width]) @ self.costates)
+            result[..., :self.width] += self.form.by_output(self.form.by_channel(change[..., :self.width])
+                                                            @ self.costates)
         return result
 
     def _curvature(self, inputs: Tensor, costates: Tensor | None) -> Matrix:
@@ -119,8 +125,9 @@ class StageQuadratic:
         rho, moments, decay = penalties.state, self.moments, self.cost.quadratic
         eliminated = form.bias and self.bias_theta is None and self.cost.smooth
         if form.bias and self.bias_theta is None and rho == 0 and decay == 0:
-            raise ProblemError(f"{self.group.stage.name}: H has no maximum over the free bias without a state penalty or a "
-                               "quadratic running cost; use rho_state > 0, or a set for the bias")
+            raise ProblemError(f"{self.group.stage.name}: H has no maximum over the free bias without a "
+                               "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
+                               "the bias")
         absorbed = rho / (rho + decay) if eliminated else 0.0
         mean, costates = moments.input_mean, None if penalties.costate == 0 else penalties.costate * moments.costates
         inputs = rho * (moments.inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1))
@@ -130,7 +137,8 @@ class StageQuadratic:
             slope = slope - absorbed * (moments.bias_gradient - decay * bias).unsqueeze(2) * mean.unsqueeze(1)
         elif form.bias:
             slope = torch.cat([slope, moments.bias_gradient.unsqueeze(2)], 2)
-            origin, warm = torch.cat([weight, bias.unsqueeze(2)], 2), torch.cat([warm, warm_bias.unsqueeze(2)], 2)
+            origin, warm = torch.cat([weight, bias.unsqueeze(2)],
+                                     2), torch.cat([warm, warm_bias.unsqueeze(2)], 2)
             edge = rho * mean.unsqueeze(2)
             corner = torch.full_like(edge[:, :1], rho)
             inputs = torch.cat([torch.cat([inputs, edge], 2), torch.cat([edge.mT, corner], 2)], 1)
@@ -142,8 +150,8 @@ def stage_quadratic(group: StageGroup, method: str) -> StageQuadratic:
     """Of a group of affine stages with a set for their matrix. ProblemError, naming the stage, for others."""
     stage = group.stage
     if stage.affine is None:
-        raise ProblemError(f"{method} needs a stage that is affine in its control, but {stage.name} is not known to be: split it "
-                           "at its affine map (split_euler)")
+        raise ProblemError(f"{method} needs a stage that is affine in its control, but {stage.name} is not "
+                           "known to be: split it at its affine map (split_euler)")
     theta, bias_theta = _sets(stage, method)
     moments = affine_moments(group, stage.affine)
     return StageQuadratic(group, moments, separable_cost(stage, moments.positions, method), theta, bias_theta)
@@ -154,8 +162,8 @@ def _sets(stage: Stage, method: str) -> tuple[MatrixSet | None, MatrixSet | None
     if stage.admissible.unconstrained:
         return None, None
     if not isinstance(stage.admissible, PerParameter):
-        raise ProblemError(f"{method} takes sets of matrices such as Binary() or Box(-1, 1), but {stage.name} has the admissible "
-                           f"set {stage.admissible!r}")
+        raise ProblemError(f"{method} takes sets of matrices such as Binary() or Box(-1, 1), but "
+                           f"{stage.name} has the admissible set {stage.admissible!r}")
     sets = stage.admissible.sets
     return sets[0], sets[1] if stage.affine.bias else None
 

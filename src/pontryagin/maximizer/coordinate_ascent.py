@@ -28,14 +28,16 @@ Block = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class CoordinateAscent:
-    """max over W in Theta of H~, entry after entry, each at its exact best given all others, until a sweep changes nothing.
+    """max over W in Theta of H~, entry after entry, each at its exact best given all others, until a sweep
+    changes nothing.
 
-    Begins at the elementwise solution where that is better than the controls, so it is never worse than either. Entries that
-    share neither row nor column (channel, of a convolution) do not interact, and without a costate penalty neither do rows:
-    such entries move together. Scales per row are set by least squares in the metric between sweeps. Sparse sets change their
-    places by majorized steps and their entries by sweeps. Rows of a discrete set with at most `exact_up_to` candidates, without a
-    costate penalty, are enumerated instead: the global argmax. On boxes with none or a convex cost it is global too, in the limit
-    of many sweeps.
+    Begins at the elementwise solution where that is better than the controls, so it is never worse than
+    either. Entries that share neither row nor column (channel, of a convolution) do not interact, and without
+    a costate penalty neither do rows: such entries move together. Scales per row are set by least squares in
+    the metric between sweeps. Sparse sets change their places by majorized steps and their entries by sweeps.
+    Rows of a discrete set with at most `exact_up_to` candidates, without a
+    costate penalty, are enumerated instead: the global argmax. On boxes with none or a convex cost it is
+    global too, in the limit of many sweeps.
     """
 
     sweeps: int = 100
@@ -43,15 +45,17 @@ class CoordinateAscent:
 
     def __post_init__(self) -> None:
         if self.sweeps < 1 or self.exact_up_to < 0:
-            raise ProblemError(f"CoordinateAscent: expected sweeps >= 1 and exact_up_to >= 0, found {self.sweeps} and "
-                               f"{self.exact_up_to}")
+            raise ProblemError("CoordinateAscent: expected sweeps >= 1 and exact_up_to >= 0, found "
+                               f"{self.sweeps} and {self.exact_up_to}")
 
     def model(self, group: StageGroup) -> "CoordinateModel":
         """Moments now. ProblemError for a stage that is not affine, or a set or cost that is not known."""
         quadratic = stage_quadratic(group, "CoordinateAscent")
-        for theta, whole in ((quadratic.theta, UnitNormRows), (quadratic.bias_theta, UnitNormRows | SparseSet)):
+        for theta, whole in ((quadratic.theta, UnitNormRows),
+                             (quadratic.bias_theta, UnitNormRows | SparseSet)):
             if isinstance(theta, whole):
-                raise ProblemError(f"{group.stage.name}: the entries of {theta!r} cannot move one by one: use MajorizedAscent")
+                raise ProblemError(f"{group.stage.name}: the entries of {theta!r} cannot move one by one: "
+                                   "use MajorizedAscent")
         return CoordinateModel(group, quadratic, self)
 
 
@@ -112,8 +116,8 @@ def _sweep(model: ConstrainedQuadratic, point: Matrix, blocks: list[Block], free
     return point
 
 
-def _move(model: ConstrainedQuadratic, point: Matrix, gradient: Matrix, rows: Tensor, columns: Tensor, change: Tensor, new: Tensor
-          ) -> None:
+def _move(model: ConstrainedQuadratic, point: Matrix, gradient: Matrix, rows: Tensor, columns: Tensor,
+          change: Tensor, new: Tensor) -> None:
     """Set entries and bring the gradient up to date."""
     if not change.any():
         return
@@ -121,14 +125,15 @@ def _move(model: ConstrainedQuadratic, point: Matrix, gradient: Matrix, rows: Te
     gradient[:, rows] -= change.unsqueeze(2) * model.inputs[:, columns]
     if model.costates is not None and int(columns[0]) < model.width:
         taps = model.form.taps
-        coupled = model.costates.unflatten(1, (-1, taps))[..., rows * taps + columns % taps]  # (stage, output, tap, entry)
+        # (stage, output, tap, entry)
+        coupled = model.costates.unflatten(1, (-1, taps))[..., rows * taps + columns % taps]
         by_tap = gradient[..., :model.width].unflatten(2, (-1, taps))
         by_tap[:, :, columns // taps] -= (coupled * change[:, None, None]).transpose(2, 3)
 
 
 def _blocks(model: ConstrainedQuadratic) -> list[Block]:
-    """Entries of W that do not interact: columns; or, when a costate penalty couples the rows, wrapped diagonals of outputs and
-    channels, tap by tap."""
+    """Entries of W that do not interact: columns; or, when a costate penalty couples the rows, wrapped
+    diagonals of outputs and channels, tap by tap."""
     rows, taps = model.origin.shape[1], model.form.taps
     device = model.origin.device
     if model.costates is None:

@@ -24,12 +24,13 @@ Scales = Float[Tensor, "stage row 1"]
 
 @dataclass(frozen=True)
 class Elementwise:
-    """The argmax over Theta as if the inputs (and the costates) were uncorrelated: soft and hard threshold, clipping, the better
-    neighbour on a grid, projection in the metric of the diagonal.
+    """The argmax over Theta as if the inputs (and the costates) were uncorrelated: soft and hard threshold,
+    clipping, the better neighbour on a grid, projection in the metric of the diagonal.
 
-    Exact when A, and U where there is a costate penalty, are diagonal. Otherwise H~ could fall, so a stage takes the best of
-    three: its start, the rule with the diagonal, and the rule with a diagonal that majorizes A and U, which never lowers H~.
-    Scales per row stay as they are.
+    Exact when A, and U where there is a costate penalty, are diagonal. Otherwise H~ could fall, so a stage
+    takes the best of
+    three: its start, the rule with the diagonal, and the rule with a diagonal that majorizes A and U, which
+    never lowers H~. Scales per row stay as they are.
     """
 
     def model(self, group: StageGroup) -> "ElementwiseModel":
@@ -64,11 +65,13 @@ def separable_step(model: ConstrainedQuadratic, point: Matrix, curvature: Matrix
     slope = model.gradient(point) + curvature * point
     width, cost = model.width, model.cost
     if isinstance(model.theta, UnitNormRows) and not cost.smooth:
-        raise ProblemError(f"{model.group.stage.name}: {model.theta!r} is taken with a quadratic running cost or none")
+        raise ProblemError(f"{model.group.stage.name}: {model.theta!r} is taken with a quadratic running "
+                           "cost or none")
     weight = argmax(model.theta, slope[..., :width], curvature[..., :width], cost, scales(model, point))
     if not model.with_bias:
         return weight
-    bias = argmax(model.bias_theta, slope[..., width:].mT, curvature[..., width:].mT, cost, bias_scale(model, point).unsqueeze(2))
+    bias = argmax(model.bias_theta, slope[..., width:].mT, curvature[..., width:].mT, cost,
+                  bias_scale(model, point).unsqueeze(2))
     return torch.cat([weight, bias.mT], 2)
 
 

@@ -1,8 +1,8 @@
 """The argmax of a separable quadratic over a set of matrices, in closed form.
 
-For each entry v: slope v - curvature/2 v^2 - cost(v), curvature >= 0. With an L1 cost the free argmax is the soft threshold, with
-L0 the hard one; an interval clips it, a grid rounds it to the better neighbour; a sparse set keeps the entries worth most; rows
-of norm 1 are a projection in the metric of the curvatures.
+For each entry v: slope v - curvature/2 v^2 - cost(v), curvature >= 0. With an L1 cost the free argmax is the
+soft threshold, with L0 the hard one; an interval clips it, a grid rounds it to the better neighbour; a sparse
+set keeps the entries worth most; rows of norm 1 are a projection in the metric of the curvatures.
 """
 
 import torch
@@ -16,8 +16,10 @@ Entries = Float[Tensor, "..."]
 _BISECTIONS = 80
 
 
-def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: SeparableCost, scale: Entries) -> Entries:
-    """The maximizing matrix of the set (None: all matrices). scale: of each entry, for discrete sets; kept as it is.
+def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: SeparableCost,
+           scale: Entries) -> Entries:
+    """The maximizing matrix of the set (None: all matrices). scale: of each entry, for discrete sets; kept as
+    it is.
 
     ProblemError when there is no maximum: no curvature, an unbounded set, a slope that is not zero.
     """
@@ -33,13 +35,15 @@ def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: Se
     low, high = (-torch.inf, torch.inf) if theta is None else theta.bounds
     best = _free(slope, curvature, cost).clamp(low, high)
     if best.isinf().any():
-        raise ProblemError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a penalty: use rho_state > 0")
+        raise ProblemError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a penalty: "
+                           "use rho_state > 0")
     return _or_zero(best, slope, curvature, cost) if low <= 0 <= high else best
 
 
 def improved(theta: MatrixSet | None, old: Entries, slope: Entries, curvature: Entries, cost: SeparableCost,
              scale: Entries) -> Entries:
-    """The argmax where it is better than the old entry, for sets that are products over entries; ties keep the old one."""
+    """The argmax where it is better than the old entry, for sets that are products over entries; ties keep
+    the old one."""
     new = argmax(theta, slope, curvature, cost, scale)
     return torch.where(_value(new, slope, curvature, cost) > _value(old, slope, curvature, cost), new, old)
 
@@ -60,7 +64,8 @@ def _or_zero(entry: Tensor, slope: Tensor, curvature: Tensor, cost: SeparableCos
     return torch.where(_value(entry, slope, curvature, cost) > 0, entry, 0.0) if cost.count else entry
 
 
-def _on_grid(theta: DiscreteSet, slope: Tensor, curvature: Tensor, cost: SeparableCost, scale: Tensor) -> Tensor:
+def _on_grid(theta: DiscreteSet, slope: Tensor, curvature: Tensor, cost: SeparableCost,
+             scale: Tensor) -> Tensor:
     """A concave function of the codes: one of the two neighbours of its free argmax."""
     grid = theta.grid
     near = grid.nearest(_free(slope, curvature, cost) / scale)

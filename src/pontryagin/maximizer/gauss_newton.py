@@ -23,9 +23,10 @@ _HALVINGS = 30
 class GaussNewton:
     """theta + (rho_state M + rho_costate N + damping)^{-1} grad H, for any stage with a small control.
 
-    M = mean J^T J with J = dg/dtheta, N = mean K^T K with K = d(grad_x H)/dtheta: H~ with H linearized and the
-    penalties' curvature to first order, both penalties counted. p x p systems, p the length of the control.
-    Damping is relative to the mean diagonal of the system. The step is halved until H~ does not fall.
+    M = mean J^T J with J = dg/dtheta, N = mean K^T K with K = d(grad_x H)/dtheta: H~ with H linearized and
+    the penalties' curvature to first order, both penalties counted. p x p systems, p the length of the
+    control. Damping is relative to the mean diagonal of the system. The step is halved until H~ does not
+    fall.
     """
 
     damping: float = 1e-3
@@ -77,9 +78,11 @@ class GaussNewtonModel:
     def maximize(self, penalties: Penalties) -> Controls:
         """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
         change = self._step(penalties)
-        if penalties.state == 0 and penalties.costate == 0 and isinstance(self.group.stage.running_cost, NoCost):
-            raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running cost; with "
-                               "neither, its model of the Hamiltonian is linear and has no maximum")
+        if penalties.state == 0 and penalties.costate == 0 and isinstance(self.group.stage.running_cost,
+                                                                          NoCost):
+            raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
+                               "cost; with neither, its model of the Hamiltonian is linear and has no "
+                               "maximum")
         start = self._value(self.group.start, penalties)
         length = torch.ones_like(start)
         for _ in range(_HALVINGS):
@@ -170,18 +173,21 @@ def _row_layout(group: StageGroup) -> tuple[int, int]:
     outputs = group.next_states[0].shape[1:]
     fits = (len(shapes) == 2 and len(shapes[0]) == 2 and shapes[1] == shapes[0][:1] and outputs == shapes[1])
     if not fits:
-        raise ProblemError(f"RowGaussNewton needs a stage with weight (output, input), bias (output,) and next states "
-                           f"(output,); {group.stage.name} has {shapes} and next states {tuple(outputs)}: use GaussNewton")
+        raise ProblemError("RowGaussNewton needs a stage with weight (output, input), bias (output,) and "
+                           f"next states (output,); {group.stage.name} has {shapes} and next states "
+                           f"{tuple(outputs)}: use GaussNewton")
     return shapes[0][0], shapes[0][1]
 
 
-def _refuse_coupled_rows(group: StageGroup, response: Tensor, join: Callable[[Tensor], Tensor], push: Push) -> None:
-    """Scale the rows of the bias' tangent, which moves every output, differently: uncoupled outputs scale alike."""
+def _refuse_coupled_rows(group: StageGroup, response: Tensor, join: Callable[[Tensor], Tensor],
+                         push: Push) -> None:
+    """Scale the rows of the bias' tangent, which moves every output, differently: uncoupled outputs scale
+    alike."""
     rows, columns = _row_layout(group)
     scales = torch.linspace(-1.0, 2.0, rows, dtype=response.dtype, device=response.device)
     blocks = torch.zeros(rows, columns + 1, dtype=response.dtype, device=response.device)
     blocks[:, columns] = scales
     scaled = push(group.start[0], group.states[0], join(blocks))
     if not torch.allclose(scaled, response * scales, rtol=1e-3, atol=1e-6 * float(response.abs().max())):
-        raise ProblemError(f"RowGaussNewton needs outputs that depend on their own row of the weight alone, but those of "
-                           f"{group.stage.name} are coupled: use GaussNewton")
+        raise ProblemError("RowGaussNewton needs outputs that depend on their own row of the weight alone, "
+                           f"but those of {group.stage.name} are coupled: use GaussNewton")

@@ -49,7 +49,8 @@ class GradientModel:
 
 
 def hamiltonian_gradient(group: StageGroup) -> Float[Tensor, "stage control"]:
-    """mean over samples of grad_theta H_n at the start of each stage: minus the gradient of J. Mean, unscaled."""
+    """mean over samples of grad_theta H_n at the start of each stage: minus the gradient of J. Mean,
+    unscaled."""
 
     def mean(control: Tensor, state: Tensor, next_costate: Tensor) -> Tensor:
         return hamiltonian(group.stage, control, state, next_costate).mean()

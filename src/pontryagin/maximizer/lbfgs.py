@@ -12,16 +12,17 @@ from pontryagin.maximizer.protocol import require_unconstrained
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
-_CHUNK = 2**20  # bytes of the states of the stages that are evaluated at once: about what a core's cache holds
+# bytes of the states of the stages that are evaluated at once: about what a core's cache holds
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
 class LBFGS:
     """`iterations` of L-BFGS from `group.start`, the paper's argmax (10 iterations in [LCTE] section 4).
 
-    Each stage has its own history, step length, weak-Wolfe line search and pace: stages that are not done are evaluated
-    together by vmap, each at its own trial; one that has converged, or whose search fails, stays where it is.
-    StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
+    Each stage has its own history, step length, weak-Wolfe line search and pace: stages that are not done are
+    evaluated together by vmap, each at its own trial; one that has converged, or whose search fails, stays
+    where it is. StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
     """
 
     iterations: int = 10
@@ -58,10 +59,12 @@ class LBFGSModel:
             self.evaluations += 1
             values, gradients = torch.full_like(controls[:, 0], torch.inf), torch.zeros_like(controls)
             for rows in wanted.nonzero().squeeze(1).split(together):
-                gradients[rows], values[rows] = batched(controls[rows], *(part[rows] for part in self.group.data))
+                gradients[rows], values[rows] = batched(controls[rows],
+                                                        *(part[rows] for part in self.group.data))
             return values, gradients
 
-        return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.memory, self.settings.searches)
+        return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.memory,
+                        self.settings.searches)
 
     def measure(self, controls: Controls) -> Measures:
         """By evaluating the stages."""

@@ -23,11 +23,12 @@ Controls = Float[Tensor, "stage control"]
 
 @dataclass(frozen=True)
 class MajorizedAscent:
-    """V <- argmax over Theta of the model with A, U replaced by diagonal forms that majorize them, until nothing changes.
+    """V <- argmax over Theta of the model with A, U replaced by diagonal forms that majorize them, until
+    nothing changes.
 
-    Each iteration is the projected step of proximal gradient ascent in the metric of those diagonals, and never lowers H~.
-    On a convex set with a convex cost it converges to the global maximum; on others (k-sparse, unit-norm rows) to a point
-    that no separable step improves. Begins at the elementwise solution.
+    Each iteration is the projected step of proximal gradient ascent in the metric of those diagonals, and
+    never lowers H~. On a convex set with a convex cost it converges to the global maximum; on others
+    (k-sparse, unit-norm rows) to a point that no separable step improves. Begins at the elementwise solution.
     """
 
     iterations: int = 200

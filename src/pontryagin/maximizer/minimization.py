@@ -23,9 +23,10 @@ _LONGEST = 20.0  # times the last length, where a search has no upper end
 def minimize(evaluate: Evaluate, start: Controls, iterations: int, memory: int, searches: int) -> Controls:
     """`iterations` of L-BFGS with weak-Wolfe line searches of at most `searches` trials each.
 
-    Every call of `evaluate` tries a point of every function that is not done: one whose search has ended goes on with its next
-    iteration at once, so there are as many calls as the slowest function needs by itself. A function is done after its
-    iterations, at a vanishing gradient, where its search fails, or where its first value is not finite.
+    Every call of `evaluate` tries a point of every function that is not done: one whose search has ended goes
+    on with its next iteration at once, so there are as many calls as the slowest function needs by itself. A
+    function is done after its iterations, at a vanishing gradient, where its search fails, or where its first
+    value is not finite.
     """
     value, gradient = evaluate(start, torch.ones(len(start), dtype=torch.bool, device=start.device))
     point = _Point(start, value, gradient)
@@ -91,16 +92,17 @@ def _where(mask: Mask, here: _Rows, there: _Rows) -> _Rows:
 class _Search:
     """A bracket between too short (still steep) and too long (no sufficient decrease), a step per stage.
 
-    A bracket is narrowed at the least point of the parabola through what is known of its lower end and the value at its
-    upper end; without an upper end the step goes to where the slope extrapolates to zero. A stage whose search ends without a
-    Wolfe point has the best sufficient decrease that it saw, if any.
+    A bracket is narrowed at the least point of the parabola through what is known of its lower end and the
+    value at its upper end; without an upper end the step goes to where the slope extrapolates to zero. A
+    stage whose search ends without a Wolfe point has the best sufficient decrease that it saw, if any.
     """
 
     def __init__(self, origin: _Point, direction: Controls, length: PerStage) -> None:
         self.origin, self.best, self.direction, self.length = origin, origin, direction, length
         self.slope = (direction * origin.gradient).sum(1)
         self.bracket = self._whole()
-        self.moved, self.trials = torch.zeros_like(length, dtype=torch.bool), torch.zeros_like(length, dtype=torch.long)
+        self.moved, self.trials = torch.zeros_like(length, dtype=torch.bool), torch.zeros_like(length,
+                                                                                               dtype=torch.long)
 
     def restart(self, mask: Mask, origin: _Point, direction: Controls, length: PerStage) -> None:
         """A new search of the stages in the mask."""
@@ -125,7 +127,8 @@ class _Search:
         short, long = enough & (trial_slope < _CURVATURE * self.slope), ~enough
         known = self.bracket
         lower = replace(known, low=self.length, low_value=trial.value, low_slope=trial_slope)
-        self.bracket = _where(long, replace(known, high=self.length, high_value=trial.value), _where(short, lower, known))
+        self.bracket = _where(long, replace(known, high=self.length, high_value=trial.value),
+                              _where(short, lower, known))
         self.trials = self.trials + 1
         going_on: Mask = (short | long) & (self.trials < searches)
         self.length = torch.where(going_on, self._next_length(), self.length)
@@ -137,12 +140,13 @@ class _Search:
         return _Bracket(torch.zeros_like(infinite), self.origin.value, self.slope, infinite, infinite)
 
     def _next_length(self) -> PerStage:
-        """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper; beyond a lower end
-        without an upper one, 2 to 20 times as far."""
+        """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper;
+        beyond a lower end without an upper one, 2 to 20 times as far."""
         known = self.bracket
         open_ended = known.high.isinf()
         width = torch.where(open_ended, 0.0, known.high - known.low)
-        fraction = 0.5 * (-known.low_slope * width) / (known.high_value - known.low_value - known.low_slope * width)
+        fraction = 0.5 * (-known.low_slope * width) / (known.high_value - known.low_value - known.low_slope
+                                                       * width)
         inside = known.low + width * fraction.nan_to_num(0.5).clamp(0.1, 0.5)
         factor = self.slope / (self.slope - known.low_slope)  # not positive where the slope gets steeper
         beyond = known.low * torch.where(factor > 0, factor, _LONGEST).clamp(2.0, _LONGEST)
@@ -150,7 +154,8 @@ class _Search:
 
 
 class _History:
-    """The last curvature pairs of every stage, the newest first; a pair without positive curvature is left out."""
+    """The last curvature pairs of every stage, the newest first; a pair without positive curvature is left
+    out."""
 
     def __init__(self, memory: int, like: Controls) -> None:
         self.steps: list[Controls] = [torch.zeros_like(like)]
@@ -193,6 +198,7 @@ class _History:
 
 
 def _pushed(pairs: list[Tensor], new: Tensor, mask: Tensor) -> list[Tensor]:
-    """`new` before the others for the stages in the mask; the others' stages keep their places and get a zero at the end."""
+    """`new` before the others for the stages in the mask; the others' stages keep their places and get a zero
+    at the end."""
     later = [*pairs, torch.zeros_like(new)]
     return [torch.where(mask, before, own) for before, own in zip([new, *pairs], later, strict=True)]

@@ -37,7 +37,8 @@ class QuadraticModel(HamiltonianModel, Protocol):
     gradient: Float[Tensor, "stage control"]
     """mean over samples of grad_theta H at the current controls."""
 
-    def solve(self, gradient: Float[Tensor, "stage control"], penalties: Penalties) -> Float[Tensor, "stage control"]:
+    def solve(self, gradient: Float[Tensor, "stage control"], penalties: Penalties) -> Float[Tensor,
+                                                                                             "stage control"]:
         """The change of controls that maximizes <gradient, change> minus the penalties: the inverse
         Hessian of -H~ times the gradient."""
 
@@ -54,8 +55,8 @@ class Maximizer(Protocol):
 class MomentMaximizer(Maximizer, Protocol):
     """A maximizer of affine stages that needs only moments of states and costates, means over samples.
 
-    They are small and those of parts of a batch can be merged, so processes send them instead of states. Its models are
-    QuadraticModels.
+    They are small and those of parts of a batch can be merged, so processes send them instead of states. Its
+    models are QuadraticModels.
     """
 
     def moments(self, group: StageGroup) -> AffineMoments:

@@ -8,10 +8,12 @@ from pontryagin.problem.admissible.grid import short_scale
 
 
 def fitted_scales(model: ConstrainedQuadratic, theta: DiscreteSet, point: Matrix) -> Matrix:
-    """The point with its codes kept and the scales of all rows at their joint optimum, rounded to scales of the set.
+    """The point with its codes kept and the scales of all rows at their joint optimum, rounded to scales of
+    the set.
 
-    With V_i = a_i c_i: K a' = K a + b, b_i = <gradient_i, c_i> - cost, K_ik = [i = k] <c_i A, c_i> + <c_i, U(c_k)>. A negative
-    scale turns the signs of its codes; a row without codes, or with a scale that comes out as zero, keeps its scale.
+    With V_i = a_i c_i: K a' = K a + b, b_i = <gradient_i, c_i> - cost, K_ik = [i = k] <c_i A, c_i> + <c_i,
+    U(c_k)>. A negative scale turns the signs of its codes; a row without codes, or with a scale that comes
+    out as zero, keeps its scale.
     """
     codes, scale = theta.encode(point[..., :model.width])
     codes = codes.to(point.dtype)

@@ -38,4 +38,5 @@ def separable_cost(stage: Stage, positions: int, method: str) -> SeparableCost:
         return SeparableCost(absolute=factor * cost.weight)
     if isinstance(cost, L0):
         return SeparableCost(count=factor * cost.weight)
-    raise ProblemError(f"{method} takes the running costs Quadratic, L1, L0 or none, but {stage.name} has {cost!r}")
+    raise ProblemError(f"{method} takes the running costs Quadratic, L1, L0 or none, but {stage.name} has "
+                       f"{cost!r}")

@@ -39,5 +39,6 @@ class SeparateModels:
 
     def measure(self, controls: Float[Tensor, "stage control"]) -> Measures:
         """Each stage alone."""
-        parts = [model.measure(control.unsqueeze(0)) for model, control in zip(self.models, controls, strict=True)]
+        parts = [model.measure(control.unsqueeze(0))
+                 for model, control in zip(self.models, controls, strict=True)]
         return Measures(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -22,9 +22,11 @@ def initial(parameter: Tensor) -> dict[str, Tensor]:
             "unit": torch.ones((), dtype=torch.float32)}
 
 
-def direction(state: Mapping[str, Tensor], gradient: Tensor, largest: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Minus the bias-corrected first moment over the root of the second, and what is new in the state. (Kingma and Ba 2015;
-    Loshchilov and Hutter 2019.) largest: the gradient's largest entry. Nothing is changed in place."""
+def direction(state: Mapping[str, Tensor], gradient: Tensor, largest: float) -> tuple[Tensor,
+                                                                                      dict[str, Tensor]]:
+    """Minus the bias-corrected first moment over the root of the second, and what is new in the state.
+    (Kingma and Ba 2015; Loshchilov and Hutter 2019.) largest: the gradient's largest entry. Nothing is
+    changed in place."""
     gradient = dense(gradient)
     gradient = (torch.view_as_real(gradient) if gradient.is_complex() else gradient).to(state["first"].dtype)
     before, now = float(state["unit"]), _unit(largest, float(state["unit"]))
@@ -42,5 +44,6 @@ def direction(state: Mapping[str, Tensor], gradient: Tensor, largest: float) -> 
 
 
 def _unit(largest: float, before: float) -> float:
-    """What the moments are kept in units of: 1, unless a gradient is so large that its square would not be finite."""
+    """What the moments are kept in units of: 1, unless a gradient is so large that its square would not be
+    finite."""
     return before if largest <= _LARGE * before else unit(largest)

@@ -20,10 +20,12 @@ _FRESH = 0.15
 _EXACT = 2
 """The metric is exact up to so many times the rank: below that, a subspace saves little."""
 
-RUNNING = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight", "long_size", "peak")
+RUNNING = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight", "long_size",
+           "peak")
 """The entries of a stage's state that the steps renew, beside the momentum."""
 _BY_OUTPUT = ("square", "long_square")
-STAGE_ENTRIES = ("mean", "moment", "basis", "values", "tail", "refreshes", "by_operator", *RUNNING, "velocity", "bias_velocity")
+STAGE_ENTRIES = ("mean", "moment", "basis", "values", "tail", "refreshes", "by_operator", *RUNNING,
+                 "velocity", "bias_velocity")
 
 
 class AffineStage:
@@ -66,7 +68,8 @@ class AffineStage:
         return not self.captured.layer.one_hot and self.captured.weight.ndim > 1
 
     def arm(self, armed: bool, glancing: bool, state: dict[str, Tensor]) -> None:
-        """Whether to look or glance at the next batch; a stage in a subspace says at what, before the first rows come."""
+        """Whether to look or glance at the next batch; a stage in a subspace says at what, before the first
+        rows come."""
         self.captured.look(armed, glancing and self._may_grow)
         moments = self.captured.moments
         if armed and self.rank < self.inputs and isinstance(moments, InputMoments):
@@ -75,8 +78,8 @@ class AffineStage:
     def refresh(self, state: dict[str, Tensor], has_bias: bool) -> None:
         """Take in the moments of the last batch and factorize; nothing happens without new moments.
 
-        Moments that are not finite are left out: the gradients of their batch are not finite either, or a state
-        overflowed in a half-precision pass that had no say in the loss.
+        Moments that are not finite are left out: the gradients of their batch are not finite either, or a
+        state overflowed in a half-precision pass that had no say in the loss.
         """
         moments = mean_over_processes(self.captured.take(), self._zeros)
         if moments is None or not moments.is_finite():
@@ -130,7 +133,8 @@ class AffineStage:
         """Of all entries that its state may have."""
         groups, outputs, inputs, rank = self.groups, self.outputs, self.inputs, self.rank
         moment = (groups, inputs) if self.captured.layer.one_hot else (groups, inputs, inputs)
-        found = {"mean": (groups, inputs), "moment": moment, "basis": (groups, inputs, rank), "values": (groups, rank),
+        found = {"mean": (groups, inputs), "moment": moment, "basis": (groups, inputs, rank),
+                 "values": (groups, rank),
                  "tail": (groups,), "refreshes": (), "by_operator": (), "velocity": (groups, outputs, inputs),
                  "bias_velocity": (groups, outputs)}
         found |= {name: (groups, outputs) if name in _BY_OUTPUT else (groups,) for name in RUNNING}
@@ -173,11 +177,12 @@ class AffineStage:
             state["moment"] = moments.product.clone()
         if not self.captured.layer.one_hot:
             mean = moments.mean
-            state.update(basis=mean.new_zeros(self.groups, self.inputs, self.rank), values=mean.new_zeros(self.groups, self.rank),
-                         tail=mean.new_zeros(self.groups))
+            state.update(basis=mean.new_zeros(self.groups, self.inputs, self.rank),
+                         values=mean.new_zeros(self.groups, self.rank), tail=mean.new_zeros(self.groups))
 
     def _keep(self, state: dict[str, Tensor], factor: Factor) -> None:
-        """In place: banks hold the same tensors. Less variance than the rounding of the mean is no information."""
+        """In place: banks hold the same tensors. Less variance than the rounding of the mean is no
+        information."""
         rounding = torch.finfo(self._dtype).eps * state["mean"].square().mean(1)
         state["basis"].copy_(factor.basis)
         torch.maximum(factor.values, rounding[:, None], out=state["values"])
@@ -192,10 +197,12 @@ class AffineStage:
 
     def _block(self) -> Tensor:
         moments = self.captured.moments
-        return moments.block if isinstance(moments, InputMoments) and moments.block is not None else self._first_block()
+        return moments.block if isinstance(moments,
+                                           InputMoments) and moments.block is not None else self._first_block()
 
     def _first_block(self) -> Tensor:
-        return first_block(self.groups, self.inputs, self.rank, self.captured.weight.new_zeros((), dtype=self._dtype))
+        return first_block(self.groups, self.inputs, self.rank,
+                           self.captured.weight.new_zeros((), dtype=self._dtype))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -214,7 +221,8 @@ def _blend(state: dict[str, Tensor], moments: Moments, weight: float) -> Moments
         return moments
     old = basis @ ((values - tail[:, None]).unsqueeze(2) * (basis.mT @ block)) + tail[:, None, None] * block
     trace = values.sum(1) + tail * (basis.shape[1] - basis.shape[2])
-    return Moments(moments.mean, torch.lerp(old, moments.product, weight), torch.lerp(trace, moments.trace, weight), block)
+    return Moments(moments.mean, torch.lerp(old, moments.product, weight),
+                   torch.lerp(trace, moments.trace, weight), block)
 
 
 def has_moments(state: dict[str, Tensor]) -> bool:

@@ -1,12 +1,13 @@
-"""Polynomial-decay averages of the controls: what is evaluated and kept, while the steps go on from the last controls.
+"""Polynomial-decay averages of the controls: what is evaluated and kept, while the steps go on from the last
+controls.
 
-With a step of constant length the controls end up circling a minimum, at a distance that the noise of the batches sets. Their
-average lies nearer to it, and the window of
+With a step of constant length the controls end up circling a minimum, at a distance that the noise of the
+batches sets. Their average lies nearer to it, and the window of
 
     a_k = (1 - c_k) a_{k-1} + c_k theta_k,   c_k = (eta + 1) / (k + eta)
 
-grows with the number of steps k: about the last k / (eta + 1) of them count, so that there is no horizon to be known. (Shamir and
-Zhang, ICML 2013, section 4.)
+grows with the number of steps k: about the last k / (eta + 1) of them count, so that there is no horizon to
+be known. (Shamir and Zhang, ICML 2013, section 4.)
 """
 
 from collections.abc import Iterable
@@ -26,7 +27,8 @@ def share(step: int, eta: float) -> float:
 
 
 def remember(found: Iterable[tuple[Tensor, State]], step: int, eta: float) -> None:
-    """Take the controls after the k-th step into their averages, in float32 or wider; one begins where it has none."""
+    """Take the controls after the k-th step into their averages, in float32 or wider; one begins where it has
+    none."""
     averages, controls = [], []
     for parameter, state in found:
         dtype = wide(parameter.dtype)

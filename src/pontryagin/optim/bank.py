@@ -20,20 +20,22 @@ Move = tuple[Tensor, Tensor]
 """A parameter and the change that a whole step would add to it."""
 
 _LARGEST = 1 << 20
-"""Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would take memory."""
+"""Numbers of weights in a bank: beyond that nothing is saved by stacking, and the stacked gradients would
+take memory."""
 _LEAST_UNIT = 0.1
 _LARGE = {"velocity", "bias_velocity"}
 """Entries of the state that are put in the place of the old ones; the others are copied into them."""
 _STEEP = 0.5
 """Beyond this power of the metric of tiny inputs the square of a change before it is scaled is no float32."""
 _EARLY, _SELDOM = 20, 4
-"""The scale of a polar step is renewed in each of the first steps, then in every fourth with the memory of four: it costs a
-product with A_c and changes slowly."""
+"""The scale of a polar step is renewed in each of the first steps, then in every fourth with the memory of
+four: it costs a product with A_c and changes slowly."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """A stage with its trained weight and bias, the state of its weight, and the numbers of their param groups."""
+    """A stage with its trained weight and bias, the state of its weight, and the numbers of their param
+    groups."""
 
     stage: AffineStage
     weight: nn.Parameter
@@ -50,8 +52,8 @@ class Member:
     def kind(self) -> Hashable:
         """Equal for stages that can be maximized together."""
         stage, weight = self.stage, self.weight
-        return (stage.outputs, stage.inputs, stage.rank, stage.captured.layer.one_hot, self.bias is None, self.groups,
-                weight.dtype, weight.device, bool(self.state["by_operator"]))
+        return (stage.outputs, stage.inputs, stage.rank, stage.captured.layer.one_hot, self.bias is None,
+                self.groups, weight.dtype, weight.device, bool(self.state["by_operator"]))
 
 
 def banks_of(members: Sequence[Member]) -> list["Bank"]:
@@ -67,7 +69,8 @@ def banks_of(members: Sequence[Member]) -> list["Bank"]:
 
 @dataclass
 class Proposal:
-    """A step of a bank that has not been taken: directions, stacked, and what it would change in the state."""
+    """A step of a bank that has not been taken: directions, stacked, and what it would change in the
+    state."""
 
     bank: "Bank"
     change: Tensor
@@ -103,12 +106,14 @@ class Bank:
         self._metric = None
 
     def follow(self, spreads: Mapping[AffineStage, Spread | None], groups: Sequence[dict[str, Any]]) -> None:
-        """The states have been glanced at. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs do."""
+        """The states have been glanced at. rho^2 is scaled along: as dW^2 A_c for a G that grows as its
+        inputs do."""
         found = [spreads.get(member.stage) for member in self.members]
         if self._one_hot or not any(found):
             return
         known, power = Factor.of(self._state), groups[self.members[0].groups[0]]["power"]
-        factor = follow(known.trace, self._state["mean"], found, self._sizes, self.members[0].bias is not None)
+        factor = follow(known.trace, self._state["mean"], found, self._sizes,
+                        self.members[0].bias is not None)
         for member, part in zip(self.members, factor.split(self._sizes), strict=True):
             member.stage.grow(member.state, part)
         growth = factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None]
@@ -116,22 +121,27 @@ class Bank:
             self._state[name].mul_(growth)
         self.renew()
 
-    def propose(self, groups: Sequence[dict[str, Any]], largest: Mapping[int, float], bounded: bool = True) -> Proposal:
-        """The step of all members; nothing has been changed. largest: by the id of a parameter, the largest entry of its
-        gradient. bounded: whether steps reach as far as weights allow (reach.py), and not wherever they lead."""
+    def propose(self, groups: Sequence[dict[str, Any]], largest: Mapping[int, float],
+                bounded: bool = True) -> Proposal:
+        """The step of all members; nothing has been changed. largest: by the id of a parameter, the largest
+        entry of its gradient. bounded: whether steps reach as far as weights allow (reach.py), and not
+        wherever they lead."""
         own, metric, memory = groups[self.members[0].groups[0]], self._known_metric(), self._memory(groups)
         limit = self._limit(float(own["lr"]) if bounded and not self._one_hot else 0.0, own["steps"])
-        sizes = [max(largest[id(member.weight)], largest.get(id(member.bias), 0.0)) for member in self.members]
+        sizes = [max(largest[id(member.weight)], largest.get(id(member.bias), 0.0))
+                 for member in self.members]
         if self._by_operator:
             gradient, bias_gradient = self._gradients(None)
-            return Proposal(self, *operator_step(self._state, gradient, bias_gradient, self._by_group(sizes), metric,
-                                                 own["damping"], own["power"], memory, limit, own["steps"] + 1))
+            return Proposal(self, *operator_step(self._state, gradient, bias_gradient, self._by_group(sizes),
+                                                 metric, own["damping"], own["power"], memory, limit,
+                                                 own["steps"] + 1))
         units = None if all(is_mild(size) for size in sizes) else [unit(size) for size in sizes]
         gradient, bias_gradient = self._gradients(None if units is None else [1 / each for each in units])
-        change, bias_change, square = argmax(gradient, bias_gradient, self._state["mean"], metric, own["damping"], own["power"])
+        change, bias_change, square = argmax(gradient, bias_gradient, self._state["mean"], metric,
+                                             own["damping"], own["power"])
         assert memory is not None
-        scale, new = outputs_scale(self._state, square, None if units is None else self._by_group(units), memory,
-                                   own["steps"] + 1)
+        scale, new = outputs_scale(self._state, square, None if units is None else self._by_group(units),
+                                   memory, own["steps"] + 1)
         rows = torch.linalg.vector_norm(change, dim=2, dtype=scale.dtype if own["power"] > _STEEP else None)
         norm = torch.linalg.vector_norm(rows * scale, dim=1).to(change.dtype)
         scale = scale.to(change.dtype) * within(norm, limit).unsqueeze(1)
@@ -166,7 +176,8 @@ class Bank:
         return ", ".join(member.stage.name for member in self.members)
 
     def _limit(self, lr: float, steps: int) -> Tensor:
-        """Of the norms of the members' changes before they are multiplied by lr, (group). Weights are measured in each of the
+        """Of the norms of the members' changes before they are multiplied by lr, (group). Weights are
+        measured in each of the
         first steps, then now and then: they change by no more than what is asked here."""
         if lr == 0:
             return self._state["mean"].new_full((sum(self._sizes),), torch.inf)
@@ -177,8 +188,8 @@ class Bank:
         return self._reach / lr
 
     def _unit(self) -> Tensor | float:
-        """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs alone, their root mean
-        square, between 0.1 and 1. (group, 1, 1)."""
+        """What lr is relative to: 1, and for a table of embeddings, which sets the scale of its outputs
+        alone, their root mean square, between 0.1 and 1. (group, 1, 1)."""
         if not self._one_hot:
             return 1.0
         tables = [member.weight.square().mean(dtype=self._state["velocity"].dtype) for member in self.members]
@@ -187,8 +198,9 @@ class Bank:
     def _memory(self, groups: Sequence[dict[str, Any]]) -> float | None:
         """Of rho in this step; None where it stays as it is.
 
-        An output can be silent for long, and a rho that has vanished must not meet its next gradient: with rho renewed in the
-        same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are bounded by themselves.
+        An output can be silent for long, and a rho that has vanished must not meet its next gradient: with
+        rho renewed in the same step, no output moves by more than (1 - memory)^-1/2 times lr. Polar steps are
+        bounded by themselves.
         """
         group = groups[self.members[0].groups[0]]
         if not self._by_operator or group["steps"] < _EARLY:
@@ -202,9 +214,11 @@ class Bank:
         return torch.tensor(spread, dtype=self._state["square"].dtype, device=self._state["square"].device)
 
     def _gradients(self, factors: Sequence[float] | None) -> tuple[Tensor, Tensor | None]:
-        """Of weights as matrices and of biases, (group, ...), stacked, each member's times its factor: copies."""
+        """Of weights as matrices and of biases, (group, ...), stacked, each member's times its factor:
+        copies."""
         dtype = self._state["velocity"].dtype
-        matrices = [member.stage.captured.layer.matrix(dense(member.weight.grad)) for member in self.members]  # type: ignore[arg-type]
+        matrices = [member.stage.captured.layer.matrix(dense(member.weight.grad))  # type: ignore[arg-type]
+                    for member in self.members]
         gradient = self._stacked(matrices, factors).to(dtype)
         if self.members[0].bias is None:
             return gradient, None

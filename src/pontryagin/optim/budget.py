@@ -7,7 +7,8 @@ from math import ceil
 
 _GLANCES, _WIDEST = 4, 16
 """Glances between two powers of two, and their widest distance in steps."""
-_EIGEN = 60.0  # measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products
+# measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products
+_EIGEN = 60.0
 _SUBSPACE = 400.0
 
 
@@ -17,25 +18,29 @@ def propagation_flops(positions: int, outputs: int, inputs: int) -> float:
 
 
 def refresh_flops(rows: int, inputs: int, rank: int, groups: int) -> float:
-    """Second moment of so many rows, and its factorization; in a subspace, its product with a basis, and a new basis."""
+    """Second moment of so many rows, and its factorization; in a subspace, its product with a basis, and a
+    new basis."""
     if inputs <= rank:
         return groups * (2.0 * rows * inputs * inputs + _EIGEN * inputs**3)
     return groups * (4.0 * rows * inputs * rank + _SUBSPACE * inputs * rank * rank)
 
 
 def period(refresh: float, step: float, share: float) -> int:
-    """Steps between two refreshes, so that they cost at most `share` of the propagation; at least 1, at most 1000."""
+    """Steps between two refreshes, so that they cost at most `share` of the propagation; at least 1, at most
+    1000."""
     return min(max(ceil(refresh / max(share * step, 1.0)), 1), 1000)
 
 
 def is_glance_due(step: int) -> bool:
-    """Whether to glance at the states in step 1, 2, 3 ...: in all of the first, then at distances that grow with the steps."""
+    """Whether to glance at the states in step 1, 2, 3 ...: in all of the first, then at distances that grow
+    with the steps."""
     power = 1 << (step.bit_length() - 1)
     return step % min(max(power // _GLANCES, 1), _WIDEST) == 0
 
 
 def is_due(step: int, every: int) -> bool:
-    """Whether to refresh before step 1, 2, 3 ...: at the first, then at doubling distances up to `every`, then by it."""
+    """Whether to refresh before step 1, 2, 3 ...: at the first, then at doubling distances up to `every`,
+    then by it."""
     if step % every == 0:
         return True
     return step < every and (step & (step - 1)) == 0

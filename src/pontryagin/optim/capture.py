@@ -1,7 +1,8 @@
 """The affine stages of a module, and the hooks that show them the inputs of its layers while a look is due.
 
-Nothing is put on the model: the hooks are those that torch calls for every module, they are there only while a look is due, and
-they go with the object that asked for them. (So scripts, exports, copies and pickles of the model are those of the model alone.)
+Nothing is put on the model: the hooks are those that torch calls for every module, they are there only while
+a look is due, and they go with the object that asked for them. (So scripts, exports, copies and pickles of
+the model are those of the model alone.)
 """
 
 import sys
@@ -24,7 +25,8 @@ Users = dict[int, list[CapturedStage]]
 
 @dataclass(frozen=True)
 class Found:
-    """A parameter that belongs to an affine map: its stage, or the stages that it may be. tied: also used by another map."""
+    """A parameter that belongs to an affine map: its stage, or the stages that it may be. tied: also used by
+    another map."""
 
     stages: tuple[CapturedStage, ...]
     certain: bool
@@ -33,15 +35,17 @@ class Found:
 class Capture:
     """The stages of a model, and the hooks that feed them: on() and off().
 
-    stages: those that are certain, in the order of the model's parameters. open: by the id of the weight, the stages of which a
-    look has to tell which it is, if any.
+    stages: those that are certain, in the order of the model's parameters. open: by the id of the weight, the
+    stages of which a look has to tell which it is, if any.
     """
 
     def __init__(self, model: nn.Module, rows: int | None) -> None:
         found, users = _find(model, rows)
         self.stages = [each.stages[0] for each in found if each.certain and len(each.stages) == 1]
-        self.open = {id(each.stages[0].weight): each.stages for each in found if not each.certain or len(each.stages) > 1}
-        self._hooks = _Hooks({id(module): stages for module, stages in users}, [module for module, _ in users], model)
+        self.open = {id(each.stages[0].weight): each.stages for each in found if not each.certain
+                     or len(each.stages) > 1}
+        self._hooks = _Hooks({id(module): stages for module, stages in users},
+                             [module for module, _ in users], model)
 
     @property
     def is_on(self) -> bool:
@@ -112,7 +116,8 @@ class _Hooks:
             hooks.enter(module)
 
         def after(module: nn.Module, arguments: tuple[Any, ...], *named_and_output: Any) -> None:
-            if torch.compiler.is_compiling() or (hooks := me()) is None:  # may be called once more when it has been taken off
+            # may be called once more when it has been taken off
+            if torch.compiler.is_compiling() or (hooks := me()) is None:
                 return
             if len(named_and_output) == 2:
                 hooks.leave(module, arguments, *named_and_output)
@@ -122,7 +127,8 @@ class _Hooks:
                 hooks.end(module, arguments)
 
         def registered(module: nn.Module, name: str, part: nn.Module | None) -> None:
-            if type(module).__name__ == "ModuleToTrace" and (hooks := me()) is not None:  # torch.export refuses any global hook
+            # torch.export refuses any global hook
+            if type(module).__name__ == "ModuleToTrace" and (hooks := me()) is not None:
                 _remove(hooks._handles)
                 weakref.finalize(module, _again, me)
 
@@ -155,8 +161,10 @@ class _Hooks:
             self._outermost[1].__enter__()
         self._see_parallel(module)
 
-    def leave(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        """Remember the inputs until the costate of the output arrives: a forward pass without a backward pass leaves no trace."""
+    def leave(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any],
+              output: Any) -> None:
+        """Remember the inputs until the costate of the output arrives: a forward pass without a backward pass
+        leaves no trace."""
         self._left = module
         if is_recomputed():
             self._see_again(module, arguments, named, output)
@@ -165,18 +173,21 @@ class _Hooks:
         first = output[0] if isinstance(output, tuple) and output else output
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
-        if torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():  # not the loss of a training step
+        # not the loss of a training step
+        if torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():
             return
         for stage in stages:
             stage.watch(stage.layer.inputs(arguments, named, output), first, module is stage.module)
 
-    def _see_again(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    def _see_again(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any],
+                   output: Any) -> None:
         for stage in self.users.get(id(module), ()):
             if stage.is_looking and torch.is_grad_enabled():
                 stage.recomputed(stage.layer.inputs(arguments, named, output))
 
     def end(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """A call is over; if it has not been left, by an error: so torch ends a part that is computed again, in its last call."""
+        """A call is over; if it has not been left, by an error: so torch ends a part that is computed again,
+        in its last call."""
         if self._left is not module and is_recomputed():
             self._see_again(module, arguments, {}, None)
         self._left = None
@@ -185,7 +196,8 @@ class _Hooks:
             self._outermost = None
 
     def _is_compiled(self, module: nn.Module) -> bool:
-        """Whether the call of a module, of this model or around it, may run code that torch.compile has made."""
+        """Whether the call of a module, of this model or around it, may run code that torch.compile has
+        made."""
         compiler = sys.modules.get("torch._dynamo.eval_frame")
         if compiler is None:
             return False
@@ -208,7 +220,8 @@ def _remove(handles: list[Any]) -> None:
 
 
 def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], Capture]:
-    """The certain stages of a model, the first of their alternatives, looking, and what keeps the hooks that feed them on."""
+    """The certain stages of a model, the first of their alternatives, looking, and what keeps the hooks that
+    feed them on."""
     captured = Capture(model, rows)
     order = {id(parameter): n for n, parameter in enumerate(model.parameters())}
     first = [stages[0] for stages in captured.open.values() if stages[0].certain]
@@ -220,8 +233,8 @@ def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], Ca
 
 
 def find_stages(model: nn.Module) -> tuple[list[CapturedStage], list[tuple[nn.Module, list[CapturedStage]]]]:
-    """The affine stages that are certain, in the order of the model's parameters, and the modules that compute them; nothing is
-    hooked."""
+    """The affine stages that are certain, in the order of the model's parameters, and the modules that
+    compute them; nothing is hooked."""
     found, users = _find(model, None)
     stages = [each.stages[0] for each in found if each.certain]
     kept = {id(stage) for stage in stages}
@@ -229,9 +242,10 @@ def find_stages(model: nn.Module) -> tuple[list[CapturedStage], list[tuple[nn.Mo
     return stages, [(module, fed) for module, fed in of if fed]
 
 
-def _find(model: nn.Module, rows: int | None) -> tuple[list[Found], list[tuple[nn.Module, list[CapturedStage]]]]:
-    """Each parameter has one entry: of the first module that names it as an affine map. An embedding whose table is tied to a
-    linear layer's weight leaves it to the linear layer."""
+def _find(model: nn.Module, rows: int | None) -> tuple[list[Found],
+                                                       list[tuple[nn.Module, list[CapturedStage]]]]:
+    """Each parameter has one entry: of the first module that names it as an affine map. An embedding whose
+    table is tied to a linear layer's weight leaves it to the linear layer."""
     taken: dict[int, Found] = {}
     by_module: dict[int, list[CapturedStage]] = {}
     modules = sorted(_modules(model), key=lambda item: isinstance(item[1], nn.Embedding))
@@ -241,14 +255,17 @@ def _find(model: nn.Module, rows: int | None) -> tuple[list[Found], list[tuple[n
             if parameter is None or not (parameter.is_floating_point() and parameter.numel()):
                 continue  # reparametrized: what is trained is not W; complex, or without entries
             fed = by_module.setdefault(id(module), [])
-            if id(parameter) in taken:  # tied: the same stage sees the inputs of both, if they are of one kind
+            # tied: the same stage sees the inputs of both, if they are of one kind
+            if id(parameter) in taken:
                 kinds = {(layer.kind, one.certain) for layer in one.alternatives}
-                fed += [stage for stage in taken[id(parameter)].stages if (stage.layer.kind, stage.certain) in kinds]
+                fed += [stage for stage in taken[id(parameter)].stages
+                        if (stage.layer.kind, stage.certain) in kinds]
                 for stage in taken[id(parameter)].stages:
                     stage.tied = True
                 continue
             full = f"{name}.{one.weight}".lstrip(".")
-            stages = tuple(CapturedStage(full, module, layer, rows, one.certain) for layer in one.alternatives)
+            stages = tuple(CapturedStage(full, module, layer, rows, one.certain)
+                           for layer in one.alternatives)
             taken[id(parameter)] = Found(stages, one.certain)
             fed += stages
     order = {id(parameter): n for n, parameter in enumerate(model.parameters())}
@@ -258,5 +275,6 @@ def _find(model: nn.Module, rows: int | None) -> tuple[list[Found], list[tuple[n
 
 def _modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """All modules but those whose weights another module uses without calling them."""
-    bypassed = {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+    bypassed = {id(module.out_proj)
+                for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
     return ((name, module) for name, module in model.named_modules() if id(module) not in bypassed)

@@ -1,8 +1,9 @@
 """What one affine stage sees of a batch: the moments of exactly those rows whose gradient is in .grad.
 
-The inputs of a call wait, a few rows of them, until the costate of its output arrives in a backward pass, and count when that
-pass adds the gradient of the weight to .grad. So passes that only derive (to inputs, a Hessian product, a critic seen by its
-generator's loss) leave nothing, and what was dropped with .grad (by zero_grad of anyone, by p.grad = None) is dropped here too.
+The inputs of a call wait, a few rows of them, until the costate of its output arrives in a backward pass, and
+count when that pass adds the gradient of the weight to .grad. So passes that only derive (to inputs, a
+Hessian product, a critic seen by its generator's loss) leave nothing, and what was dropped with .grad (by
+zero_grad of anyone, by p.grad = None) is dropped here too.
 """
 
 import weakref
@@ -19,7 +20,8 @@ from pontryagin.optim.precision import full_precision, wide
 from pontryagin.optim.thinning import thinned
 
 _LEAST, _GLANCE = 8, 4
-"""Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough for a glance."""
+"""Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough
+for a glance."""
 _CHUNK = 1 << 12
 """Rows of which u x^T is taken at a time."""
 _EQUAL = 0.02
@@ -29,17 +31,22 @@ _EQUAL = 0.02
 class CapturedStage:
     """An affine stage of a module: its layer, its parameters, and the moments of its inputs.
 
-    armed: whether to take the moments of inputs; glancing: whether at least their mean and variance. seen: whether any have come.
-    rows: so many rows of a call enter the moments. certain: False where it has to be verified that sum u x^T is the gradient.
-    tied: whether another map uses the weight too. gradient_check, when set, also lists u x^T and u of every call, summed over its
+    armed: whether to take the moments of inputs; glancing: whether at least their mean and variance. seen:
+    whether any have come.
+    rows: so many rows of a call enter the moments. certain: False where it has to be verified that sum u x^T
+    is the gradient.
+    tied: whether another map uses the weight too. gradient_check, when set, also lists u x^T and u of every
+    call, summed over its
     positions with u the gradient at z: together exactly the gradients of W and b.
     """
 
-    def __init__(self, name: str, module: nn.Module, layer: Layer, rows: int | None = None, certain: bool = True) -> None:
+    def __init__(self, name: str, module: nn.Module, layer: Layer, rows: int | None = None,
+                 certain: bool = True) -> None:
         self.name, self.module, self.layer, self.rows, self.certain = name, module, layer, rows, certain
         self.weight: nn.Parameter = getattr(module, layer.weight)
         self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
-        self.moments = IndexMoments(self.weight.shape[0], wide(self.weight.dtype)) if layer.one_hot else InputMoments()
+        self.moments = IndexMoments(self.weight.shape[0],
+                                    wide(self.weight.dtype)) if layer.one_hot else InputMoments()
         self.armed = self.glancing = self.seen = self.tied = False
         self.glance = Glance()
         self.calls = self.positions = 0
@@ -63,10 +70,12 @@ class CapturedStage:
     def is_own(self) -> bool:
         """Whether the module's parameter still is this weight, and not one that has been put in its place."""
         found = vars(self.module).get("_parameters")
-        return (found if isinstance(found, dict) else own_parameters(self.module)).get(self.layer.weight) is self.weight
+        return (found if isinstance(found, dict)
+                else own_parameters(self.module)).get(self.layer.weight) is self.weight
 
     def look(self, armed: bool, glancing: bool) -> None:
-        """Whether to take moments of the next batch, or to glance at it; what was seen of another is dropped."""
+        """Whether to take moments of the next batch, or to glance at it; what was seen of another is
+        dropped."""
         if self.armed or self.glancing:
             self.forget()
             self.stop()
@@ -79,8 +88,8 @@ class CapturedStage:
         self._handles.clear()
 
     def watch(self, x: Tensor | None, output: Tensor, own: bool = True) -> None:
-        """A call: its inputs, of which some rows are kept until the costate of its output arrives. own: of the module whose bias
-        is the stage's, and not of another that is tied to its weight alone."""
+        """A call: its inputs, of which some rows are kept until the costate of its output arrives. own: of
+        the module whose bias is the stage's, and not of another that is tied to its weight alone."""
         self._attend()
         self.called = True
         if is_checkpointed() and self.gradient_check is None:  # they come again when they are computed again
@@ -171,9 +180,11 @@ class CapturedStage:
         self._batch += 1
 
     def verdict(self) -> bool | None:
-        """Whether sum u x^T was the gradient in all passes since the look began; False too where inputs or outputs had not the
-        shapes of this map, or costates could not be told; None where there was no call."""
-        found = [bool(off <= allowed) for off, allowed in self._verified if off.isfinite() and allowed.isfinite()]
+        """Whether sum u x^T was the gradient in all passes since the look began; False too where inputs or
+        outputs had not the shapes of this map, or costates could not be told; None where there was no
+        call."""
+        found = [bool(off <= allowed)
+                 for off, allowed in self._verified if off.isfinite() and allowed.isfinite()]
         return False if self._misfits else all(found) if found else None
 
     @property
@@ -214,15 +225,18 @@ class CapturedStage:
             self.gradient_check.append((product, total))
         if not self.certain:
             self._waiting.begin()
-            self._waiting.products.append((product, total if own else torch.zeros_like(total), _rounding(x, costate)))
+            self._waiting.products.append((product, total if own else torch.zeros_like(total),
+                                           _rounding(x, costate)))
 
     def _attend(self) -> None:
         """Be told before a gradient is added to that of the weight, from the first call of the look on."""
         if self._handles:
             return
         with torch.enable_grad():
-            for parameter, told in ((self.weight, CapturedStage._accumulated), (self.bias, CapturedStage._of_bias)):
-                if parameter is None or not parameter.requires_grad or (told is CapturedStage._of_bias and self.certain):
+            for parameter, told in ((self.weight, CapturedStage._accumulated),
+                                    (self.bias, CapturedStage._of_bias)):
+                if parameter is None or not parameter.requires_grad or (told is CapturedStage._of_bias
+                                                                        and self.certain):
                     continue
                 node: Any = parameter.expand_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
                 self._handles += [node.register_prehook(_telling(self, told)), _Kept(node)]
@@ -231,7 +245,8 @@ class CapturedStage:
 
     def _accumulated(self, gradient: Tensor | None) -> None:
         grad = self.weight.grad
-        if grad is None or (self._last is not None and self._last != (id(grad), grad._version) and not grad.any()):
+        if grad is None or (self._last is not None and self._last != (id(grad), grad._version)
+                            and not grad.any()):
             self._drop()
         number = torch._C._current_graph_task_id()
         samples = self._waiting if self._waiting.number == number else self._derived
@@ -276,8 +291,8 @@ class CapturedStage:
 
 
 class _Sample:
-    """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last that they
-    entered."""
+    """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last
+    that they entered."""
 
     def __init__(self, rows: Tensor, numbers: int) -> None:
         self.rows, self.share, self.batch = rows, numbers / max(rows.numel(), 1), -1
@@ -333,7 +348,8 @@ class _Kept:
         self.node = None
 
 
-def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None], None]) -> Callable[..., None]:
+def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None], None]) -> Callable[...,
+                                                                                                     None]:
     me = weakref.ref(stage)
 
     def tell(*gradients: Any) -> None:
@@ -345,7 +361,8 @@ def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None]
 
 
 def is_checkpointed() -> bool:
-    """Whether what is computed now will be computed, or is being computed, again: non-reentrant checkpointing."""
+    """Whether what is computed now will be computed, or is being computed, again: non-reentrant
+    checkpointing."""
     return any(getattr(hook, "__module__", None) == "torch.utils.checkpoint" for hook in _hooked() or ())
 
 
@@ -374,7 +391,8 @@ def _strides(module: Any) -> int:
 
 
 def _rounding(x: Tensor, costate: Tensor) -> float:
-    """What rounding may add to the difference, relative to the sum's parts: more where a layer has run in half precision."""
+    """What rounding may add to the difference, relative to the sum's parts: more where a layer has run in
+    half precision."""
     dtypes = [each.dtype for each in (x, costate) if each.is_floating_point()]
     return 8 * max(torch.finfo(dtype).eps for dtype in dtypes)
 
@@ -385,7 +403,8 @@ def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[T
         return _product(stage, inputs, costate)
     each = max(_CHUNK * len(inputs) // max(costate.numel() // stage.weight.shape[0], 1), 1)
     parts = [_product(stage, *both) for both in zip(inputs.split(each), costate.split(each), strict=True)]
-    return sum((part[0] for part in parts[1:]), parts[0][0]), sum((part[1] for part in parts[1:]), parts[0][1])
+    return sum((part[0] for part in parts[1:]), parts[0][0]), sum((part[1] for part in parts[1:]),
+                                                                  parts[0][1])
 
 
 def _product(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:

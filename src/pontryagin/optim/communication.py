@@ -1,7 +1,8 @@
 """Moments over the processes that train one model together; elsewhere, the moments themselves.
 
-Processes belong together where a DistributedDataParallel says so, or the user: a process group that merely exists, of ranks that
-train models of their own or do something else, is none of ours. `together` names the group for the length of a step.
+Processes belong together where a DistributedDataParallel says so, or the user: a process group that merely
+exists, of ranks that train models of their own or do something else, is none of ours. `together` names the
+group for the length of a step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,8 @@ def together(group: Any) -> Iterator[None]:
 def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> Moments | None:
     """Mean and centred second moment over the rows of all processes; None without any.
 
-    Every process has to call it, with or without rows. zeros: moments of the right shape, with the same block on all processes.
+    Every process has to call it, with or without rows. zeros: moments of the right shape, with the same block
+    on all processes.
     """
     if is_alone():
         return taken
@@ -85,7 +87,8 @@ def is_alone() -> bool:
 
 
 def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
-    """The mean over the processes that have a value, each counted alike; None without any. Every process has to call it."""
+    """The mean over the processes that have a value, each counted alike; None without any. Every process has
+    to call it."""
     if is_alone():
         return value
     own = torch.zeros_like(like) if value is None else value

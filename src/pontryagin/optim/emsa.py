@@ -32,49 +32,58 @@ from pontryagin.problem import NonFiniteError, ProblemError
 class EMSA(torch.optim.Optimizer):
     """Extended method of successive approximations with the closed-form argmax of affine stages.
 
-    Every Linear, convolution (plain or transposed), Embedding, normalization, recurrent layer and attention's map to queries,
-    keys and values is a stage z = W x + b, maximized by itself: with G, g minus the gradients of the loss, s and A_c the running
-    mean and centred second moment of x,
+    Every Linear, convolution (plain or transposed), Embedding, normalization, recurrent layer and attention's
+    map to queries, keys and values is a stage z = W x + b, maximized by itself: with G, g minus the gradients
+    of the loss, s and A_c the running mean and centred second moment of x,
 
         dW = (G - g s^T) (A_c + delta I)^-power,   db = g - dW s,   delta = damping * mean(diag A_c)
-        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i that dW_i, db_i cause
+        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i that
+        dW_i, db_i cause
 
-    with Nesterov momentum after the solve. A Linear that sees at least twice as many rows per batch as it has inputs or outputs
-    takes the step bounded in the operator norm instead (operator_step). So lr is the change of every output per step, root mean
-    square, in units of that output: it carries over between layers and networks. power = 1 is the argmax with a state penalty
-    alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. The scale of the loss means nothing: steps are the
-    same for s times the loss. They become shorter where gradients fade (fading.py), and reach no further than the weights
-    themselves allow (reach.py). Parameters outside any stage are trained by AdamW with the rate lr * fallback, and named in one
-    warning; so are those of modules that turn out to compute something else than an affine map of their inputs.
+    with Nesterov momentum after the solve. A Linear that sees at least twice as many rows per batch as it has
+    inputs or outputs takes the step bounded in the operator norm instead (operator_step). So lr is the change
+    of every output per step, root mean
+    square, in units of that output: it carries over between layers and networks. power = 1 is the argmax with
+    a state penalty alone ([LCTE] Algorithm 2); the default 1/2 also whitens the noise of G. The scale of the
+    loss means nothing: steps are the same for s times the loss. They become shorter where gradients fade
+    (fading.py), and reach no further than the weights themselves allow (reach.py). Parameters outside any
+    stage are trained by AdamW with the rate lr * fallback, and named in one warning; so are those of modules
+    that turn out to compute something else than an affine map of their inputs.
 
-    The controls are averaged over about the last 1 / (averaging + 1) of all steps. `eval()` puts the averages into the model,
-    for evaluation and saving, and `train()` the controls back, bit by bit, before the next step; a loop that calls neither works
-    with the controls alone. (Hugging Face's Trainer calls both around an evaluation.) averaging: None for none;
-    there is none either with admissible or acceptance, whose promises are the controls'. Running statistics of batch
-    normalization stay those of the controls.
+    The controls are averaged over about the last 1 / (averaging + 1) of all steps. `eval()` puts the averages
+    into the model, for evaluation and saving, and `train()` the controls back, bit by bit, before the next
+    step; a loop that calls neither works with the controls alone. (Hugging Face's Trainer calls both around
+    an evaluation.) averaging: None for none; there is none either with admissible or acceptance, whose
+    promises are the controls'. Running statistics of batch normalization stay those of the controls.
 
-    Moments are renewed as often as the budget allows; between, glances at mean and variance of the inputs let them follow states
-    that grow, as those of deep networks do in the first steps (growth.py).
+    Moments are renewed as often as the budget allows; between, glances at mean and variance of the inputs let
+    them follow states that grow, as those of deep networks do in the first steps (growth.py).
 
-    Moments are of exactly the rows whose gradient is in .grad at the step. Nothing is put on the model: while a look is due, the
-    hooks that torch calls for every module see the inputs of its layers; detach() takes them off, and they go with the
-    optimizer. A copy or pickle of the optimizer has a model of its own, that of what it is copied with.
+    Moments are of exactly the rows whose gradient is in .grad at the step. Nothing is put on the model: while
+    a look is due, the hooks that torch calls for every module see the inputs of its layers; detach() takes
+    them off, and they go with the optimizer. A copy or pickle of the optimizer has a model of its own, that
+    of what it is copied with.
 
     model: the module. params: its parameters or param groups, if not all of them;
-    lr, damping, power, momentum, memory (of rho), weight_decay (decoupled), fallback and averaging can be set per group.
-    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank: beyond twice
-    so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean. rows: positions of a batch that
-    enter the moments (None: all). strict: refuse parameters outside any stage. acceptance: accept/reject with a closure.
-    process_group: of processes whose gradients are averaged by other means than DistributedDataParallel, which names its own.
+    lr, damping, power, momentum, memory (of rho), weight_decay (decoupled), fallback and averaging can be set
+    per group.
+    budget: moments and their factorizations may cost this share of the propagation, counted in flops. rank:
+    beyond twice so many inputs the metric is kept on a leading subspace of this rank, the rest by its mean.
+    rows: positions of a batch that enter the moments (None: all). strict: refuse parameters outside any
+    stage. acceptance: accept/reject with a closure.
+    process_group: of processes whose gradients are averaged by other means than DistributedDataParallel,
+    which names its own.
 
-    admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the parameters are
-    projected at once and lie in their sets after every step. Over discrete sets (Binary, Ternary, Codebook) the elementwise
-    argmax of the averaged Hamiltonian in the metric of the inputs' variances moves a share lr * moves of the entries per step;
-    other sets are projected onto after the step. nonzero (per group): over Ternary a price on every non-zero weight, set so that
-    this share of the group's ternary weights is left, in proportion to rows + inputs of each matrix.
+    admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them; the
+    parameters are projected at once and lie in their sets after every step. Over discrete sets (Binary,
+    Ternary, Codebook) the elementwise argmax of the averaged Hamiltonian in the metric of the inputs'
+    variances moves a share lr * moves of the entries per step; other sets are projected onto after the step.
+    nonzero (per group): over Ternary a price on every non-zero weight, set so that this share of the group's
+    ternary weights is left, in proportion to rows + inputs of each matrix.
 
-    Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been replaced by others;
-    NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing has been changed then.
+    Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been
+    replaced by others; NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing
+    has been changed then.
     """
 
     def __init__(
@@ -103,7 +112,8 @@ class EMSA(torch.optim.Optimizer):
         check_model(model)
         check_settings(budget, rank, rows)
         defaults = {"lr": lr, "damping": damping, "power": power, "momentum": momentum, "memory": memory,
-                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero, "steps": 0,
+                    "weight_decay": weight_decay, "fallback": fallback, "moves": moves, "nonzero": nonzero,
+                    "steps": 0,
                     "averaging": averaging, "averaged": False, "refresh_every": 1, "relaxation": 1.0}
         self.budget, self.rank, self.acceptance = budget, rank, acceptance
         self._process_group, self._settings = process_group, tuple(defaults)  # torch adds to the defaults
@@ -113,7 +123,8 @@ class EMSA(torch.optim.Optimizer):
         self._together: list[Hashable] | None = None
         self._begin()
         if self._constraints.discrete and acceptance is not None:
-            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the one or the other")
+            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the "
+                               "one or the other")
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
         self._stages.report(self.param_groups, self._groups(), strict)
@@ -155,15 +166,16 @@ class EMSA(torch.optim.Optimizer):
         """One step of every stage. closure: computes the loss and its gradients; it may return None."""
         if self.param_groups[0]["averaged"]:
             self._stages.forget()
-            raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() before the next "
-                               "batch")
+            raise ProblemError("the model holds the averages, as eval() put them there: call "
+                               "optimizer.train() before the next batch")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
             if loss is not None and not torch.as_tensor(loss).isfinite().all():
                 self._stages.forget()
-                raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
+                raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at "
+                                     "this batch")
         elif self.acceptance is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         for group in self.param_groups:
@@ -188,12 +200,12 @@ class EMSA(torch.optim.Optimizer):
         return loss
 
     def _group_of_processes(self) -> Any:
-        """That of the DistributedDataParallel around the model, or the user's; None for one process, or processes of their
-        own."""
+        """That of the DistributedDataParallel around the model, or the user's; None for one process, or
+        processes of their own."""
         parallel: Any = self._capture.parallel
         if parallel is not None and parallel._join_config.enable:
-            raise ProblemError("EMSA takes moments over all processes in every step, which join() does not know of: give every "
-                               "process as many batches")
+            raise ProblemError("EMSA takes moments over all processes in every step, which join() does not "
+                               "know of: give every process as many batches")
         if self._process_group is not None:
             return self._process_group
         if parallel is not None:
@@ -201,8 +213,9 @@ class EMSA(torch.optim.Optimizer):
         several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
         if several and not self._told_alone:
             self._told_alone = True
-            warn("EMSA: there are several processes, but no DistributedDataParallel around the model: each takes the moments of "
-                 "its own batches; if gradients are averaged by other means, name their group: EMSA(model, process_group=...)")
+            warn("EMSA: there are several processes, but no DistributedDataParallel around the model: each "
+                 "takes the moments of its own batches; if gradients are averaged by other means, name their "
+                 "group: EMSA(model, process_group=...)")
         return None
 
     @torch.no_grad()
@@ -212,8 +225,8 @@ class EMSA(torch.optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been loaded into the model
-        in the meantime stay, and are the controls from now on."""
+        """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been
+        loaded into the model in the meantime stay, and are the controls from now on."""
         self._show(False, averages.hide)
 
     def detach(self) -> None:
@@ -223,17 +236,19 @@ class EMSA(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
 
-        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of other settings, and
-        for one that was saved between eval() and train() and lacks the controls: a distributed checkpoint keeps what a fresh
-        optimizer has, so call train() before it is written.
+        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of
+        other settings, and for one that was saved between eval() and train() and lacks the controls: a
+        distributed checkpoint keeps what a fresh optimizer has, so call train() before it is written.
         """
         if not isinstance(state_dict, dict):
-            raise ProblemError(f"EMSA: expected the dictionary that state_dict() gives, found {type(state_dict).__name__}")
+            raise ProblemError("EMSA: expected the dictionary that state_dict() gives, found "
+                               f"{type(state_dict).__name__}")
         checked: list[dict[str, Any]] = []
 
-        def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after all other hooks, which may replace it
-            check_saved(found, self.param_groups, self._settings, self._stages.entries_of, self._stages.needed_of,
-                        lambda parameter: self._stages.names[id(parameter)])
+        # after all other hooks, which may replace it
+        def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:
+            check_saved(found, self.param_groups, self._settings, self._stages.entries_of,
+                        self._stages.needed_of, lambda parameter: self._stages.names[id(parameter)])
             check_shown(found)
             checked.append(found)
 
@@ -249,7 +264,8 @@ class EMSA(torch.optim.Optimizer):
         numbers = chain.from_iterable(group["params"] for group in checked[0]["param_groups"])
         for number, parameter in zip(numbers, parameters, strict=True):
             for key, value in checked[0]["state"].get(number, {}).items():
-                counts = value.ndim == 0 and key not in LIKE_PARAMETERS  # these are read without waiting for a device
+                # these are read without waiting for a device
+                counts = value.ndim == 0 and key not in LIKE_PARAMETERS
                 device = torch.device("cpu") if counts else parameter.device
                 self.state[parameter][key] = value.detach().clone().to(device)
         self._after_loading()
@@ -258,12 +274,14 @@ class EMSA(torch.optim.Optimizer):
         """What each stage is, how it is maximized and what it costs: print it."""
         known, members = self._stages, self._groups()
         stages = [stage for stage, weight, _ in known.trained(members) if id(weight) not in known.by_adamw]
-        rows = rows_of(stages, known.outside(self.param_groups, members, open_too=True), self.param_groups[0]["refresh_every"])
+        rows = rows_of(stages, known.outside(self.param_groups, members, open_too=True),
+                       self.param_groups[0]["refresh_every"])
         return StageTable(self._constraints.rows() + rows)
 
     def __getstate__(self) -> dict[str, Any]:
         """Model and state: a copy has a model of its own, that of what it is copied with."""
-        own = ("budget", "rank", "acceptance", "_may_average", "_model", "_rows", "_admissible", "_strict", "_settings")
+        own = ("budget", "rank", "acceptance", "_may_average", "_model", "_rows", "_admissible", "_strict",
+               "_settings")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -303,7 +321,8 @@ class EMSA(torch.optim.Optimizer):
             self._written[id(parameter)] = _mark(parameter)
 
     def _is_foreign(self, parameter: Tensor) -> bool:
-        """Whether something else has written to a parameter, such as model.load_state_dict, since its average was taken."""
+        """Whether something else has written to a parameter, such as model.load_state_dict, since its average
+        was taken."""
         return self._written.get(id(parameter), _mark(parameter)) != _mark(parameter)
 
     def _keeps_averages(self, group: dict[str, Any]) -> bool:
@@ -311,14 +330,16 @@ class EMSA(torch.optim.Optimizer):
 
     def _known(self, group: dict[str, Any]) -> list[tuple[nn.Parameter, dict[str, Any]]]:
         """The parameters that have been trained, with their states."""
-        return [(parameter, self.state[parameter]) for parameter in group["params"] if self.state.get(parameter)]
+        return [(parameter, self.state[parameter])
+                for parameter in group["params"] if self.state.get(parameter)]
 
     def _groups(self) -> dict[int, dict[str, Any]]:
         return {id(parameter): group for group in self.param_groups for parameter in group["params"]}
 
     @property
     def _device(self) -> torch.device:
-        return next((parameter.device for group in self.param_groups for parameter in group["params"]), torch.device("cpu"))
+        return next((parameter.device for group in self.param_groups for parameter in group["params"]),
+                    torch.device("cpu"))
 
     def _moves(self, trained: list[Trained], largest: Mapping[int, float], looked: bool) -> list[Move]:
         """The changes of all parameters; running means are updated, unless a change is not finite.
@@ -339,7 +360,8 @@ class EMSA(torch.optim.Optimizer):
                 bank.follow(spreads, self.param_groups)
         proposals = [bank.propose(self.param_groups, largest, self.acceptance is None) for bank in banks]
         others = [parameter for group in self.param_groups for parameter in group["params"]
-                  if id(parameter) in largest and id(parameter) not in done and id(parameter) not in self._constraints.discrete]
+                  if id(parameter) in largest and id(parameter) not in done
+                  and id(parameter) not in self._constraints.discrete]
         directions = [adamw.direction(self._adamw_state(parameter), parameter.grad, largest[id(parameter)])
                       for parameter in others]
         self._check_changes(proposals, others, directions, undo)
@@ -362,7 +384,8 @@ class EMSA(torch.optim.Optimizer):
             return state | {name: state[name].to(dtype) for name in ("first", "second")}
         return state
 
-    def _check_changes(self, proposals: list[Proposal], others: list[nn.Parameter], directions: list[Any], undo: Undo) -> None:
+    def _check_changes(self, proposals: list[Proposal], others: list[nn.Parameter], directions: list[Any],
+                       undo: Undo) -> None:
         """Raise NonFiniteError before anything has been changed."""
         found = [proposal.size() for proposal in proposals]
         found += [torch.linalg.vector_norm(change) for change, _ in directions if change.numel()]
@@ -372,10 +395,11 @@ class EMSA(torch.optim.Optimizer):
         self._banks, self._together = [], None
         self._stages.forget()
         names = [proposal.bank.names for proposal in proposals if not proposal.size().isfinite()]
-        names += [self._stages.names[id(parameter)] for parameter, (change, _) in zip(others, directions, strict=True)
-                  if not change.isfinite().all()]
-        raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: nothing has been changed; "
-                             "look at the inputs of this stage, and at its weights")
+        names += [self._stages.names[id(parameter)]
+                  for parameter,
+                  (change, _) in zip(others, directions, strict=True) if not change.isfinite().all()]
+        raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: "
+                             "nothing has been changed; look at the inputs of this stage, and at its weights")
 
     def _banks_of(self, members: list[Member]) -> list[Bank]:
         """As in the last step, unless other stages take part in this one."""
@@ -402,7 +426,8 @@ class EMSA(torch.optim.Optimizer):
 
     def _glances(self, trained: list[Trained]) -> dict[AffineStage, Spread | None]:
         """What was seen of the inputs of the last batch, of the stages that glanced at it."""
-        glancing = [stage for stage, weight, _ in trained if stage.captured.glancing and has_moments(self.state[weight])]
+        glancing = [stage for stage, weight,
+                    _ in trained if stage.captured.glancing and has_moments(self.state[weight])]
         if not glancing:
             return {}
         for stage in glancing:
@@ -414,7 +439,8 @@ class EMSA(torch.optim.Optimizer):
 
     def moved(self) -> dict[str, float]:
         """The share of entries that the last step moved, for each parameter in a discrete set."""
-        return {stage.name: float(self.state[stage.weight]["moved"]) for stage in self._constraints.discrete.values()
+        return {stage.name: float(self.state[stage.weight]["moved"])
+                for stage in self._constraints.discrete.values()
                 if "moved" in self.state.get(stage.weight, {})}
 
     def _apply(self, moves: list[Move], factor: float) -> None:
@@ -457,14 +483,16 @@ class EMSA(torch.optim.Optimizer):
 
     def _check_gradients(self) -> dict[int, float]:
         """The largest entry of each gradient, by the id of the parameter."""
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None and p.requires_grad]
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None
+                      and p.requires_grad]
         sizes = largest_entries([parameter.grad for parameter in parameters if parameter.grad is not None])
         if not all(map(isfinite, sizes)):
             self._stages.forget()
-            bad = next(parameter for parameter, size in zip(parameters, sizes, strict=True) if not isfinite(size))
+            bad = next(parameter for parameter,
+                       size in zip(parameters, sizes, strict=True) if not isfinite(size))
             name = self._stages.names[id(bad)]
-            raise NonFiniteError(f"the gradient of {name} holds values that are NaN or infinite: nothing has been changed; skip "
-                                 "this batch or look at its loss")
+            raise NonFiniteError(f"the gradient of {name} holds values that are NaN or infinite: nothing has "
+                                 "been changed; skip this batch or look at its loss")
         return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
 
 
@@ -483,7 +511,8 @@ def _with_decay(moves: list[Move], groups: list[dict[str, Any]]) -> list[Move]:
              for parameter in group["params"] if parameter.ndim > 1}
     if not rates:
         return moves
-    return [(parameter, change.sub(parameter, alpha=rates[id(parameter)]) if id(parameter) in rates else change)
+    return [(parameter,
+             change.sub(parameter, alpha=rates[id(parameter)]) if id(parameter) in rates else change)
             for parameter, change in moves]
 
 

@@ -1,15 +1,18 @@
 """The length of a step follows the size of its gradients, where these fade.
 
-Steps are free of the gradient's scale: they are divided by a running root mean square of what they would be. Where gradients
-fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep the steps at full length, along
-what is at last noise or the memory of a gradient. So a step is measured against a longer memory too, the mean over about the
-last ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise of batches does.
+Steps are free of the gradient's scale: they are divided by a running root mean square of what they would be.
+Where gradients fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep
+the steps at full length, along what is at last noise or the memory of a gradient. So a step is measured
+against a longer memory too, the mean over about the
+last ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise
+of batches does.
 
-Where a loss is fitted for good, gradients are at last the noise of rounding, of one size for ever, and that mean is of noise as
-well. So there is a peak too, of the mean, which falls with the fourth root of the number of steps and rises no faster than the
-mean may: gradients of less than 1e-3 of it shorten the steps, until what they promise is worth nothing. And gradients that have
-faded to less than 1e-2 of it and rise again do not lengthen a step, as they would beside a mean that follows them: where a loss
-is all but 0 they rise because the last step went too far.
+Where a loss is fitted for good, gradients are at last the noise of rounding, of one size for ever, and that
+mean is of noise as well. So there is a peak too, of the mean, which falls with the fourth root of the number
+of steps and rises no faster than the
+mean may: gradients of less than 1e-3 of it shorten the steps, until what they promise is worth nothing. And
+gradients that have faded to less than 1e-2 of it and rise again do not lengthen a step, as they would beside
+a mean that follows them: where a loss is all but 0 they rise because the last step went too far.
 """
 
 from math import frexp, ldexp
@@ -25,9 +28,10 @@ _FALL = 0.25
 _MILD = 1e-10, 1e10
 """Largest entries of gradients whose squares, and what is made of them, are float32 with room to spare."""
 NOISE_LEVEL, NOISE_LEVEL_OF_MOMENTUM = 1e-3, 1e-4
-"""What part of the peak's root the gradients may fall to at full length: those of a step by rows, and those of one whose momentum
-comes before the argmax and averages noise by itself. Small norms, attention and convolutions that are fitted in float32 stay so
-over 5,000 steps; with 1e-4 for all, rounding still moves some of them; no healthy network of benchmarks.defaults comes near."""
+"""What part of the peak's root the gradients may fall to at full length: those of a step by rows, and those
+of one whose momentum comes before the argmax and averages noise by itself. Small norms, attention and
+convolutions that are fitted in float32 stay so over 5,000 steps; with 1e-4 for all, rounding still moves some
+of them; no healthy network of benchmarks.defaults comes near."""
 _FADED = 1e-2
 """What part of the peak's root tells gradients that have faded from those of batches that differ."""
 _SETTLED = 20
@@ -47,22 +51,25 @@ def long_mean(known: Tensor, square: Tensor, steps: int) -> Tensor:
 
 
 def new_peak(known: Tensor, long: Tensor, steps: int) -> Tensor:
-    """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a step does, but where
-    there was none."""
+    """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a
+    step does, but where there was none."""
     if steps < _SETTLED:
         return long
     fallen = known * (1 - 0.5 / steps)
-    return torch.where(known > 0, torch.maximum(fallen, torch.minimum(long, known * (1 + 2 * (_WINDOW + 1) / steps))), long)
+    return torch.where(known > 0, torch.maximum(fallen, torch.minimum(long, known * (1 + 2 * (_WINDOW + 1)
+                                                                                     / steps))), long)
 
 
 def unrisen(square: Tensor, now: Tensor, long: Tensor, peak: Tensor) -> Tensor:
-    """Where gradients have faded (long, peak: (group)), the running mean square, but no less than that of this step."""
+    """Where gradients have faded (long, peak: (group)), the running mean square, but no less than that of
+    this step."""
     faded = (long < _FADED**2 * peak).unsqueeze(1)
     return torch.where(faded, torch.maximum(square, now), square)
 
 
 def floored(square: Tensor, long: Tensor, peak: Tensor | None = None, level: float = NOISE_LEVEL) -> Tensor:
-    """The running mean square that a step is divided by the root of: no less than so much of the longer mean, and of the peak."""
+    """The running mean square that a step is divided by the root of: no less than so much of the longer mean,
+    and of the peak."""
     found = torch.maximum(square, _FALL**2 * long)
     return found if peak is None else torch.maximum(found, level**2 * peak)
 
@@ -73,7 +80,7 @@ def is_mild(largest: float) -> bool:
 
 
 def unit(largest: float) -> float:
-    """The power of two next above the largest entry of a gradient, 1 for zero: dividing by it is exact, and squares of what is
-    left stay in range."""
+    """The power of two next above the largest entry of a gradient, 1 for zero: dividing by it is exact, and
+    squares of what is left stay in range."""
     exponent = frexp(largest)[1]
     return ldexp(1.0, max(-_LARGEST, min(exponent, _LARGEST))) if largest > 0 else 1.0

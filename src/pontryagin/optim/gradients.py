@@ -7,21 +7,24 @@ from torch import Tensor
 
 
 def largest_entries(gradients: Sequence[Tensor]) -> list[float]:
-    """The largest absolute value of each gradient, 0 of an empty one; NaN or infinite where it holds such a value."""
+    """The largest absolute value of each gradient, 0 of an empty one; NaN or infinite where it holds such a
+    value."""
     values = [_real(gradient) for gradient in gradients]
     filled = [n for n, value in enumerate(values) if value.numel()]
     sizes = [0.0] * len(values)
     if filled:
         ends = [end for n in filled for end in torch.aminmax(values[n])]
         alike = len({(end.dtype, end.device) for end in ends}) == 1
-        joint = torch.stack(ends if alike else [end.to(ends[0].device, torch.float64) for end in ends]).tolist()
+        joint = torch.stack(ends if alike
+                            else [end.to(ends[0].device, torch.float64) for end in ends]).tolist()
         for n, low, high in zip(filled, joint[::2], joint[1::2], strict=True):
             sizes[n] = low if low != low else max(-low, high)  # NaN in both, should there be one
     return sizes
 
 
 def largest_entry(value: Tensor) -> Tensor:
-    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on CPUs.)"""
+    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on
+    CPUs.)"""
     axes = tuple(range(1, value.ndim))
     return torch.maximum(value.amax(axes), value.amin(axes).neg())
 

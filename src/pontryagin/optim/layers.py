@@ -1,11 +1,12 @@
 """Which modules are affine stages, and which features their weights multiply.
 
-An affine stage computes z = W x + b at every position. A layer says how its inputs become rows x (position, d), how its
-parameters become W of (group, m, d), and back. Groups are independent copies of the same problem.
+An affine stage computes z = W x + b at every position. A layer says how its inputs become rows x (position,
+d), how its parameters become W of (group, m, d), and back. Groups are independent copies of the same problem.
 
-A module is taken for an affine map without a question only if its class computes that map itself: if it runs the forward of a
-class that is known. What else looks like one by its parameters (subclasses with a forward of their own, a matrix with a vector,
-a scale) is a guess, or a choice of guesses: the first look tells whether sum u x^T is the gradient (capture.py).
+A module is taken for an affine map without a question only if its class computes that map itself: if it runs
+the forward of a class that is known. What else looks like one by its parameters (subclasses with a forward of
+their own, a matrix with a vector, a scale) is a guess, or a choice of guesses: the first look tells whether
+sum u x^T is the gradient (capture.py).
 """
 
 from collections.abc import Callable
@@ -35,20 +36,22 @@ def _plain(value: Any) -> Tensor | None:
         return None
     if not value.is_nested:
         return value
-    return value.values() if value.layout == torch.jagged else torch.cat([part.flatten(0, -2) for part in value.unbind()])
+    return value.values() if value.layout == torch.jagged else torch.cat([part.flatten(0, -2)
+                                                                          for part in value.unbind()])
 
 
 @dataclass(frozen=True)
 class Layer:
     """An affine stage of a module.
 
-    weight, bias: names of the module's parameters; the bias None when it has none or when it is not added where the stage
-    ends. rows: features of some inputs. matrix, shaped: a tensor like the weight as W and back. outputs: z's costate as
-    rows (group, position, m), None where it cannot be told from that of the module's output. one_hot: the inputs are
-    indices, so A is diagonal. inputs: x among the arguments of a call, by position and by name, and its output; None: a call that
-    does not end in this map of one x. row_axes: how many of the first axes of x number its rows, so that a part of them can be
-    taken; of the others one row alone tells nothing. is_dense: z = W x of whole vectors and nothing else,
-    so that a batch of many rows may take the step bounded in the operator norm. fits: whether x and the module's output have
+    weight, bias: names of the module's parameters; the bias None when it has none or when it is not added
+    where the stage ends. rows: features of some inputs. matrix, shaped: a tensor like the weight as W and
+    back. outputs: z's costate as rows (group, position, m), None where it cannot be told from that of the
+    module's output. one_hot: the inputs are indices, so A is diagonal. inputs: x among the arguments of a
+    call, by position and by name, and its output; None: a call that does not end in this map of one x.
+    row_axes: how many of the first axes of x number its rows, so that a part of them can be taken; of the
+    others one row alone tells nothing. is_dense: z = W x of whole vectors and nothing else, so that a batch
+    of many rows may take the step bounded in the operator norm. fits: whether x and the module's output have
     shapes that the map can have; asked only where the map is a guess.
     """
 
@@ -68,7 +71,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Map:
-    """The map that a parameter of a module belongs to: a layer, or several that it may be. certain: no look has to tell."""
+    """The map that a parameter of a module belongs to: a layer, or several that it may be. certain: no look
+    has to tell."""
 
     alternatives: tuple[Layer, ...]
     certain: bool
@@ -80,8 +84,8 @@ class Map:
 
 
 def layer_of(module: nn.Module) -> list[Layer]:
-    """The affine stages that are certain of a module itself, not of its children; none when it has no parameters or is not
-    known."""
+    """The affine stages that are certain of a module itself, not of its children; none when it has no
+    parameters or is not known."""
     return [each.alternatives[0] for each in maps_of(module) if each.certain]
 
 
@@ -95,7 +99,8 @@ def maps_of(module: nn.Module) -> list[Map]:
         return [Map((first, *rest), True) for first, *rest in layers] if certain else []
     if certain:
         return [Map((layer,), True) for layer in layers]
-    if layers and layers[0].matrix(getattr(module, layers[0].weight)).shape[1:] == (1, 1):  # normalized in another way, perhaps
+    # normalized in another way, perhaps
+    if layers and layers[0].matrix(getattr(module, layers[0].weight)).shape[1:] == (1, 1):
         return [Map((layers[0], *_scale_guesses(module, layers[0].weight, layers[0].bias)), False)]
     return [Map((layer,), False) for layer in layers if layer.outputs is not None and layer.kind != "shift"]
 
@@ -108,7 +113,8 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 def is_certain(module: nn.Module) -> bool:
     """Whether a module runs the forward of a known class, as it is."""
     kind = _kind_of(module)
-    return kind is not None and not any(name in vars(module) or getattr(type(module), name, None) is not getattr(kind, name)
+    return kind is not None and not any(name in vars(module)
+                                        or getattr(type(module), name, None) is not getattr(kind, name)
                                         for name in _KINDS[kind][1])
 
 
@@ -120,16 +126,18 @@ def _linear(module: nn.Linear) -> list[Layer]:
     return [_dense(module, "Linear", "weight", _bias(module), is_dense=True)]
 
 
-def _dense(module: nn.Module, kind: str, weight: str, bias: str | None, inputs: Callable[..., Tensor | None] = first_argument,
-           outputs: bool = True, is_dense: bool = False) -> Layer:
-    return Layer(kind, weight, bias, _linear_rows, _as_is, _back(getattr(module, weight)), _linear_rows if outputs else None,
-                 inputs=inputs, is_dense=is_dense, fits=_ends(getattr(module, weight).shape))
+def _dense(module: nn.Module, kind: str, weight: str, bias: str | None,
+           inputs: Callable[..., Tensor | None] = first_argument, outputs: bool = True,
+           is_dense: bool = False) -> Layer:
+    return Layer(kind, weight, bias, _linear_rows, _as_is, _back(getattr(module, weight)),
+                 _linear_rows if outputs else None, inputs=inputs, is_dense=is_dense,
+                 fits=_ends(getattr(module, weight).shape))
 
 
 def _ends(shape: torch.Size) -> Callable[[Tensor, Tensor], bool]:
     """From (..., d) to (..., m), with (m, ..., d) the shape of the weight."""
-    return lambda x, z: (x.is_floating_point() and x.shape[:-1] == z.shape[:-1] and x.shape[-1:] == (shape[1:].numel(),)
-                         and z.shape[-1:] == shape[:1])
+    return lambda x, z: (x.is_floating_point() and x.shape[:-1] == z.shape[:-1]
+                         and x.shape[-1:] == (shape[1:].numel(),) and z.shape[-1:] == shape[:1])
 
 
 def _linear_rows(x: Tensor) -> Rows:
@@ -148,7 +156,8 @@ def _back(weight: Tensor) -> Callable[[Matrix], Tensor]:
 def _turned(module: nn.Module, weight: str, bias: str | None) -> Layer:
     """x W + b with W of (input, output), as the Conv1D of GPT-2."""
     return Layer(type(module).__name__, weight, bias, _linear_rows, lambda w: w.mT.unsqueeze(0),
-                 lambda matrix: matrix.squeeze(0).mT, _linear_rows, is_dense=True, fits=_ends(getattr(module, weight).T.shape))
+                 lambda matrix: matrix.squeeze(0).mT, _linear_rows, is_dense=True,
+                 fits=_ends(getattr(module, weight).T.shape))
 
 
 def _bilinear(module: nn.Bilinear) -> list[Layer]:
@@ -174,11 +183,13 @@ def _convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[Layer]:
 
     return [Layer(f"Conv{len(module.kernel_size)}d", "weight", _bias(module), rows,
                   lambda w: w.reshape(groups, w.shape[0] // groups, -1), _back(module.weight), outputs,
-                  row_axes=lambda x: int(x.ndim == len(module.kernel_size) + 2), fits=lambda x, z: _covers(module, x, z))]
+                  row_axes=lambda x: int(x.ndim == len(module.kernel_size) + 2), fits=lambda x,
+                  z: _covers(module, x, z))]
 
 
 def _covers(module: Any, x: Tensor, z: Tensor) -> bool:
-    """Whether the kernel of a convolution lies on x (of a transposed one: on z) as often as the other side has positions."""
+    """Whether the kernel of a convolution lies on x (of a transposed one: on z) as often as the other side
+    has positions."""
     dims = len(module.kernel_size)
     if x.ndim != z.ndim or x.ndim not in (dims + 1, dims + 2) or not x.is_floating_point():
         return False
@@ -187,7 +198,8 @@ def _covers(module: Any, x: Tensor, z: Tensor) -> bool:
         return False
     under, other = (z, x) if module.transposed else (x, z)
     padding = [0] * dims if isinstance(module.padding, str) or module.transposed else module.padding
-    reach = [dilation * (size - 1) + 1 for size, dilation in zip(module.kernel_size, module.dilation, strict=True)]
+    reach = [dilation * (size - 1) + 1
+             for size, dilation in zip(module.kernel_size, module.dilation, strict=True)]
     if any(size + 2 * pad < need for size, pad, need in zip(under.shape[2:], padding, reach, strict=True)):
         return False
     rows = _unfolded(z[:1], module) if module.transposed else patches(x[:1], module)
@@ -202,9 +214,11 @@ def patches(x: Tensor, module: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Float[Tenso
         x = F.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
     else:
         x = F.pad(x, module._reversed_padding_repeated_twice)
-    for dim, (size, stride, dilation) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True)):
+    for dim, (size, stride,
+              dilation) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True)):
         x = x.unfold(dim + 2, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return x.permute(0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
+    return x.permute(0, *range(2, 2 + dims), 1,
+                     *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
 
 
 def _batched(x: Tensor, module: Any) -> Tensor:
@@ -221,7 +235,8 @@ def _by_group(rows: Float[Tensor, "position feature"], groups: int) -> Rows:
 
 
 def _transposed(module: nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) -> list[Layer]:
-    """W x at each input position, before the overlapping outputs are added up; the bias comes after, so it is another stage."""
+    """W x at each input position, before the overlapping outputs are added up; the bias comes after, so it is
+    another stage."""
     groups, dims = module.groups, len(module.kernel_size)
 
     def rows(x: Tensor) -> Rows:
@@ -245,17 +260,21 @@ def _unfolded(u: Tensor, module: Any) -> Float[Tensor, "position feature"]:
     """What each input position of a transposed convolution touches: the costates under its kernel."""
     u = _batched(u, module)
     dims = u.ndim - 2
-    beyond = zip(reversed(module.padding), reversed(module.output_padding), strict=True)  # output_padding: only zeros of W x
+    # output_padding: only zeros of W x
+    beyond = zip(reversed(module.padding), reversed(module.output_padding), strict=True)
     u = F.pad(u, [pad for padding, output in beyond for pad in (padding, padding - output)])
-    for dim, (size, stride, dilation) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True)):
+    for dim, (size, stride,
+              dilation) in enumerate(zip(module.kernel_size, module.stride, module.dilation, strict=True)):
         u = u.unfold(dim + 2, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    return u.permute(0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
+    return u.permute(0, *range(2, 2 + dims), 1,
+                     *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
 
 
 def _shift(module: Any) -> Layer:
     """A bias alone: z_c = b_c * 1, a group for each channel."""
-    return Layer("shift", "bias", None, lambda x: x.new_ones(module.bias.numel(), 1, 1), lambda b: b.reshape(-1, 1, 1),
-                 _back(module.bias), lambda u: _positions_first(u, module).mT.unsqueeze(2), row_axes=lambda x: 0)
+    return Layer("shift", "bias", None, lambda x: x.new_ones(module.bias.numel(), 1, 1),
+                 lambda b: b.reshape(-1, 1, 1), _back(module.bias),
+                 lambda u: _positions_first(u, module).mT.unsqueeze(2), row_axes=lambda x: 0)
 
 
 def _embedding(module: nn.Embedding) -> list[Layer]:
@@ -267,8 +286,8 @@ def _embedding(module: nn.Embedding) -> list[Layer]:
         return x if x is not None and x.dtype in (torch.int64, torch.int32) else None
 
     return [Layer("Embedding", "weight", None, lambda x: x.reshape(1, -1, 1), lambda w: w.mT.unsqueeze(0),
-                  lambda matrix: matrix.squeeze(0).mT.reshape(module.weight.shape), _linear_rows, one_hot=True, inputs=indices,
-                  row_axes=lambda x: x.ndim,
+                  lambda matrix: matrix.squeeze(0).mT.reshape(module.weight.shape), _linear_rows,
+                  one_hot=True, inputs=indices, row_axes=lambda x: x.ndim,
                   fits=lambda x, z: z.shape == (*x.shape, module.embedding_dim)
                   and bool(x.numel() and x.min() >= 0 and x.max() < module.num_embeddings))]
 
@@ -279,16 +298,19 @@ _ATTENDED = ("query", "key", "value")
 def _attention(module: nn.MultiheadAttention) -> list[list[Layer]]:
     """The maps to queries, keys and values, each with its alternatives; out_proj is never called.
 
-    Where all three are made of one x, it is one map to all of them; else each is a map of its own, a group where the three
-    weights are one parameter. Where keys and values have sizes of their own the weights are three parameters.
+    Where all three are made of one x, it is one map to all of them; else each is a map of its own, a group
+    where the three weights are one parameter. Where keys and values have sizes of their own the weights are
+    three parameters.
     """
     if module.in_proj_weight is None:  # in_proj_bias is one parameter over three stages: left to AdamW
-        return [[_dense(module, "MultiheadAttention", f"{name[0]}_proj_weight", None, _attended(number), outputs=False)]
+        return [[_dense(module, "MultiheadAttention", f"{name[0]}_proj_weight", None, _attended(number),
+                        outputs=False)]
                 for number, name in enumerate(_ATTENDED)]
     bias = "in_proj_bias" if module.in_proj_bias is not None else None
     own = _dense(module, "MultiheadAttention", "in_proj_weight", bias, _shared, outputs=False)
-    cross = Layer("MultiheadAttention", "in_proj_weight", bias, lambda x: x, lambda w: w.reshape(3, -1, w.shape[-1]),
-                  _back(module.in_proj_weight), None, inputs=_three, row_axes=lambda x: 0)
+    cross = Layer("MultiheadAttention", "in_proj_weight", bias, lambda x: x,
+                  lambda w: w.reshape(3, -1, w.shape[-1]), _back(module.in_proj_weight), None, inputs=_three,
+                  row_axes=lambda x: 0)
     return [[own, cross]]
 
 
@@ -311,14 +333,15 @@ _OF_THREE = 512
 
 
 def _three(arguments: Arguments, named: dict[str, Any], output: Any = None) -> Tensor | None:
-    """As many rows of queries, keys and values, (3, row, input): those that there are fewer of come several times."""
+    """As many rows of queries, keys and values, (3, row, input): those that there are fewer of come several
+    times."""
     parts = [_plain(each) for each in _given(arguments, named)]
     if any(part is None or not part.numel() for part in parts) or len({id(part) for part in parts}) == 1:
         return None
     rows = [part.detach().reshape(-1, part.shape[-1]) for part in parts if part is not None]
     count = min(max(len(each) for each in rows), _OF_THREE)
-    return torch.stack([each[(torch.arange(count, device=each.device) * len(each)) // count] if len(each) <= count else
-                        thinned(each, count) for each in rows])
+    return torch.stack([each[(torch.arange(count, device=each.device) * len(each)) // count]
+                        if len(each) <= count else thinned(each, count) for each in rows])
 
 
 def _cell(module: nn.RNNCellBase) -> list[Layer]:
@@ -330,7 +353,8 @@ def _cell(module: nn.RNNCellBase) -> list[Layer]:
         return _plain(state[0] if isinstance(state, tuple) else state)
 
     ends = {"ih": first_argument, "hh": hidden}
-    return [_dense(module, type(module).__name__, f"weight_{end}", f"bias_{end}" if module.bias else None, inputs, outputs=False)
+    return [_dense(module, type(module).__name__, f"weight_{end}", f"bias_{end}" if module.bias else None,
+                   inputs, outputs=False)
             for end, inputs in ends.items()]
 
 
@@ -414,8 +438,8 @@ def _bias(module: nn.Module) -> str | None:
 
 
 def _guesses(module: nn.Module) -> list[Map]:
-    """By names and shapes of a module's parameters: a matrix `weight`, or a vector `weight` beside an epsilon, alone or with a
-    vector `bias`."""
+    """By names and shapes of a module's parameters: a matrix `weight`, or a vector `weight` beside an
+    epsilon, alone or with a vector `bias`."""
     own = own_parameters(module)
     if next(module.children(), None) is not None or not {"weight"} <= own.keys() <= {"weight", "bias"}:
         return []
@@ -424,7 +448,8 @@ def _guesses(module: nn.Module) -> list[Map]:
         return []
     if own["weight"].ndim == 2:
         return _matrix_guesses(module, "weight", bias)
-    if own["weight"].ndim == 1 and _epsilons(module) and (bias is None or own[bias].shape == own["weight"].shape):
+    if own["weight"].ndim == 1 and _epsilons(module) and (bias is None
+                                                          or own[bias].shape == own["weight"].shape):
         return [Map(_scale_guesses(module, "weight", bias), False)]
     return []
 
@@ -432,7 +457,8 @@ def _guesses(module: nn.Module) -> list[Map]:
 def _scale_guesses(module: nn.Module, weight: str, bias: str | None) -> tuple[Layer, ...]:
     if getattr(module, weight).ndim > 1:
         return ()
-    return tuple(_scale(module, type(module).__name__, weight, bias, *normalized) for normalized in _NORMALIZED)
+    return tuple(_scale(module, type(module).__name__, weight, bias, *normalized)
+                 for normalized in _NORMALIZED)
 
 
 def _matrix_guesses(module: nn.Module, weight: str, bias: str | None) -> list[Map]:
@@ -447,7 +473,8 @@ def _matrix_guesses(module: nn.Module, weight: str, bias: str | None) -> list[Ma
 
 def _epsilons(module: nn.Module) -> list[float]:
     """What a normalization adds to a variance, under the names that are in use."""
-    found = (vars(module).get(name) for name in ("eps", "variance_epsilon", "epsilon", "layer_norm_eps", "norm_eps"))
+    found = (vars(module).get(name)
+             for name in ("eps", "variance_epsilon", "epsilon", "layer_norm_eps", "norm_eps"))
     return [float(value) for value in found if isinstance(value, int | float)]
 
 
@@ -471,23 +498,26 @@ def _standardized(module: Any, x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], eps=_eps(module))
 
 
-_NORMALIZED = ((_root_mean_square, -1, _last), (_standardized, -1, _last), (_channels_last(_standardized), 1, None),
-               (_channels_last(_root_mean_square), 1, None))
-"""What a scale may be taken of: rows normalized by root mean square or standard deviation, channels last or first."""
+_NORMALIZED = ((_root_mean_square, -1, _last), (_standardized, -1, _last),
+               (_channels_last(_standardized), 1, None), (_channels_last(_root_mean_square), 1, None))
+"""What a scale may be taken of: rows normalized by root mean square or standard deviation, channels last or
+first."""
 
 _CONVOLUTION, _FORWARD = ("forward", "_conv_forward"), ("forward",)
 _KINDS: dict[type[nn.Module], tuple[Callable[..., list[Any]], tuple[str, ...]]] = {
     nn.Linear: (_linear, _FORWARD),
-    nn.Conv1d: (_convolution, _CONVOLUTION), nn.Conv2d: (_convolution, _CONVOLUTION), nn.Conv3d: (_convolution, _CONVOLUTION),
-    nn.ConvTranspose1d: (_transposed, _FORWARD), nn.ConvTranspose2d: (_transposed, _FORWARD),
-    nn.ConvTranspose3d: (_transposed, _FORWARD),
+    nn.Conv1d: (_convolution, _CONVOLUTION), nn.Conv2d: (_convolution, _CONVOLUTION),
+    nn.Conv3d: (_convolution, _CONVOLUTION), nn.ConvTranspose1d: (_transposed, _FORWARD),
+    nn.ConvTranspose2d: (_transposed, _FORWARD), nn.ConvTranspose3d: (_transposed, _FORWARD),
     nn.Embedding: (_embedding, _FORWARD),
     nn.Bilinear: (_bilinear, _FORWARD),
     nn.MultiheadAttention: (_attention, _FORWARD),
     nn.LSTMCell: (_cell, _FORWARD), nn.GRUCell: (_cell, _FORWARD), nn.RNNCell: (_cell, _FORWARD),
     nn.LSTM: (_recurrent, _FORWARD), nn.GRU: (_recurrent, _FORWARD), nn.RNN: (_recurrent, _FORWARD),
-    nn.LayerNorm: (_normalization(lambda m, x: F.layer_norm(x, m.normalized_shape, eps=m.eps), -1, _before), _FORWARD),
-    nn.RMSNorm: (_normalization(lambda m, x: F.rms_norm(x, m.normalized_shape, eps=m.eps), -1, _before), _FORWARD),
+    nn.LayerNorm: (_normalization(lambda m, x: F.layer_norm(x, m.normalized_shape, eps=m.eps), -1, _before),
+                   _FORWARD),
+    nn.RMSNorm: (_normalization(lambda m, x: F.rms_norm(x, m.normalized_shape, eps=m.eps), -1, _before),
+                 _FORWARD),
     nn.GroupNorm: (_normalization(lambda m, x: F.group_norm(x, m.num_groups, eps=m.eps), 1), _FORWARD),
     nn.modules.instancenorm._InstanceNorm: (_instance_norm, _FORWARD),
     nn.modules.batchnorm._BatchNorm: (_normalization(_batch_normalized, 1), _FORWARD),

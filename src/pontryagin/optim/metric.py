@@ -1,8 +1,9 @@
 """The metric in which a stage's step is measured: powers of the damped second moment of its inputs.
 
-With A_c = mean (x - s)(x - s)^T and the shift delta = damping * mean(diag A_c), the metric is (A_c + delta I)^power. Power 1 is
-the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta I)^-1 its argmax. Power 1/2 is the geometric
-mean of the state penalty and |dW|^2: it whitens the noise of G, whose covariance is close to U (x) A / samples.
+With A_c = mean (x - s)(x - s)^T and the shift delta = damping * mean(diag A_c), the metric is (A_c + delta
+I)^power. Power 1 is the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta I)^-1
+its argmax. Power 1/2 is the geometric mean of the state penalty and |dW|^2: it whitens the noise of G, whose
+covariance is close to U (x) A / samples.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from torch import Tensor
 from pontryagin.optim.moments import Moments
 
 _LEAST = 1e-30
-"""Inputs that vary by less than 1e-15 are taken to vary by so much: the square of a step in their metric is a float32 still."""
+"""Inputs that vary by less than 1e-15 are taken to vary by so much: the square of a step in their metric is a
+float32 still."""
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
 Row = Float[Tensor, "group output"]
@@ -26,8 +28,10 @@ Row = Float[Tensor, "group output"]
 class Power:
     """(A_c + delta I)^-power for a damping and a power; it serves until the next refresh.
 
-    inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None where Q is square.
-    product: what a product with Q is multiplied by, (group, rank, input), or where Q is square the whole, (group, input, input).
+    inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None
+    where Q is square.
+    product: what a product with Q is multiplied by, (group, rank, input), or where Q is square the whole,
+    (group, input, input).
     """
 
     inside: Tensor
@@ -42,7 +46,8 @@ class Metric(Protocol):
     """A second moment in a form that can be inverted."""
 
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
-        """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance get 0."""
+        """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance
+        get 0."""
 
     def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
         """The same and its squared_change, which then costs next to nothing. right is overwritten."""
@@ -77,7 +82,8 @@ class Factor:
         return cls(state["basis"], state["values"], state["tail"])
 
     def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
-        """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside - outside)) Q^T."""
+        """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside
+        - outside)) Q^T."""
         kept = self._power(damping, power)
         if kept.outside is None:
             return right @ kept.product
@@ -151,14 +157,17 @@ def _weighted(change: Matrix, values: Tensor) -> Row:
 def factorize(moment: Moment) -> Factor:
     """The exact eigendecomposition."""
     values, basis = eigen(moment)
-    return Factor(basis.to(moment.dtype), values.clamp_min(0).to(moment.dtype), moment.new_zeros(moment.shape[0]))
+    return Factor(basis.to(moment.dtype), values.clamp_min(0).to(moment.dtype),
+                  moment.new_zeros(moment.shape[0]))
 
 
 def nystrom(moments: Moments) -> Factor:
-    """The leading subspace from one product A_c B with the previous basis B, the rest by its mean; A_c itself is not needed.
+    """The leading subspace from one product A_c B with the previous basis B, the rest by its mean; A_c itself
+    is not needed.
 
-    A_c is approximated by Y (B^T Y)^-1 Y^T with Y = A_c B (Nystrom), whose range is that of one subspace iteration. A shift of
-    a rounding error of the trace keeps the core invertible and is taken off again (Tropp et al. 2017, algorithm 3).
+    A_c is approximated by Y (B^T Y)^-1 Y^T with Y = A_c B (Nystrom), whose range is that of one subspace
+    iteration. A shift of a rounding error of the trace keeps the core invertible and is taken off again
+    (Tropp et al. 2017, algorithm 3).
     """
     assert moments.block is not None
     inputs, rank = moments.block.shape[1:]
@@ -167,7 +176,8 @@ def nystrom(moments: Moments) -> Factor:
     shift = torch.finfo(dtype).eps * trace[:, None, None] + torch.finfo(dtype).tiny
     product = moments.product.to(wide) + shift * block
     core, rotation = eigen(block.mT @ product)
-    inverse_root = torch.where(core > torch.finfo(wide).eps * rank * core.amax(-1, keepdim=True), core, torch.inf).rsqrt()
+    inverse_root = torch.where(core > torch.finfo(wide).eps * rank * core.amax(-1, keepdim=True), core,
+                               torch.inf).rsqrt()
     basis, triangle = torch.linalg.qr((product @ rotation) * inverse_root.unsqueeze(1))
     squares, left = eigen(triangle @ triangle.mT)
     values = (squares - shift.squeeze(2)).clamp_min(0)
@@ -183,7 +193,8 @@ def first_block(groups: int, inputs: int, rank: int, like: Tensor) -> Float[Tens
 
 
 def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and vectors of symmetric matrices, in float64 where there is one: a moment's small ones are lost in float32."""
+    """Eigenvalues and vectors of symmetric matrices, in float64 where there is one: a moment's small ones are
+    lost in float32."""
     return tuple(torch.linalg.eigh(matrix.double() if matrix.device.type != "mps" else matrix))
 
 

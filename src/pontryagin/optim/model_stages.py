@@ -1,4 +1,5 @@
-"""Which parameters of a model are maximized as affine stages, as far as is known so far, and which are AdamW's."""
+"""Which parameters of a model are maximized as affine stages, as far as is known so far, and which are
+AdamW's."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -28,11 +29,13 @@ _ADAMW = ("first", "second", "updates", "unit")
 class ModelStages:
     """The stages of a model, and what the looks at it have told of them.
 
-    affine: those that are known; open: by the id of the weight, the alternatives of those of which a look has to tell what they
-    are; by_adamw: ids of weights of stages whose inputs have not been seen, which AdamW moves so long.
+    affine: those that are known; open: by the id of the weight, the alternatives of those of which a look has
+    to tell what they are; by_adamw: ids of weights of stages whose inputs have not been seen, which AdamW
+    moves so long.
     """
 
-    def __init__(self, model: nn.Module, rows: int | None, rank: int, admissible: ModelSets | None, strict: bool) -> None:
+    def __init__(self, model: nn.Module, rows: int | None, rank: int, admissible: ModelSets | None,
+                 strict: bool) -> None:
         self._model, self._rows, self._rank, self._strict = model, rows, rank, strict
         self.capture = Capture(model, rows)
         self.constraints = Constraints(model, admissible, list(self.capture.all_stages()))
@@ -56,15 +59,16 @@ class ModelStages:
         self._wanted |= {id(parameter) for parameter in parameters}
 
     def trained(self, members: Iterable[int]) -> Iterator[Trained]:
-        """The stages that are maximized as such, with their trained weight and bias, in whatever groups these are."""
+        """The stages that are maximized as such, with their trained weight and bias, in whatever groups these
+        are."""
         members = set(members)
         for stage in self.affine:
             weight, bias = stage.parameters(members)
             if weight is not None:
                 yield stage, weight, bias
 
-    def members(self, trained: list[Trained], largest: Mapping[int, float], groups: list[dict[str, Any]], states: States
-                ) -> tuple[list[Member], set[int]]:
+    def members(self, trained: list[Trained], largest: Mapping[int, float], groups: list[dict[str, Any]],
+                states: States) -> tuple[list[Member], set[int]]:
         """The stages that can move now, and the parameters that nothing else may move."""
         numbers = {id(parameter): n for n, group in enumerate(groups) for parameter in group["params"]}
         members, done, missed = [], set(), []
@@ -93,8 +97,8 @@ class ModelStages:
         return members, done
 
     def _miss(self, stages: list[AffineStage]) -> None:
-        """Stages with a gradient of which no inputs are known, such as those of F.linear(x, module.weight): AdamW moves them, and
-        they are looked for again; soon, if no look was due."""
+        """Stages with a gradient of which no inputs are known, such as those of F.linear(x, module.weight):
+        AdamW moves them, and they are looked for again; soon, if no look was due."""
         names = []
         for stage in stages:
             weight = stage.captured.weight
@@ -106,14 +110,17 @@ class ModelStages:
                 self._told.add(id(weight))
                 names.append(stage.name)
         if names:
-            why = ("were compiled with a function or in place (EMSA sees into torch.compile(model), not into model.compile())"
+            why = ("were compiled with a function or in place (EMSA sees into torch.compile(model), not into "
+                   "model.compile())"
                    if _is_compiled(self._model) else
-                   "are not called in the forward pass, or by names at the end of a checkpointed part, or see nothing finite")
-            warn(described(self._model, names, f"EMSA has seen no inputs of {', '.join(names[:12])}: their modules {why}"))
+                   "are not called in the forward pass, or by names at the end of a checkpointed part, or "
+                   "see nothing finite")
+            warn(described(self._model, names,
+                           f"EMSA has seen no inputs of {', '.join(names[:12])}: their modules {why}"))
 
     def settle(self, largest: Mapping[int, float], states: States, device: torch.device) -> None:
-        """What the last look tells of the stages that were open: which of their alternatives they are, or none; and whether those
-        that have to be verified still are what they were taken for."""
+        """What the last look tells of the stages that were open: which of their alternatives they are, or
+        none; and whether those that have to be verified still are what they were taken for."""
         closed = []
         for key, stages in list(self.open.items()):
             if key not in largest or not stages[0].captured.armed:
@@ -131,9 +138,11 @@ class ModelStages:
         if closed:
             names = [stage.name for stage in closed]
             if self._strict:
-                raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; their modules "
-                                   "compute something else than W x + b: freeze them or drop strict=True")
-            warn(described(self._model, names, "their modules compute something else than W x + b of their inputs"))
+                raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; "
+                                   "their modules compute something else than W x + b: freeze them or drop "
+                                   "strict=True")
+            warn(described(self._model, names,
+                           "their modules compute something else than W x + b of their inputs"))
 
     def _close(self, stage: AffineStage, states: States) -> None:
         """Leave a stage that was known to AdamW."""
@@ -167,16 +176,17 @@ class ModelStages:
             place.get(name) is module for place, name, module in self._places)
 
     def check_own(self, members: Mapping[int, Any], states: States) -> None:
-        """Raise ProblemError where parameters have been replaced by others, which no group holds; stages whose weight is now
-        computed from another parameter are left to AdamW."""
+        """Raise ProblemError where parameters have been replaced by others, which no group holds; stages
+        whose weight is now computed from another parameter are left to AdamW."""
         check_model(self._model)
         present = {id(parameter) for parameter in self._model.parameters()}
         gone = [name for key, name in self.names.items() if key in members and key not in present]
         new = [name for name, parameter in self._model.named_parameters() if id(parameter) not in self.names]
         if gone and new:
             self.forget()
-            raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are not the model's any "
-                               f"more, which has {', '.join(new[:6])} since: make a new EMSA(model)")
+            raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are "
+                               f"not the model's any more, which has {', '.join(new[:6])} since: make a new "
+                               "EMSA(model)")
         self._places = _places(self._model)
         modules = {id(module) for module in self._model.modules()}
         turned = [stage for stage in chain(self.affine, *self.open.values())
@@ -188,8 +198,10 @@ class ModelStages:
                 else:
                     self.open.pop(id(stage.captured.weight), None)
             self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
-            warn(described(self._model, [name for stage in turned if (name := self.names.get(id(stage.captured.weight)))],
-                           "since the optimizer was made their modules have been replaced, or compute their weights from them"))
+            warn(described(self._model,
+                           [name for stage in turned if (name := self.names.get(id(stage.captured.weight)))],
+                           "since the optimizer was made their modules have been replaced, or compute their "
+                           "weights from them"))
 
     def find_new(self, group: dict[str, Any]) -> None:
         """Parameters that the model has got since. Raise ProblemError for those that are not the model's."""
@@ -202,11 +214,15 @@ class ModelStages:
             self.open |= {key: self._made(stages) for key, stages in fresh.open.items() if key not in known}
         for parameter in group["params"]:
             if id(parameter) not in self.names:
-                raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not one of the model's")
+                raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not "
+                                   "one of the model's")
 
-    def outside(self, groups: Sequence[dict[str, Any]], members: Iterable[int], open_too: bool = False) -> list[str]:
-        """Names of the trained parameters of some groups that belong to no stage. open_too: of those not settled too."""
-        inside = {id(parameter) for _, weight, bias in self.trained(members) if not (open_too and id(weight) in self.by_adamw)
+    def outside(self, groups: Sequence[dict[str, Any]], members: Iterable[int],
+                open_too: bool = False) -> list[str]:
+        """Names of the trained parameters of some groups that belong to no stage. open_too: of those not
+        settled too."""
+        inside = {id(parameter) for _, weight,
+                  bias in self.trained(members) if not (open_too and id(weight) in self.by_adamw)
                   for parameter in (weight, bias)}
         if not open_too:
             inside |= {id(parameter) for stages in self.open.values()
@@ -219,8 +235,8 @@ class ModelStages:
         """Name what is left to AdamW; strict: refuse it."""
         names = self.outside(groups, members)
         if names and strict:
-            raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; freeze them or drop "
-                               "strict=True")
+            raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; "
+                               "freeze them or drop strict=True")
         if names:
             warn(described(self._model, names, "they belong to no affine stage"))
 
@@ -232,10 +248,12 @@ class ModelStages:
         return next((stage for stage in chain(self.affine, *self.open.values(), *self._closed.values())
                      if stage.captured.weight is parameter), None)
 
-    def entries_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    def entries_of(self, parameter: nn.Parameter,
+                   saved: Mapping[str, Any]) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Shapes and dtypes of all entries that the state of a parameter may have."""
         found = {"kind": (torch.Size(()), torch.float32), "with_weight": (torch.Size(()), torch.bool)}
-        found |= {name: (parameter.shape, adamw.wide(parameter.dtype)) for name in ("mean_control", "last_control")}
+        found |= {name: (parameter.shape, adamw.wide(parameter.dtype))
+                  for name in ("mean_control", "last_control")}
         found["last_control"] = parameter.shape, parameter.dtype
         found |= {name: (value.shape, value.dtype) for name, value in adamw.initial(parameter).items()}
         if id(parameter) in self.constraints.discrete:
@@ -258,7 +276,8 @@ class ModelStages:
         """Stages that were open, and have moments in the state: what they are has been told."""
         for key, stages in list(self.open.items()):
             state = states.get(stages[0].captured.weight, {})
-            fitting = [stage for stage in stages if has_moments(state) and state["mean"].shape == (stage.groups, stage.inputs)
+            fitting = [stage for stage in stages if has_moments(state)
+                       and state["mean"].shape == (stage.groups, stage.inputs)
                        and state["velocity"].shape[1] == stage.outputs]
             if "kind" in state and fitting:
                 self._adopt(key, int(state["kind"]))
@@ -272,8 +291,10 @@ class ModelStages:
         """A pass that came before is not known any more."""
         self._just_loaded = True
 
-    def arm(self, members: Mapping[int, Any], states: States, due: bool, glancing: bool, only: set[int] | None = None) -> None:
-        """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or a glance is due."""
+    def arm(self, members: Mapping[int, Any], states: States, due: bool, glancing: bool,
+            only: set[int] | None = None) -> None:
+        """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or
+        a glance is due."""
         self._just_loaded = False
         for stage in chain(self.affine, *self.open.values()):
             weight = stage.captured.weight

@@ -9,10 +9,12 @@ from torch import Tensor
 
 @dataclass
 class Moments:
-    """Of some rows x: s = mean x, the centred second moment A_c as the product A_c B with a block B, and its trace.
+    """Of some rows x: s = mean x, the centred second moment A_c as the product A_c B with a block B, and its
+    trace.
 
-    mean: (group, input); product: (group, input, column); trace: (group); block B: (group, input, column), None for the
-    identity. Of one-hot inputs the product is the diagonal, (group, input), their frequencies. count: the number of rows.
+    mean: (group, input); product: (group, input, column); trace: (group); block B: (group, input, column),
+    None for the identity. Of one-hot inputs the product is the diagonal, (group, input), their frequencies.
+    count: the number of rows.
     """
 
     mean: Tensor
@@ -37,16 +39,17 @@ class Moments:
 
     def is_finite(self) -> bool:
         """Whether mean and second moment are."""
-        return bool(self.mean.isfinite().all() and torch.linalg.vector_norm(self.product, float("inf")).isfinite()
+        return bool(self.mean.isfinite().all()
+                    and torch.linalg.vector_norm(self.product, float("inf")).isfinite()
                     and self.trace.isfinite().all())
 
 
 class InputMoments:
     """Sums over the rows seen since the last take(): of x, of x (x^T B) and |x|^2, and their number.
 
-    Rows: (group, position, input). Sums are centred at a fixed point near the mean (that of the first rows), so that float32
-    is enough. block: B, to be set before the first rows; None: the identity, and the product is the second moment itself,
-    d x d. With a block that is never formed.
+    Rows: (group, position, input). Sums are centred at a fixed point near the mean (that of the first rows),
+    so that float32 is enough. block: B, to be set before the first rows; None: the identity, and the product
+    is the second moment itself, d x d. With a block that is never formed.
     """
 
     def __init__(self, block: Tensor | None = None) -> None:
@@ -72,7 +75,8 @@ class InputMoments:
         shifted = rows - self._centre.unsqueeze(1)
         self._count += rows.shape[1]
         self._sum += shifted.sum(1)
-        self._product.baddbmm_(shifted.mT, shifted if self.block is None else shifted @ self.block.to(shifted.dtype))
+        self._product.baddbmm_(shifted.mT,
+                               shifted if self.block is None else shifted @ self.block.to(shifted.dtype))
         if self.block is not None:
             self._trace += torch.linalg.vector_norm(shifted, dim=(1, 2)).square()
 
@@ -84,8 +88,8 @@ class InputMoments:
         if self.block is None:
             self._trace = self._product.diagonal(dim1=-2, dim2=-1).sum(-1)
         block = None if self.block is None else self.block.to(self._product.dtype)
-        taken = Moments(self._centre + offset, self._product.div_(self._count), self._trace / self._count, block,
-                        float(self._count))
+        taken = Moments(self._centre + offset, self._product.div_(self._count), self._trace / self._count,
+                        block, float(self._count))
         taken.add_outer(offset, -1.0)
         self.__init__(self.block)  # type: ignore[misc]
         return taken
@@ -111,4 +115,5 @@ class IndexMoments:
         if self._counts is None:
             return None
         counts, self._counts = self._counts, None
-        return Moments(torch.zeros_like(counts), counts / counts.sum(), torch.ones_like(counts[:, 0]), count=float(counts.sum()))
+        return Moments(torch.zeros_like(counts), counts / counts.sum(), torch.ones_like(counts[:, 0]),
+                       count=float(counts.sum()))

@@ -1,9 +1,10 @@
 """The step of a stage that sees many rows: the argmax under a bound on the operator norm of the change.
 
-Maximizing <G, dW> + <g, db> where every direction of the inputs, measured in the metric M = (A_c + delta I)^power, may move the
-outputs by the same length gives the polar factor O of [(G - g s^T) M^-1, g], and dW = O_x M^-1. Against G M^-2 it treats
-all singular directions of the gradient alike, which pays when a batch has many more rows than the stage has inputs or outputs, so
-that the small singular values are signal. (The polar step is that of Muon, Jordan et al. 2024, in the metric of the states.)
+Maximizing <G, dW> + <g, db> where every direction of the inputs, measured in the metric M = (A_c + delta
+I)^power, may move the outputs by the same length gives the polar factor O of [(G - g s^T) M^-1, g], and dW =
+O_x M^-1. Against G M^-2 it treats all singular directions of the gradient alike, which pays when a batch has
+many more rows than the stage has inputs or outputs, so that the small singular values are signal. (The polar
+step is that of Muon, Jordan et al. 2024, in the metric of the states.)
 """
 
 from collections.abc import Mapping
@@ -24,28 +25,30 @@ Size = Float[Tensor, " group"]
 
 MOMENTUM = 0.9
 ROWS = 2.0
-"""Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be signal."""
+"""Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be
+signal."""
 _NOISE = 0.25
 """What Nesterov momentum of 0.9 leaves of gradients that are noise alone, root mean square: 0.27."""
 _SIZE_MEMORY = 0.98
 _QUINTICS = ((8.0934, -23.6205, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-"""Of the composition of three odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.27 there. Each is the
-best on the interval that the one before maps to (Amsel et al. 2025 prove that this is optimal); found by linear programming."""
+"""Of the composition of three odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.27
+there. Each is the best on the interval that the one before maps to (Amsel et al. 2025 prove that this is
+optimal); found by linear programming."""
 
 
-def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, largest: Size, metric: Metric,
-                  damping: float, power: float, memory: float | None, limit: Size, steps: int
+def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, largest: Size,
+                  metric: Metric, damping: float, power: float, memory: float | None, limit: Size, steps: int
                   ) -> tuple[Matrix, Vector | None, Size, dict[str, Tensor]]:
-    """(dW, db, the norms of dW, what is new in the state), scaled to a mean squared change of an output of 1. Nesterov momentum
-    before the argmax, bias-corrected.
+    """(dW, db, the norms of dW, what is new in the state), scaled to a mean squared change of an output of 1.
+    Nesterov momentum before the argmax, bias-corrected.
 
-    The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1 with
-    M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. largest: the largest entries of the
-    gradients. memory: of the mean squared change; None: not renewed in this step, for a polar factor's changes little. limit: of
-    the norm of dW (reach.py). steps: this one included.
+    The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1
+    with M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. largest: the
+    largest entries of the gradients. memory: of the mean squared change; None: not renewed in this step, for
+    a polar factor's changes little. limit: of the norm of dW (reach.py). steps: this one included.
 
-    A polar factor knows nothing of the length of its argument, so its own length is that of the momentum beside the gradients
-    that it is made of, where that is less than what momentum leaves of pure noise.
+    A polar factor knows nothing of the length of its argument, so its own length is that of the momentum
+    beside the gradients that it is made of, where that is less than what momentum leaves of pure noise.
     """
     weight = torch.lerp(state["velocity_weight"], torch.ones_like(state["velocity_weight"]), 1 - MOMENTUM)
     velocity, right = _nesterov(state["velocity"], gradient, weight)
@@ -73,9 +76,10 @@ def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: 
     return change, mean_change * factor - (change @ state["mean"].unsqueeze(2)).squeeze(2), norm, new
 
 
-def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | None, metric: Metric, memory: float | None
-             ) -> dict[str, Tensor]:
-    """The running mean of the squared changes of the outputs that a polar step causes; a zero gradient causes none to count."""
+def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | None, metric: Metric,
+             memory: float | None) -> dict[str, Tensor]:
+    """The running mean of the squared changes of the outputs that a polar step causes; a zero gradient causes
+    none to count."""
     if memory is None:
         return {}
     square = output_change(change, mean_change, metric).to(state["square"].dtype)
@@ -84,24 +88,29 @@ def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | 
             "square_weight": torch.lerp(state["square_weight"], torch.ones_like(weight), weight)}
 
 
-def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size, steps: int) -> tuple[Size, dict[str, Tensor]]:
-    """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1; and the running
-    means of their squared sizes."""
+def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size, steps: int) -> tuple[Size,
+                                                                                          dict[str, Tensor]]:
+    """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1;
+    and the running means of their squared sizes."""
     square = largest.to(state["size"].dtype).square()
     one = torch.ones_like(state["size_weight"])
     new = {"size": torch.lerp(state["size"], square, 1 - _SIZE_MEMORY),
            "size_weight": torch.lerp(state["size_weight"], one, 1 - _SIZE_MEMORY),
            "long_size": long_mean(state["long_size"], square, steps)}
     new["peak"] = new_peak(state["peak"], new["long_size"], steps)
-    known = floored(new["size"] / new["size_weight"], new["long_size"], new["peak"], NOISE_LEVEL_OF_MOMENTUM).sqrt()
+    known = floored(new["size"] / new["size_weight"], new["long_size"], new["peak"],
+                    NOISE_LEVEL_OF_MOMENTUM).sqrt()
     return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1), new
 
 
 def polar_factor(matrix: Matrix) -> Matrix:
-    """About U V^T of matrix = U S V^T: singular values end within 0.27 of 1 if they are at least 0.01 of (sum of S^4)^(1/4).
+    """About U V^T of matrix = U S V^T: singular values end within 0.27 of 1 if they are at least 0.01 of (sum
+    of S^4)^(1/4).
 
-    A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram matrix R = x x^T of
-    the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and the product of all S is applied once.
+    A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram
+    matrix R = x x^T of
+    the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and the product of all S
+    is applied once.
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT

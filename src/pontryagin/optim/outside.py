@@ -13,7 +13,8 @@ _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
 def described(model: nn.Module, names: Sequence[str], reason: str) -> str:
-    """Three lines: the share of the parameters, the classes of their modules, their names as far as there is room."""
+    """Three lines: the share of the parameters, the classes of their modules, their names as far as there is
+    room."""
     parameters, modules = dict(model.named_parameters(remove_duplicate=False)), dict(model.named_modules())
     total = sum(parameter.numel() for parameter in model.parameters()) or 1
     classes: dict[str, int] = {}

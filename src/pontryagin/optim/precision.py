@@ -7,7 +7,8 @@ import torch
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """No autocast inside: products keep the dtype of their factors."""
-    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+    return torch.autocast(device.type,
+                          enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -1,8 +1,9 @@
 """How far a step may take a weight, beside the weight itself.
 
-A step is measured by what it does to the outputs. Where the inputs of a stage have all but vanished, as deep in a network that
-its initialization starves, moving an output by 0.03 would take weights to 1e10 and more, and all stages do so at once. So a
-matrix changes in a step by no more than this part of itself, or of the size 1 / sqrt(inputs) that keeps variances, should it be
+A step is measured by what it does to the outputs. Where the inputs of a stage have all but vanished, as deep
+in a network that its initialization starves, moving an output by 0.03 would take weights to 1e10 and more,
+and all stages do so at once. So a matrix changes in a step by no more than this part of itself, or of the
+size 1 / sqrt(inputs) that keeps variances, should it be
 smaller: signals that have vanished come back within some steps, each seen by a glance.
 """
 

@@ -1,7 +1,9 @@
-"""The rows that the matrices of a recurrent module multiply: its inputs and its hidden states, step by step and layer by layer.
+"""The rows that the matrices of a recurrent module multiply: its inputs and its hidden states, step by step
+and layer by layer.
 
-torch computes all layers and steps of nn.RNN, LSTM and GRU in one call. The inputs of the first layer and the states of the last
-are the module's own inputs and outputs; the others are computed again, of a few sequences, from the weights as they are.
+torch computes all layers and steps of nn.RNN, LSTM and GRU in one call. The inputs of the first layer and the
+states of the last are the module's own inputs and outputs; the others are computed again, of a few sequences,
+from the weights as they are.
 """
 
 from collections.abc import Callable
@@ -17,10 +19,11 @@ _SEQUENCES = 8
 
 
 def rows_of(module: nn.RNNBase, layer: int, reverse: bool, hidden: bool) -> Callable[..., Tensor | None]:
-    """x of a matrix among the arguments of a call: (position, input) of a few sequences; None for packed or unbatched ones.
+    """x of a matrix among the arguments of a call: (position, input) of a few sequences; None for packed or
+    unbatched ones.
 
-    hidden: the states that the matrix `weight_hh` multiplies, from the first, given or 0, to the last but one; else the inputs of
-    the layer. Between layers dropout is left out.
+    hidden: the states that the matrix `weight_hh` multiplies, from the first, given or 0, to the last but
+    one; else the inputs of the layer. Between layers dropout is left out.
     """
 
     def inputs(arguments: tuple[Any, ...], named: dict[str, Any], output: Any = None) -> Tensor | None:

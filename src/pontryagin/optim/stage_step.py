@@ -20,8 +20,8 @@ def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric:
            power: float) -> tuple[Matrix, Vector | None, Vector]:
     """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(power/2)|^2 - 1/2 |dW s + db|^2.
 
-    dW = (G - g s^T)(A_c + delta I)^-power, and z moves by g in the mean: db = g - dW s. With power 1 and damping 0 this is the
-    argmax of the augmented Hamiltonian with rho_state = 1.
+    dW = (G - g s^T)(A_c + delta I)^-power, and z moves by g in the mean: db = g - dW s. With power 1 and
+    damping 0 this is the argmax of the augmented Hamiltonian with rho_state = 1.
 
     Also returns the mean squared change of each output z_i that the step causes. gradient is overwritten.
     """
@@ -41,12 +41,13 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) ->
 
 def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | None, memory: float, steps: int
                   ) -> tuple[Vector, dict[str, Tensor]]:
-    """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output i.
+    """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output
+    i.
 
-    square: of the changes that the gradient divided by `unit` (None: 1) causes; the scale is for these changes. So every output
-    moves by about 1 (root mean square over samples) in a step before the factor tau, whatever the gradient's scale; by less
-    where gradients fade (fading.py). A hundredth of the mean over outputs keeps rho of silent outputs from vanishing. Where no
-    gradient has ever come, 0.
+    square: of the changes that the gradient divided by `unit` (None: 1) causes; the scale is for these
+    changes. So every output moves by about 1 (root mean square over samples) in a step before the factor tau,
+    whatever the gradient's scale; by less where gradients fade (fading.py). A hundredth of the mean over
+    outputs keeps rho of silent outputs from vanishing. Where no gradient has ever come, 0.
     """
     square = square.to(state["square"].dtype)
     if unit is not None:
@@ -59,7 +60,8 @@ def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | No
     new["peak"] = new_peak(state["peak"], long, steps)
     mean_square = unrisen(new["square"] / weight.unsqueeze(1), square, long, new["peak"])
     mean_square = floored(mean_square, new["long_square"], new["peak"].unsqueeze(1))
-    known = mean_square.add_(mean_square.mean(1, keepdim=True), alpha=0.01 if mean_square.shape[1] > 1 else 1e-6)
+    known = mean_square.add_(mean_square.mean(1, keepdim=True),
+                             alpha=0.01 if mean_square.shape[1] > 1 else 1e-6)
     scale = torch.where(known > 0, known.rsqrt(), 0.0)
     return (scale if unit is None else scale.mul_(unit)).clamp_max(_LARGEST), new
 

@@ -8,7 +8,8 @@ from pontryagin.optim.affine_stage import AffineStage
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage. share: of the propagation's flops; refresh: flops of a refresh per step, relative to the propagation of all."""
+    """One stage. share: of the propagation's flops; refresh: flops of a refresh per step, relative to the
+    propagation of all."""
 
     name: str
     kind: str
@@ -28,10 +29,12 @@ class StageTable:
 
     def __str__(self) -> str:
         header = ("stage", "kind", "outputs", "inputs", "groups", "maximized by", "share of work", "refresh")
-        lines = [header] + [(row.name, row.kind, str(row.outputs), str(row.inputs), str(row.groups), row.maximized,
+        lines = [header] + [(row.name, row.kind, str(row.outputs), str(row.inputs), str(row.groups),
+                             row.maximized,
                              f"{row.share:.1%}", f"{row.refresh:.2%}") for row in self.rows]
         widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        return "\n".join("  ".join(cell.ljust(width)
+                                   for cell, width in zip(line, widths, strict=True)).rstrip()
                          for line in lines)
 
 
@@ -41,8 +44,8 @@ def rows_of(stages: Sequence[AffineStage], outside: Sequence[str], every: int) -
     Before the first step the shares of work are unknown and given as 0.
     """
     work = sum(stage.propagation_work for stage in stages) or 1.0
-    rows = [StageRow(stage.name, stage.captured.layer.kind, stage.outputs, stage.inputs, stage.groups, _method(stage),
-                     stage.propagation_work / work, stage.refresh_work / every / work)
+    rows = [StageRow(stage.name, stage.captured.layer.kind, stage.outputs, stage.inputs, stage.groups,
+                     _method(stage), stage.propagation_work / work, stage.refresh_work / every / work)
             for stage in stages]
     return tuple(rows) + tuple(StageRow(name, "-", 0, 0, 0, "AdamW", 0.0, 0.0) for name in outside)
 

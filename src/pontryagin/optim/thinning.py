@@ -1,8 +1,9 @@
 """Which rows of a batch enter the moments: some of them, spread over all, at irregular distances.
 
-A fixed stride would take one and the same position of every sequence where samples lie flattened, (sample, position) as rows, and
-moments would be those of that position alone. So the rows are cut into as many equal strata as are kept, and each stratum gives
-the row at a random place in it. The places are drawn once, from a seed: they are the same in every run and on every process.
+A fixed stride would take one and the same position of every sequence where samples lie flattened, (sample,
+position) as rows, and moments would be those of that position alone. So the rows are cut into as many equal
+strata as are kept, and each stratum gives the row at a random place in it. The places are drawn once, from a
+seed: they are the same in every run and on every process.
 """
 
 import torch
@@ -18,7 +19,8 @@ def chosen(count: int, kept: int) -> Tensor:
 
 
 def thinned(rows: Tensor, kept: int) -> Tensor:
-    """So many of the entries along the first axis: a copy; all of them, the same tensor, where there are no more."""
+    """So many of the entries along the first axis: a copy; all of them, the same tensor, where there are no
+    more."""
     if kept >= len(rows):
         return rows
     return rows.index_select(0, chosen(len(rows), kept).to(rows.device))

@@ -14,7 +14,8 @@ class Undo:
 
     def __init__(self, states: Iterable[dict[str, Any]]) -> None:
         self._before: list[tuple[dict[str, Any], dict[str, Any], dict[str, Tensor]]] = [
-            (state, dict(state), {name: state[name].clone() for name in _MOMENTS if name in state}) for state in states]
+            (state, dict(state), {name: state[name].clone() for name in _MOMENTS if name in state})
+            for state in states]
 
     def restore(self) -> None:
         """All as it was."""

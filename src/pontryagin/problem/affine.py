@@ -12,14 +12,15 @@ from torch import Tensor
 class AffineForm:
     """Says that g(x, theta) = base(x) + embed(W inputs(x) + b), theta = (W, b) with W of (output, input).
 
-    `inputs` maps states to the features that W multiplies, one row for every position at which it is applied. `adjoint`
-    is the transpose of `embed`, which must put the outputs at places of their own: it cuts from a costate p the part u
-    at the outputs, in the same rows.
+    `inputs` maps states to the features that W multiplies, one row for every position at which it is applied.
+    `adjoint` is the transpose of `embed`, which must put the outputs at places of their own: it cuts from a
+    costate p the part u at the outputs, in the same rows.
 
-    Without `reaching`, inputs must be a relabelling of components (identity, flatten), for then the costate changes by W^T u.
-    A component that enters several rows (the patches of a convolution) needs it: input features are channel * tap, and
-    reaching(costate, state) gives for every place of x the u that reach it, output * tap, zero where there is none. The
-    costate at a place then changes by dW, read as (channel, output * tap), times these.
+    Without `reaching`, inputs must be a relabelling of components (identity, flatten), for then the costate
+    changes by W^T u. A component that enters several rows (the patches of a convolution) needs it: input
+    features are channel * tap, and reaching(costate, state) gives for every place of x the u that reach it,
+    output * tap, zero where there is none. The costate at a place then changes by dW, read as (channel,
+    output * tap), times these.
     """
 
     input_features: int
@@ -37,11 +38,13 @@ class AffineForm:
         weight = control[..., :entries].unflatten(-1, (self.output_features, self.input_features))
         return weight, control[..., entries:] if self.bias else weight.new_zeros(weight.shape[:-1])
 
-    def by_channel(self, weight: Float[Tensor, "*stage output input"]) -> Float[Tensor, "*stage channel reach"]:
+    def by_channel(self, weight: Float[Tensor, "*stage output input"]) -> Float[Tensor,
+                                                                                "*stage channel reach"]:
         """W as (channel, output * tap): W^T where there is one tap."""
         return weight.unflatten(-1, (-1, self.taps)).transpose(-3, -2).flatten(-2)
 
-    def by_output(self, weight: Float[Tensor, "*stage channel reach"]) -> Float[Tensor, "*stage output input"]:
+    def by_output(self, weight: Float[Tensor, "*stage channel reach"]) -> Float[Tensor,
+                                                                                "*stage output input"]:
         """The inverse of by_channel."""
         return weight.unflatten(-1, (-1, self.taps)).transpose(-3, -2).flatten(-2)
 

@@ -41,7 +41,8 @@ class ControlProblem:
             if not isinstance(stage, Stage):
                 raise ProblemError(f"expected a Stage, found {type(stage).__name__}: wrap it with stage(...)")
         if not any(stage.size for stage in self.stages):
-            raise ProblemError(f"none of the {len(self.stages)} stages has a control: there is nothing to maximize")
+            raise ProblemError(f"none of the {len(self.stages)} stages has a control: there is nothing to "
+                               "maximize")
         _check_data(self.initial_state, self.target)
         self.state_shapes  # noqa: B018 - a forward pass of two samples: shapes are checked before any work
 
@@ -56,8 +57,9 @@ class ControlProblem:
                 shapes.append(state.shape[1:])
             cost = _terminal(self.terminal_cost, state, self.target[:2])
         if cost.shape != (samples,):
-            raise ProblemError(f"the terminal cost must give one number a sample: for {samples} samples expected shape "
-                               f"({samples},), found {tuple(cost.shape)}; do not average over the batch")
+            raise ProblemError(f"the terminal cost must give one number a sample: for {samples} samples "
+                               f"expected shape ({samples},), found {tuple(cost.shape)}; do not average over "
+                               "the batch")
         return tuple(shapes)
 
     @cached_property
@@ -103,15 +105,18 @@ class ControlProblem:
                 raise ProblemError(f"stage {number} ({stage.name}): expected a control of shape "
                                    f"{tuple(stage.start.shape)}, found {tuple(control.shape)}")
             if stage.size and (control.dtype, control.device) != (stage.start.dtype, stage.start.device):
-                raise ProblemError(f"stage {number} ({stage.name}): expected a control of dtype {stage.start.dtype} on "
-                                   f"{stage.start.device}, found {control.dtype} on {control.device}")
+                raise ProblemError(f"stage {number} ({stage.name}): expected a control of dtype "
+                                   f"{stage.start.dtype} on {stage.start.device}, found {control.dtype} on "
+                                   f"{control.device}")
             if stage.size and not stage.admissible.contains(control).all():
-                raise ProblemError(f"stage {number} ({stage.name}): the control lies outside {stage.admissible!r}")
+                raise ProblemError(f"stage {number} ({stage.name}): the control lies outside "
+                                   f"{stage.admissible!r}")
         return tuple(controls)
 
     def running_cost(self, controls: Controls) -> Tensor:
         """sum_n delta_n L_n(theta_n)."""
-        costs = [stage.cost(control) for stage, control in zip(self.stages, controls, strict=True) if stage.size]
+        costs = [stage.cost(control)
+                 for stage, control in zip(self.stages, controls, strict=True) if stage.size]
         return torch.stack(costs).sum()
 
 
@@ -124,10 +129,11 @@ def _apply(number: int, stage: Stage, state: Tensor) -> Tensor:
         raise ProblemError(f"stage {number} ({stage.name}) cannot take {found} from {origin}: {error}") from error
     if not isinstance(result, Tensor) or result.ndim == 0 or result.shape[0] != state.shape[0]:
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ProblemError(f"stage {number} ({stage.name}) must return one state a sample: for {state.shape[0]} "
-                           f"samples found {shape}")
+        raise ProblemError(f"stage {number} ({stage.name}) must return one state a sample: for "
+                           f"{state.shape[0]} samples found {shape}")
     if not result.is_floating_point():
-        raise ProblemError(f"stage {number} ({stage.name}) must return floating-point states, found {result.dtype}")
+        raise ProblemError(f"stage {number} ({stage.name}) must return floating-point states, found "
+                           f"{result.dtype}")
     return result
 
 
@@ -135,8 +141,8 @@ def _terminal(terminal_cost: TerminalCost, state: Tensor, target: Tensor) -> Ten
     try:
         return terminal_cost(state, target)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ProblemError(f"the terminal cost cannot take final states of shape {tuple(state.shape[1:])} and targets of "
-                           f"shape {tuple(target.shape[1:])}: {error}") from error
+        raise ProblemError(f"the terminal cost cannot take final states of shape {tuple(state.shape[1:])} "
+                           f"and targets of shape {tuple(target.shape[1:])}: {error}") from error
 
 
 def _check_data(initial_state: Tensor, target: Tensor) -> None:
@@ -150,4 +156,5 @@ def _check_data(initial_state: Tensor, target: Tensor) -> None:
     for name, value in (("initial state", initial_state), ("target", target)):
         if value.is_floating_point() and not value.isfinite().all():
             row = int((~value.isfinite()).reshape(value.shape[0], -1).any(1).nonzero()[0, 0])
-            raise NonFiniteError(f"the {name} holds NaN or infinite values, first in sample {row}; remove such samples")
+            raise NonFiniteError(f"the {name} holds NaN or infinite values, first in sample {row}; remove "
+                                 "such samples")

@@ -13,7 +13,8 @@ Pair = tuple[int, int]
 
 
 def convolution_form(layer: nn.Conv1d | nn.Conv2d) -> AffineForm | None:
-    """z = W patch + b at every position, W of (output, channel * kernel); None for groups, padding modes and named paddings."""
+    """z = W patch + b at every position, W of (output, channel * kernel); None for groups, padding modes and
+    named paddings."""
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return None
     flat = isinstance(layer, nn.Conv1d)
@@ -37,17 +38,20 @@ class Patches:
         """Entries of the kernel."""
         return self.kernel[0] * self.kernel[1]
 
-    def inputs(self, state: Float[Tensor, "sample channel *place"]) -> Float[Tensor, "sample position feature"]:
+    def inputs(self, state: Float[Tensor, "sample channel *place"]) -> Float[Tensor,
+                                                                             "sample position feature"]:
         """The patch at every position; features by channel, then by tap."""
         return functional.unfold(_image(state), self.kernel, self.dilation, self.padding, self.stride).mT
 
-    def adjoint(self, costate: Float[Tensor, "sample output *position"]) -> Float[Tensor, "sample position output"]:
+    def adjoint(self, costate: Float[Tensor, "sample output *position"]) -> Float[Tensor,
+                                                                                  "sample position output"]:
         """u at every position."""
         return costate.flatten(2).mT
 
-    def reaching(self, costate: Float[Tensor, "sample output *position"], state: Float[Tensor, "sample channel *place"]
-                 ) -> Float[Tensor, "sample place reach"]:
-        """For every place of x the costates u that reach it, by output, then by tap: zero where a tap meets no position.
+    def reaching(self, costate: Float[Tensor, "sample output *position"],
+                 state: Float[Tensor, "sample channel *place"]) -> Float[Tensor, "sample place reach"]:
+        """For every place of x the costates u that reach it, by output, then by tap: zero where a tap meets
+        no position.
 
         With dW as (channel, output * tap), the costate at a place changes by dW times these.
         """
@@ -58,13 +62,16 @@ class Patches:
         for i in range(self.kernel[0]):
             for j in range(self.kernel[1]):
                 first, start = i * self.dilation[0], j * self.dilation[1]
-                canvas[:, :, i, j, first:first + down * rows:down, start:start + right * columns:right] = costate
-        return canvas[..., top:top + height, left:left + width].reshape(costate.shape[0], -1, height * width).mT
+                canvas[:, :, i, j, first:first + down * rows:down,
+                       start:start + right * columns:right] = costate
+        return canvas[..., top:top + height, left:left + width].reshape(costate.shape[0], -1,
+                                                                        height * width).mT
 
 
 @cache
 def _patches(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Patches:
-    """One object for equal settings: methods are equal when they are bound to the same one, and equal stages are batched."""
+    """One object for equal settings: methods are equal when they are bound to the same one, and equal stages
+    are batched."""
     return Patches(kernel, stride, padding, dilation)
 
 

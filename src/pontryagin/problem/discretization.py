@@ -100,7 +100,8 @@ class SplitStep:
 
     def __call__(self, state: Tensor, parameters: Parameters) -> Tensor:
         x, z = torch.split_with_sizes(state, (self.width, self.width), -1)
-        return torch.add(x, self.activation(z.contiguous()), alpha=self.step_size)  # contiguous: twice as fast
+        # contiguous: twice as fast
+        return torch.add(x, self.activation(z.contiguous()), alpha=self.step_size)
 
 
 def _count(steps: int | None) -> int:

@@ -85,16 +85,19 @@ def same_structure(first: nn.Module, second: nn.Module) -> bool:
     if buffers.keys() != others.keys() or not all(torch.equal(buffers[key], others[key]) for key in buffers):
         return False
     children, twins = dict(first.named_children()), dict(second.named_children())
-    return list(children) == list(twins) and all(same_structure(children[key], twins[key]) for key in children)
+    return list(children) == list(twins) and all(same_structure(children[key], twins[key])
+                                                 for key in children)
 
 
 _PLAIN = (int, float, str, bool, tuple, type(None), torch.dtype, torch.device)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_TORCH = frozenset(vars(nn.Module())) - {"training"}  # parameters, buffers and children are compared on their own
+# parameters, buffers and children are compared on their own
+_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer of torch computes what its type says: no hooks, and the parameters that it was made with."""
+    """Whether a layer of torch computes what its type says: no hooks, and the parameters that it was made
+    with."""
     made_with = [name for name, value in layer._parameters.items() if value is not None]
     return not layer._buffers and not any(vars(layer)[key] for key in _HOOKS) and made_with in (
         ["weight"], ["weight", "bias"])

@@ -43,7 +43,8 @@ class Quadratic:
 
 @dataclass(frozen=True)
 class L1:
-    """L(theta) = weight |theta|_1, weight >= 0: sparse and small; every entry of the control counts, biases too."""
+    """L(theta) = weight |theta|_1, weight >= 0: sparse and small; every entry of the control counts, biases
+    too."""
 
     weight: float
 

@@ -26,7 +26,8 @@ class Stage:
     The control theta is one flat vector of length p; `layout` names the tensors that it is made of, in
     order. p = 0 is allowed: such a stage moves states and costates and has nothing to maximize.
 
-    step_size is delta, the weight of the running cost in the objective: J = mean_i Phi_i + sum_n delta_n L(theta_n).
+    step_size is delta, the weight of the running cost in the objective: J = mean_i Phi_i + sum_n delta_n
+    L(theta_n).
     """
 
     dynamics: Dynamics
@@ -42,15 +43,17 @@ class Stage:
         if not (isfinite(self.step_size) and self.step_size > 0):
             raise ProblemError(f"{self.name}: expected a finite step_size > 0, found {self.step_size}")
         if not isinstance(self.admissible, AdmissibleSet):
-            raise ProblemError(f"{self.name}: expected an admissible set of whole controls such as RealSpace(), found "
-                               f"{self.admissible!r}; sets of matrices go through stage(..., admissible=...)")
+            raise ProblemError(f"{self.name}: expected an admissible set of whole controls such as "
+                               f"RealSpace(), found {self.admissible!r}; sets of matrices go through "
+                               "stage(..., admissible=...)")
         if not self.start.isfinite().all():
             raise ProblemError(f"{self.name}: the initial control holds NaN or infinite values")
         if sum(prod(shape) for _, shape in self.layout) != self.start.numel():
             raise ProblemError(f"{self.name}: the layout {self.layout} does not add up to a control of "
                                f"length {self.start.numel()}")
         if self.size and not self.admissible.contains(self.start).all():
-            raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project it first")
+            raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project "
+                               "it first")
 
     def __call__(self, state: Float[Tensor, " sample *state"], control: Float[Tensor, " control"]) -> Tensor:
         """x_{n+1} = g(x_n, theta_n), one row a sample."""
@@ -71,7 +74,8 @@ class Stage:
             return {}
         pieces = torch.split_with_sizes(control, self._lengths, -1)
         outer = control.shape[:-1]
-        return {name: piece.view(outer + shape) for (name, shape), piece in zip(self.layout, pieces, strict=True)}
+        return {name: piece.view(outer + shape)
+                for (name, shape), piece in zip(self.layout, pieces, strict=True)}
 
     def cost(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
         """delta L(theta), what the control adds to the objective."""
@@ -99,9 +103,9 @@ def stage(
     A module brings its own parameters as the initial control (copied: the module itself is never
     changed). A function without `parameters` is a stage without control.
 
-    admissible is a set of controls; or a set of matrices (Binary(), Box(-1, 1), ...), in which every parameter with two axes
-    or more then lies while the others (biases) stay in R^p; or a mapping from names of parameters to sets of matrices. The
-    initial control is the nearest point of Theta to the parameters.
+    admissible is a set of controls; or a set of matrices (Binary(), Box(-1, 1), ...), in which every
+    parameter with two axes or more then lies while the others (biases) stay in R^p; or a mapping from names
+    of parameters to sets of matrices. The initial control is the nearest point of Theta to the parameters.
 
     Raises ProblemError when the module couples samples (batch normalization in training mode), is random
     (dropout in training mode) or has parameters that are not floating point.
@@ -121,7 +125,8 @@ def stage(
     else:
         if not callable(dynamics):
             raise ProblemError(f"expected a torch module or a function g(x, theta), found {dynamics!r}")
-        label, parameters, function = getattr(dynamics, "__name__", type(dynamics).__name__), parameters or {}, dynamics
+        label, parameters, function = getattr(dynamics, "__name__",
+                                              type(dynamics).__name__), parameters or {}, dynamics
     start, layout = flatten(parameters)
     theta = admissible_set(name or label, layout, RealSpace() if admissible is None else admissible, rows)
     start = start if theta.unconstrained or not start.isfinite().all() else theta.project(start)

@@ -48,11 +48,13 @@ class SquaredError:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Phi_i = -log softmax(x_N^i)[y^i], in nats; x_N are logits, y are class indices; 0 where y is -100 (torch's ignore_index).
+    """Phi_i = -log softmax(x_N^i)[y^i], in nats; x_N are logits, y are class indices; 0 where y is -100
+    (torch's ignore_index).
 
     A control problem's J is the mean over all samples, also over those. To leave them out, drop them before.
     """
 
-    def __call__(self, state: Float[Tensor, " sample *state"], target: Tensor) -> Float[Tensor, " sample *position"]:
+    def __call__(self, state: Float[Tensor, " sample *state"], target: Tensor) -> Float[Tensor,
+                                                                                        " sample *position"]:
         """The cross-entropy of each sample, for logits (sample, class, *position) of each position."""
         return torch.nn.functional.cross_entropy(state, target, reduction="none", ignore_index=IGNORED)

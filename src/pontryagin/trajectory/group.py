@@ -56,7 +56,8 @@ class StageGroup:
 
     @cached_property
     def costate_squares(self) -> Float[Tensor, " stage"]:
-        """Mean over samples of |p_{n+1}|^2, float64; of an affine stage only the part that its outputs see."""
+        """Mean over samples of |p_{n+1}|^2, float64; of an affine stage only the part that its outputs
+        see."""
         form = self.stage.affine
         seen = [costate if form is None else form.adjoint(costate) for costate in self.next_costates]
         return torch.stack([costate.square().sum().double() / costate.shape[0] for costate in seen])
@@ -82,8 +83,8 @@ def group_stages(problem: ControlProblem, controls: Controls, trajectory: Trajec
             for indices in problem.groups]
 
 
-def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Controls, states: ByTime, costates: ByTime,
-                starts: Controls | None = None) -> StageGroup:
+def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Controls, states: ByTime,
+                costates: ByTime, starts: Controls | None = None) -> StageGroup:
     """Some equal stages with x_n, x_{n+1}, p_n, p_{n+1}, which are all that is looked up."""
     starts = controls if starts is None else starts
     control = torch.stack([controls[n] for n in indices])

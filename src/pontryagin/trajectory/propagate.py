@@ -13,7 +13,8 @@ from pontryagin.trajectory.trajectory import Trajectory
 class Propagation:
     """The forward pass at some controls; `trajectory()` adds the costate pass.
 
-    It keeps the graph of the forward pass, so that an accepted trial is not propagated twice. total: the sum of Phi_i over
+    It keeps the graph of the forward pass, so that an accepted trial is not propagated twice. total: the sum
+    of Phi_i over
     samples, loss: their mean, running_cost: sum_n delta_n L_n, objective: J.
     """
 
@@ -43,8 +44,8 @@ class Propagation:
         """
         if not torch.isfinite(self._total):
             raise NonFiniteError(describe_non_finite(self.problem, [s.detach() for s in self._states]))
-        costates = torch.autograd.grad(self._total, self._states, -torch.ones_like(self._total), allow_unused=True,
-                                       materialize_grads=True)
+        costates = torch.autograd.grad(self._total, self._states, -torch.ones_like(self._total),
+                                       allow_unused=True, materialize_grads=True)
         # an infinite sum is a hint only, for large finite numbers may overflow in it
         if not torch.stack([costate.sum() for costate in costates]).isfinite().all():
             _refuse_non_finite(costates)
@@ -54,16 +55,18 @@ class Propagation:
 def _refuse_non_finite(costates: Sequence[Tensor]) -> None:
     wrong = [n for n, costate in enumerate(costates) if not costate.isfinite().all()]
     if wrong:
-        raise NonFiniteError(f"the costate at state {wrong[-1]} of {len(costates) - 1} holds NaN or infinite values, "
-                             "though the states are finite: a stage's derivative does not exist or overflows there")
+        raise NonFiniteError(f"the costate at state {wrong[-1]} of {len(costates) - 1} holds NaN or infinite "
+                             "values, though the states are finite: a stage's derivative does not exist or "
+                             "overflows there")
 
 
 def describe_non_finite(problem: ControlProblem, states: Sequence[Tensor]) -> str:
     """Where the numbers stopped being finite, in words."""
     for number, (stage, state) in enumerate(zip(problem.stages, states[1:], strict=True)):
         if not state.isfinite().all():
-            return (f"the states after stage {number} ({stage.name}) hold NaN or infinite values: the controls left "
-                    "the region where the dynamics can be computed; use a larger rho or smaller initial controls")
+            return (f"the states after stage {number} ({stage.name}) hold NaN or infinite values: the "
+                    "controls left the region where the dynamics can be computed; use a larger rho or "
+                    "smaller initial controls")
     return "the terminal cost is NaN or infinite though all states are finite: check targets and terminal cost"
 
 

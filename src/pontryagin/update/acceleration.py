@@ -51,8 +51,9 @@ class Plain:
 class Momentum:
     """v <- beta v + (1 - beta) rho (theta* - theta); try theta + v / rho, rho the state penalty.
 
-    Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, it is set back to
-    the argmax alone, so a predicted decrease is always positive. Stages with an admissible set take the argmax itself.
+    Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, it is set back
+    to the argmax alone, so a predicted decrease is always positive. Stages with an admissible set take the
+    argmax itself.
     """
 
     beta: float = 0.7
@@ -70,8 +71,8 @@ class Momentum:
             return argmax
         if any(own.state == 0 for own in penalties):
             raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
-        trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old / own.state
-                 if model.group.stage.admissible.unconstrained else best
+        trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old
+                 / own.state if model.group.stage.admissible.unconstrained else best
                  for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
         gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
         return trial if gain > 0 else argmax
@@ -87,8 +88,8 @@ class Secant:
     """L-BFGS over all stages with the closed-form solve as the initial inverse Hessian; full batches only.
 
     The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
-    gradients of J add the coupling. The first iteration is the argmax at rho = first_rho. rho here divides the whole
-    quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
+    gradients of J add the coupling. The first iteration is the argmax at rho = first_rho. rho here divides
+    the whole quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
     """
 
     memory: int = 20
@@ -106,7 +107,8 @@ class Secant:
         """theta + d / rho, d the quasi-Newton direction, found once for an iteration."""
         quadratic = [_quadratic(model) for model in models]
         if any(own.state == 0 for own in penalties):
-            raise ProblemError("secant acceleration needs a state penalty > 0: it divides the quasi-Newton step")
+            raise ProblemError("secant acceleration needs a state penalty > 0: it divides the quasi-Newton "
+                               "step")
         if self._proposal is None or self._proposal[0] is not models:
             unit = [Penalties(1.0, own.costate / own.state) for own in penalties]
             self._proposal = (models, self._direction(quadratic, unit))
@@ -166,6 +168,7 @@ def _plus(first: Controls, second: Controls, factor: float) -> Controls:
 
 def _quadratic(model: GroupModel) -> QuadraticModel:
     if not isinstance(model, QuadraticModel):
-        raise ProblemError(f"secant acceleration needs stages with a closed form, but {model.group.stage.name} is maximized "
-                           f"by {model.method}: split it at its affine map (split_euler)")
+        raise ProblemError("secant acceleration needs stages with a closed form, but "
+                           f"{model.group.stage.name} is maximized by {model.method}: split it at its affine "
+                           "map (split_euler)")
     return model

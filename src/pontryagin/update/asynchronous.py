@@ -1,4 +1,5 @@
-"""Extended MSA without a barrier: every argmax on the newest states and costates that were there when it began."""
+"""Extended MSA without a barrier: every argmax on the newest states and costates that were there when it
+began."""
 
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -31,36 +32,41 @@ Found = tuple[Tensor, Measures, int]
 
 @dataclass(frozen=True)
 class AsynchronousRecord(IterationRecord):
-    """stages: those whose argmax was ready in this iteration. staleness: for each of them, how many iterations ago its states and
-    costates were propagated. waited: seconds that this rank had nothing to do but wait for an argmax."""
+    """stages: those whose argmax was ready in this iteration. staleness: for each of them, how many
+    iterations ago its states and costates were propagated. waited: seconds that this rank had nothing to do
+    but wait for an argmax."""
 
     staleness: tuple[int, ...] = ()
     waited: float = 0.0
 
 
 class AsynchronousMSA:
-    """Extended MSA in which no stage waits for another ([LCTE] section 4: the argmax of the layers may run asynchronously).
+    """Extended MSA in which no stage waits for another ([LCTE] section 4: the argmax of the layers may run
+    asynchronously).
 
-    An iteration propagates the present controls, hands the new states and costates to every stage that is idle, takes the argmax
-    that are ready, and tests the new controls as extended MSA does: J never rises. Stages that were taken or rejected are idle
-    again, all others go on with the states that they began with. When these are `staleness` iterations old the iteration waits
-    for them; staleness=0 waits for all and is ExtendedMSA(acceleration=Plain()), an iteration for every trial.
+    An iteration propagates the present controls, hands the new states and costates to every stage that is
+    idle, takes the argmax
+    that are ready, and tests the new controls as extended MSA does: J never rises. Stages that were taken or
+    rejected are idle again, all others go on with the states that they began with. When these are `staleness`
+    iterations old the iteration waits for them; staleness=0 waits for all and is
+    ExtendedMSA(acceleration=Plain()), an iteration for every trial.
 
-    A stage's own controls are always the present ones, only its states and costates are old: its argmax promises the gain Delta H
-    at these, and the test with the true J is what makes the step safe.
+    A stage's own controls are always the present ones, only its states and costates are old: its argmax
+    promises the gain Delta H at these, and the test with the true J is what makes the step safe.
 
-    penalty: AcceptReject without restart, since an iteration is one trial. communicator: the ranks, by default this process
-    alone. Every rank is given the same problem and controls, propagates all samples, maximizes its stages in `workers` threads of
-    its own, and takes the same results in the same iteration, so that controls and records (but for their times) are the same on
-    all; which results are ready when depends on the machine, so two runs differ. parts: into how many units the equal stages of a
-    rank are cut, by default one for each worker. executor: in the place of threads; it is the caller's to close.
+    penalty: AcceptReject without restart, since an iteration is one trial. communicator: the ranks, by
+    default this process alone. Every rank is given the same problem and controls, propagates all samples,
+    maximizes its stages in `workers` threads of its own, and takes the same results in the same iteration, so
+    that controls and records (but for their times) are the same on all; which results are ready when depends
+    on the machine, so two runs differ. parts: into how many units the equal stages of a rank are cut, by
+    default one for each worker. executor: in the place of threads; it is the caller's to close.
 
-    Threads work on copies of the stages. A dynamics that is a function over a module, instead of the module, is not copied, and
-    must be safe to call from several threads.
+    Threads work on copies of the stages. A dynamics that is a function over a module, instead of the module,
+    is not copied, and must be safe to call from several threads.
 
-    Full batches alone. Raises ProblemError for wrong settings, and when a maximizer cannot take a stage; NonFiniteError when
-    states or an argmax are not finite, on all ranks, with the controls of the last iteration. After an error every argmax begins
-    anew in the next step.
+    Full batches alone. Raises ProblemError for wrong settings, and when a maximizer cannot take a stage;
+    NonFiniteError when states or an argmax are not finite, on all ranks, with the controls of the last
+    iteration. After an error every argmax begins anew in the next step.
     """
 
     def __init__(
@@ -80,8 +86,8 @@ class AsynchronousMSA:
             raise ProblemError("AsynchronousMSA: expected staleness >= 0, workers >= 1 and parts >= 1, found "
                                f"{staleness}, {workers}, {parts}")
         if penalty is not None and (not isinstance(penalty, AcceptReject) or penalty.restart):
-            raise ProblemError(f"AsynchronousMSA: expected AcceptReject without restart, found {penalty}: an iteration is one "
-                               "trial")
+            raise ProblemError(f"AsynchronousMSA: expected AcceptReject without restart, found {penalty}: an "
+                               "iteration is one trial")
         self.problem, self.staleness = problem, staleness
         self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
         self.maximizer = maximizer or ByForm()
@@ -90,7 +96,8 @@ class AsynchronousMSA:
         self.iteration = 0
         if self.communicator.size > 1:
             require_same(self.communicator, {**versions(), **problem_facts(problem, self.controls),
-                                             "settings": words((staleness, self.maximizer, self.penalty, workers, parts))})
+                                             "settings": words((staleness, self.maximizer, self.penalty,
+                                                                workers, parts))})
         self._units = _units(problem, self.maximizer, self.communicator.size, parts or workers)
         self._own = None if executor is not None else ThreadPoolExecutor(workers, thread_name_prefix="argmax")
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
@@ -126,7 +133,8 @@ class AsynchronousMSA:
         self.iteration += 1
         if accepted:
             self.controls, self._here = after.controls, (after, None)
-        rows = [(record, age) for number, measure, own, age in zip(ready, measures, penalties, ages, strict=True)
+        rows = [(record, age)
+                for number, measure, own, age in zip(ready, measures, penalties, ages, strict=True)
                 for record in stage_records(self.problem, self._units[number].stages, measure, own)]
         rows.sort(key=lambda row: row[0].stage)
         kept = after if accepted else before
@@ -182,13 +190,14 @@ class AsynchronousMSA:
                 self._running[number] = self._executor.submit(_maximize, model, penalties)
 
     def _model(self, unit: "_Unit", trajectory: Trajectory) -> "_LateModel":
-        """Of a stage of its own: a call of a module as a function puts its parameters aside for a moment, which two threads must
-        not do at once with one module."""
+        """Of a stage of its own: a call of a module as a function puts its parameters aside for a moment,
+        which two threads must not do at once with one module."""
         group = stage_group(self.problem, unit.stages, self.controls, trajectory.states, trajectory.costates)
         return _LateModel(unit.maximizer, replace(group, stage=deepcopy(group.stage)))
 
     def _ready(self) -> list[int]:
-        """The units to be taken, the same on every rank: those that are done, at least one, and all that are too old to wait."""
+        """The units to be taken, the same on every rank: those that are done, at least one, and all that are
+        too old to wait."""
         old = [number for number in self._running if self.iteration - self._began[number] >= self.staleness]
         wait([self._running[number] for number in old])
         while True:
@@ -197,7 +206,8 @@ class AsynchronousMSA:
             ready = self.communicator.sum(flags).nonzero().flatten().tolist()
             if ready:
                 return ready
-            wait(self._running.values(), return_when=FIRST_COMPLETED,  # or until another rank may have something
+            # or until another rank may have something
+            wait(self._running.values(), return_when=FIRST_COMPLETED,
                  timeout=None if self.communicator.size == 1 else _POLL)
 
     def _forget(self) -> None:
@@ -282,5 +292,6 @@ def _units(problem: ControlProblem, maximizer: Maximizer, ranks: int, parts: int
 def _maximize(model: HamiltonianModel, penalties: Penalties) -> Found:
     new = model.maximize(penalties)
     if not new.isfinite().all():
-        raise NonFiniteError(f"the argmax of stages {', '.join(map(str, model.group.indices))} is not finite; use a larger rho")
+        raise NonFiniteError(f"the argmax of stages {', '.join(map(str, model.group.indices))} is not "
+                             "finite; use a larger rho")
     return new, model.measure(new), model.evaluations

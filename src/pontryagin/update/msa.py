@@ -21,16 +21,16 @@ from pontryagin.update.record import IterationRecord, StageRecord, stage_records
 class ExtendedMSA:
     """Extended MSA ([LCTE] Algorithm 2; with mini-batches, Algorithm 3).
 
-    An iteration propagates states and costates at the current controls, maximizes the augmented Hamiltonian of
-    every stage independently, and propagates the new controls; the penalty rule accepts them, or asks for
+    An iteration propagates states and costates at the current controls, maximizes the augmented Hamiltonian
+    of every stage independently, and propagates the new controls; the penalty rule accepts them, or asks for
     another argmax at the same states and costates.
 
     maximizer: by default the closed form for affine stages and L-BFGS for others.
     penalty: by default AcceptReject, with which J never rises on a full batch.
     acceleration: by default Momentum; Plain() is the paper's iteration, Secant() is for full batches.
     perturbation: where an iterative argmax starts, by default at the controls themselves.
-    parallel: the processes that share the work, by default this one alone; all of them make the same solver and pass the same
-    batches, and get the same controls and records.
+    parallel: the processes that share the work, by default this one alone; all of them make the same solver
+    and pass the same batches, and get the same controls and records.
 
     controls (the problem's initial ones by default) are replaced, never changed in place.
     """
@@ -54,18 +54,20 @@ class ExtendedMSA:
         self.perturbation = deepcopy(perturbation)
         self.iteration = 0
         self.parallel = parallel or StageParallel()
-        self.parallel.require_same(problem, self.controls, (self.maximizer, self.penalty, self.acceleration, perturbation))
+        self.parallel.require_same(problem, self.controls,
+                                   (self.maximizer, self.penalty, self.acceleration, perturbation))
         self._ready: SharedPropagation | None = None
 
     def step(self, batch: tuple[Tensor, Tensor] | None = None) -> IterationRecord:
         """One iteration, on the whole problem or on a batch (initial states, targets).
 
-        Raises NonFiniteError when states, costates or the objective are not finite, ProblemError when a maximizer cannot
-        take a stage; controls and iteration count are then as before.
+        Raises NonFiniteError when states, costates or the objective are not finite, ProblemError when a
+        maximizer cannot take a stage; controls and iteration count are then as before.
         """
         if batch is not None and self.acceleration.full_batch:
-            raise ProblemError(f"{type(self.acceleration).__name__} compares gradients of successive iterations and needs "
-                               "the full batch; use Momentum() or Plain() with mini-batches")
+            raise ProblemError(f"{type(self.acceleration).__name__} compares gradients of successive "
+                               "iterations and needs the full batch; use Momentum() or Plain() with "
+                               "mini-batches")
         began = _clock(self.problem.initial_state)
         problem = self.problem if batch is None else self.problem.on(*batch)
         ready, self._ready = self._ready, None
@@ -97,12 +99,14 @@ class ExtendedMSA:
         for _ in range(iterations):
             yield self.step()
 
-    def solve(self, iterations: int = 100, tolerance: float = 0.0, patience: int = 1) -> list[IterationRecord]:
-        """Iterate until mu_k has been at most `tolerance` in `patience` successive iterations, no trial is accepted, or the
-        iterations are used up.
+    def solve(self, iterations: int = 100, tolerance: float = 0.0,
+              patience: int = 1) -> list[IterationRecord]:
+        """Iterate until mu_k has been at most `tolerance` in `patience` successive iterations, no trial is
+        accepted, or the iterations are used up.
 
-        mu_k is the decrease of J that is still promised, in the units of J; it is 0 only where the extended maximum principle
-        holds. A large rho makes it small too: patience > 1 lets a rule that lowers rho show that there is no more to gain.
+        mu_k is the decrease of J that is still promised, in the units of J; it is 0 only where the extended
+        maximum principle holds. A large rho makes it small too: patience > 1 lets a rule that lowers rho show
+        that there is no more to gain.
         """
         if patience < 1:
             raise ProblemError(f"patience: expected a number of iterations >= 1, found {patience}")
@@ -125,18 +129,20 @@ class ExtendedMSA:
             if self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective)):
                 if not _finite(after):
                     raise NonFiniteError(
-                        f"iteration {self.iteration + 1}: J becomes {after.objective} (it was {before.objective}); the "
-                        "controls have been left unchanged; use a larger rho, or a penalty rule that rejects (AcceptReject)")
+                        f"iteration {self.iteration + 1}: J becomes {after.objective} (it was "
+                        f"{before.objective}); the controls have been left unchanged; use a larger rho, or a "
+                        "penalty rule that rejects (AcceptReject)")
                 self.acceleration.accept(models, penalties, parts)
                 return _Tried(after, measures, penalties, True, rejected)
         return _Tried(after, measures, penalties, False, self.penalty.attempts)
 
 
 class MSA(ExtendedMSA):
-    """Basic MSA ([LCTE] Algorithm 1): extended MSA with both penalties zero and every argmax taken. May diverge.
+    """Basic MSA ([LCTE] Algorithm 1): extended MSA with both penalties zero and every argmax taken. May
+    diverge.
 
-    Without a penalty the argmax of an affine or linear-in-control Hamiltonian exists only with a quadratic running
-    cost or within the iterations of LBFGS.
+    Without a penalty the argmax of an affine or linear-in-control Hamiltonian exists only with a quadratic
+    running cost or within the iterations of LBFGS.
     """
 
     def __init__(self, problem: ControlProblem, controls: Sequence[Tensor] | None = None, *,

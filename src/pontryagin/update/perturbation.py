@@ -12,9 +12,9 @@ from pontryagin.problem import ControlProblem, Controls, ProblemError
 class Perturbation:
     """An iterative argmax starts from theta + scale * N(0, 1) instead of theta.
 
-    It breaks symmetries at which the gradient of H vanishes, such as equal components. Trajectory and penalties
-    still refer to theta. The authors' released code uses scale = 0.005 on the sine. The closed form does not
-    depend on the start. Perturbed starts are projected on Theta.
+    It breaks symmetries at which the gradient of H vanishes, such as equal components. Trajectory and
+    penalties still refer to theta. The authors' released code uses scale = 0.005 on the sine. The closed form
+    does not depend on the start. Perturbed starts are projected on Theta.
     """
 
     scale: float

@@ -11,7 +11,8 @@ from pontryagin.problem import ControlProblem
 class StageRecord:
     """One stage in one iteration, at the last controls tried. Means over samples.
 
-    gain: Delta H_n, predicted. state_error, costate_error: feasibility errors, squared. penalties: those of the last trial.
+    gain: Delta H_n, predicted. state_error, costate_error: feasibility errors, squared. penalties: those of
+    the last trial.
     """
 
     stage: int
@@ -66,10 +67,13 @@ class IterationRecord:
         """C_k = (J_trial - J_before + mu_k) / feasibility errors: the constant of Lemma 2 as seen in this
         iteration; nan when the controls did not move."""
         error = self.feasibility_error
-        return (self.trial_objective - self.objective_before + self.optimality_gap) / error if error > 0 else float("nan")
+        return (self.trial_objective - self.objective_before
+                + self.optimality_gap) / error if error > 0 else float("nan")
 
 
-def stage_records(problem: ControlProblem, stages: Sequence[int], measures: Measures, penalties: Penalties) -> list[StageRecord]:
+def stage_records(problem: ControlProblem, stages: Sequence[int], measures: Measures,
+                  penalties: Penalties) -> list[StageRecord]:
     """Of stages that were maximized together."""
     columns = zip(stages, *(column.tolist() for column in measures), strict=True)
-    return [StageRecord(n, problem.stages[n].name, gain, state, costate, penalties) for n, gain, state, costate in columns]
+    return [StageRecord(n, problem.stages[n].name, gain, state, costate, penalties)
+            for n, gain, state, costate in columns]

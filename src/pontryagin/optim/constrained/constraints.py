@@ -17,13 +17,15 @@ from pontryagin.problem.admissible.grid import best_scale
 
 
 class Constraints:
-    """Which parameters are maximized over discrete sets, and which are put back into their set after every step.
+    """Which parameters are maximized over discrete sets, and which are put back into their set after every
+    step.
 
-    start() projects every constrained parameter onto its set; for discrete sets with a fixed scale the codes are those nearest to
-    the rows at any scale.
+    start() projects every constrained parameter onto its set; for discrete sets with a fixed scale the codes
+    are those nearest to the rows at any scale.
     """
 
-    def __init__(self, model: nn.Module, request: ModelSets | None, captured: Sequence[CapturedStage]) -> None:
+    def __init__(self, model: nn.Module, request: ModelSets | None,
+                 captured: Sequence[CapturedStage]) -> None:
         self.discrete: dict[int, DiscreteStage] = {}
         self.projected: list[tuple[nn.Parameter, MatrixSet, Rows]] = []
         self._nearest: list[tuple[nn.Parameter, Tensor]] = []
@@ -32,10 +34,12 @@ class Constraints:
         named, stages = dict(model.named_parameters()), {id(stage.weight): stage for stage in captured}
         rows = rows_by_name(model)
         sets = {name: one.within(rows[name]) for name, one in sets_by_parameter(model, request).items()}
-        self._nearest = [(named[name], _projection(name, named[name], one, rows[name])) for name, one in sets.items()]
+        self._nearest = [(named[name], _projection(name, named[name], one, rows[name]))
+                         for name, one in sets.items()]
         for name, one in sets.items():
             if isinstance(one, DiscreteSet):
-                self.discrete[id(named[name])] = DiscreteStage(_supported(name, one, stages.get(id(named[name]))), one)
+                self.discrete[id(named[name])] = DiscreteStage(_supported(name, one,
+                                                                          stages.get(id(named[name]))), one)
             else:
                 self.projected.append((named[name], one, rows[name]))
 
@@ -49,7 +53,8 @@ class Constraints:
     @property
     def biases(self) -> set[int]:
         """Ids of the biases of the discrete stages."""
-        return {id(stage.captured.bias) for stage in self.discrete.values() if stage.captured.bias is not None}
+        return {id(stage.captured.bias)
+                for stage in self.discrete.values() if stage.captured.bias is not None}
 
     def rows(self) -> tuple[StageRow, ...]:
         """Of the discrete stages, and of their biases, for the table of stages."""
@@ -57,9 +62,11 @@ class Constraints:
         for stage in self.discrete.values():
             layer = stage.captured.layer
             groups, outputs, inputs = layer.matrix(stage.weight.detach()).shape
-            rows.append(StageRow(stage.name, layer.kind, outputs, inputs, groups, f"argmax over {stage.theta!r}", 0.0, 0.0))
+            rows.append(StageRow(stage.name, layer.kind, outputs, inputs, groups,
+                                 f"argmax over {stage.theta!r}", 0.0, 0.0))
             if stage.captured.bias is not None:
-                rows.append(StageRow(f"{stage.name.removesuffix('weight')}bias", "-", 0, 0, 0, "AdamW", 0.0, 0.0))
+                rows.append(StageRow(f"{stage.name.removesuffix('weight')}bias", "-", 0, 0, 0, "AdamW", 0.0,
+                                     0.0))
         return tuple(rows)
 
     def check(self, group: dict[str, Any]) -> None:
@@ -73,10 +80,10 @@ class Constraints:
         for stage in self._moving(groups):
             stage.prepare(states[stage.weight])
 
-    def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]], largest: Mapping[int, float]
-             ) -> None:
-        """Maximize every discrete stage that has a gradient and is trained. largest: by the id of a weight, the largest entry of
-        its gradient."""
+    def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]],
+             largest: Mapping[int, float]) -> None:
+        """Maximize every discrete stage that has a gradient and is trained. largest: by the id of a weight,
+        the largest entry of its gradient."""
         kept = self._shares(groups)
         for stage in self._moving(groups):
             key = id(stage.weight)
@@ -89,7 +96,8 @@ class Constraints:
     def _shares(self, groups: Mapping[int, dict[str, Any]]) -> dict[int, float]:
         """The share of non-zero weights of every stage whose group has one."""
         found: dict[int, float] = {}
-        priced = {key: groups[key] for key in self.discrete if key in groups and groups[key]["nonzero"] is not None}
+        priced = {key: groups[key]
+                  for key in self.discrete if key in groups and groups[key]["nonzero"] is not None}
         for group in {id(group): group for group in priced.values()}.values():
             keys = [key for key in priced if priced[key] is group]
             shapes = [Rows(self.discrete[key].weight.shape).size for key in keys]
@@ -124,7 +132,8 @@ def _projection(name: str, parameter: nn.Parameter, one: MatrixSet, rows: Rows) 
 
 
 def _start(one: MatrixSet, matrix: Tensor) -> Tensor:
-    """The nearest point; over a grid with a fixed scale the nearest codes at any scale, so that small weights are not all 0."""
+    """The nearest point; over a grid with a fixed scale the nearest codes at any scale, so that small weights
+    are not all 0."""
     if isinstance(one, DiscreteSet) and one.scale != "row" and not one.contains(matrix):
         return one.project(best_scale(matrix, one.grid)[0] * one.scale)
     return one.project(matrix)
@@ -133,6 +142,7 @@ def _start(one: MatrixSet, matrix: Tensor) -> Tensor:
 def _supported(name: str, one: DiscreteSet, stage: CapturedStage | None) -> CapturedStage:
     kind = "no affine stage" if stage is None else stage.layer.kind
     if stage is None or kind not in KINDS:
-        raise ProblemError(f"admissible, {name}: EMSA maximizes over {one!r} for weights of Linear and of convolutions, but this "
-                           f"parameter belongs to {kind}; leave it out, or give it a set such as Box(-1, 1)")
+        raise ProblemError(f"admissible, {name}: EMSA maximizes over {one!r} for weights of Linear and of "
+                           f"convolutions, but this parameter belongs to {kind}; leave it out, or give it a "
+                           "set such as Box(-1, 1)")
     return stage

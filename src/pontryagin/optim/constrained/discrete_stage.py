@@ -28,7 +28,8 @@ _TURNS, _LARGE = 4, 1 << 16
 
 
 class DiscreteStage:
-    """The maximization of one stage over a grid. All that lasts is in the optimizer's state of its weight, as tensors."""
+    """The maximization of one stage over a grid. All that lasts is in the optimizer's state of its weight, as
+    tensors."""
 
     def __init__(self, captured: CapturedStage, theta: DiscreteSet) -> None:
         self.captured, self.theta, self.name = captured, theta, captured.name
@@ -42,10 +43,11 @@ class DiscreteStage:
         return self.captured.weight
 
     def check(self, group: dict[str, Any]) -> None:
-        """Refuse a price on non-zero weights where no weight can be 0, or where they have more values than signs."""
+        """Refuse a price on non-zero weights where no weight can be 0, or where they have more values than
+        signs."""
         if group["nonzero"] is not None and (self.theta.grid.limit, self.theta.grid.step) != (1, 1):
-            raise ProblemError(f"EMSA nonzero is for weights in Ternary(), but {self.name} lies in {self.theta!r}: leave nonzero "
-                               "out of the param group of this weight")
+            raise ProblemError(f"EMSA nonzero is for weights in Ternary(), but {self.name} lies in "
+                               f"{self.theta!r}: leave nonzero out of the param group of this weight")
 
     def arm(self, state: dict[str, Tensor]) -> None:
         """Look at the inputs of the next batch if it is time."""
@@ -61,7 +63,8 @@ class DiscreteStage:
         found = dict.fromkeys(("looks", "steps", "moved"), (number, torch.float32))
         found |= dict.fromkeys(("owed", "long_size"), (number, torch.float64))
         variance = torch.Size((groups, inputs))
-        return found | {"average": (matrix, dtype), "variance": (variance, dtype), "scale": (matrix[:1], dtype)}
+        return found | {"average": (matrix, dtype), "variance": (variance, dtype),
+                        "scale": (matrix[:1], dtype)}
 
     def prepare(self, state: dict[str, Tensor]) -> None:
         """All entries of the state. Raise ProblemError where the weight lies outside its set."""
@@ -70,10 +73,11 @@ class DiscreteStage:
             self._begin(state, self.weight.grad.flatten(1).shape, wide(self.weight.dtype))
         self._check(state)
 
-    def step(self, state: dict[str, Tensor], group: dict[str, Any], nonzero: float | None, largest: float) -> None:
-        """Take the gradient into its running mean and move the entries whose move is worth most. nonzero: the share of entries
-        that a price leaves, None without one. largest: the largest entry of the gradient: fewer entries move where gradients
-        fade (fading.py), and none where they are 0."""
+    def step(self, state: dict[str, Tensor], group: dict[str, Any], nonzero: float | None,
+             largest: float) -> None:
+        """Take the gradient into its running mean and move the entries whose move is worth most. nonzero: the
+        share of entries that a price leaves, None without one. largest: the largest entry of the gradient:
+        fewer entries move where gradients fade (fading.py), and none where they are 0."""
         assert self.weight.grad is not None
         gradient = self.weight.grad.flatten(1)
         self._take_inputs(state)
@@ -104,12 +108,14 @@ class DiscreteStage:
     def _begin(self, state: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> None:
         groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
         blank = self.weight.new_zeros((), dtype=dtype)
-        state.update(average=blank.new_zeros(shape), variance=blank.new_ones(groups, inputs), looks=torch.zeros(()),
-                     scale=blank.new_ones(shape[0]), steps=torch.zeros(()), owed=torch.zeros((), dtype=torch.float64),
-                     moved=torch.zeros(()), long_size=torch.zeros((), dtype=torch.float64))
+        state.update(average=blank.new_zeros(shape), variance=blank.new_ones(groups, inputs),
+                     looks=torch.zeros(()), scale=blank.new_ones(shape[0]), steps=torch.zeros(()),
+                     owed=torch.zeros((), dtype=torch.float64), moved=torch.zeros(()),
+                     long_size=torch.zeros((), dtype=torch.float64))
 
     def _take_inputs(self, state: dict[str, Tensor]) -> None:
-        taken = self._inputs.take() if self.captured.verdict() is not False else None  # else they are not what W multiplies
+        # else they are not what W multiplies
+        taken = self._inputs.take() if self.captured.verdict() is not False else None
         like = torch.stack([state["variance"]] * 2)
         means = mean_over_ranks(None if taken is None else torch.stack(taken).to(like.dtype), like)
         if means is not None and means.isfinite().all():
@@ -122,8 +128,9 @@ class DiscreteStage:
             return
         matrix = self.weight.detach().flatten(1)
         if not self.theta.contains(matrix):
-            raise ProblemError(f"{self.name} lies outside {self.theta!r}: something else than this optimizer has changed it; "
-                               "project it, or make the optimizer after the weights have been loaded")
+            raise ProblemError(f"{self.name} lies outside {self.theta!r}: something else than this optimizer "
+                               "has changed it; project it, or make the optimizer after the weights have "
+                               "been loaded")
         state["scale"].copy_(self.theta.encode(matrix)[1])
 
     def _move(self, state: dict[str, Tensor], rows: slice, share: float, steps: int, relaxation: float,
@@ -138,12 +145,15 @@ class DiscreteStage:
         weight.copy_(new)
         state["moved"] = (number / matrix.numel()).to(torch.float32).cpu()
 
-    def _rescaled(self, state: dict[str, Tensor], weight: Tensor, average: Tensor, rows: slice, relaxation: float) -> Tensor:
-        """Scales changed by lr times the cosine of M_i and c_i: in units of a_i and of the largest possible gain."""
+    def _rescaled(self, state: dict[str, Tensor], weight: Tensor, average: Tensor, rows: slice,
+                  relaxation: float) -> Tensor:
+        """Scales changed by lr times the cosine of M_i and c_i: in units of a_i and of the largest possible
+        gain."""
         old = state["scale"][rows]
         codes = (weight / old.to(weight.dtype).unsqueeze(1)).round().to(average.dtype)
         largest = average.abs().amax(1, keepdim=True)
-        cosine = torch.nn.functional.cosine_similarity(average / torch.where(largest > 0, largest, 1.0), codes, dim=1)
+        cosine = torch.nn.functional.cosine_similarity(average / torch.where(largest > 0, largest, 1.0),
+                                                       codes, dim=1)
         new = short_scale(old * (relaxation * cosine).clamp(-0.5, 0.5).exp(), self.theta.grid, weight.dtype)
         state["scale"][rows] = new.to(old.dtype)
         return codes.to(weight.dtype) * new.unsqueeze(1)

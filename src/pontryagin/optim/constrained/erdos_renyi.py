@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 
 def shares(shapes: Sequence[tuple[int, int]], nonzero: float) -> list[float]:
-    """The share of non-zero entries of each of several matrices (rows, inputs), so that all together have the share `nonzero`.
+    """The share of non-zero entries of each of several matrices (rows, inputs), so that all together have the
+    share `nonzero`.
 
-    Entries go to a matrix in proportion to rows + inputs, as many as there are to a row and to an input wherever they are, and
-    no more than it has (the Erdos-Renyi rule of Mocanu et al. 2018): small matrices keep more.
+    Entries go to a matrix in proportion to rows + inputs, as many as there are to a row and to an input
+    wherever they are, and no more than it has (the Erdos-Renyi rule of Mocanu et al. 2018): small matrices
+    keep more.
     """
     left, open_to = nonzero * sum(rows * inputs for rows, inputs in shapes), set(range(len(shapes)))
     found = [1.0] * len(shapes)

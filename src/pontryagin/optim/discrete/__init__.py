@@ -1,4 +1,5 @@
-"""Torch optimizers over discrete weights, entry by entry: the published rules and the baselines that they are compared with."""
+"""Torch optimizers over discrete weights, entry by entry: the published rules and the baselines that they are
+compared with."""
 
 from pontryagin.optim.discrete.binary_connect import BinaryConnect, rounded
 from pontryagin.optim.discrete.bop import Bop

@@ -1,4 +1,5 @@
-"""BinaryConnect: latent real weights, rounded for every forward pass, trained by the straight-through gradient."""
+"""BinaryConnect: latent real weights, rounded for every forward pass, trained by the straight-through
+gradient."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,23 +14,28 @@ from pontryagin.problem.admissible import Binary, DiscreteSet, Rows, Ternary
 
 
 class BinaryConnect(torch.optim.Adam):
-    """Adam on latent weights x in [-1, 1] with the gradient at w = rounded(x). (Courbariaux et al., NeurIPS 2015.)
+    """Adam on latent weights x in [-1, 1] with the gradient at w = rounded(x). (Courbariaux et al., NeurIPS
+    2015.)
 
         x <- clip(x + Adam's step with the gradient in w, -1, 1),   w <- rounded(x)
 
-    The parameters hold w, always in the set; the optimizer holds x, which begins at the parameters as they are when it is made.
-    rounded: the sign (Binary), 0 below 0.7 mean |x| of the weight and the sign elsewhere (Ternary, as Ternary Weight Networks),
-    with a fixed scale; with a scale per row and for other discrete sets the projection.
+    The parameters hold w, always in the set; the optimizer holds x, which begins at the parameters as they
+    are when it is made.
+    rounded: the sign (Binary), 0 below 0.7 mean |x| of the weight and the sign elsewhere (Ternary, as Ternary
+    Weight Networks), with a fixed scale; with a scale per row and for other discrete sets the projection.
 
-    Raises ProblemError for wrong settings, NonFiniteError when a gradient is not finite: nothing has been changed then.
+    Raises ProblemError for wrong settings, NonFiniteError when a gradient is not finite: nothing has been
+    changed then.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], admissible: DiscreteSet, *, lr: float = 1e-3,
                  betas: Sequence[float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         if not isinstance(admissible, DiscreteSet):
-            raise ProblemError(f"BinaryConnect expects a discrete set such as Binary() or Ternary(), found {admissible!r}")
+            raise ProblemError("BinaryConnect expects a discrete set such as Binary() or Ternary(), found "
+                               f"{admissible!r}")
         if not (lr >= 0 and len(betas) == 2 and all(0 <= beta < 1 for beta in betas) and eps > 0):
-            raise ProblemError(f"BinaryConnect: expected lr >= 0, two betas in [0, 1) and eps > 0, found {lr}, {betas}, {eps}")
+            raise ProblemError("BinaryConnect: expected lr >= 0, two betas in [0, 1) and eps > 0, found "
+                               f"{lr}, {betas}, {eps}")
         self.weights = taken("BinaryConnect", params)
         for weight in self.weights:
             admissible.check(weight.shape[0], weight[0].numel())

@@ -13,13 +13,14 @@ from pontryagin.problem.admissible import Binary
 
 
 class Bop(torch.optim.Optimizer):
-    """Flip where the running mean of the gradient is against the weight and large. (Helwegen et al., NeurIPS 2019.)
+    """Flip where the running mean of the gradient is against the weight and large. (Helwegen et al., NeurIPS
+    2019.)
 
         g <- g + lr (grad - g),   w <- -w where |g| > threshold and sign(g) = sign(w)
 
     grad: that of the batch-mean loss; lr is their gamma, threshold their tau. params: weights in {-1, 1}.
-    Raises ProblemError for wrong settings and weights outside the set, NonFiniteError when a gradient is not finite: nothing
-    has been changed then.
+    Raises ProblemError for wrong settings and weights outside the set, NonFiniteError when a gradient is not
+    finite: nothing has been changed then.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], *, lr: float = 1e-3, threshold: float = 1e-6) -> None:

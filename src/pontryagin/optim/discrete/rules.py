@@ -1,7 +1,7 @@
 """The published rules for weights in {-1, 1} and {-1, 0, 1}: which entries change, each by itself.
 
-w: the weights, in the set. m: a running mean of the Hamiltonian's gradient, minus that of the batch-mean loss, of the same
-shape. Entries are independent: correlated inputs do not count. Nothing is changed in place.
+w: the weights, in the set. m: a running mean of the Hamiltonian's gradient, minus that of the batch-mean
+loss, of the same shape. Entries are independent: correlated inputs do not count. Nothing is changed in place.
 """
 
 import torch
@@ -16,7 +16,8 @@ Number = Float[Tensor, ""]
 def li_hao_penalty(m: Entries, w: Entries, rho: float) -> Number:
     """r = rho max |m| over the entries with w != sign(m), those that m would change; 0 when there are none.
 
-    |m| at these entries is m times sign(m) - w, clipped to [-1, 1], which is 0 elsewhere. (Li and Hao, ICML 2018.)
+    |m| at these entries is m times sign(m) - w, clipped to [-1, 1], which is 0 elsewhere. (Li and Hao, ICML
+    2018.)
     """
     return rho * m.sign().sub_(w).clamp_(-1, 1).mul_(m).amax()
 
@@ -27,7 +28,8 @@ def binary_penalty(m: Entries, w: Entries, rho: float) -> Number:
 
 
 def binary_argmax(m: Entries, w: Entries, r: Number | float) -> Entries:
-    """argmax over v in {-1, 1} of m v - (r/2) (v - w)^2: sign(m) where |m| > r, otherwise w. (Li and Hao, binary.)
+    """argmax over v in {-1, 1} of m v - (r/2) (v - w)^2: sign(m) where |m| > r, otherwise w. (Li and Hao,
+    binary.)
 
     So w turns where m w + r < 0. copysign(w, x) is the sign of x. (torch.where is ten times slower on CPUs.)
     """
@@ -37,7 +39,8 @@ def binary_argmax(m: Entries, w: Entries, r: Number | float) -> Entries:
 def ternary_argmax(m: Entries, w: Entries, r: Number | float, l1: float = 0.0) -> Entries:
     """argmax over v in {-1, 0, 1} of m v - l1 |v| - r (v - w)^2. (Li and Hao, ternary.)
 
-    1 where m > l1 + r (1 - 2 w), -1 where m < -l1 - r (1 + 2 w), otherwise 0: the sign of m + 2 r w beyond r + l1.
+    1 where m > l1 + r (1 - 2 w), -1 where m < -l1 - r (1 + 2 w), otherwise 0: the sign of m + 2 r w beyond r
+    + l1.
     """
     r = float(r)
     return hardshrink(torch.add(m, w, alpha=2 * r), r + l1).sign_()
@@ -49,7 +52,8 @@ def bop_flips(m: Entries, w: Entries, threshold: float) -> Entries:
 
 
 def ternary_codes(latent: Entries) -> Entries:
-    """sign(x) where |x| > 0.7 mean |x|, otherwise 0: nearly the best {-a, 0, a} for normal x. (Li, Zhang and Liu 2016, TWN.)"""
+    """sign(x) where |x| > 0.7 mean |x|, otherwise 0: nearly the best {-a, 0, a} for normal x. (Li, Zhang and
+    Liu 2016, TWN.)"""
     return hardshrink(latent, 0.7 * latent.abs().mean().item()).sign_()
 
 

@@ -1,4 +1,5 @@
-"""What the optimizers over discrete weights share: the weights that they take, and gradients that can be used."""
+"""What the optimizers over discrete weights share: the weights that they take, and gradients that can be
+used."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,9 +20,10 @@ def taken(name: str, params: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     """A list of weights. ProblemError for none at all or for parameters with less than two axes."""
     weights = list(params)
     if not weights or not all(isinstance(weight, Tensor) and weight.ndim > 1 for weight in weights):
-        shapes = [tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__ for weight in weights]
-        raise ProblemError(f"{name} expects weights with two axes or more, found {shapes or 'none'}; train biases and "
-                           "normalizations by another optimizer")
+        shapes = [tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+                  for weight in weights]
+        raise ProblemError(f"{name} expects weights with two axes or more, found {shapes or 'none'}; train "
+                           "biases and normalizations by another optimizer")
     return weights
 
 
@@ -30,14 +32,16 @@ def check_inside(name: str, weights: Sequence[Tensor], admissible: MatrixSet) ->
     for weight in weights:
         admissible.check(weight.shape[0], weight[0].numel())
         if not inside(weight, admissible):
-            raise ProblemError(f"{name}: a weight of shape {tuple(weight.shape)} lies outside {admissible!r}; begin with "
-                               "weights of the set, such as draw(shape, set) or set.project(weight)")
+            raise ProblemError(f"{name}: a weight of shape {tuple(weight.shape)} lies outside "
+                               f"{admissible!r}; begin with weights of the set, such as draw(shape, set) or "
+                               "set.project(weight)")
 
 
 def inside(weight: Tensor, admissible: MatrixSet) -> bool:
     """Whether a weight lies in the set, exactly; rows are its first axis."""
     weight = weight.detach()
-    if isinstance(admissible, Binary | Ternary) and admissible.scale != "row":  # what training asks after every iteration
+    # what training asks after every iteration
+    if isinstance(admissible, Binary | Ternary) and admissible.scale != "row":
         size = weight.abs()
         scale = torch.tensor(admissible.scale, dtype=weight.dtype)
         off = size - scale if isinstance(admissible, Binary) else (size - scale).mul_(size)
@@ -47,7 +51,8 @@ def inside(weight: Tensor, admissible: MatrixSet) -> bool:
 
 
 def draw(shape: Sequence[int], admissible: MatrixSet, generator: torch.Generator | None = None) -> Tensor:
-    """Weights with each code of a discrete set equally often, and scale 1 where it is free. ProblemError for other sets."""
+    """Weights with each code of a discrete set equally often, and scale 1 where it is free. ProblemError for
+    other sets."""
     if not isinstance(admissible, DiscreteSet):
         raise ProblemError(f"expected a discrete set such as Binary() or Ternary(), found {admissible!r}")
     codes = torch.tensor(admissible.grid.codes, dtype=torch.get_default_dtype())
@@ -59,5 +64,5 @@ def check_gradients(name: str, weights: Iterable[nn.Parameter]) -> None:
     """NonFiniteError when a gradient holds NaN or infinity: to be called before anything is changed."""
     sums = [weight.grad.sum() for weight in weights if weight.grad is not None]
     if sums and not torch.stack(sums).isfinite().all():
-        raise NonFiniteError(f"{name}: the gradient of a weight is not finite: nothing has been changed; skip this batch or look "
-                             "at its loss")
+        raise NonFiniteError(f"{name}: the gradient of a weight is not finite: nothing has been changed; "
+                             "skip this batch or look at its loss")

@@ -18,7 +18,9 @@ from pontryagin.problem.admissible.two_four_sparse import TwoFourSparse
 from pontryagin.problem.admissible.unit_norm_rows import UnitNormRows
 
 __all__ = [
-    "Admissible", "AdmissibleSet", "Binary", "Box", "Codebook", "DiscreteSet", "Grid", "Interval", "KSparse", "MatrixSet",
-    "NonNegative", "PerParameter", "RealSpace", "Rows", "Scale", "SparseSet", "Ternary", "TwoFourSparse", "UnitNormRows",
+    "Admissible", "AdmissibleSet", "Binary", "Box", "Codebook", "DiscreteSet", "Grid", "Interval", "KSparse",
+    "MatrixSet",
+    "NonNegative", "PerParameter", "RealSpace", "Rows", "Scale", "SparseSet", "Ternary", "TwoFourSparse",
+    "UnitNormRows",
     "admissible_set", "rows_by_name", "rows_of",
 ]

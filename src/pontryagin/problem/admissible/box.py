@@ -16,7 +16,8 @@ class Box(Interval):
 
     def __post_init__(self) -> None:
         if isnan(self.low) or isnan(self.high) or self.low > self.high or self.low == inf or self.high == -inf:
-            raise ProblemError(f"Box: expected low <= high, found low={self.low}, high={self.high}: the set is empty")
+            raise ProblemError(f"Box: expected low <= high, found low={self.low}, high={self.high}: the set "
+                               "is empty")
 
     @property
     def bounds(self) -> tuple[float, float]:

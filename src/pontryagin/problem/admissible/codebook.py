@@ -9,7 +9,8 @@ from pontryagin.problem.errors import ProblemError
 
 @dataclass(frozen=True)
 class Codebook(DiscreteSet):
-    """W_ij = a c with c in {-L, ..., L}, L = 2^(bits - 1) - 1: the signed integers of so many bits, without the unpaired one.
+    """W_ij = a c with c in {-L, ..., L}, L = 2^(bits - 1) - 1: the signed integers of so many bits, without
+    the unpaired one.
 
     bits from 2 (ternary) to 8. scale: fixed, or "row" for one per row.
     """
@@ -19,7 +20,8 @@ class Codebook(DiscreteSet):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):
-            raise ProblemError(f"Codebook: expected bits from 2 to 8, found {self.bits!r}; for one bit use Binary")
+            raise ProblemError(f"Codebook: expected bits from 2 to 8, found {self.bits!r}; for one bit use "
+                               "Binary")
         check_scale("Codebook", self.scale)
 
     @property

@@ -12,7 +12,8 @@ from pontryagin.problem.errors import ProblemError
 
 
 class DiscreteSet(MatrixSet):
-    """W_ij = a_i c_ij with codes c of a grid. scale: a_i = scale for all rows, or "row": any a_i > 0 for each row.
+    """W_ij = a_i c_ij with codes c of a grid. scale: a_i = scale for all rows, or "row": any a_i > 0 for each
+    row.
 
     Scales of rows are numbers with so few binary digits that a_i c_ij is exact in the dtype of W.
     """
@@ -25,7 +26,8 @@ class DiscreteSet(MatrixSet):
         """The codes."""
 
     def project(self, weight: Float[Tensor, "*stage row input"]) -> Float[Tensor, "*stage row input"]:
-        """The nearest codes, and with a scale per row the scale that goes with them (a global minimum over both).
+        """The nearest codes, and with a scale per row the scale that goes with them (a global minimum over
+        both).
 
         ProblemError for a row of zeros when 0 is no code and its scale is free: no scale > 0 is nearest.
         """
@@ -34,8 +36,9 @@ class DiscreteSet(MatrixSet):
         rows = weight.reshape(-1, weight.shape[-1])
         codes, scales = best_scale(rows, self.grid)
         if 0 not in self.grid.codes and not (scales > 0).all():
-            raise ProblemError(f"{self!r}: row {int((~(scales > 0)).nonzero()[0, 0])} holds zeros only (or NaN), so no scale > 0 "
-                               "is nearest to it; start from other weights, or give a fixed scale")
+            raise ProblemError(f"{self!r}: row {int((~(scales > 0)).nonzero()[0, 0])} holds zeros only (or "
+                               "NaN), so no scale > 0 is nearest to it; start from other weights, or give a "
+                               "fixed scale")
         nearest = (codes * scales.unsqueeze(1)).view(weight.shape)
         return torch.where(self._inside(weight).unsqueeze(-1), weight, nearest)
 
@@ -44,9 +47,11 @@ class DiscreteSet(MatrixSet):
         return self._inside(weight).all(-1)
 
     def encode(self, weight: Float[Tensor, "*stage row input"]) -> tuple[Tensor, Float[Tensor, "*stage row"]]:
-        """Codes (int8) and scales with codes * scales = W exactly. ProblemError when W lies outside the set."""
+        """Codes (int8) and scales with codes * scales = W exactly. ProblemError when W lies outside the
+        set."""
         if not self.contains(weight).all():
-            raise ProblemError(f"a matrix of shape {tuple(weight.shape)} lies outside {self!r}; project it first")
+            raise ProblemError(f"a matrix of shape {tuple(weight.shape)} lies outside {self!r}; project it "
+                               "first")
         codes, scales = self._decompose(weight)
         return codes.to(torch.int8), scales
 

@@ -12,7 +12,8 @@ from pontryagin.problem.errors import ProblemError
 
 @dataclass(frozen=True)
 class KSparse(SparseSet):
-    """At most k non-zero entries in each row; or `share` of the row's length instead of k, rounded, at least 1."""
+    """At most k non-zero entries in each row; or `share` of the row's length instead of k, rounded, at least
+    1."""
 
     k: int | None = None
     share: float | int | None = None
@@ -20,7 +21,8 @@ class KSparse(SparseSet):
     def __post_init__(self) -> None:
         if (self.k is None) == (self.share is None):
             raise ProblemError(f"KSparse: expected either k or share, found k={self.k}, share={self.share}")
-        if self.k is not None and not (isinstance(self.k, int) and not isinstance(self.k, bool) and self.k >= 1):
+        if self.k is not None and not (isinstance(self.k, int) and not isinstance(self.k, bool)
+                                       and self.k >= 1):
             raise ProblemError(f"KSparse: expected k >= 1 non-zero entries per row, found {self.k!r}")
         if self.share is not None and not 0 < self.share <= 1:
             raise ProblemError(f"KSparse: expected a share of the row in (0, 1], found {self.share!r}")

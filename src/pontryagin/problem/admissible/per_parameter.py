@@ -15,12 +15,14 @@ from pontryagin.problem.errors import ProblemError
 
 Layout = tuple[tuple[str, torch.Size], ...]
 Admissible = AdmissibleSet | MatrixSet | Mapping[str, MatrixSet | RealSpace]
-"""A set of controls; a set of matrices, for every parameter with two axes or more; or sets by the parameters' names."""
+"""A set of controls; a set of matrices, for every parameter with two axes or more; or sets by the parameters'
+names."""
 
 
 @dataclass(frozen=True)
 class PerParameter:
-    """Theta is the product of a set for each parameter of the layout; None stands for R^p. rows: of each parameter."""
+    """Theta is the product of a set for each parameter of the layout; None stands for R^p. rows: of each
+    parameter."""
 
     layout: Layout
     sets: tuple[MatrixSet | None, ...]
@@ -33,7 +35,8 @@ class PerParameter:
 
     def project(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage control"]:
         """Every parameter projected onto its own set."""
-        return torch.cat([piece if one is None else _flat(rows.shaped(one.project(_matrix(piece, rows))), rows)
+        return torch.cat([piece if one is None
+                          else _flat(rows.shaped(one.project(_matrix(piece, rows))), rows)
                           for piece, rows, one in self._pieces(control)], -1)
 
     def contains(self, control: Float[Tensor, "*stage control"]) -> Bool[Tensor, "*stage"]:
@@ -43,7 +46,8 @@ class PerParameter:
         return torch.stack(inside).all(0)
 
     def __repr__(self) -> str:
-        named = [f"{name}: {one!r}" for (name, _), one in zip(self.layout, self.sets, strict=True) if one is not None]
+        named = [f"{name}: {one!r}"
+                 for (name, _), one in zip(self.layout, self.sets, strict=True) if one is not None]
         return "{" + ", ".join(named) + "}"
 
     def _pieces(self, control: Tensor) -> list[tuple[Tensor, Rows, MatrixSet | None]]:
@@ -59,8 +63,10 @@ def _flat(weight: Tensor, rows: Rows) -> Float[Tensor, "*stage entries"]:
     return weight.flatten(weight.ndim - len(rows.shape)) if rows.shape else weight.unsqueeze(-1)
 
 
-def admissible_set(name: str, layout: Layout, admissible: Admissible, rows: Mapping[str, Rows] | None = None) -> AdmissibleSet:
-    """What a stage with this name and layout makes of a request. rows: of parameters by name, the first axis for others.
+def admissible_set(name: str, layout: Layout, admissible: Admissible,
+                   rows: Mapping[str, Rows] | None = None) -> AdmissibleSet:
+    """What a stage with this name and layout makes of a request. rows: of parameters by name, the first axis
+    for others.
 
     ProblemError, naming the stage, when it cannot take it.
     """
@@ -68,17 +74,19 @@ def admissible_set(name: str, layout: Layout, admissible: Admissible, rows: Mapp
         matrices = [key for key, shape in layout if len(shape) > 1]
         if not matrices:
             known = ", ".join(key for key, _ in layout) or "none"
-            raise ProblemError(f"{name} has no matrix for {admissible!r} to apply to (its parameters: {known}); name the "
+            raise ProblemError(f"{name} has no matrix for {admissible!r} to apply to (its parameters: "
+                               f"{known}); name the "
                                "parameter: admissible={name: set}")
         admissible = dict.fromkeys(matrices, admissible)
     if not isinstance(admissible, Mapping):
         if not isinstance(admissible, AdmissibleSet):
-            raise ProblemError(f"{name}: expected an admissible set such as RealSpace(), found {admissible!r}")
+            raise ProblemError(f"{name}: expected an admissible set such as RealSpace(), found "
+                               f"{admissible!r}")
         return admissible
     unknown = sorted(set(admissible) - {key for key, _ in layout})
     if unknown:
-        raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters are "
-                           f"{', '.join(key for key, _ in layout) or 'none'}")
+        raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters "
+                           f"are {', '.join(key for key, _ in layout) or 'none'}")
     places = tuple((rows or {}).get(key, Rows(shape)) for key, shape in layout)
     return PerParameter(layout, tuple(_checked(name, key, place, admissible.get(key))
                                       for (key, _), place in zip(layout, places, strict=True)), places)
@@ -88,7 +96,8 @@ def _checked(name: str, key: str, rows: Rows, one: MatrixSet | RealSpace | None)
     if one is None or isinstance(one, RealSpace):
         return None
     if not isinstance(one, MatrixSet):
-        raise ProblemError(f"{name}, {key}: expected a set of matrices such as Binary() or Box(-1, 1), found {one!r}")
+        raise ProblemError(f"{name}, {key}: expected a set of matrices such as Binary() or Box(-1, 1), found "
+                           f"{one!r}")
     one = one.within(rows)
     try:
         one.check(*rows.size)

@@ -31,7 +31,8 @@ class AdmissibleSet(Protocol):
 class MatrixSet(ABC):
     """A closed set of matrices W (row, input), a product of sets of rows: row i makes output i.
 
-    Sets are frozen dataclasses: equal when they hold the same matrices. `Rows` says how a weight becomes such a matrix.
+    Sets are frozen dataclasses: equal when they hold the same matrices. `Rows` says how a weight becomes such
+    a matrix.
     """
 
     @abstractmethod
@@ -43,7 +44,8 @@ class MatrixSet(ABC):
         """Whether each matrix lies in the set, exactly."""
 
     def within(self, rows: Rows) -> "MatrixSet":
-        """The set as it is for a weight with these rows: itself, unless it asks which inputs belong together."""
+        """The set as it is for a weight with these rows: itself, unless it asks which inputs belong
+        together."""
         return self
 
     def check(self, rows: int, inputs: int) -> None:  # noqa: B027 - most sets take any shape

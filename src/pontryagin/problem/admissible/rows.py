@@ -14,10 +14,10 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 class Rows:
     """A weight of this shape as the matrix (row, input) that admissible sets see, and back.
 
-    groups None: rows are the first axis, inputs all the others in their order: (output, input) of Linear, (output, channel, *tap)
-    of a convolution, (token, component) of an embedding; a vector or number is one row. groups given: the weight (channel,
-    output / groups, *tap) of a transposed convolution; row g * output / groups + o is output o of group g, inputs are the
-    group's channels and then taps, as in a convolution.
+    groups None: rows are the first axis, inputs all the others in their order: (output, input) of Linear,
+    (output, channel, *tap) of a convolution, (token, component) of an embedding; a vector or number is one
+    row. groups given: the weight (channel, output / groups, *tap) of a transposed convolution; row g * output
+    / groups + o is output o of group g, inputs are the group's channels and then taps, as in a convolution.
     """
 
     shape: torch.Size

@@ -15,17 +15,19 @@ from pontryagin.problem.errors import ProblemError
 class TwoFourSparse(SparseSet):
     """Of input channels 4 q, ..., 4 q + 3 at one tap of a row at most two are non-zero, for every q and tap.
 
-    A row holds the taps of a channel beside each other, as a convolution's flattened weight: entry channel * taps + tap. taps: 1
-    for Linear. Wherever a set is given for a parameter, its shape tells the taps (`within`), and so does the weight that a matrix
-    is a view of, as weight.flatten(1) is; a matrix by itself needs them: TwoFourSparse(taps=9) for 3 x 3 kernels. Sparse tensor
-    cores take this order, with channels last.
+    A row holds the taps of a channel beside each other, as a convolution's flattened weight: entry channel *
+    taps + tap. taps: 1 for Linear. Wherever a set is given for a parameter, its shape tells the taps
+    (`within`), and so does the weight that a matrix is a view of, as weight.flatten(1) is; a matrix by itself
+    needs them: TwoFourSparse(taps=9) for 3 x 3 kernels. Sparse tensor cores take this order, with channels
+    last.
     """
 
     taps: int | None = None
 
     def __post_init__(self) -> None:
         if self.taps is not None and not (isinstance(self.taps, int) and self.taps >= 1):
-            raise ProblemError(f"TwoFourSparse: expected taps >= 1, the entries of a kernel, found {self.taps!r}")
+            raise ProblemError("TwoFourSparse: expected taps >= 1, the entries of a kernel, found "
+                               f"{self.taps!r}")
 
     def within(self, rows: Rows) -> "TwoFourSparse":
         """With the taps of a weight."""
@@ -35,8 +37,9 @@ class TwoFourSparse(SparseSet):
         """Channels fall into groups of four."""
         taps = self.taps or 1
         if inputs % (4 * taps):
-            raise ProblemError(f"TwoFourSparse: expected rows whose number of input channels is a multiple of 4, found "
-                               f"{inputs // taps}" + ("" if taps == 1 else f" at each of {taps} taps"))
+            raise ProblemError("TwoFourSparse: expected rows whose number of input channels is a multiple "
+                               f"of 4, found {inputs // taps}"
+                               + ("" if taps == 1 else f" at each of {taps} taps"))
 
     def project(self, weight: Float[Tensor, "*stage row input"]) -> Float[Tensor, "*stage row input"]:
         """The largest entries, the others zero (hard threshold)."""
@@ -49,7 +52,8 @@ class TwoFourSparse(SparseSet):
     def _of(self, matrix: Tensor) -> "TwoFourSparse":
         """With the taps of the weight that a matrix is a view of, where they are not given."""
         whole = matrix._base
-        if self.taps is not None or whole is None or whole.ndim < 3 or (len(whole), whole[0].numel()) != matrix.shape:
+        if self.taps is not None or whole is None or whole.ndim < 3 or (len(whole),
+                                                                        whole[0].numel()) != matrix.shape:
             return self
         return replace(self, taps=Rows(whole.shape).taps)
 

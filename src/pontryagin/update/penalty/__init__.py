@@ -7,4 +7,5 @@ from pontryagin.update.penalty.per_stage import PerStageEstimate
 from pontryagin.update.penalty.relative_costates import RelativeCostates
 from pontryagin.update.penalty.rule import PenaltyRule, Trial
 
-__all__ = ["AcceptReject", "Fixed", "FromEstimate", "PenaltyRule", "PerStageEstimate", "RelativeCostates", "Trial"]
+__all__ = ["AcceptReject", "Fixed", "FromEstimate", "PenaltyRule", "PerStageEstimate", "RelativeCostates",
+           "Trial"]

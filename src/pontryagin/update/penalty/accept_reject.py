@@ -15,17 +15,18 @@ from pontryagin.update.penalty.rule import Trial
 class AcceptReject:
     """Accept a trial when J_new <= J_old - sufficient * mu; otherwise maximize again with a larger rho.
 
-    Source: the sequential quadratic Hamiltonian method, Hofmann and Borzi 2022; [LCTE] Theorem 4 for what rho must
-    exceed. Its factors come from the trial itself: along the step, J(t) = J - mu t + c mu t^2 with
-    c = (J_new - J + mu) / mu, which is least at t = 1/(2c). So rho is multiplied by 2c, kept within `grow` after a
-    rejection and within `shrink` after an acceptance. For an exact argmax rho E = mu (E the feasibility errors), and
-    then 2c rho = 2 C_k: the penalty of Theorem 4 with the constant measured in this iteration.
+    Source: the sequential quadratic Hamiltonian method, Hofmann and Borzi 2022; [LCTE] Theorem 4 for what rho
+    must exceed. Its factors come from the trial itself: along the step, J(t) = J - mu t + c mu t^2 with c =
+    (J_new - J + mu) / mu, which is least at t = 1/(2c). So rho is multiplied by 2c, kept within `grow` after
+    a rejection and within `shrink` after an acceptance. For an exact argmax rho E = mu (E the feasibility
+    errors), and then 2c rho = 2 C_k: the penalty of Theorem 4 with the constant measured in this iteration.
 
-    The costate penalty is rho * min(1, 1 / mean |p|^2) times `costate_weight`: as strong as the state penalty when
-    costates are small, weaker while they are large. restart: begin every iteration at the first rho, as a line search does.
+    The costate penalty is rho * min(1, 1 / mean |p|^2) times `costate_weight`: as strong as the state penalty
+    when costates are small, weaker while they are large. restart: begin every iteration at the first rho, as
+    a line search does.
 
-    Guarantee, on a full batch: J never rises, and every accepted iteration lowers it by at least sufficient * mu. How many
-    trials that takes is not bounded beforehand; after `attempts` the iteration changes nothing.
+    Guarantee, on a full batch: J never rises, and every accepted iteration lowers it by at least sufficient *
+    mu. How many trials that takes is not bounded beforehand; after `attempts` the iteration changes nothing.
     """
 
     rho: float = 5.0
@@ -47,8 +48,8 @@ class AcceptReject:
         if not 0 <= self.sufficient < 1:
             raise ProblemError(f"sufficient: expected a number in [0, 1), found {self.sufficient}")
         if not (1 < self.grow[0] <= self.grow[1] and 0 < self.shrink[0] <= self.shrink[1]):
-            raise ProblemError(f"expected 1 < grow[0] <= grow[1] and 0 < shrink[0] <= shrink[1], found grow={self.grow}, "
-                               f"shrink={self.shrink}")
+            raise ProblemError("expected 1 < grow[0] <= grow[1] and 0 < shrink[0] <= shrink[1], found "
+                               f"grow={self.grow}, shrink={self.shrink}")
         self._first = self.rho
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
@@ -73,5 +74,6 @@ class AcceptReject:
 
 
 def falls_enough(trial: Trial, sufficient: float) -> bool:
-    """Whether J_new <= J_old - sufficient * mu, and J has not risen whatever mu says; never with numbers that are not finite."""
+    """Whether J_new <= J_old - sufficient * mu, and J has not risen whatever mu says; never with numbers that
+    are not finite."""
     return isfinite(trial.after) and trial.achieved >= sufficient * max(trial.predicted, 0.0)

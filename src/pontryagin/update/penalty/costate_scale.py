@@ -8,8 +8,8 @@ from pontryagin.maximizer import HamiltonianModel
 def costate_ratio(models: Sequence[HamiltonianModel], weight: float = 1.0) -> float:
     """rho_costate / rho_state = weight * min(1, 1 / mean |p|^2).
 
-    As strong as the state penalty when costates are small, weaker while they are large (as at the start of a training, when it
-    would forbid all change).
+    As strong as the state penalty when costates are small, weaker while they are large (as at the start of a
+    training, when it would forbid all change).
     """
     square = costate_square(models)
     return weight * min(1.0, 1.0 / square if square > 0 else 1.0)

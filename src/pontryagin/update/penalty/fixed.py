@@ -12,8 +12,9 @@ from pontryagin.update.penalty.rule import Trial
 class Fixed:
     """The same penalties always, every trial taken: [LCTE] Algorithms 1 (both zero) and 2.
 
-    Guarantee: J falls in every iteration by at least (1 - 2C/rho) mu_k if both penalties exceed 2C, C the constant of Lemma 2
-    ([LCTE] Theorem 4), which is not known beforehand. With smaller penalties there is none: J may rise.
+    Guarantee: J falls in every iteration by at least (1 - 2C/rho) mu_k if both penalties exceed 2C, C the
+    constant of Lemma 2 ([LCTE] Theorem 4), which is not known beforehand. With smaller penalties there is
+    none: J may rise.
     """
 
     fixed: Penalties

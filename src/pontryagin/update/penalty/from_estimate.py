@@ -24,17 +24,20 @@ _GROW = (1.5, 10.0)
 class FromEstimate:
     """rho = 2 C, C the running maximum of its estimates: Theorem 4 of [LCTE] made operational.
 
-    Every trial measures C_k = rho (J_new - J_old + mu) / mu. For an exact argmax mu is rho times the feasibility errors, and this
-    is the constant of Lemma 2 seen in this iteration; along any other step (momentum, damping) it is the constant for which
-    rho = 2 C_k is the step of least J to second order. An old maximum is forgotten by the factor `memory` an iteration;
-    memory = 1 keeps it for ever, which is safest and slowest. `rho` is that of the first trial alone: it is no estimate, and
-    forgotten once there is one.
+    Every trial measures C_k = rho (J_new - J_old + mu) / mu. For an exact argmax mu is rho times the
+    feasibility errors, and this is the constant of Lemma 2 seen in this iteration; along any other step
+    (momentum, damping) it is the constant for which rho = 2 C_k is the step of least J to second order. An
+    old maximum is forgotten by the factor `memory` an iteration; memory = 1 keeps it for ever, which is
+    safest and slowest. `rho` is that of the first trial alone: it is no estimate, and forgotten once there is
+    one.
 
-    The costate penalty is rho * costate_weight * min(1, 1 / mean |p|^2); errors of costates are weighed alike in C.
+    The costate penalty is rho * costate_weight * min(1, 1 / mean |p|^2); errors of costates are weighed alike
+    in C.
 
-    Guarantee, on a full batch: J never rises, and every accepted iteration lowers it by at least sufficient * mu, because a trial
-    that fails this test is maximized again with the C that it has shown. As long as no C_k exceeds the remembered one, every
-    first trial is accepted and lowers J by at least mu / 2; C_k up to twice the remembered one still lower it.
+    Guarantee, on a full batch: J never rises, and every accepted iteration lowers it by at least sufficient *
+    mu, because a trial that fails this test is maximized again with the C that it has shown. As long as no
+    C_k exceeds the remembered one, every first trial is accepted and lowers J by at least mu / 2; C_k up to
+    twice the remembered one still lower it.
     """
 
     rho: float = 5.0
@@ -48,7 +51,8 @@ class FromEstimate:
     _groups: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient, self.costate_weight)
+        check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient,
+                                self.costate_weight)
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """The costates' scale sets the costate penalty."""
@@ -69,7 +73,8 @@ class FromEstimate:
 def rho_factor(trial: Trial, accepted: bool, memory: float) -> float:
     """What rho = 2 C is multiplied by after a trial.
 
-    Accepted: max(memory, 2 C_k / rho). Rejected: 2 C_k / rho within limits, the upper one where nothing could be measured.
+    Accepted: max(memory, 2 C_k / rho). Rejected: 2 C_k / rho within limits, the upper one where nothing could
+    be measured.
     """
     predicted = trial.predicted
     measured = 2 * trial.remainder / predicted if predicted > 0 and isfinite(trial.after) else float("inf")
@@ -79,13 +84,15 @@ def rho_factor(trial: Trial, accepted: bool, memory: float) -> float:
     return max(memory, measured) if tells else 1.0
 
 
-def check_estimate_settings(name: str, rho: float, memory: float, sufficient: float, costate_weight: float) -> None:
+def check_estimate_settings(name: str, rho: float, memory: float, sufficient: float,
+                            costate_weight: float) -> None:
     """ProblemError for settings that make no sense."""
     Penalties(rho, costate_weight)  # refuses what is negative or not finite
     if rho == 0:
-        raise ProblemError(f"{name} rho: expected a penalty > 0 to start from, found 0; use Fixed for basic MSA")
+        raise ProblemError(f"{name} rho: expected a penalty > 0 to start from, found 0; use Fixed for basic "
+                           "MSA")
     if not 0 < memory <= 1:
         raise ProblemError(f"{name} memory: expected a number in (0, 1], found {memory}")
     if not 0 <= sufficient < 0.5:
-        raise ProblemError(f"{name} sufficient: expected a number in [0, 1/2), found {sufficient}: at rho = 2C half of the "
-                           "predicted decrease is what to expect")
+        raise ProblemError(f"{name} sufficient: expected a number in [0, 1/2), found {sufficient}: at rho = "
+                           "2C half of the predicted decrease is what to expect")

@@ -20,17 +20,21 @@ from pontryagin.update.penalty.rule import Trial
 class PerStageEstimate:
     """FromEstimate with a C of its own for each stage.
 
-    One evaluation of J measures one remainder J_new - J_old + mu for all stages. Its parts come from the next iteration, at no
-    further propagation: with Delta H_n the gain of stage n on the way there, and Delta H'_n that of going back, at the new states
-    and costates, the remainder is the sum of (Delta H_n + Delta H'_n) / 2 up to third order in the step. So
+    One evaluation of J measures one remainder J_new - J_old + mu for all stages. Its parts come from the next
+    iteration, at no
+    further propagation: with Delta H_n the gain of stage n on the way there, and Delta H'_n that of going
+    back, at the new states and costates, the remainder is the sum of (Delta H_n + Delta H'_n) / 2 up to third
+    order in the step. So
 
-        C_n = rho_n (Delta H_n + Delta H'_n) / (2 Delta H_n),   scaled so that the parts add up to the remainder measured.
+        C_n = rho_n (Delta H_n + Delta H'_n) / (2 Delta H_n),   scaled so that the parts add up to the
+        remainder measured.
 
-    rho_n = 2 max(C_n, memory * the last), within a factor `spread` of their median. A rejected trial multiplies all
-    rho_n by one factor.
+    rho_n = 2 max(C_n, memory * the last), within a factor `spread` of their median. A rejected trial
+    multiplies all rho_n by one factor.
 
-    Guarantee, on a full batch: as FromEstimate, J never rises. Half of the predicted decrease is reached where C_n are those of
-    the last step. Every stage is a group by itself: equal stages are not batched, which costs time on small networks.
+    Guarantee, on a full batch: as FromEstimate, J never rises. Half of the predicted decrease is reached
+    where C_n are those of the last step. Every stage is a group by itself: equal stages are not batched,
+    which costs time on small networks.
     """
 
     rho: float = 5.0
@@ -47,7 +51,8 @@ class PerStageEstimate:
     _last: "_Step | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient, self.costate_weight)
+        check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient,
+                                self.costate_weight)
         if not self.spread >= 1:
             raise ProblemError(f"PerStageEstimate spread: expected a number >= 1, found {self.spread}")
 
@@ -64,12 +69,14 @@ class PerStageEstimate:
         return [Penalties(rho, rho * self._ratio) for rho in self._each]
 
     def accepts(self, trial: Trial) -> bool:
-        """The test of sufficient decrease. A rejection raises all rho_n; what an acceptance teaches is seen in the next begin."""
+        """The test of sufficient decrease. A rejection raises all rho_n; what an acceptance teaches is seen
+        in the next begin."""
         accepted = falls_enough(trial, self.sufficient)
         factor = rho_factor(trial, accepted, self._memory)
         if accepted:
             controls = [model.group.control for model in self._models]
-            self._last = _Step(controls, [float(measure.gain.sum()) for measure in trial.measures], trial.remainder, factor)
+            self._last = _Step(controls, [float(measure.gain.sum()) for measure in trial.measures],
+                               trial.remainder, factor)
         else:
             self._each = [factor * rho for rho in self._each]
         return accepted
@@ -91,7 +98,8 @@ class PerStageEstimate:
 
 @dataclass(frozen=True)
 class _Step:
-    """An accepted step: the controls that it started from, gains by stage, the remainder, FromEstimate's factor."""
+    """An accepted step: the controls that it started from, gains by stage, the remainder, FromEstimate's
+    factor."""
 
     controls: list[Float[Tensor, "_ _"]]
     gains: list[float]

@@ -15,9 +15,11 @@ from pontryagin.update.penalty.rule import PenaltyRule, Trial
 class RelativeCostates:
     """rho_costate = rho_state * weight * min(1, 1 / mean |p|^2), rho_state and all judgments another rule's.
 
-    AcceptReject and the rules from an estimate do so by themselves; it is for Fixed and for rules of one's own.
-    Guarantee: the other rule's, as far as that rule does not rest on its costate penalty. Theorem 4 of [LCTE] needs
-    rho_costate > 2C too, with C the constant for which remainder <= C (state error + ratio * costate error).
+    AcceptReject and the rules from an estimate do so by themselves; it is for Fixed and for rules of one's
+    own.
+    Guarantee: the other rule's, as far as that rule does not rest on its costate penalty. Theorem 4 of [LCTE]
+    needs rho_costate > 2C too, with C the constant for which remainder <= C (state error + ratio * costate
+    error).
     """
 
     rule: PenaltyRule

@@ -1,4 +1,5 @@
-"""What every penalty rule is: penalties for the next trial, a judgment of the trial, and what is learned from it."""
+"""What every penalty rule is: penalties for the next trial, a judgment of the trial, and what is learned from
+it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,14 +38,16 @@ class Trial:
 
     @property
     def penalized_error(self) -> float:
-        """sum_n of rho_state times the state error plus rho_costate times the costate error: mu of an exact quadratic argmax."""
+        """sum_n of rho_state times the state error plus rho_costate times the costate error: mu of an exact
+        quadratic argmax."""
         return sum(float(rho.state * measure.state_error.sum() + rho.costate * measure.costate_error.sum())
                    for measure, rho in zip(self.measures, self.penalties, strict=True))
 
 
 @runtime_checkable
 class PenaltyRule(Protocol):
-    """Chooses the penalties of a trial, judges the trial, and learns from it. A solver works on its own copy."""
+    """Chooses the penalties of a trial, judges the trial, and learns from it. A solver works on its own
+    copy."""
 
     @property
     def attempts(self) -> int:
@@ -52,7 +55,8 @@ class PenaltyRule(Protocol):
 
     @property
     def per_stage(self) -> bool:
-        """Whether every stage has penalties of its own: then each is a group by itself, and equal stages are not batched."""
+        """Whether every stage has penalties of its own: then each is a group by itself, and equal stages are
+        not batched."""
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """A new iteration starts, with these models of H~, a group each, at the current controls."""

@@ -1,0 +1,139 @@
+"""The predicted costs of all changes of all stages, a few stages at a time so that memory stays bounded."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pontryagin.audit.gap import Change
+from pontryagin.audit.gradients import StageGradient
+from pontryagin.audit.network import Network
+from pontryagin.audit.outputs import costs, curvature
+from pontryagin.audit.sets import Projection
+from pontryagin.audit.watch import Trial, Watch, output_changes, probe
+from pontryagin.diagnostics.batches import Batch
+from pontryagin.diagnostics.loss import MeanLoss
+from pontryagin.optim.precision import wide
+from pontryagin.problem import MatrixSet, ProblemError
+
+
+@dataclass
+class Prediction:
+    """Of one stage. The lists hold one number a batch: its mean over samples.
+
+    slope, curvature: d loss / dh and d^2 loss / dh^2 along h times the argmax's direction; slopes: the mean
+    of |d Phi_i / dh|.
+    change: |dW| / |W|. cost, first_order: by set.
+    """
+
+    slope: float = 0.0
+    slopes: float = 0.0
+    curvature: float = 0.0
+    change: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, list[float]] = field(default_factory=dict)
+    first_order: dict[str, list[float]] = field(default_factory=dict)
+    omitted: dict[str, str] = field(default_factory=dict)
+
+
+Tried = tuple[Trial, Prediction]
+"""The changes of a stage, those of its sets and then the argmax's direction; and what becomes known of
+them."""
+
+
+def projected(network: Network, number: int, projection: Projection) -> Tensor:
+    """The weight of a stage in a set, shaped as it is. ProblemError when it does not fit."""
+    weight, rows = network.leaves[network.weights[number]].detach(), network.rows(number)
+    if isinstance(projection, MatrixSet):
+        projection = projection.within(rows)
+    projection.check(*rows.size)
+    return rows.shaped(projection.project(rows.matrix(weight).to(wide(weight.dtype)))).to(weight.dtype)
+
+
+def predictions(network: Network, loss: MeanLoss, batches: Sequence[Batch],
+                gradients: Mapping[int, StageGradient], sets: Mapping[str, Projection], memory: int,
+                advance: Callable[[int], None]) -> dict[int, Prediction]:
+    """Of the stages in `gradients`. memory: bytes that changes may take at a time.
+
+    advance: told every step of as many as there are stages times batches. A stage whose costates do not give
+    its gradient, because its weights are used outside its module too, is done again by differences.
+    """
+    watch = probe(network, batches[0])
+    found: dict[int, Prediction] = {}
+    for tried in _in_groups(network, gradients, sets, memory):
+        for batch in batches:
+            _predict(network, loss, batch, tried, watch, memory)
+            advance(len(tried))
+        for trial, prediction in tried:
+            missed = abs(prediction.slope + gradients[trial.number].total)
+            if missed > 0.01 * gradients[trial.number].total + 1e-4 * prediction.slopes:
+                again = _tried(network, trial.number, gradients[trial.number].direction, sets)
+                for batch in batches:
+                    _predict(network, loss, batch, [again], Watch(frozenset(), watch.sizes), memory)
+                prediction = again[1]
+            found[trial.number] = prediction
+    return found
+
+
+def _in_groups(network: Network, gradients: Mapping[int, StageGradient], sets: Mapping[str, Projection],
+               memory: int) -> Iterator[list[Tried]]:
+    group: list[Tried] = []
+    held = 0
+    for number, gradient in gradients.items():
+        way = gradient.direction
+        need = way.weight.numel() * way.weight.element_size() * (len(sets) + 1)
+        if group and held + need > memory:
+            yield group
+            group, held = [], 0
+        group.append(_tried(network, number, way, sets))
+        held += need
+    if group:
+        yield group
+
+
+def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projection]) -> Tried:
+    leaf, layer, prediction = network.leaves[network.weights[number]].detach(), network.stages[number].layer, Prediction()
+    size = torch.linalg.vector_norm(leaf)
+    weights = []
+    for name, projection in sets.items() if leaf.ndim > 1 else ():
+        try:
+            weight = projected(network, number, projection)
+        except ProblemError as error:
+            prediction.omitted[name] = str(error)
+            continue
+        weights.append(weight)
+        prediction.change[name] = (torch.linalg.vector_norm(weight - leaf) / size).nan_to_num(0.0).item()
+        prediction.cost[name], prediction.first_order[name] = [], []
+    direction = layer.shaped(way.weight)
+    scale = (size / torch.linalg.vector_norm(direction)).nan_to_num(1.0, posinf=1.0).item() or 1.0
+    bias_name, bias = network.biases[number], None
+    if bias_name is not None and way.bias is not None:
+        at = network.leaves[bias_name].detach()
+        bias = at + scale * way.bias.reshape(at.shape).to(at.dtype)
+    return Trial(number, tuple(weights), leaf + scale * direction.to(leaf.dtype), bias, scale), prediction
+
+
+def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried], watch: Watch,
+             memory: int) -> None:
+    """Adds the means over one batch, computed on parts of it that fit into memory."""
+    per_sample = 16 * sum(watch.sizes.get(trial.number, 0) * (len(trial.weights) + 1) for trial, _ in tried)
+    part = max(min(batch.samples, memory // max(per_sample, 1)), 1)
+    for _, prediction in tried:
+        for means in (*prediction.cost.values(), *prediction.first_order.values()):
+            means.append(0.0)
+    for first in range(0, batch.samples, part):
+        some = batch.part(first, first + part)
+        targets, share = some.targets, loss.counted(some.targets) / batch.counted
+        if not share:  # all targets of the part are ignored
+            continue
+        outputs, moves, gradient = output_changes(network, loss, some, [trial for trial, _ in tried], watch)
+        for (_, prediction), move in zip(tried, moves, strict=True):
+            slope = gradient.flatten(1).to(move.way.dtype)
+            slopes, along = torch.einsum("nkf,nf->k", move.linear, slope).tolist(), (move.way * slope).sum(1)
+            for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, targets, move.sets),
+                                               slopes, strict=True):
+                prediction.cost[name][-1] += share * cost
+                prediction.first_order[name][-1] += share * first_order
+            prediction.slope += along.sum().item() * share * batch.weight
+            prediction.slopes += along.abs().sum().item() * share * batch.weight
+            prediction.curvature += curvature(loss, outputs, targets, move.way) * share * batch.weight

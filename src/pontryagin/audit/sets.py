@@ -1,0 +1,62 @@
+"""The admissible sets that an audit tries on every stage, by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.problem import ProblemError
+from pontryagin.problem.admissible import Binary, Codebook, KSparse, Ternary, TwoFourSparse
+
+Weight = Float[Tensor, "*stage row input"]
+
+
+class Projection(Protocol):
+    """A set of matrices, row i making output i (`Rows`), and a point of it near to any matrix: every
+    MatrixSet is one."""
+
+    def project(self, weight: Weight) -> Weight:
+        """The point that stands for W."""
+
+    def check(self, rows: int, inputs: int) -> None:
+        """ProblemError when no (rows, inputs) matrix fits the set."""
+
+
+@dataclass(frozen=True)
+class RoundToNearest:
+    """W_ij = a_i c_ij with signed integers of so many bits, |c| <= L = 2^(bits - 1) - 1, and a_i = max_j
+    |W_ij| / L.
+
+    Codebook's projection without the search for the best a_i, which at 8 bits takes long and gains little.
+    """
+
+    bits: int
+
+    def project(self, weight: Weight) -> Weight:
+        """Every entry rounded."""
+        limit = 2 ** (self.bits - 1) - 1
+        scale = weight.abs().amax(-1, keepdim=True) / limit
+        return torch.where(scale > 0, (weight / scale).round() * scale, 0.0)
+
+    def check(self, rows: int, inputs: int) -> None:
+        """Any shape will do."""
+
+
+SETS: Mapping[str, Projection] = {
+    "int8": RoundToNearest(8), "int4": Codebook(4), "ternary": Ternary("row"), "binary": Binary("row"),
+    "2:4": TwoFourSparse(), "50%": KSparse(share=0.5),
+}
+"""Signed integers of 8 and of 4 bits, {-a, 0, a}, {-a, a}, two of four non-zero, half of each row non-zero; a
+scale per row."""
+
+
+def chosen(names: tuple[str, ...] | None) -> dict[str, Projection]:
+    """The standard sets of these names, None for all. ProblemError for an unknown name."""
+    unknown = [name for name in names or () if name not in SETS]
+    if unknown:
+        raise ProblemError(f"unknown admissible sets {', '.join(unknown)}: expected some of "
+                           f"{', '.join(SETS)}")
+    return {name: SETS[name] for name in names or SETS}

@@ -1,0 +1,57 @@
+"""Peak memory of training with one optimizer, in a process of its own.
+
+    python -m pontryagin.bench.memory TASK DATASET FOLDER METHOD
+
+prints how many bytes the resident set grew, at its peak, between the built model and ten iterations later.
+"""
+
+import ctypes
+import gc
+import subprocess
+import sys
+
+import torch
+
+from pontryagin.bench.lockstep import race, racer
+from pontryagin.bench.methods import METHODS
+from pontryagin.bench.tasks import make
+
+ITERATIONS = 10
+
+
+def peak_growth(task: str, dataset: str, folder: str | None, method: str) -> int | None:
+    """Bytes, measured in a new process; None where it fails, as on systems without /proc."""
+    command = [sys.executable, "-m", "pontryagin.bench.memory", task, dataset, folder or "", method]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return int(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.split() else None
+
+
+def resident(peak: bool) -> int:
+    """Bytes of the resident set: now, or the most since the last reset. Linux only."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+
+def reset_peak() -> int:
+    """Give unused memory back to the system, let the most begin anew, and return the bytes of the resident
+    set. Linux only."""
+    gc.collect()
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+    return resident(peak=False)
+
+
+def main(task_name: str, dataset: str, folder: str, method: str) -> None:
+    """Print the growth in bytes."""
+    torch.set_num_threads(1)
+    task = make(task_name, dataset, folder or None)
+    one = racer(task, METHODS[method], METHODS[method].rates[0], 0)
+    before = reset_peak()
+    race(task, [one], ITERATIONS, 0, lambda done, loss: None)
+    print(resident(peak=True) - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,135 @@
+"""`pontryagin bench scaling`: whole iterations of extended MSA by one and by several processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isnan, log
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pontryagin.bench.scaling_cases import MAXIMIZERS, cases
+from pontryagin.run.environment import machine, versions
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.run_directory import prepare, write_json
+from pontryagin.run.run_files import Table, read_table
+
+TEXT = ("series", "maximizer")
+NUMBERS = ("depth", "width", "samples", "processes", "round", "seconds", "propagation", "moments",
+           "maximization",
+           "communication", "memory")
+SHARES = ("propagation", "moments", "maximization", "communication")
+OPTIMIZER_ROUNDS = 3
+"""Of EMSA under DistributedDataParallel, which is started anew for every number of processes."""
+
+
+@dataclass(frozen=True)
+class ScalingSettings:
+    """processes: numbers of processes beside one. rounds: iterations measured of every case by every number
+    of processes."""
+
+    processes: tuple[int, ...] = (2,)
+    maximizers: tuple[str, ...] = MAXIMIZERS
+    rounds: int = 7
+    quick: bool = False
+    out: Path = Path("runs/scaling")
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or not self.processes or min(self.processes) < 1:
+            raise ExperimentError(f"expected --rounds >= 1 and --processes >= 1, found {self.rounds} and "
+                                  f"{self.processes}")
+        if unknown := set(self.maximizers) - set(MAXIMIZERS):
+            raise ExperimentError(f"unknown maximizer {', '.join(sorted(unknown))}: expected "
+                                  f"{', '.join(MAXIMIZERS)}")
+
+
+def run_scaling(settings: ScalingSettings, command: str) -> Path:
+    """Write metrics.csv and summary.json into settings.out, by processes that torchrun starts. Raises
+    ExperimentError."""
+    out = prepare(settings.out, settings.overwrite).resolve()
+    wanted = [asdict(case) for case in cases(settings.processes, settings.maximizers, settings.quick)]
+    write_json(out / "request.json",
+               {"cases": wanted, "rounds": settings.rounds, "table": str(out / "metrics.csv")})
+    _start(max(1, *settings.processes), "scaling_worker", str(out / "request.json"))
+    for number in range(1, (1 if settings.quick else OPTIMIZER_ROUNDS) + 1):
+        for size in sorted({1, *settings.processes}):
+            _start(size, "scaling_optimizer", str(out / "metrics.csv"), str(number))
+    summary = {"experiment": "scaling", "command": command, "interrupted": False, "versions": versions(),
+               "machine": machine(),
+               "settings": {**asdict(settings), "out": str(settings.out)},
+               "results": summarize(read_table(out / "metrics.csv", TEXT, NUMBERS))}
+    write_json(out / "summary.json", summary)
+    (out / "request.json").unlink()
+    return out
+
+
+def _start(processes: int, module: str, *arguments: str) -> None:
+    """A module of this room by torchrun, one thread each."""
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+         "-m", f"pontryagin.bench.{module}", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise ExperimentError(f"the processes have failed: {done.stderr.strip()[-2000:]}")
+
+
+def summarize(table: Table) -> dict[str, Any]:
+    """Rows by case, each a median over rounds, and the exponents of one process by depth and by samples, of
+    seconds and of memory, fitted by least squares to the three largest. None where a part is not known."""
+    rows = _rows(table)
+    exponents = {}
+    for series in ("depth", "samples"):
+        for name in table.values("maximizer"):
+            points = [row for row in rows if row["series"] == series and row["maximizer"] == name][-3:]
+            if len(points) > 1:
+                for value in ("seconds", "memory_mib"):
+                    if all(row[value] for row in points):  # not where the system does not tell
+                        name_of = f"{name} {value.split('_')[0]} by {series}"
+                        exponents[name_of] = slope([(row[series], row[value]) for row in points])
+    return {"cases": rows, "exponents": exponents}
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """b of y = a x^b, least squares in logarithms."""
+    x, y = [log(one) for one, _ in points], [log(two) for _, two in points]
+    centre, level = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - centre) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2
+                                                                                    for a in x)
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    keys = [*TEXT, "depth", "width", "samples", "processes"]
+    every = [dict(zip(table.columns, values, strict=True))
+             for values in zip(*table.columns.values(), strict=True)]
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in every:
+        found.setdefault(tuple(one[key] for key in keys), []).append(one)
+    result = []
+    for key, rounds in found.items():
+        row: dict[str, Any] = dict(zip(keys, key, strict=True))
+        row["seconds"] = median(one["seconds"] for one in rounds)
+        row["shares"] = {name: _known(median(one[name] / one["seconds"] for one in rounds))
+                         for name in SHARES}
+        row["memory_mib"] = _known(max(one["memory"] for one in rounds))
+        single, together = found.get((*key[:-1], 1.0)), found.get((*key[:-1], 0.0))
+        if key[-1] > 1 and single:  # ratios of the same round, so that a busy machine slows both
+            row["speedup"] = _ratio(single, rounds, "seconds")
+        if key[-1] > 1 and single and together:
+            row["maximization_speedup"] = _ratio(single, rounds, "maximization")
+            row["ceiling"] = key[-1] * _ratio(single, together, "maximization")
+        if key[-1]:
+            result.append(row)
+    return result
+
+
+def _known(value: float) -> float | None:
+    return None if isnan(value) else float(value)
+
+
+def _ratio(single: Sequence[dict[str, Any]], rounds: Sequence[dict[str, Any]], part: str) -> float:
+    """The median of one process's seconds of a part divided by these, round by round."""
+    by_round = {one["round"]: one[part] for one in single}
+    return median(by_round[one["round"]] / max(one[part], 1e-9) for one in rounds)

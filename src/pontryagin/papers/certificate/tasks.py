@@ -1,0 +1,105 @@
+"""Full-batch problems on which the certified rules are compared with Adam."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.papers.sine.task import FIGURES, SineTask
+from pontryagin.problem import ControlProblem, CrossEntropy, stage
+from pontryagin.run.data import load_images
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.extras import need
+
+IMAGES, CHANNELS = 300, 8
+Descent = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]
+"""Initial controls and J as a function of them, for methods that differentiate through everything at once."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """problem: stages with their initial controls, and all data, by seed; descent: the same J and start, in
+    the form that is cheapest to differentiate. adam: iterations of Adam; emsa: of each rule. needs: a package
+    of an extra."""
+
+    name: str
+    label: str
+    problem: Callable[[int], ControlProblem]
+    descent: Callable[[int], Descent]
+    adam: int
+    emsa: int
+    needs: str = ""
+
+
+def sine(figure: str) -> Callable[[int], ControlProblem]:
+    """Figure 1's problem, each step split at its affine map; data and initial controls depend on the seed."""
+
+    def make(seed: int) -> ControlProblem:
+        task = SineTask(figure, seed)
+        problem, rows = task.split_problem(), iter(task.start())
+        stages = [replace(one, start=next(rows).clone()) if one.size else one for one in problem.stages]
+        return ControlProblem(stages, problem.terminal_cost, problem.initial_state, problem.target)
+
+    return make
+
+
+def sine_descent(figure: str) -> Callable[[int], Descent]:
+    """The same by the plain loop over layers, all controls in one tensor."""
+
+    def make(seed: int) -> Descent:
+        task = SineTask(figure, seed)
+        return [task.start()], lambda controls: task.loss(controls[0])
+
+    return make
+
+
+def cnn_descent(seed: int) -> Descent:
+    """The same, stage after stage."""
+    problem = digits_cnn(seed)
+
+    def objective(controls: list[Tensor]) -> Tensor:
+        state = problem.initial_state
+        for one, control in zip(problem.stages, controls, strict=True):
+            state = one(state, control)
+        return problem.terminal_cost(state, problem.target).mean()
+
+    return list(problem.initial_controls()), objective
+
+
+def digits_cnn(seed: int) -> ControlProblem:
+    """300 of scikit-learn's digits, 8x8: conv 3x3 (8), tanh, pool, conv 3x3 (8), tanh, pool, linear;
+    cross-entropy, float32.
+
+    Each layer is a stage, so that convolutions and the linear layer are maximized in closed form. torch's
+    initial weights.
+    """
+    images = load_images("digits")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Conv2d(1, CHANNELS, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2),
+                  nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2),
+                  nn.Flatten(), nn.Linear(4 * CHANNELS, 10)]
+    stages = [stage(layer) for layer in layers]
+    return ControlProblem(stages, CrossEntropy(), images.train[:IMAGES], images.train_labels[:IMAGES])
+
+
+TASKS = {task.name: task for task in (
+    Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), sine_descent("a"), adam=300, emsa=100),
+    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=450),
+    Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30, needs="sklearn"),
+)}
+
+
+def choose(names: tuple[str, ...] | None) -> list[Task]:
+    """The tasks with these names, all if None. Raises ExperimentError for a name that is unknown or whose
+    package is missing."""
+    unknown = sorted(set(names or ()) - TASKS.keys())
+    if unknown:
+        raise ExperimentError(f"unknown task {', '.join(map(repr, unknown))}: expected one or more of "
+                              f"{', '.join(TASKS)}")
+    chosen = [task for task in TASKS.values() if names is None or task.name in names]
+    for task in chosen:
+        if task.needs:
+            need(task.needs, f"task {task.name}", "leave it out of --tasks")
+    return chosen

@@ -1,0 +1,220 @@
+"""`pontryagin reproduce binary` and `ternary`: the methods of Li and Hao's comparison in one run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pontryagin.export import packed_state, save_packed, size_report
+from pontryagin.papers.discrete.paper import BATCH, EPOCHS, WIDTH, printed
+from pontryagin.papers.discrete.rounding import recalibrated, rounded_model
+from pontryagin.papers.discrete.watch import WeightWatcher, nonzero_share
+from pontryagin.problem.admissible import DiscreteSet
+from pontryagin.run import checkpoint
+from pontryagin.run.board import Board
+from pontryagin.run.data.images import Images, load_images
+from pontryagin.run.discrete import set_named
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.evaluation import evaluate
+from pontryagin.run.models import normalized_mlp
+from pontryagin.run.objective import objective_named
+from pontryagin.run.progress import Progress
+from pontryagin.run.run_directory import write_json
+from pontryagin.run.run_files import read_summary
+from pontryagin.run.runner import run_training
+from pontryagin.run.samples import TensorSamples
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task
+
+_START: dict[str, dict[str, float]] = {"binary": {"start": 1e-5}, "ternary": {}}
+"""Li and Hao's loss for binary weights is a mean over 10 classes, ours their sum: in its unit their 1e-6 is
+this."""
+METHODS = {"binary": ("emsa", "li-hao", "bop", "binaryconnect", "rounding"),
+           "ternary": ("emsa", "li-hao", "binaryconnect", "rounding")}
+"""Of each experiment, in the order of tables. rounding trains real weights by Adam (the row `adam`) and
+rounds them."""
+QUICK_EPOCHS, QUICK_WIDTH = 20, 128
+NONZERO = 0.09
+"""Of the ternary weights by E-MSA: below what the rule of Li and Hao leaves after 10 epochs."""
+
+
+@dataclass(frozen=True)
+class DiscreteSettings:
+    """What the commands take. kind: binary or ternary. dataset: mnist, fashion-mnist or digits; data: a
+    folder of IDX files."""
+
+    kind: str
+    out: Path
+    dataset: str = "mnist"
+    data: str | None = None
+    seeds: int = 1
+    epochs: int = 10
+    width: int = WIDTH
+    random_normalization: bool = False
+    methods: tuple[str, ...] | None = None
+    threads: int | None = 1
+    options: Mapping[str, Mapping[str, Any]] | None = None
+    rates: Mapping[str, float] | None = None
+    tune: int = 0
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        printed(self.kind)
+        for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("width", self.width)):
+            if value < 1:
+                raise ExperimentError(f"--{name}: expected a number >= 1, found {value}")
+        given = ((self.methods or (), METHODS[self.kind]),
+                 ((*(self.options or ()), *(self.rates or ())), self.trained))
+        for names, known in given:
+            unknown = sorted({*names} - {*known})
+            if unknown:
+                raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))} of {self.kind}: "
+                                      f"expected one or more of {', '.join(known)}")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The methods, in the order of METHODS."""
+        return tuple(name for name in METHODS[self.kind] if self.methods is None or name in self.methods)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The names that the run itself, its rates and options have: rounding is training by adam."""
+        return tuple("adam" if name == "rounding" else name for name in METHODS[self.kind])
+
+    def quick(self) -> "DiscreteSettings":
+        """A first look, in what is at its default: digits, a narrower network, more epochs of less data."""
+        short: dict[str, Any] = {"dataset": "digits", "epochs": QUICK_EPOCHS, "width": QUICK_WIDTH}
+        usual = DiscreteSettings(self.kind, self.out)
+        return replace(self, **{name: value for name,
+                                value in short.items() if getattr(self, name) == getattr(usual, name)})
+
+
+def run_discrete(settings: DiscreteSettings, command: str, board: Board, progress: Progress) -> tuple[Path,
+                                                                                                      bool]:
+    """Train, round and export; writes the files of a run, weights.csv, rounded models and packed ones.
+
+    Returns the folder and whether something is left to be resumed. Raises ExperimentError before any work
+    when a setting is wrong, and when a weight leaves its set.
+    """
+    settings, folder = _resumed(settings) if settings.resume else (settings, settings.data)
+    task = _task(settings, load_images(settings.dataset, settings.data, progress), folder)
+    run = _run_settings(settings, len(task.train) // BATCH)
+    admissible = set_named(settings.kind)
+    assert isinstance(admissible, DiscreteSet)
+    discrete = [name for name in run.methods if name != "adam"]
+    outcome = run_training(task, run, command, board,
+                           WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)))
+    _finish(settings, task, admissible, [] if outcome.interrupted else discrete)
+    return settings.out, outcome.interrupted
+
+
+def _resumed(settings: DiscreteSettings) -> tuple[DiscreteSettings, str | None]:
+    """With what the run in the folder was started with, but for a folder of data that is named now; and the
+    folder named then."""
+    saved = checkpoint.read_last(settings.out / "checkpoint.pt")
+    if saved is None:
+        return settings, settings.data
+    run, task = saved[0]["settings"], saved[0]["task"]
+    if task.get("weights") != settings.kind:
+        raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is {task}")
+    methods = tuple("rounding" if name == "adam" else name for name in run["methods"])
+    return replace(settings, dataset=task["data"], data=settings.data or task["folder"],
+                   seeds=len(run["seeds"]), epochs=run["epochs"], width=task["width"],
+                   random_normalization=task["random_normalization"], methods=methods, threads=run["threads"],
+                   options=run["options"], rates=run["rates"], tune=run["tune"]), task["folder"]
+
+
+def _task(settings: DiscreteSettings, images: Images, folder: str | None) -> Task:
+    shape, classes = tuple(images.train.shape[1:]), int(images.train_labels.max()) + 1
+    start = "random" if settings.random_normalization else "1 and 0"
+    description = {"model": f"normalized_mlp, width {settings.width}, depth 3, normalizations begin at "
+                            f"{start}",
+                   "data": settings.dataset, "loss": printed(settings.kind).objective,
+                   "weights": settings.kind,
+                   "width": settings.width, "random_normalization": settings.random_normalization,
+                   "folder": folder}
+
+    def build() -> torch.nn.Module:
+        return normalized_mlp(shape, classes, width=settings.width,
+                              random_normalization=settings.random_normalization)
+
+    return Task(f"{settings.dataset}, {settings.kind}", build,
+                TensorSamples(images.train, images.train_labels),
+                TensorSamples(images.test, images.test_labels),
+                objective_named(printed(settings.kind).objective), description)
+
+
+def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
+    """rounding stands for adam in the run itself."""
+    methods = tuple("adam" if name == "rounding" else name for name in settings.chosen)
+    price = {"nonzero": NONZERO} if settings.kind == "ternary" else {}
+    own: dict[str, dict[str, Any]] = {"emsa": {"admissible": settings.kind, **price},
+                                      "li-hao": {"admissible": settings.kind, "period": batches,
+                                                 **_START[settings.kind]},
+                                      "binaryconnect": {"admissible": settings.kind}}
+    given = settings.options or {}
+    options = {name: own.get(name, {}) | dict(given.get(name, {})) for name in methods}
+    return RunSettings(out=settings.out, methods=methods, seeds=tuple(range(settings.seeds)),
+                       epochs=settings.epochs, batch_size=BATCH,
+                       rates={name: rate for name, rate in (settings.rates or {}).items() if name in methods},
+                       options={name: found for name, found in options.items() if found},
+                       evaluations=settings.epochs, tune=settings.tune, threads=settings.threads,
+                       overwrite=settings.overwrite, resume=settings.resume)
+
+
+def _finish(settings: DiscreteSettings, task: Task, admissible: DiscreteSet, methods: list[str]) -> None:
+    """What summary.json says beside a training's; rounded and packed models of these methods."""
+    path = settings.out / "summary.json"
+    summary = read_summary(path)
+    results = summary["results"][task.name]
+    for name in methods:
+        runs = [f"{name}-seed{seed}" for seed in range(settings.seeds)]
+        found = [_packed(settings.out, task, admissible, run) for run in runs]
+        results[name] |= {"nonzero": [share for share, _ in found], "packed_bytes": found[0][1],
+                          "recalibrated_error": [_error(recalibrated(_trained(settings.out, task, run),
+                                                                     task.train), task)
+                                                 for run in runs]}
+    seeds = range(settings.seeds) if methods and "adam" in results else ()
+    rounded = [row for seed in seeds for row in _rounded(settings, task, seed)]
+    paper = printed(settings.kind)
+    write_json(path, summary | {"experiment": settings.kind, "rounded": rounded, "printed": {
+        "test_error": paper.errors, "nonzero": paper.nonzero, "epochs": EPOCHS}})
+
+
+def _packed(out: Path, task: Task, admissible: DiscreteSet, name: str) -> tuple[float, int]:
+    """Write models/NAME.packed; the share of non-zero weights and the bytes of the tensors."""
+    model = _trained(out, task, name)
+    weights = [key for key, value in model.named_parameters() if value.ndim > 1]
+    state = packed_state(model.state_dict(), dict.fromkeys(weights, admissible))
+    save_packed(out / "models" / f"{name}.packed", state)
+    return nonzero_share(model), size_report(state).after
+
+
+def _rounded(settings: DiscreteSettings, task: Task, seed: int) -> list[dict[str, Any]]:
+    """Test error of the rounded network, by how its scales and normalizations are chosen."""
+    model, found = _trained(settings.out, task, f"adam-seed{seed}"), []
+    for scale, name in (("one for all rows", settings.kind), ("one per row", f"{settings.kind}-rows")):
+        admissible = set_named(name)
+        assert isinstance(admissible, DiscreteSet)
+        rounded = rounded_model(model, admissible)
+        for again in (False, True):
+            current = recalibrated(rounded, task.train) if again else rounded
+            found.append({"seed": seed, "scale": scale, "recalibrated": again,
+                          "test_error": _error(current, task),
+                          "nonzero": nonzero_share(rounded)})
+    return found
+
+
+def _error(model: torch.nn.Module, task: Task) -> float:
+    """Test error in per cent."""
+    return 100 * (1 - (evaluate(model, task.test, torch.arange(len(task.test)), task.objective).accuracy
+                       or 0.0))
+
+
+def _trained(out: Path, task: Task, name: str) -> torch.nn.Module:
+    model = task.build()
+    model.load_state_dict(checkpoint.read(out / "models" / f"{name}.pt")["model"])
+    return model.eval()

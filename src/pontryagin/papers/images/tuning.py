@@ -1,0 +1,119 @@
+"""Learning rates and rho, tuned once for a data set and kept in a file."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from pontryagin.run.board import Board
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import Method, choose
+from pontryagin.run.processes import present
+from pontryagin.run.run_directory import write_json
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task
+from pontryagin.run.tuning import RULE, TUNING_SEED, score
+
+SHARE = 10
+"""An iteration of the paper's E-MSA costs that of many others: its tuning runs are so much shorter."""
+
+Scores = dict[str, dict[float, float]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """iterations: of a tuning run at one rate; those of emsa-paper are a tenth as long, but at least five."""
+
+    iterations: int
+
+    def of(self, method: str) -> int:
+        """Iterations at each rate."""
+        return min(self.iterations,
+                   max(5, self.iterations // SHARE)) if method == "emsa-paper" else self.iterations
+
+    def words(self) -> str:
+        """The rule and the budget, for people."""
+        return (f"{RULE}; {self.iterations} iterations at each rate ({self.of('emsa-paper')} for the paper's "
+                "E-MSA, whose rate is 1 / rho); E-MSA in closed form runs at its default")
+
+
+def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: Board) -> Scores:
+    """The scores of every rate of the settings' methods that have a grid and no rate of the user's: out of
+    the file, or tuned now and put into it.
+
+    A file of another task, budget, batch size or dtype is refused (ExperimentError). Ctrl-C keeps what is
+    complete.
+    """
+    identity = _identity(task, settings, budget)
+    known = _read(path, identity)
+    placed = task.to(*settings.place())
+    methods = [method for method in choose(settings.methods) if len(method.rates) > 1
+               and method.name not in settings.rates]
+    for method in methods:
+        scores = known.setdefault(method.name, {})
+        for rate in method.rates:
+            if rate not in scores:
+                scores[rate] = _score(placed, settings, method, rate, budget.of(method.name))
+                board.say(f"tuning {method.name}: rate {rate:g} scores {scores[rate]:.3f}")
+                if present().rank == 0:
+                    _write(path, identity, known)
+    return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in methods}
+
+
+def recalled(task: Task, settings: RunSettings, budget: Budget, path: Path) -> Scores:
+    """The scores of the settings' methods in the file, for a run that is resumed; none when the file is not
+    of this tuning."""
+    try:
+        known = _read(path, _identity(task, settings, budget))
+    except ExperimentError:
+        return {}
+    return {method: scores for method, scores in known.items() if method in settings.methods}
+
+
+def best(scores: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
+    """The rate with the least score of each method. Raises ExperimentError when none gave a finite one."""
+    for method, found in scores.items():
+        if min(found.values()) == inf:
+            raise ExperimentError(f"{method} diverged at every rate of its grid "
+                                  f"({', '.join(f'{rate:g}' for rate in found)})")
+    return {method: min(found, key=found.__getitem__) for method, found in scores.items()}
+
+
+def _identity(task: Task, settings: RunSettings, budget: Budget) -> dict[str, Any]:
+    return {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
+            "iterations": budget.iterations, "seed": TUNING_SEED, "rule": RULE}
+
+
+def _score(task: Task, settings: RunSettings, method: Method, rate: float, iterations: int) -> float:
+    going_on: Callable[[], bool] = lambda: True  # noqa: E731
+    found = score(task,
+                  RunSettings(methods=(method.name,), batch_size=settings.batch_size, device=settings.device,
+                                    dtype=settings.dtype, tune=iterations), method, rate, going_on)
+    assert found is not None
+    return found
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> Scores:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        there = {name: content[name] for name in identity}
+        scores = {str(method): {float(rate): inf if value is None else float(value)
+                                for rate, value in found.items()}
+                  for method, found in content["scores"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExperimentError(f"--tuning {path}: cannot be read as the scores of a tuning ({error}); remove "
+                              "it or name another file") from error
+    differing = [name for name in identity if there[name] != json.loads(json.dumps(identity[name]))]
+    if differing:
+        raise ExperimentError(f"--tuning {path}: is of another tuning, it differs in {', '.join(differing)}; "
+                              "name another file or remove it")
+    return scores
+
+
+def _write(path: Path, identity: Mapping[str, Any], scores: Scores) -> None:
+    write_json(path, {**identity, "scores": {method: {f"{rate:g}": value for rate, value in found.items()}
+                                             for method, found in scores.items()}})

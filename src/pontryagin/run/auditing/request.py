@@ -1,0 +1,102 @@
+"""What is to be audited, as named by the user: the model with its weights, the loss, and batches drawn from
+the data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from pontryagin.audit.sets import SETS
+from pontryagin.run.auditing.weights import load_weights
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
+from pontryagin.run.specs import Part, Splits, build_model, load_cost, load_data
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """model, data: ready names or my.module:object, with arguments. weights: a file; None: those the model is
+    made with.
+
+    loss: one of OBJECTIVES or my.module:function; None: cross-entropy for whole-number targets, else squared
+    error. part: train, test or validation. sets: names; None for all. measure: also the true costs. seed: of
+    the samples drawn.
+    """
+
+    model: str
+    data: str
+    out: Path
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    data_args: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
+    loss: str | None = None
+    part: str = "train"
+    sets: tuple[str, ...] | None = None
+    measure: bool = True
+    batches: int = 16
+    batch_size: int = 64
+    seed: int = 0
+    threads: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """All of it, loaded."""
+
+    model: nn.Module
+    loss: str | Cost
+    batches: list[tuple[Tensor, Tensor]]
+
+
+def requested(settings: AuditSettings) -> AuditRequest:
+    """Load what the settings name. Raises ExperimentError."""
+    unknown = [name for name in settings.sets or () if name not in SETS]
+    if unknown:
+        raise ExperimentError(f"--sets: expected some of {', '.join(SETS)}, found {', '.join(unknown)}")
+    if settings.batches < 3 or settings.batch_size < 2:
+        raise ExperimentError("--batches, --batch-size: expected at least 3 batches of 2 samples, found "
+                              f"{settings.batches} of {settings.batch_size}")
+    splits = load_data(settings.data, settings.data_args)
+    model = build_model(settings.model, settings.model_args, splits)
+    if settings.weights is not None:
+        load_weights(model, settings.weights)
+    return AuditRequest(model, _loss(settings.loss, splits), _drawn(_part(splits, settings.part), settings))
+
+
+def _loss(name: str | None, splits: Splits) -> str | Cost:
+    if name is None:
+        targets = splits.train[1] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][1])
+        name = "squared-error" if targets.is_floating_point() else "cross-entropy"
+    if ":" in name:
+        return load_cost(name)
+    return name if name == "cross-entropy" else objective_named(name).cost
+
+
+def _part(splits: Splits, name: str) -> Part:
+    parts = {"train": splits.train, "test": splits.test, "validation": splits.validation}
+    if name not in parts or parts[name] is None:
+        held = [key for key, part in parts.items() if part is not None]
+        raise ExperimentError(f"--part {name}: expected {', '.join(held)}")
+    return parts[name]  # type: ignore[return-value]
+
+
+def _drawn(part: Part, settings: AuditSettings) -> list[tuple[Tensor, Tensor]]:
+    """Batches of different samples, drawn at random; fewer when there are not so many."""
+    held = len(part[1]) if isinstance(part, tuple) else len(part)  # type: ignore[arg-type]
+    order = torch.randperm(held, generator=torch.Generator().manual_seed(settings.seed))
+    rows = [chunk for chunk in order[:settings.batches * settings.batch_size].split(settings.batch_size)
+            if len(chunk) > 1]
+    if len(rows) < 3:
+        raise ExperimentError(f"--batch-size {settings.batch_size}: expected at least 3 batches, but the "
+                              f"{settings.part} part has {held} samples; take smaller batches")
+    if isinstance(part, tuple):
+        return [(part[0][chunk], part[1][chunk]) for chunk in rows]
+    return [tuple(default_collate([part[row] for row in chunk.tolist()])) for chunk in rows]
+
+
+__all__ = ["OBJECTIVES", "AuditRequest", "AuditSettings", "requested"]

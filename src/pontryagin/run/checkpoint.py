@@ -1,0 +1,158 @@
+"""Checkpoint files: tensors and plain types, whole or not there, checked before anything of them is used.
+
+A file is what torch.save writes (torch.load reads it too), a zip archive, whose comment holds the size and
+the SHA-256 of the rest.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.run_directory import write_bytes
+
+FORMAT = 1
+_LABEL = b"pontryagin checkpoint "
+_SEAL = len(_LABEL) + 20 + 1 + 64
+_PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device}
+
+
+class CheckpointError(ExperimentError):
+    """A checkpoint cannot be read, or is not of this run."""
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """The whole file or the old one. Raises CheckpointError when the content is not of tensors and plain
+    types."""
+    _check_plain(content, "")
+    write_bytes(path, packed({"format": FORMAT} | content))
+
+
+def write_next(path: Path, content: dict[str, Any]) -> None:
+    """The same, and the file that was there stays as its previous one."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.next.tmp")
+    write(fresh, content)
+    if path.exists():
+        path.replace(previous(path))
+    fresh.replace(path)
+    _settle(path.parent)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the last one is."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The content. Raises CheckpointError for a file that is missing, cut, changed, of another format, or
+    that holds more than tensors and plain types; nothing in the file is executed."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); name a checkpoint or the folder "
+                              "of a run") from error
+    _check_seal(path, data)
+    content = _load(path, data, device)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, found "
+                              f"{content.get('format')!r}: it was written by another version of pontryagin; "
+                              "use that version")
+    return content
+
+
+def read_last(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], str] | None:
+    """The checkpoint, or the previous one with the reason why the last cannot be used; None when there is
+    neither."""
+    if not path.exists() and not previous(path).exists():
+        return None
+    if not path.exists():
+        return read(previous(path), device), ""
+    try:
+        return read(path, device), ""
+    except CheckpointError as error:
+        if not previous(path).exists():
+            raise
+        return read(previous(path), device), f"{error}; going on from the checkpoint before it"
+
+
+def packed(content: dict[str, Any]) -> memoryview:
+    """As the content of a file."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with buffer.getbuffer() as data:
+        seal = _seal(data)
+    buffer.seek(-2, io.SEEK_END)  # the length of the archive's comment, which was empty
+    buffer.write(_SEAL.to_bytes(2, "little") + seal)
+    return buffer.getbuffer()
+
+
+def _seal(*parts: bytes | memoryview) -> bytes:
+    """Label, size and SHA-256 of the archive, always of the same length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return _LABEL + b"%020d " % sum(map(len, parts)) + digest.hexdigest().encode()
+
+
+def _check_seal(path: Path, data: bytes) -> None:
+    """Raises CheckpointError when the comment is not that of the rest."""
+    seal = data[-_SEAL:]
+    if data[-_SEAL - 2:-_SEAL] != _SEAL.to_bytes(2, "little") or not seal.startswith(_LABEL):
+        raise CheckpointError(f"{path}: expected a checkpoint of pontryagin, found a file of {len(data)} "
+                              "bytes without its seal: it is another kind of file, or its end is missing")
+    expected = _seal(memoryview(data)[:-_SEAL - 2], b"\0\0")
+    if seal[:-64] != expected[:-64]:
+        raise CheckpointError(f"{path}: holds {len(data)} bytes, which is not the size that its seal says: "
+                              "it is cut or damaged")
+    if seal != expected:
+        raise CheckpointError(f"{path}: its checksum is not that of its content: it has been changed or "
+                              "damaged")
+
+
+def _load(path: Path, data: bytes, device: torch.device | str) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > len(data):
+                raise CheckpointError(f"{path}: holds compressed parts, which no checkpoint has")
+        content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError,
+            TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be loaded as tensors and plain types ({reason})") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
+    _check_plain(content, "")
+    return content
+
+
+def _check_plain(value: object, place: str) -> None:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, (str, int, float)):
+                raise CheckpointError(f"a checkpoint cannot hold the key {key!r} of {place or 'the top'}")
+            _check_plain(part, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, (list, tuple)):  # torch.Size too
+        for number, part in enumerate(value):
+            _check_plain(part, f"{place}.{number}")
+    elif not isinstance(value, Tensor) and type(value) not in _PLAIN:
+        raise CheckpointError(f"a checkpoint holds tensors and plain types, found {type(value).__name__} at "
+                              f"{place}")
+
+
+def _settle(folder: Path) -> None:
+    """Names in the folder survive a loss of power, where the system can promise that."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

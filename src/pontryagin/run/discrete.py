@@ -1,0 +1,85 @@
+"""Methods of training over discrete weights: the parameters with two axes or more; the others are trained by
+Adam."""
+
+import torch
+from torch import nn
+
+from pontryagin.optim.discrete import BinaryConnect, Bop, LiHao, rounded, split_parameters
+from pontryagin.problem.admissible import (
+    Binary,
+    Codebook,
+    DiscreteSet,
+    MatrixSet,
+    NonNegative,
+    Ternary,
+    TwoFourSparse,
+)
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.muon import Several
+from pontryagin.run.objective import Objective
+from pontryagin.run.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
+
+SETS: dict[str, MatrixSet] = {
+    "binary": Binary(), "ternary": Ternary(), "binary-rows": Binary(scale="row"),
+    "ternary-rows": Ternary(scale="row"),
+    "3-bit": Codebook(3), "4-bit": Codebook(4), "8-bit": Codebook(8), "2:4-sparse": TwoFourSparse(),
+    "non-negative": NonNegative(),
+}
+"""What the option `admissible` may say; -rows and bits have a scale per output row."""
+
+
+def set_named(name: str) -> MatrixSet:
+    """One of SETS. Raises ExperimentError."""
+    if name not in SETS:
+        raise ExperimentError(f"unknown admissible set {name!r}: expected {', '.join(SETS)}")
+    return SETS[name]
+
+
+@torch.no_grad()
+def begin(model: nn.Module, name: str) -> MatrixSet:
+    """The set of that name. Weights are rounded to a discrete one as BinaryConnect rounds them: all methods
+    begin alike."""
+    found = set_named(name)
+    if isinstance(found, DiscreteSet):
+        for weight in split_parameters(model)[0]:
+            weight.copy_(rounded(weight, found))
+    return found
+
+
+def li_hao(model: nn.Module, objective: Objective, rate: float, *, admissible: str = "binary",
+           rho: float | None = None, renewal: float = 1e-3, decay: float = 0.95, period: int = 550,
+           l1: float = 1e-7, start: float = 1e-6) -> Trainer:
+    """Li and Hao's rule, with the schedule of its authors alone. rate: of Adam."""
+    _discrete("li-hao", admissible)
+    wanted, weights = begin(model, admissible), split_parameters(model)[0]
+    made = LiHao(weights, wanted,  # type: ignore[arg-type] # which it checks
+                 rho=rho, renewal=renewal, decay=decay, period=period, l1=l1, start=start)
+    return OwnSchedule(model, _with_adam(model, made, rate), objective)
+
+
+def bop(model: nn.Module, objective: Objective, rate: float, *, threshold: float = 1e-6,
+        norm_rate: float = 1e-3) -> Trainer:
+    """Bop, binary. rate: its gamma; norm_rate: of Adam."""
+    begin(model, "binary")
+    made = Bop(split_parameters(model)[0], lr=rate, threshold=threshold)
+    return OptimizerTrainer(model, _with_adam(model, made, norm_rate), objective)
+
+
+def binary_connect(model: nn.Module, objective: Objective, rate: float, *, admissible: str = "binary",
+                   norm_rate: float = 1e-3) -> Trainer:
+    """Latent weights and the straight-through gradient. rate: of the latent weights; norm_rate: of Adam."""
+    made = BinaryConnect(split_parameters(model)[0], _discrete("binaryconnect", admissible), lr=rate)
+    return OptimizerTrainer(model, _with_adam(model, made, norm_rate), objective)
+
+
+def _discrete(method: str, name: str) -> DiscreteSet:
+    found = set_named(name)
+    if not isinstance(found, DiscreteSet):
+        raise ExperimentError(f"{method} cannot train over {name!r}: expected a discrete set such as binary "
+                              "or ternary")
+    return found
+
+
+def _with_adam(model: nn.Module, made: Optimizer, rate: float) -> Several:
+    rest = split_parameters(model)[1]
+    return Several(made, torch.optim.Adam(rest, rate)) if rest else Several(made)

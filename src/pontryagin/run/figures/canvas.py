@@ -1,0 +1,123 @@
+"""Paper to draw on: one sober style, axes of iterations, PNG files. Never touches pyplot."""
+
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from pontryagin.run.figures.method_style import style_of
+
+DPI = 150
+WIDTH = 10.0
+"""Inches."""
+INK, FAINT, MASKED = "#222222", "#DDDDDD", "#B5B5B5"
+
+_STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.titlepad": 7, "axes.labelsize": 9, "axes.labelcolor": INK,
+    "axes.edgecolor": "#666666", "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.6,
+    "xtick.color": "#666666", "ytick.color": "#666666", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "text.color": INK, "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": "white", "savefig.facecolor": "white", "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07, "savefig.dpi": DPI, "figure.dpi": DPI,
+}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A figure not yet on disk. title and caption: plain text."""
+
+    title: str
+    caption: str
+    figure: Figure
+
+
+def style() -> AbstractContextManager[None]:
+    """Within it figures have this style; matplotlib's settings are as before afterwards."""
+    return matplotlib.rc_context(_STYLE)
+
+
+def new_figure(height: float) -> Figure:
+    """WIDTH x height inches, laid out by constraints."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as the content of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def plain(value: float, _position: int = 0) -> str:
+    """1000 as 1000, 1e-6 as 1e-6."""
+    if value == 0 or 1e-2 <= abs(value) < 1e5:
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def log_ticks(axis: matplotlib.axis.Axis) -> None:
+    """A number at every decade, at every few when there are many, at 2 and 5 too when there are few, at all
+    within one."""
+    low, high = sorted(axis.get_view_interval())
+    ratio = high / low if low > 0 else float("inf")
+    subs = tuple(map(float, range(1, 10))) if ratio < 6 else (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(plain))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_x(axes: Axes, first: float, last: float) -> None:
+    """A logarithmic axis from first to last, both > 0."""
+    axes.set_xscale("log")
+    axes.set_xlim(first, max(last, first * 1.5))
+    log_ticks(axes.xaxis)
+
+
+def iteration_axis(axes: Axes, last: float, label: bool = True, first: float = 1) -> None:
+    """Iterations from the first: logarithmic, or linear when they are few or the first is 0."""
+    if last > 20 and first > 0:
+        log_x(axes, first, last)
+    else:
+        axes.set_xlim(first - 0.5, max(last, 1) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    if label:
+        axes.set_xlabel("iteration")
+
+
+def log_y(axes: Axes, values: Sequence[np.ndarray], decades: float = 14, margin: float = 1.6) -> None:
+    """A logarithmic axis around the positive finite values, its top never more than `decades` above its
+    bottom."""
+    flat = np.concatenate([np.ravel(each) for each in values]) if values else np.empty(0)
+    flat = flat[np.isfinite(flat) & (flat > 0)]
+    low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.1, 1.0)
+    axes.set_yscale("log")
+    axes.set_ylim(max(low, high * 10**-decades) / margin, high * margin)
+    log_ticks(axes.yaxis)
+
+
+def handle(method: str) -> Line2D:
+    """A method's entry of a legend."""
+    style = style_of(method)
+    return Line2D([], [], color=style.color, linestyle=style.line, linewidth=style.width, label=style.label)
+
+
+def legend_below(figure: Figure, handles: Sequence[Line2D], columns: int = 5) -> None:
+    """A legend under all panels."""
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=2.8,
+                  columnspacing=2.0)

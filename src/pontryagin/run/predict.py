@@ -1,0 +1,145 @@
+"""A trained model, loaded safely and evaluated."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pontryagin.run import checkpoint
+from pontryagin.run.checkpoint import CheckpointError
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.evaluation import chunk_size, evaluate
+from pontryagin.run.from_specs import from_description
+from pontryagin.run.run_directory import write_text
+from pontryagin.run.settings import DTYPES
+from pontryagin.run.task import Task
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """path: a run's folder, a model's file or a checkpoint. method, seed: which model, None where there is
+    one. split: train or test. predictions: where the table goes."""
+
+    path: Path
+    method: str | None = None
+    seed: int | None = None
+    split: str = "test"
+    device: str = "cpu"
+    predictions: Path | None = None
+    overwrite: bool = False
+
+
+def predict(wanted: Prediction, given: Mapping[str, str],
+            data_args: Mapping[str, Any] | None = None) -> list[str]:
+    """Lines that say what was evaluated and how it did. given: model, data, loss as named by the user; data
+    may be others.
+
+    Raises ExperimentError.
+    """
+    if wanted.split not in ("train", "test"):
+        raise ExperimentError(f"--split: expected train or test, found {wanted.split!r}")
+    if wanted.predictions is not None and wanted.predictions.exists() and not wanted.overwrite:
+        raise ExperimentError(f"--predictions {wanted.predictions}: is there already; add --overwrite to "
+                              "replace it")
+    path, saved = _model(wanted)
+    task = from_description(_described(path, saved, given, data_args), given)
+    task = task.to(torch.device(wanted.device), DTYPES[saved["dtype"]])
+    samples = getattr(task, wanted.split)
+    model = task.build()
+    try:
+        model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: does not fit the model {task.description['model']}: "
+                              f"{' '.join(str(error).split())}") from error
+    rows = torch.arange(len(samples))
+    scores = evaluate(model, samples, rows, task.objective)
+    accuracy = "" if scores.accuracy is None else f", accuracy {100 * scores.accuracy:.2f} %"
+    lines = [f"{path}: {task.name}, {saved['method']}, seed {saved['seed']}, {saved['iteration']:,} "
+             "iterations",
+             f"{wanted.split}: loss {scores.loss:.6g}{accuracy}, {len(samples):,} samples"]
+    if wanted.predictions is not None:
+        write_text(wanted.predictions, _table(task, model, samples, rows))
+        lines.append(f"Predictions: {wanted.predictions}")
+    return lines
+
+
+def _model(wanted: Prediction) -> tuple[Path, dict[str, Any]]:
+    """The file and the content of a model's state with what it was trained as."""
+    path = wanted.path
+    if path.is_dir():
+        models = sorted((path / "models").glob("*.pt"))
+        chosen = [model for model in models if _is_wanted(model, wanted)]
+        if len(chosen) > 1:
+            raise ExperimentError(f"{path} holds several models: name one by --method and --seed, or by its "
+                                  f"file: {', '.join(model.name for model in chosen)}")
+        if models and not chosen:
+            raise ExperimentError(f"{path} has no model of this method and seed: expected one of "
+                                  f"{', '.join(model.stem for model in models)}")
+        path = chosen[0] if chosen else path / "checkpoint.pt"
+    saved = checkpoint.read(path, wanted.device)
+    if "jobs" in saved:
+        saved = _job(path, saved, wanted)
+    missing = {"model", "task", "dtype", "method", "seed", "iteration"} - saved.keys()
+    if missing or saved["dtype"] not in DTYPES:
+        raise CheckpointError(f"{path}: expected a trained model or the checkpoint of a run; missing: "
+                              f"{', '.join(sorted(missing))}")
+    return path, saved
+
+
+def _job(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:
+    """Of a run that is going on."""
+    jobs = [job for job in saved["jobs"] if wanted.method in (None, job["method"])
+            and wanted.seed in (None, job["seed"])]
+    if len(jobs) != 1:
+        found = ", ".join(f"--method {job['method']} --seed {job['seed']}" for job in saved["jobs"])
+        raise ExperimentError(f"{path} holds {len(saved['jobs'])} models: name one "
+                              f"({found or 'the run has not begun'})")
+    return {**jobs[0], "task": saved["task"], "dtype": saved["settings"]["dtype"]}
+
+
+def _is_wanted(model: Path, wanted: Prediction) -> bool:
+    method, _, seed = model.stem.rpartition("-seed")
+    return wanted.method in (None, method) and (wanted.seed is None or str(wanted.seed) == seed)
+
+
+def _described(path: Path, saved: dict[str, Any], given: Mapping[str, str],
+               data_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The task of the file, on the user's data if these are named."""
+    described = dict(saved["task"])
+    if given.get("model", described.get("model")) != described.get("model"):
+        raise ExperimentError(f"{path}: was trained with the model {described.get('model')}, --model names "
+                              f"{given['model']}")
+    if given.get("data", described.get("data")) != described.get("data"):
+        described["data_args"] = {}
+    described |= {name: given[name] for name in ("data", "loss") if name in given}
+    return described if data_args is None else described | {"data_args": dict(data_args)}
+
+
+@torch.no_grad()
+def _table(task: Task, model: torch.nn.Module, samples: Any, rows: Tensor) -> str:
+    """Classification: row, target, prediction, confidence (the softmax of the predicted class). Else: row and
+    every component of target and prediction."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    model.eval()
+    for chunk in rows.split(chunk_size(model)):
+        inputs, targets = samples.rows(chunk)
+        output = model(inputs).double().cpu()
+        if task.objective.classifies:
+            confidence, prediction = output.softmax(1).max(1)
+            columns = [chunk.tolist(), targets.tolist(), prediction.tolist(), confidence.tolist()]
+            names = ["row", "target", "prediction", "confidence"]
+        else:
+            known, found = targets.flatten(1) if targets.ndim > 1 else targets.unsqueeze(1), output.reshape(len(output), -1)
+            columns = [chunk.tolist(), *known.T.tolist(), *found.T.tolist()]
+            names = ["row", *(f"target_{n}" for n in range(known.shape[1])),
+                     *(f"prediction_{n}" for n in range(found.shape[1]))]
+        if not int(chunk[0]):
+            table.writerow(names)
+        table.writerows(zip(*columns, strict=True))
+    return text.getvalue()

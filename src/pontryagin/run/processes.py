@@ -1,0 +1,77 @@
+"""A run by several processes: what each of them does, and what rank 0 alone does."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+
+from pontryagin.distributed import Alone, Communicator, join, require_same
+from pontryagin.distributed.agreement import digest, versions, words
+from pontryagin.run.stop import Stop
+
+_current: ContextVar[Communicator | None] = ContextVar("processes", default=None)
+
+
+@contextmanager
+def processes(timeout: float | None = None) -> Iterator[Communicator]:
+    """The processes that torchrun has started, for all that is run inside; this one alone without
+    torchrun."""
+    with join() if timeout is None else join(timeout) as communicator:
+        token = _current.set(communicator)
+        try:
+            yield communicator
+        finally:
+            _current.reset(token)
+
+
+def present() -> Communicator:
+    """The processes that run together now."""
+    return _current.get() or Alone()
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """What a training step calls: the model, or its DistributedDataParallel, which averages gradients over
+    processes."""
+    return model if present().size == 1 else nn.parallel.DistributedDataParallel(model)
+
+
+def mean(value: float) -> float:
+    """Over processes, each counted alike; the same on all."""
+    communicator = present()
+    if communicator.size == 1:
+        return value
+    return communicator.sum(torch.tensor(value, dtype=torch.float64)).item() / communicator.size
+
+
+class StopTogether:
+    """`asked` as soon as any process has been asked to stop; read by all of them equally often."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop, self._communicator = stop, present()
+
+    @property
+    def asked(self) -> bool:
+        """By anyone."""
+        if self._communicator.size == 1:
+            return self._stop.asked
+        return bool(self._communicator.sum(torch.tensor(float(self._stop.asked))))
+
+
+def require_same_run(description: dict[str, Any], settings: dict[str, Any], model: nn.Module) -> None:
+    """Refuse processes of other versions, data, settings, seeds or initial weights. Raises ProblemError on
+    all."""
+    communicator = present()
+    if communicator.size > 1:
+        weights = digest(*model.state_dict().values())
+        require_same(communicator,
+                     {**versions(), "task": _short(description), "settings and seeds": _short(settings),
+                                    "initial weights": weights})
+
+
+def _short(value: object) -> str:
+    text = words(value)
+    return text if len(text) <= 60 else f"{text[:40]}... ({hashlib.sha256(text.encode()).hexdigest()[:12]})"

@@ -1,0 +1,178 @@
+"""All that a run writes: the table, checkpoints, models, summary and report."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+import torch
+
+import pontryagin
+from pontryagin.run import checkpoint
+from pontryagin.run.board import Board
+from pontryagin.run.checkpoint import CheckpointError
+from pontryagin.run.environment import machine, versions
+from pontryagin.run.figures import left_out
+from pontryagin.run.history import COLUMNS, History, row
+from pontryagin.run.job import Job, Point
+from pontryagin.run.lock import Lock
+from pontryagin.run.purpose import Purpose
+from pontryagin.run.reports import training as report
+from pontryagin.run.run_directory import Table, prepare, sweep, write_json
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task
+from pontryagin.run.tracking import Tracking
+from pontryagin.run.tuning import RULE
+
+_FIRST_REPORT = 2.0
+"""Seconds after the start."""
+_SHARE = 20
+"""Reports and checkpoints in the course of a run take about one part in so many of its time."""
+
+
+class RunFolder:
+    """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError
+    before any work."""
+
+    def __init__(self, task: Task, settings: RunSettings, command: str, board: Board, lock: Lock,
+                 purpose: Purpose) -> None:
+        self.task, self.settings, self.command, self.board, self.purpose = task, settings, command, board, purpose
+        self.out, self.path = settings.out, settings.out / "checkpoint.pt"
+        self.history, self.tuning = History(), {}
+        self.saved = self._resumed() if settings.resume else None
+        if self.saved is None:
+            prepare(settings.out, settings.overwrite or (settings.resume and not self._holds_rows()))
+        lock.take()
+        sweep(self.out)
+        keep = self.saved["metrics"] if self.saved else None
+        self.table = Table(self.out / "metrics.csv", COLUMNS, keep)
+        if self.saved:
+            self.history.read(self.out / "metrics.csv")
+            self.history.stopped = self.saved["stopped"]
+            self.tuning = self.saved["tuning"]
+        self.tracking = Tracking(self.out / "tensorboard") if settings.tensorboard else None
+        self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
+        if without := left_out():
+            board.say(f"{without}; when it is there, --resume draws them, after the end too")
+
+    tuning: dict[str, dict[float, float]]
+
+    def record(self, job: Job, point: Point) -> None:
+        """Every iteration up to 1000, then every tenth, and those that are evaluated."""
+        if point.train is not None or point.iteration <= 1000 or point.iteration % 10 == 0:
+            self.table.add(*row(self.task.name, job, point))
+        self.history.take(job, point)
+        if self.tracking:
+            self.tracking.record(job.name, point)
+
+    def checkpoint_if_due(self, index: int, jobs: Sequence[Job]) -> None:
+        """So often that checkpoints take a small share of the time."""
+        if monotonic() >= self._checkpoint_due:
+            self.checkpoint(index, jobs)
+
+    def checkpoint(self, index: int, jobs: Sequence[Job]) -> None:
+        """index: of the seed that the jobs have, or how many seeds there are when all has been run."""
+        begun = monotonic()
+        length = self.table.settle()
+        checkpoint.write_next(self.path, {
+            **_identity(self.task), "settings": self.settings.binding(), "command": self.command,
+            "metrics": length,
+            "index": index, "jobs": [job.state_dict() for job in jobs], "rates": dict(self.history.rates),
+            "stopped": self.history.stopped, "tuning": self.tuning})
+        ended = monotonic()
+        self._checkpoint_due = ended + max(self.settings.checkpoint_every, _SHARE * (ended - begun) if
+                                           self.settings.checkpoint_every else 0.0)
+
+    def save_model(self, job: Job, point: Point) -> None:
+        """models/METHOD-seedSEED.pt: what `predict` evaluates."""
+        (self.out / "models").mkdir(exist_ok=True)
+        scores = {} if point.test is None else {"test_loss": point.test.loss,
+                                                "test_accuracy": point.test.accuracy}
+        with job.trainer.evaluated() as model:
+            checkpoint.write(self.out / "models" / f"{job.name}.pt", {
+                **_identity(self.task), "dtype": self.settings.dtype, "method": job.method.name,
+                "seed": job.seed,
+                "rate": job.rate, "iteration": job.iteration, "scores": scores, "model": model.state_dict()})
+
+    def report_if_due(self) -> None:
+        """So often that reports take a small share of the time."""
+        if monotonic() >= self._report_due:
+            begun = monotonic()
+            self.report("running")
+            self._report_due = monotonic() + max(2.0, _SHARE * (monotonic() - begun))
+
+    def report(self, state: str) -> Path:
+        """summary.json, figures and report.html. state: running, interrupted or complete. Returns the
+        page."""
+        self.table.flush()
+        write_json(self.out / "summary.json", self._summary(state))
+        return report.write_report(self.out, self.purpose)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.table.__exit__(kind, error, trace)
+        if self.tracking:
+            self.tracking.close()
+
+    def _summary(self, state: str) -> dict[str, Any]:
+        name, tuning = self.task.name, {**self.purpose.tuning, **self.tuning}
+        return {
+            "experiment": self.purpose.experiment, "command": self.command, "state": state,
+            "interrupted": state != "complete",
+            "task": self.task.description, "settings": self.settings.plain(), "versions": versions(),
+            "machine": machine(),
+            "objective": self.task.objective.name,
+            "samples": {"train": len(self.task.train), "test": len(self.task.test)},
+            "results": {name: self.history.results(self.settings.batch_size)},
+            "tuning": {name: {method: {f"{rate:g}": score for rate, score in scores.items()}
+                              for method, scores in tuning.items()}} if tuning else {},
+            "tuning_rule": self.purpose.tuning_rule or f"{RULE}; {self.settings.tune} iterations",
+            "diverged": {name: self.history.stopped}, "paper": dict(self.purpose.paper)}
+
+    def _holds_rows(self) -> bool:
+        """Whether there is work in the folder that no checkpoint goes on from."""
+        path = self.out / "metrics.csv"
+        return path.exists() and path.read_bytes().count(b"\n") > 1
+
+    def _resumed(self) -> dict[str, Any] | None:
+        found = checkpoint.read_last(self.path)
+        if found is None:
+            self.board.say(f"No checkpoint in {self.out}: starting.")
+            return None
+        saved, trouble = found
+        if trouble:
+            self.board.say(trouble)
+        _compare(self.path, saved, {**_identity(self.task), "settings": self.settings.binding()})
+        return saved
+
+
+def _identity(task: Task) -> dict[str, Any]:
+    return {"pontryagin": pontryagin.__version__, "torch": str(torch.__version__), "task": task.description}
+
+
+def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises CheckpointError when the run would not go on as it began."""
+    for package in ("pontryagin", "torch"):
+        if saved.get(package) != now[package]:
+            raise CheckpointError(f"{path}: was written with {package} {saved.get(package)}, this is "
+                                  f"{now[package]}: go on with that version, evaluate it by `pontryagin "
+                                  "predict`, or start anew with --overwrite")
+    missing = {"settings", "task", "index", "jobs", "metrics", "rates", "stopped", "tuning"} - saved.keys()
+    if missing:
+        raise CheckpointError(f"{path}: expected the checkpoint of a run, found none of "
+                              f"{', '.join(sorted(missing))}")
+    differing = [f"{name}: {old!r} then, {new!r} now" for kind in ("task", "settings")
+                 for name, old, new in _differences(saved[kind], now[kind])]
+    if differing:
+        raise CheckpointError(f"{path}: the run was begun with other settings ({'; '.join(differing)}): give "
+                              "the same, or start anew in another folder")
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(name, old.get(name), new.get(name))
+            for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+

@@ -1,0 +1,133 @@
+"""What a run of a training takes beside the task, checked before any work."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.extras import need
+from pontryagin.run.methods import choose
+from pontryagin.run.schedule import SCHEDULES
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+_FREE = ("out", "overwrite", "resume", "checkpoint_every", "tensorboard")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Methods are run side by side, an iteration each in turn, from equal weights on equal batches, one seed
+    after the other.
+
+    rates, options, limits: by method: the learning rate (by default the method's own), its options, and an
+    iteration after which it is stopped while the schedule is still that of the whole run. iterations: in the
+    place of epochs. evaluations: how many, evenly over the run, beside the one at the start (by default one
+    an epoch, at least ten); train_samples: how many samples of the training set they use. target_accuracy (of
+    the test set), target_loss (of those training samples): a run ends at the first evaluation that reaches
+    one. checkpoint_every: seconds.
+    """
+
+    out: Path = Path("runs/train")
+    methods: tuple[str, ...] = ("emsa",)
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 10
+    iterations: int | None = None
+    batch_size: int = 100
+    rates: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    limits: Mapping[str, int] = field(default_factory=dict)
+    schedule: str = "linear"
+    evaluations: int | None = None
+    train_samples: int = 2000
+    target_accuracy: float | None = None
+    target_loss: float | None = None
+    tune: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int | None = None
+    checkpoint_every: float = 10.0
+    tensorboard: bool = False
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 1), ("train_samples", 1), ("tune", 0)):
+            _at_least(name, getattr(self, name), least)
+        for name, value in (("iterations", self.iterations), ("evaluations", self.evaluations),
+                            ("threads", self.threads)):
+            if value is not None:
+                _at_least(name, value, 1)
+        if not self.seeds or min(self.seeds) < 0:
+            raise ExperimentError(f"--seeds: expected seeds >= 0, at least one, found {self.seeds}")
+        if self.schedule not in SCHEDULES:
+            raise ExperimentError(f"--schedule: expected {', '.join(SCHEDULES)}, found {self.schedule!r}")
+        if self.dtype not in DTYPES:
+            raise ExperimentError(f"--dtype: expected {', '.join(DTYPES)}, found {self.dtype!r}")
+        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
+            raise ExperimentError("--target-accuracy: expected a share in (0, 1], such as 0.98, found "
+                                  f"{self.target_accuracy}")
+        if self.target_loss is not None and not isfinite(self.target_loss):
+            raise ExperimentError(f"--target-loss: expected a number, found {self.target_loss}")
+        if not self.checkpoint_every >= 0:
+            raise ExperimentError(f"--checkpoint-every: expected seconds >= 0, found {self.checkpoint_every}")
+        if self.overwrite and self.resume:
+            raise ExperimentError("--overwrite removes the run that --resume would go on with: give one of "
+                                  "them")
+        choose(self.methods)
+        for name in ("rates", "options", "limits"):
+            choose(tuple(getattr(self, name)))
+        for method, rate in self.rates.items():
+            if not (isfinite(rate) and rate > 0):
+                raise ExperimentError(f"--lr: expected a rate > 0 for {method}, found {rate}")
+        if self.tensorboard:
+            need("tensorboard", "--tensorboard")
+        self.place()
+
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Device and dtype. Raises ExperimentError when the device is not there."""
+        try:
+            device = torch.device(self.device)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:  # an unknown device; one torch was not built for
+            reason = str(error).splitlines()[0]
+            raise ExperimentError(f"--device {self.device}: cannot be used ({reason}); expected cpu, or cuda "
+                                  "where torch finds a GPU") from error
+        return device, DTYPES[self.dtype]
+
+    def plain(self) -> dict[str, Any]:
+        """As plain types, for summary.json."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    def binding(self) -> dict[str, Any]:
+        """What must not change when a run is resumed, threads as they are in force."""
+        kept = {name: value for name, value in self.plain().items() if name not in _FREE}
+        return kept | {"threads": self.threads or torch.get_num_threads()}
+
+
+def settings_from(binding: Mapping[str, Any], out: Path, *, checkpoint_every: float, tensorboard: bool,
+                  overwrite: bool, resume: bool) -> RunSettings:
+    """Of a checkpoint's binding settings. Raises ExperimentError when they are not those of this version."""
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name,
+                              value in binding.items()}
+    expected = {name for name in RunSettings.__dataclass_fields__ if name not in _FREE}
+    if set(fields) != expected:
+        differing = ", ".join(sorted(expected ^ set(fields)))
+        raise ExperimentError(f"the checkpoint's settings are not those of this version: {differing}")
+    return RunSettings(out=out, checkpoint_every=checkpoint_every, tensorboard=tensorboard,
+                       overwrite=overwrite, resume=resume, **fields)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ExperimentError(f"--{name.replace('_', '-')}: expected a number >= {least}, found {value}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,167 @@
+"""Models, data and losses by name: a ready one, or a user's own by import path."""
+
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
+from inspect import signature
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
+
+from pontryagin.run.data import load_images
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
+from pontryagin.run.user_code import call, import_object
+
+READY_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "residual-cnn": residual_cnn, "mlp": mlp, "normalized-mlp": normalized_mlp, "autoencoder": autoencoder}
+READY_DATA = ("digits", "mnist", "fashion-mnist")
+
+Part = tuple[Tensor, Tensor] | Dataset[Any]
+"""(inputs, targets), the first axis of both the samples, or a torch Dataset of such pairs."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Data for training and testing, and for validating if there is such a part."""
+
+    train: Part
+    test: Part
+    validation: Part | None = None
+
+    def shape(self) -> tuple[int, ...]:
+        """Of one input, without the sample axis."""
+        return tuple(_example(self.train)[0].shape)
+
+    def outputs(self) -> int | None:
+        """How many numbers a model should give: classes, components of a target; None when it cannot be told
+        without a pass."""
+        if isinstance(self.train, tuple):
+            targets = self.train[1]
+        elif isinstance(self.train, TensorDataset) and len(self.train.tensors) == 2:
+            targets = self.train.tensors[1]
+        else:
+            return None
+        return prod(targets.shape[1:]) if targets.is_floating_point() else int(targets.max()) + 1
+
+
+def load_data(spec: str, arguments: Mapping[str, Any] | None = None) -> Splits:
+    """Ready data (digits, mnist, fashion-mnist; arguments of `ready_data`), or what `my.module:load` returns
+    for its arguments.
+
+    That is (train, test), (train, test, validation) or a dict with these keys, each a pair of tensors or a
+    torch Dataset. Raises ExperimentError.
+    """
+    given, what = dict(arguments or {}), f"data {spec!r}"
+    if ":" not in spec:
+        if spec not in READY_DATA:
+            raise ExperimentError(f"unknown {what}: expected {', '.join(READY_DATA)} or my.module:function")
+        return cast("Splits", call(ready_data, {"name": spec} | given, what))
+    return _splits(call(import_object(spec, "data"), given, what), what)
+
+
+def ready_data(name: str, *, folder: str | Path | None = None, standardize: bool = True,
+               reconstruct: bool = False) -> Splits:
+    """Images and labels. standardize: mean 0 and deviation 1 over all training pixels together.
+
+    reconstruct: the target is the image itself, flattened, in [0, 1], as for an autoencoder; nothing is
+    standardized then.
+    """
+    images = load_images(name, folder)
+    shift, scale = (images.train.mean(), images.train.std()) if standardize and not reconstruct else (0.0,
+                                                                                                      1.0)
+
+    def part(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return (pixels, pixels.flatten(1)) if reconstruct else ((pixels - shift) / scale, labels)
+
+    held = images.validation is not None and len(images.validation) > 0
+    return Splits(part(images.train, images.train_labels), part(images.test, images.test_labels),
+                  part(images.validation, images.validation_labels) if held else None)  # type: ignore[arg-type]
+
+
+def build_model(spec: str, arguments: Mapping[str, Any] | None, data: Splits) -> nn.Module:
+    """A ready model, sized for the data where the arguments leave that open, or what `my.module:Net` returns
+    for its arguments.
+
+    Initial weights come from torch's global generator. Raises ExperimentError.
+    """
+    given, what = dict(arguments or {}), f"model {spec!r}"
+    if ":" in spec:
+        found = import_object(spec, "model")
+        if isinstance(found, nn.Module):
+            raise ExperimentError(f"{what}: is a module that has been made already; every run needs its own "
+                                  "initial weights: name the class, or a function that makes it")
+        model = call(found, given, what)
+        if not isinstance(model, nn.Module):
+            raise ExperimentError(f"{what}: expected a torch module, but it returned {type(model).__name__}")
+        return model
+    if spec not in READY_MODELS:
+        raise ExperimentError(f"unknown {what}: expected {', '.join(READY_MODELS)} or my.module:Class")
+    make = READY_MODELS[spec]
+    fitting = {"shape": data.shape, "outputs": data.outputs}
+    for name in signature(make).parameters.keys() & fitting.keys() - given.keys():
+        given[name] = fitting[name]()
+        if given[name] is None:
+            raise ExperimentError(f"{what}: the number of its outputs cannot be told from a "
+                                  f"{type(data.train).__name__}: give the model's argument outputs")
+    return cast("nn.Module", call(make, given, what))
+
+
+def load_cost(spec: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """A user's loss `my.module:function` of (output, target). Raises ExperimentError."""
+    return import_object(spec, "loss")
+
+
+def _splits(found: Any, what: str) -> Splits:
+    keys = ("train", "test", "validation")
+    if isinstance(found, Splits):
+        found = (found.train, found.test, found.validation)
+    if isinstance(found, Mapping):
+        if not {"train", "test"} <= found.keys() <= set(keys):
+            raise ExperimentError(f"{what}: expected the keys train, test and perhaps validation, found "
+                                  f"{', '.join(map(str, found))}")
+        found = tuple(found.get(key) for key in keys)
+    if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
+        raise ExperimentError(f"{what}: expected (train, test) or (train, test, validation), each a torch "
+                              f"Dataset or a pair of tensors (inputs, targets); found {_described(found)}")
+    parts = [None if key == "validation" and part is None else _part(part, f"{what}, {key}")
+             for key, part in zip(keys, found, strict=False)]
+    return Splits(*parts)  # type: ignore[arg-type]
+
+
+def _part(part: Any, what: str) -> Part:
+    if isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(one, Tensor) for one in part):
+        inputs, targets = part
+        if not inputs.ndim or not targets.ndim or not len(inputs) or len(inputs) != len(targets):
+            raise ExperimentError(f"{what}: expected as many targets as inputs, at least one; found shapes "
+                                  f"{tuple(inputs.shape)} and {tuple(targets.shape)}")
+        for name, values in (("inputs", inputs), ("targets", targets)):
+            if values.is_floating_point() and not values.isfinite().all():
+                raise ExperimentError(f"{what}: the {name} hold NaN or infinite values; remove such samples")
+        return inputs, targets
+    if not isinstance(part, Dataset) or not isinstance(part, Sized):
+        raise ExperimentError(f"{what}: expected a torch Dataset with a length or a pair of tensors (inputs, "
+                              f"targets), found {_described(part)}")
+    if not len(part):
+        raise ExperimentError(f"{what}: the {type(part).__name__} is empty")
+    _example(part, what)
+    return part
+
+
+def _example(part: Part, what: str = "data") -> tuple[Tensor, Any]:
+    """Input and target of the first sample."""
+    if isinstance(part, tuple):
+        return part[0][0], part[1][0]
+    item = call(lambda: part[0], {}, f"{what}, sample 0")
+    if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], Tensor):
+        raise ExperimentError(f"{what}, sample 0: expected a pair (input, target), the input a tensor; found "
+                              f"{_described(item)}")
+    return item[0], item[1]
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, (tuple, list)):
+        return "(" + ", ".join(_described(part) for part in found) + ")"
+    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

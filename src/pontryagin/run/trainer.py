@@ -1,0 +1,176 @@
+"""What a training run asks of a method, and how a torch optimizer answers."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.problem import NonFiniteError
+from pontryagin.run.objective import Objective
+from pontryagin.run.processes import mean, network_of
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, the first axis of both the samples, on the model's device."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One iteration. loss: mean over the batch, without regularizer, at the controls before the step.
+
+    evaluations: passes of the batch through all stages, forward, with or without a backward pass. The rest,
+    where a method has
+    it: whether the last trial was accepted, its state penalty rho, the decrease of J that it predicted
+    (mu_k), and how many trials were rejected.
+    """
+
+    loss: float
+    evaluations: int = 1
+    accepted: bool | None = None
+    rho: float | None = None
+    optimality_gap: float | None = None
+    rejected: int | None = None
+
+
+class Trainer(Protocol):
+    """A method with the model that it trains.
+
+    The runner saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together, with
+    the states of
+    the global random generators, are all that a method may depend on: training goes on bitwise from them. For
+    evaluation, between steps, the runner calls the model of `evaluated()` in eval mode without gradients, and
+    sets train mode back.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The module whose parameters and buffers are the current controls after every step."""
+
+    def evaluated(self) -> AbstractContextManager[nn.Module]:
+        """The module with the controls that are the method's result so far: to be evaluated and saved, not
+        stepped from."""
+
+    def step(self, batch: Batch) -> StepRecord:
+        """One iteration. Raises NonFiniteError, with the model as before, when the loss or a gradient is not
+        finite."""
+
+    def set_factor(self, factor: float) -> None:
+        """Take the coming steps at `factor` times the initial rate: the schedule, from 1 towards 0."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method knows beside the model's own state: tensors and plain types in dicts, lists and
+        tuples."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from such a state."""
+
+
+class Optimizer(Protocol):
+    """What is asked of a torch optimizer."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """As torch's."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+
+    def step(self) -> Any:
+        """Use the gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's."""
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer whose result is not what it steps from, such as EMSA and the schedule-free ones."""
+
+    def eval(self) -> Any:
+        """Put the result into the model."""
+
+    def train(self) -> Any:
+        """Put back what the next step starts from."""
+
+
+class OptimizerTrainer:
+    """Any torch optimizer: propagate, differentiate, step. network: what is called in the place of the model;
+    by default the model itself, or with several processes its DistributedDataParallel. Losses are means over
+    the batches of all processes."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective,
+                 network: nn.Module | None = None) -> None:
+        self._model, self.optimizer, self.objective = model, optimizer, objective
+        self._network = network_of(model) if network is None else network
+
+    @property
+    def model(self) -> nn.Module:
+        """The model."""
+        return self._model
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """The model; with the averages of an optimizer that has them."""
+        if not isinstance(self.optimizer, Averaging):
+            yield self._model
+            return
+        self.optimizer.eval()
+        try:
+            yield self._model
+        finally:
+            self.optimizer.train()
+
+    def step(self, batch: Batch) -> StepRecord:
+        """One iteration of the optimizer."""
+        inputs, targets = batch
+        self.optimizer.zero_grad()
+        loss = self.objective.mean(self._network(inputs), targets)
+        loss.backward()
+        value = mean(loss.item())
+        if not isfinite(value):
+            raise NonFiniteError(f"the loss of the batch is {value}: nothing has been changed; lower the "
+                                 "learning rate or look at the data")
+        self.optimizer.step()
+        return StepRecord(value)
+
+    def set_factor(self, factor: float) -> None:
+        """Every group's rate is `factor` times the one that it began with."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's."""
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Into the optimizer."""
+        self.optimizer.load_state_dict(state)
+
+
+class OwnSchedule(OptimizerTrainer):
+    """A method that brings its own schedule and leaves the run's aside."""
+
+    def set_factor(self, factor: float) -> None:
+        """Nothing."""
+
+
+class ScheduleFree(OwnSchedule):
+    """A schedule-free optimizer, which finds the controls that it steps from again only up to rounding."""
+
+    @contextmanager
+    def evaluated(self) -> Iterator[nn.Module]:
+        """The model with the optimizer's average; then exactly the controls."""
+        kept = [(parameter, parameter.detach().clone()) for parameter in self.model.parameters()]
+        try:
+            with super().evaluated() as model:
+                yield model
+        finally:
+            with torch.no_grad():
+                for parameter, control in kept:
+                    parameter.copy_(control)
