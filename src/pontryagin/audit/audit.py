@@ -66,7 +66,11 @@ def auditing(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor], b
         held = enough(gathered(batches, mean_loss.counted))
         first = held[0]
         check_arguments("audit", network.model, first.inputs)
-        check_repeats("audit", lambda: network.run(first.inputs, first.draw))
+        outputs = check_repeats("audit", lambda: network.run(first.inputs, first.draw))
+        if outputs.shape[:1] != (first.samples,):
+            raise ProblemError(f"audit: expected outputs of {first.samples} samples along the first axis, as "
+                               f"the first batch has them, found outputs of shape {tuple(outputs.shape)}; "
+                               "wrap the model in a module that brings samples to the front")
         done = _predicted(network, mean_loss, held, wanted, memory, say)
         yield done
         if measure:

@@ -28,6 +28,11 @@ MOST = 16
 """Directions in the space of outputs at most."""
 
 
+def by_sample(outputs: Tensor) -> Float[Tensor, "sample output"]:
+    """Outputs of any shape (sample, ...), (sample,) too, with all components of a sample in one axis."""
+    return outputs.reshape(len(outputs), -1)
+
+
 def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torch.Generator
                ) -> tuple[Float[Tensor, "direction sample output"], Float[Tensor, " direction"]]:
     """Orthonormal directions v_c for each sample, and factors f_c: delta is then sum_c f_c v_c (v_c . delta).
@@ -35,7 +40,7 @@ def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torc
     All components when they are at most MOST. Otherwise the gradient of the loss, and beside it the largest
     components, or random directions whose factors keep E |delta|^2.
     """
-    flat, slope = outputs.flatten(1), gradient.flatten(1)
+    flat, slope = by_sample(outputs), by_sample(gradient)
     count, size = flat.shape
     if size <= MOST:
         return torch.eye(size, dtype=flat.dtype,

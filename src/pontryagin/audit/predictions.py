@@ -9,7 +9,7 @@ from torch import Tensor
 from pontryagin.audit.gap import Change
 from pontryagin.audit.gradients import StageGradient
 from pontryagin.audit.network import Network
-from pontryagin.audit.outputs import costs, curvature
+from pontryagin.audit.outputs import by_sample, costs, curvature
 from pontryagin.audit.sets import Projection
 from pontryagin.audit.watch import Trial, Watch, output_changes, probe
 from pontryagin.diagnostics.batches import Batch
@@ -128,7 +128,7 @@ def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried],
             continue
         outputs, moves, gradient = output_changes(network, loss, some, [trial for trial, _ in tried], watch)
         for (_, prediction), move in zip(tried, moves, strict=True):
-            slope = gradient.flatten(1).to(move.way.dtype)
+            slope = by_sample(gradient).to(move.way.dtype)
             slopes, along = torch.einsum("nkf,nf->k", move.linear, slope).tolist(), (move.way * slope).sum(1)
             for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, targets, move.sets),
                                                slopes, strict=True):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.audit.network import Call, Network
-from pontryagin.audit.outputs import combined, directions
+from pontryagin.audit.outputs import by_sample, combined, directions
 from pontryagin.diagnostics.batches import Batch, Part
 from pontryagin.diagnostics.loss import MeanLoss
 
@@ -163,6 +163,6 @@ def _by_difference(network: Network, part: Part, trial: Trial) -> OutputChanges:
             if bias_name is not None and bias is not None and other is not None:
                 replaced[bias_name] = bias + step * (other - bias)
             sides.append(network.run(part.inputs, part.draw, replaced))
-        found.append(((sides[0] - sides[1]) / (2 * h)).flatten(1))
+        found.append(by_sample((sides[0] - sides[1]) / (2 * h)))
     changes = torch.stack(found, 1)
     return OutputChanges(changes[:, :-1], changes[:, :-1], changes[:, -1] / trial.scale)

@@ -39,15 +39,16 @@ def looking(model: nn.Module, states: dict[Hashable, State] | None = None) -> It
                 module.training = training
 
 
-def check_repeats(what: str, run: Callable[[], Tensor]) -> None:
-    """ProblemError when a pass done twice gives different outputs, so that differences between passes would
-    mean nothing."""
+def check_repeats(what: str, run: Callable[[], Tensor]) -> Tensor:
+    """The outputs of a pass. ProblemError when they differ when it is done twice: differences between passes
+    would mean nothing."""
     with torch.no_grad():
         one, other = run(), run()
     if one.shape != other.shape or bool((one - other).norm() > _SAME * one.norm()):
         raise ProblemError(f"{what}: two passes over the same batch differ in evaluation mode: the model "
                            "draws random numbers from a generator that is neither global nor an attribute of "
                            "its modules, or remembers passes")
+    return one
 
 
 @contextmanager
