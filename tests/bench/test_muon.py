@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pontryagin.run.muon import Muon, muon
+from pontryagin.run.baselines import Muon, muon
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch.optim.Muon came with torch 2.9")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from pontryagin.cli import main
-from pontryagin.optim.discrete import draw
 from pontryagin.problem.admissible import Ternary
+from pontryagin.run.baselines import draw
 
 
 def model(seed: int = 0) -> nn.Module:

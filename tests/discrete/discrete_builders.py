@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.discrete import BinaryConnect, Bop, LiHao, draw, split_parameters
 from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Ternary
+from pontryagin.run.baselines import BinaryConnect, Bop, LiHao, draw, split_parameters
 
 
 def network(admissible: DiscreteSet, width: int = 16, dtype: torch.dtype = torch.float32,

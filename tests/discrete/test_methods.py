@@ -4,9 +4,9 @@ import pytest
 import torch
 from discrete_builders import batch, network
 
-from pontryagin.optim.discrete import inside, rounded, split_parameters
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary
+from pontryagin.run.baselines import inside, rounded, split_parameters
 from pontryagin.run.discrete import set_named
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import METHODS

@@ -9,9 +9,9 @@ import torch.nn.functional as F  # noqa: N812
 from discrete_builders import MAKERS, batch, network, through_a_file
 from torch import Tensor, nn
 
-from pontryagin.optim.discrete import BinaryConnect, Bop, LiHao, draw, inside, split_parameters
 from pontryagin.problem import NonFiniteError, ProblemError
 from pontryagin.problem.admissible import Binary, Box, Codebook, Ternary
+from pontryagin.run.baselines import BinaryConnect, Bop, LiHao, draw, inside, split_parameters
 
 
 def made(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[nn.Sequential, list[Any]]:

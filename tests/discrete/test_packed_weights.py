@@ -26,10 +26,10 @@ from pontryagin.export import (
 )
 from pontryagin.export.bits import bits_of, pack, unpack
 from pontryagin.export.file import MAGIC
-from pontryagin.optim.discrete import draw
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Ternary
 from pontryagin.problem.admissible.grid import Grid
+from pontryagin.run.baselines import draw
 
 SETS: list[DiscreteSet] = [Binary(), Ternary(), Binary(scale=0.3), Ternary(scale="row"), Codebook(3),
                            Codebook(8)]

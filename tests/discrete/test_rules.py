@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pontryagin.optim.discrete.rules import (
+from pontryagin.run.baselines.entries import (
     binary_argmax,
     binary_codes,
     binary_penalty,
-    bop_flips,
     li_hao_penalty,
     ternary_argmax,
     ternary_codes,
@@ -48,7 +47,7 @@ def test_binary_rule_is_the_sign_beyond_the_penalty() -> None:
     m, w = drawn(BINARY, 0)
     expected = torch.where(m.abs() > 0.7, m.sign(), w)
     assert torch.equal(binary_argmax(m, w, 0.7), expected)
-    assert torch.equal(bop_flips(m, w, 0.7), expected)
+    assert torch.equal(binary_argmax(m, w, 0.7), expected)
 
 
 @pytest.mark.parametrize("values", [BINARY, TERNARY])

@@ -4,7 +4,6 @@ Adam."""
 import torch
 from torch import nn
 
-from pontryagin.optim.discrete import BinaryConnect, Bop, LiHao, rounded, split_parameters
 from pontryagin.problem.admissible import (
     Binary,
     Codebook,
@@ -14,8 +13,8 @@ from pontryagin.problem.admissible import (
     Ternary,
     TwoFourSparse,
 )
+from pontryagin.run.baselines import BinaryConnect, Bop, LiHao, Several, rounded, split_parameters
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.muon import Several
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
 

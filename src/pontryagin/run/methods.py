@@ -13,9 +13,9 @@ from pontryagin.optim import EMSA
 from pontryagin.problem import ProblemError
 from pontryagin.run import discrete
 from pontryagin.run.averaged import Averaged
+from pontryagin.run.baselines import muon
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.extras import need
-from pontryagin.run.muon import muon
 from pontryagin.run.objective import Objective
 from pontryagin.run.paper_emsa import PaperEMSA
 from pontryagin.run.trainer import Optimizer, OptimizerTrainer, ScheduleFree, Trainer

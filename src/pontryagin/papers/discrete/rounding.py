@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.discrete import rounded, split_parameters
 from pontryagin.problem.admissible import DiscreteSet
+from pontryagin.run.baselines import rounded, split_parameters
 from pontryagin.run.samples import Samples
 
 CHUNK, CHUNKS = 500, 20

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.discrete import inside
 from pontryagin.problem.admissible import MatrixSet
+from pontryagin.run.baselines import inside
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.job import Job, Point
 from pontryagin.run.run_directory import Table
