@@ -46,7 +46,7 @@ def test_csv_files_hold_every_digit(tmp_path: Path) -> None:
     with stages.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == STAGE_COLUMNS
-    assert [float(row["rho_state"]) for row in rows[-3:]] == [one.penalties.state for one in done[-1].stages]
+    assert [float(row["rho_state"]) for row in rows[-3:]] == [one.penalties.rho_state for one in done[-1].stages]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["iterations.csv", "stages.csv"]
 
 
@@ -88,5 +88,5 @@ def test_tensorboard_reads_them_back(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path)).Reload()
     found = events.Scalars("msa/rho_state")
     assert [event.step for event in found] == [record.iteration for record in done]
-    assert [event.value for event in found] == pytest.approx([record.penalties.state for record in done],
+    assert [event.value for event in found] == pytest.approx([record.penalties.rho_state for record in done],
                                                              rel=1e-6)

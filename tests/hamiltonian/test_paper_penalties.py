@@ -49,8 +49,8 @@ def test_the_same_function_of_the_control(problem: ControlProblem) -> None:
 
 
 def test_the_penalties_scale_with_the_batch() -> None:
-    assert paper_penalties(0.5, 8).state == 4.0
-    assert paper_penalties(0.5, 8).costate == 0.0625
+    assert paper_penalties(0.5, 8).rho_state == 4.0
+    assert paper_penalties(0.5, 8).rho_costate == 0.0625
     with pytest.raises(ProblemError, match="expected at least one sample, found 0"):
         paper_penalties(0.5, 0)
 

@@ -33,7 +33,7 @@ def dense_step(group: StageGroup, n: int, penalties: Penalties, damping: float, 
         state_curvature += jacobian.mT @ jacobian / len(group.state[n])
         costate_curvature += costates.mT @ costates / len(group.state[n])
         gradient = gradient + jacobian.mT @ p_next / len(group.state[n])
-    system = penalties.state * state_curvature + penalties.costate * costate_curvature
+    system = penalties.rho_state * state_curvature + penalties.rho_costate * costate_curvature
     shift = damping * system.diagonal().mean() + group.stage.step_size * weight
     return torch.linalg.solve(system + shift * torch.eye(size, dtype=system.dtype), gradient)
 

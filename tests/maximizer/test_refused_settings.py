@@ -20,7 +20,7 @@ from pontryagin.trajectory import StageGroup
     (lambda: GaussNewton(-1.0), "damping: .* found -1"),
     (lambda: RowGaussNewton(float("nan")), "damping: .* found nan"),
     (lambda: LBFGS(0), "LBFGS iterations: expected a number >= 1, found 0"),
-    (lambda: LBFGS(memory=0), "LBFGS memory: .* found 0"),
+    (lambda: LBFGS(history_size=0), "LBFGS history_size: .* found 0"),
     (lambda: LBFGS(searches=-3), "LBFGS searches: .* found -3"),
 ])
 def test_settings(make: Callable[[], object], message: str) -> None:

@@ -11,13 +11,13 @@ import torch
 from optim_builders import assert_close, emsa, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
-from pontryagin.optim import EMSA
-from pontryagin.optim.communication import (
+from pontryagin.distributed.reductions import (
     largest_over_processes,
     mean_over_processes,
     sum_over_processes,
     together,
 )
+from pontryagin.optim import EMSA
 from pontryagin.optim.moments import Moments
 from pontryagin.problem import Binary, Ternary
 

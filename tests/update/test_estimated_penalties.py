@@ -105,7 +105,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_known_constant(name: str,
     make, maximizer = QUADRATIC[name]
     problem = make(seed)
     constant = constant_of(name, seed, 0.0)
-    records = run(problem, maximizer, FromEstimate(costate_weight=0.0, memory=1.0), 12)
+    records = run(problem, maximizer, FromEstimate(costate_weight=0.0, rho_decay=1.0), 12)
     seen = []
     for record in records:
         state_error = sum(one.state_error for one in record.stages)
@@ -113,7 +113,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_known_constant(name: str,
     assert max(seen) <= constant * (1 + 1e-6)
     assert max(seen) >= constant / 2
     # rho = 2 C, with C within a factor of 2
-    assert constant <= records[-1].penalties.state <= 2 * constant * (1 + 1e-6)
+    assert constant <= records[-1].penalties.rho_state <= 2 * constant * (1 + 1e-6)
 
 
 @each_quadratic
@@ -130,7 +130,7 @@ def test_both_errors_count_in_the_estimate_of_the_record(name: str, seed: int) -
 
 @each_quadratic
 @pytest.mark.parametrize("rule", [lambda c: Fixed(Penalties(2 * c, 0.0)),
-                                  lambda c: FromEstimate(rho=2 * c, costate_weight=0.0, memory=1.0)],
+                                  lambda c: FromEstimate(rho=2 * c, costate_weight=0.0, rho_decay=1.0)],
                          ids=["fixed", "estimate"])
 def test_twice_the_constant_is_monotone_without_rejections(name: str, seed: int,
                                                            rule: Callable[[float], PenaltyRule]) -> None:
@@ -174,11 +174,11 @@ def test_the_first_rho_is_forgotten_once_there_is_an_estimate() -> None:
     state_error = sum(one.state_error for one in records[0].stages)
     measured = (records[0].objective_after - records[0].objective_before
                 + records[0].optimality_gap) / state_error
-    assert records[1].penalties.state == pytest.approx(2 * measured, rel=1e-6)
+    assert records[1].penalties.rho_state == pytest.approx(2 * measured, rel=1e-6)
 
 
 def test_an_old_maximum_is_forgotten_slowly_and_a_new_one_counts_at_once() -> None:
-    rule = FromEstimate(rho=4.0, memory=0.8)
+    rule = FromEstimate(rho=4.0, rho_decay=0.8)
     rule.begin(models_with(0.1))
     assert rule.accepts(trial(predicted=1.0, achieved=0.5))  # 2 C = 4
     assert rule.rho == pytest.approx(4.0)
@@ -210,22 +210,22 @@ def test_parts_of_the_remainder_belong_to_the_stages() -> None:
     scale = torch.tensor([10.0, 10.0, 1.0, 1.0], dtype=torch.float64)
     problem = ControlProblem([stage(weighing, {"u": normal(2)}), stage(other, {"v": normal(2, seed=1)})],
                              SquaredError(lambda x: x * scale), normal(5, 4, seed=2), normal(5, 4, seed=3))
-    rule = PerStageEstimate(rho=300.0, costate_weight=0.0, memory=1e-9, spread=1e6)
+    rule = PerStageEstimate(rho=300.0, costate_weight=0.0, rho_decay=1e-9, largest_ratio=1e6)
     solver = ExtendedMSA(problem, maximizer=GaussNewton(1e-9), penalty=rule, acceleration=Plain())
     solver.step()
     record = solver.step()
     # 3: FIRST bounds the fall
-    assert [one.penalties.state for one in record.stages] == pytest.approx([200.0, 3.0], rel=1e-6)
+    assert [one.penalties.rho_state for one in record.stages] == pytest.approx([200.0, 3.0], rel=1e-6)
     record = solver.step()
-    assert [one.penalties.state for one in record.stages] == pytest.approx([200.0, 2.0], rel=1e-3)
-    assert record.penalties.state == pytest.approx(200.0, rel=1e-3)
+    assert [one.penalties.rho_state for one in record.stages] == pytest.approx([200.0, 2.0], rel=1e-3)
+    assert record.penalties.rho_state == pytest.approx(200.0, rel=1e-3)
 
 
 def test_the_spread_of_penalties_is_bounded() -> None:
-    rule = PerStageEstimate(spread=1.5)
+    rule = PerStageEstimate(largest_ratio=1.5)
     solver = ExtendedMSA(split_problem(), maximizer=ClosedForm(), penalty=rule, acceleration=Plain())
     for record in solver.iterate(6):
-        each = [one.penalties.state for one in record.stages]
+        each = [one.penalties.rho_state for one in record.stages]
         assert max(each) <= 1.5**2 * min(each) * (1 + 1e-12)
     assert len(set(each)) > 1
 
@@ -234,8 +234,8 @@ def test_relative_costates() -> None:
     rule = RelativeCostates(Fixed(Penalties(8.0, 77.0)), weight=0.5)
     rule.begin(models_with(4.0))
     (found,) = rule.penalties()
-    assert found.state == 8.0
-    assert found.costate == pytest.approx(8.0 * 0.5 / 4)
+    assert found.rho_state == 8.0
+    assert found.rho_costate == pytest.approx(8.0 * 0.5 / 4)
     assert rule.attempts == 1
     assert rule.accepts(trial(predicted=1.0, achieved=-5.0))
 
@@ -251,10 +251,10 @@ def test_equal_stages_move_alike_under_global_and_under_per_stage_penalties() ->
 
 
 @pytest.mark.parametrize("make", [
-    lambda: FromEstimate(rho=0.0), lambda: FromEstimate(rho=-1.0), lambda: FromEstimate(memory=0.0),
-    lambda: FromEstimate(memory=1.5), lambda: FromEstimate(sufficient=0.5),
-    lambda: FromEstimate(costate_weight=-1.0), lambda: PerStageEstimate(memory=0.0),
-    lambda: PerStageEstimate(spread=0.5),
+    lambda: FromEstimate(rho=0.0), lambda: FromEstimate(rho=-1.0), lambda: FromEstimate(rho_decay=0.0),
+    lambda: FromEstimate(rho_decay=1.5), lambda: FromEstimate(sufficient=0.5),
+    lambda: FromEstimate(costate_weight=-1.0), lambda: PerStageEstimate(rho_decay=0.0),
+    lambda: PerStageEstimate(largest_ratio=0.5),
     lambda: RelativeCostates(Fixed(Penalties(1.0, 1.0)), weight=float("nan"))])
 def test_refused_settings(make: Callable[[], object]) -> None:
     with pytest.raises(ProblemError, match="expected"):

@@ -91,27 +91,27 @@ def test_a_rejection_raises_rho_and_an_acceptance_does_not() -> None:
     rule.begin(models_with(0.1))
     assert rule.penalties() == [Penalties(4.0, 4.0)]
     assert not rule.accepts(trial(predicted=1.0, achieved=-1.5))  # c = 2.5, so rho is multiplied by 5
-    assert rule.penalties()[0].state == pytest.approx(20.0)
+    assert rule.penalties()[0].rho_state == pytest.approx(20.0)
     assert rule.accepts(trial(predicted=1.0, achieved=0.9))  # c = 0.1, factor 0.2, kept to a half
-    assert rule.penalties()[0].state == pytest.approx(10.0)
+    assert rule.penalties()[0].rho_state == pytest.approx(10.0)
     assert rule.accepts(trial(predicted=1.0, achieved=0.01))
-    assert rule.penalties()[0].state == pytest.approx(10.0)
+    assert rule.penalties()[0].rho_state == pytest.approx(10.0)
 
 
 def test_large_costates_weaken_their_penalty() -> None:
     rule = AcceptReject(rho=4.0, costate_weight=0.5)
     rule.begin(models_with(8.0))
-    assert rule.penalties()[0].state == 4.0
-    assert rule.penalties()[0].costate == pytest.approx(4.0 * 0.5 / 8)
+    assert rule.penalties()[0].rho_state == 4.0
+    assert rule.penalties()[0].rho_costate == pytest.approx(4.0 * 0.5 / 8)
 
 
 def test_restart_begins_at_the_first_rho() -> None:
     rule = AcceptReject(rho=4.0, restart=True)
     rule.begin(models_with(1.0))
     rule.accepts(trial(predicted=1.0, achieved=-10.0))
-    assert rule.penalties()[0].state > 4.0
+    assert rule.penalties()[0].rho_state > 4.0
     rule.begin(models_with(1.0))
-    assert rule.penalties()[0].state == 4.0
+    assert rule.penalties()[0].rho_state == 4.0
 
 
 def test_nothing_changes_when_every_trial_is_rejected() -> None:

@@ -22,7 +22,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
                r"shrink\[0\] <= shrink\[1\], found .*shrink=\(0.9, 0.5\)"),
     "beta": (lambda: Momentum(1.0), r"beta: expected a number in \[0, 1\), found 1"),
     "negative beta": (lambda: Momentum(-0.1), r"beta: .* found -0.1"),
-    "memory": (lambda: Secant(memory=0), "memory: expected a number >= 1, found 0"),
+    "history_size": (lambda: Secant(history_size=0), "history_size: expected a number >= 1, found 0"),
     "controls": (lambda: ExtendedMSA(tanh_problem(), [torch.zeros(12)]),
                  "expected 3 controls, one a stage, found 1"),
 }

@@ -30,7 +30,7 @@ def iteration_row(record: IterationRecord) -> dict[str, Number]:
         "optimality_gap": record.optimality_gap, "achieved": record.objective_before - record.trial_objective,
         "state_error": sum(stage.state_error for stage in record.stages),
         "costate_error": sum(stage.costate_error for stage in record.stages), "estimate": record.estimate,
-        "rho_state": record.penalties.state, "rho_costate": record.penalties.costate,
+        "rho_state": record.penalties.rho_state, "rho_costate": record.penalties.rho_costate,
         "accepted": int(record.accepted),
         "rejected": record.rejected, "evaluations": record.evaluations, "seconds": record.seconds,
     }
@@ -40,8 +40,8 @@ def stage_rows(record: IterationRecord) -> list[dict[str, Number | str]]:
     """The stages of one iteration by STAGE_COLUMNS."""
     return [{"iteration": record.iteration, "stage": one.stage, "name": one.name, "gain": one.gain,
              "state_error": one.state_error, "costate_error": one.costate_error,
-             "rho_state": one.penalties.state,
-             "rho_costate": one.penalties.costate} for one in record.stages]
+             "rho_state": one.penalties.rho_state,
+             "rho_costate": one.penalties.rho_costate} for one in record.stages]
 
 
 def rejected_share(records: Sequence[IterationRecord]) -> float:
@@ -85,7 +85,7 @@ def log_scalars(writer: ScalarWriter, record: IterationRecord, *, stages: bool =
             writer.add_scalar(f"msa/{name}", value, record.iteration)
     for one in record.stages if stages else ():
         for name, value in (("gain", one.gain), ("state_error", one.state_error),
-                            ("costate_error", one.costate_error), ("rho_state", one.penalties.state)):
+                            ("costate_error", one.costate_error), ("rho_state", one.penalties.rho_state)):
             writer.add_scalar(f"msa/{name} of stage/{one.stage} {one.name}", value, record.iteration)
 
 

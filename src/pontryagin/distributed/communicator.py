@@ -1,6 +1,7 @@
 """How results travel: torch.distributed, or nothing at all for one process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
@@ -33,12 +34,15 @@ class Communicator(Protocol):
     def sum(self, values: Tensor) -> Tensor:
         """The sum over ranks, the same on every rank."""
 
+    def largest(self, values: Tensor) -> Tensor:
+        """The largest of each entry over ranks."""
+
     def exchange(self, outgoing: Sequence[Sequence[Tensor]],
                  incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
         """outgoing[r] goes to rank r; returns what each rank sent here, of the announced forms."""
 
-    def spread(self, own: Tensor, rows: Sequence[int]) -> Pending:
-        """Send `own` to all; gives what each rank spread, rows[r] rows like own's. Returns before it has
+    def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
+        """Send `own` to all; gives what each rank sent, rows[r] rows like own's. Returns before it has
         arrived."""
 
     def gather(self, value: Any) -> list[Any]:
@@ -51,20 +55,19 @@ class Alone:
     rank, size, seconds = 0, 1, 0.0
 
     def sum(self, values: Tensor) -> Tensor:
-        """The values."""
+        return values
+
+    def largest(self, values: Tensor) -> Tensor:
         return values
 
     def exchange(self, outgoing: Sequence[Sequence[Tensor]],
                  incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
-        """What goes to oneself."""
         return [list(outgoing[0])]
 
-    def spread(self, own: Tensor, rows: Sequence[int]) -> Pending:
-        """Its own."""
+    def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
         return Pending(lambda: [own])
 
     def gather(self, value: Any) -> list[Any]:
-        """Its own."""
         return [value]
 
 
@@ -82,62 +85,61 @@ class Processes:
         self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
         self.seconds = 0.0
 
-    def sum(self, values: Tensor) -> Tensor:
-        """all_reduce of a copy."""
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         began = perf_counter()
-        result = values.clone()
-        distributed.all_reduce(result, group=self.group)
+        yield
         self.seconds += perf_counter() - began
-        return result
+
+    def sum(self, values: Tensor) -> Tensor:
+        return self._reduced(values, distributed.ReduceOp.SUM)
+
+    def largest(self, values: Tensor) -> Tensor:
+        return self._reduced(values, distributed.ReduceOp.MAX)
+
+    def _reduced(self, values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
+        with self._counted():
+            result = values.clone()
+            distributed.all_reduce(result, op=operation, group=self.group)
+            return result
 
     def exchange(self, outgoing: Sequence[Sequence[Tensor]],
                  incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
-        """One all_to_all of flat buffers."""
-        began = perf_counter()
-        arriving = [form for forms in incoming for form in forms]
-        every = [*(tensor.dtype for tensors in outgoing for tensor in tensors),
-                 *(dtype for _, dtype in arriving)]
-        dtype = torch.float32 if not every else max(every, key=lambda kind: kind.itemsize)
-        sent = [sum(tensor.numel() for tensor in tensors) for tensors in outgoing]
-        received = [sum(shape.numel() for shape, _ in forms) for forms in incoming]
-        device = next((tensor.device for tensors in outgoing for tensor in tensors), torch.device("cpu"))
-        packed = torch.empty(sum(sent), dtype=dtype, device=device)
-        _pack(packed, [tensor for tensors in outgoing for tensor in tensors])
-        buffer = torch.empty(sum(received), dtype=dtype, device=device)
-        distributed.all_to_all_single(buffer, packed, received, sent, group=self.group)
-        pieces = iter(torch.split_with_sizes(buffer, [shape.numel() for shape, _ in arriving]))
-        result = [[next(pieces).view(shape).to(kind) for shape, kind in forms] for forms in incoming]
-        self.seconds += perf_counter() - began
-        return result
+        """One all_to_all of flat buffers, in the widest dtype that travels."""
+        with self._counted():
+            leaving = [tensor for tensors in outgoing for tensor in tensors]
+            arriving = [form for forms in incoming for form in forms]
+            dtype = max([*(tensor.dtype for tensor in leaving), *(dtype for _, dtype in arriving)],
+                        key=lambda kind: kind.itemsize, default=torch.float32)
+            sent = [sum(tensor.numel() for tensor in tensors) for tensors in outgoing]
+            received = [sum(shape.numel() for shape, _ in forms) for forms in incoming]
+            device = leaving[0].device if leaving else torch.device("cpu")
+            packed = torch.empty(sum(sent), dtype=dtype, device=device)
+            for place, tensor in zip(packed.split([one.numel() for one in leaving]), leaving, strict=True):
+                place.view(tensor.shape).copy_(tensor)
+            buffer = torch.empty(sum(received), dtype=dtype, device=device)
+            distributed.all_to_all_single(buffer, packed, received, sent, group=self.group)
+            pieces = iter(buffer.split([shape.numel() for shape, _ in arriving]))
+            return [[next(pieces).view(shape).to(kind) for shape, kind in forms] for forms in incoming]
 
-    def spread(self, own: Tensor, rows: Sequence[int]) -> Pending:
+    def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
         """A broadcast from each rank that has rows, all under way at once."""
-        began = perf_counter()
-        parts = [own.contiguous() if rank == self.rank else own.new_empty(count, *own.shape[1:])
-                 for rank, count in enumerate(rows)]
-        works = [distributed.broadcast(part, group_src=rank, group=self.group, async_op=True)
-                 for rank, part in enumerate(parts) if part.numel()]
-        self.seconds += perf_counter() - began
+        with self._counted():
+            parts = [own.contiguous() if rank == self.rank else own.new_empty(count, *own.shape[1:])
+                     for rank, count in enumerate(rows)]
+            works = [distributed.broadcast(part, group_src=rank, group=self.group, async_op=True)
+                     for rank, part in enumerate(parts) if part.numel()]
 
         def wait() -> list[Tensor]:
-            began = perf_counter()
-            for work in works:
-                work.wait()
-            self.seconds += perf_counter() - began
+            with self._counted():
+                for work in works:
+                    work.wait()
             return parts
 
         return Pending(wait)
 
     def gather(self, value: Any) -> list[Any]:
-        """all_gather_object."""
-        began = perf_counter()
-        found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value, group=self.group)
-        self.seconds += perf_counter() - began
-        return found
-
-
-def _pack(buffer: Tensor, tensors: Sequence[Tensor]) -> None:
-    for place, tensor in zip(torch.split_with_sizes(buffer, [tensor.numel() for tensor in tensors]), tensors,
-                             strict=True):
-        place.view(tensor.shape).copy_(tensor)
+        with self._counted():
+            found: list[Any] = [None] * self.size
+            distributed.all_gather_object(found, value, group=self.group)
+            return found

@@ -62,7 +62,7 @@ class GroupModel:
             except (ProblemError, NonFiniteError) as caught:
                 error, own = caught, torch.full_like(self.own.group.control, torch.nan)
             self.seconds = (perf_counter() - began) / len(own)
-        return Traveling(self.communicator.spread(own, [len(rows) for rows in self.rows]), self, error)
+        return Traveling(self.communicator.broadcast(own, [len(rows) for rows in self.rows]), self, error)
 
 
 class QuadraticGroupModel(GroupModel):

@@ -50,14 +50,14 @@ def augmented(stage: Stage, control: Control, data: tuple[Tensor, Tensor, Tensor
     data: x_n, x_{n+1}, p_n, p_{n+1}.
     """
     state, next_state, old_costate, next_costate = data
-    if penalties.costate == 0:
+    if penalties.rho_costate == 0:
         image = stage(state, control)
         change: Tensor | float = 0.0
     else:
         image, new_costate = _pull_back(stage, control, state, next_costate)
         change = _square(old_costate - new_costate)
-    value = _inner(next_costate, image) - 0.5 * penalties.state * _square(next_state - image)
-    return (value - 0.5 * penalties.costate * change).mean() - stage.cost(control)
+    value = _inner(next_costate, image) - 0.5 * penalties.rho_state * _square(next_state - image)
+    return (value - 0.5 * penalties.rho_costate * change).mean() - stage.cost(control)
 
 
 class Measures(NamedTuple):

@@ -15,11 +15,11 @@ class Penalties:
     Algorithm 3's).
     """
 
-    state: float
-    costate: float
+    rho_state: float
+    rho_costate: float
 
     def __post_init__(self) -> None:
-        for name, rho in (("rho_state", self.state), ("rho_costate", self.costate)):
+        for name, rho in (("rho_state", self.rho_state), ("rho_costate", self.rho_costate)):
             if not (isfinite(rho) and rho >= 0):
                 raise ProblemError(f"{name}: expected a finite penalty >= 0, found {rho}")
 

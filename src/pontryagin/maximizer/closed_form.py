@@ -79,18 +79,18 @@ class ClosedFormModel:
 
     def solve(self, gradient: Controls, penalties: Penalties) -> Controls:
         """The change of controls whose penalties balance this gradient."""
-        if penalties.state == 0 and self.decay == 0:
+        if penalties.rho_state == 0 and self.decay == 0:
             raise ProblemError(
                 f"{self.group.stage.name}: the Hamiltonian of an affine stage has no maximum without a state "
                 "penalty or a quadratic running cost; use rho_state > 0 or Quadratic(weight)")
         weight, bias = self.form.matrices(gradient / self.moments.positions)
-        absorbed = penalties.state / (penalties.state + self.decay)
+        absorbed = penalties.rho_state / (penalties.rho_state + self.decay)
         if self.form.bias:
             weight = weight - absorbed * bias.unsqueeze(2) * self.moments.input_mean.unsqueeze(1)
-        solver = self._sylvester if self.form.reaching is None or penalties.costate == 0 else self._coupled
+        solver = self._sylvester if self.form.reaching is None or penalties.rho_costate == 0 else self._coupled
         change = solver(weight, penalties, absorbed if self.form.bias else 0.0)
         mean_move = torch.einsum("nij,nj->ni", change, self.moments.input_mean)
-        bias_change = (bias - penalties.state * mean_move) / (penalties.state + self.decay)
+        bias_change = (bias - penalties.rho_state * mean_move) / (penalties.rho_state + self.decay)
         result = self.form.control(change, bias_change)
         if not result.isfinite().all():
             raise NonFiniteError(f"{self.group.stage.name}: the closed form gave NaN or infinite controls; "
@@ -108,16 +108,16 @@ class ClosedFormModel:
     def _sylvester(self, right: Tensor, penalties: Penalties, absorbed: float) -> Tensor:
         """X of rho_state X B + rho_costate U X + lambda X = right, B = A_c + (1 - absorbed) s s^T."""
         values, vectors = self._input_factors(absorbed)
-        denominator = penalties.state * values.unsqueeze(1) + self.decay
+        denominator = penalties.rho_state * values.unsqueeze(1) + self.decay
         rotated = right.to(values.dtype) @ vectors
-        if penalties.costate > 0:
+        if penalties.rho_costate > 0:
             costate_values, costate_vectors = self._output_factors()
-            denominator = denominator + penalties.costate * costate_values.unsqueeze(2)
+            denominator = denominator + penalties.rho_costate * costate_values.unsqueeze(2)
             rotated = costate_vectors.mT @ rotated
         denominator = denominator.expand_as(rotated)
         floor = torch.finfo(right.dtype).eps * denominator.shape[-1] * denominator.amax((1, 2), keepdim=True)
         solved = torch.where(denominator > floor, rotated / denominator, 0.0)
-        if penalties.costate > 0:
+        if penalties.rho_costate > 0:
             solved = costate_vectors @ solved
         return (solved @ vectors.mT).to(right.dtype)
 
@@ -128,8 +128,8 @@ class ClosedFormModel:
                                                                                 self.damping)
 
         def operator(change: Tensor) -> Tensor:
-            state = penalties.state * (change @ inputs) + self.decay * change
-            return state + penalties.costate * self.form.by_output(self.form.by_channel(change) @ costates)
+            state = penalties.rho_state * (change @ inputs) + self.decay * change
+            return state + penalties.rho_costate * self.form.by_output(self.form.by_channel(change) @ costates)
 
         return conjugate_gradients(operator, lambda rest: self._sylvester(rest, penalties, absorbed),
                                    right.to(inputs.dtype)).to(right.dtype)

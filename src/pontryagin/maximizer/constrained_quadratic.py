@@ -122,14 +122,14 @@ class StageQuadratic:
         form = self.group.stage.affine
         assert form is not None
         weight, bias = form.matrices(self.group.control)
-        rho, moments, decay = penalties.state, self.moments, self.cost.quadratic
+        rho, moments, decay = penalties.rho_state, self.moments, self.cost.quadratic
         eliminated = form.bias and self.bias_theta is None and self.cost.smooth
         if form.bias and self.bias_theta is None and rho == 0 and decay == 0:
             raise ProblemError(f"{self.group.stage.name}: H has no maximum over the free bias without a "
                                "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
                                "the bias")
         absorbed = rho / (rho + decay) if eliminated else 0.0
-        mean, costates = moments.input_mean, None if penalties.costate == 0 else penalties.costate * moments.costates
+        mean, costates = moments.input_mean, None if penalties.rho_costate == 0 else penalties.rho_costate * moments.costates
         inputs = rho * (moments.inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1))
         slope, origin = moments.gradient, weight
         warm, warm_bias = form.matrices(self.group.start)

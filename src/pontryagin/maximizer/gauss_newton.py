@@ -78,7 +78,7 @@ class GaussNewtonModel:
     def maximize(self, penalties: Penalties) -> Controls:
         """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
         change = self._step(penalties)
-        if penalties.state == 0 and penalties.costate == 0 and isinstance(self.group.stage.running_cost,
+        if penalties.rho_state == 0 and penalties.rho_costate == 0 and isinstance(self.group.stage.running_cost,
                                                                           NoCost):
             raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
                                "cost; with neither, its model of the Hamiltonian is linear and has no "
@@ -99,9 +99,9 @@ class GaussNewtonModel:
         return measure(self.group, controls)
 
     def _step(self, penalties: Penalties) -> Controls:
-        system = penalties.state * self.state_curvature
+        system = penalties.rho_state * self.state_curvature
         if self.costate_curvature is not None:
-            system = system + penalties.costate * self.costate_curvature
+            system = system + penalties.rho_costate * self.costate_curvature
         cost = self.group.stage.running_cost
         weight = self.group.stage.step_size * cost.weight if isinstance(cost, Quadratic) else 0.0
         scale = system.diagonal(dim1=-2, dim2=-1).mean(-1)

@@ -26,11 +26,11 @@ class LBFGS:
     """
 
     iterations: int = 10
-    memory: int = 10
+    history_size: int = 10
     searches: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "memory", "searches"):
+        for name in ("iterations", "history_size", "searches"):
             if getattr(self, name) < 1:
                 raise ProblemError(f"LBFGS {name}: expected a number >= 1, found {getattr(self, name)}")
 
@@ -63,7 +63,7 @@ class LBFGSModel:
                                                         *(part[rows] for part in self.group.data))
             return values, gradients
 
-        return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.memory,
+        return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.history_size,
                         self.settings.searches)
 
     def measure(self, controls: Controls) -> Measures:

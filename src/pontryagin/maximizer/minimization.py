@@ -20,7 +20,7 @@ _LONGEST = 20.0  # times the last length, where a search has no upper end
 
 
 @torch.no_grad()
-def minimize(evaluate: Evaluate, start: Controls, iterations: int, memory: int, searches: int) -> Controls:
+def minimize(evaluate: Evaluate, start: Controls, iterations: int, history_size: int, searches: int) -> Controls:
     """`iterations` of L-BFGS with weak-Wolfe line searches of at most `searches` trials each.
 
     Every call of `evaluate` tries a point of every function that is not done: one whose search has ended goes
@@ -30,7 +30,7 @@ def minimize(evaluate: Evaluate, start: Controls, iterations: int, memory: int, 
     """
     value, gradient = evaluate(start, torch.ones(len(start), dtype=torch.bool, device=start.device))
     point = _Point(start, value, gradient)
-    history = _History(memory, start)
+    history = _History(history_size, start)
     left = torch.full_like(value, iterations, dtype=torch.long)
     active = value.isfinite() & gradient.isfinite().all(1) & _is_steep(gradient)
     search = _Search(point, *_direction(history, gradient))
@@ -157,11 +157,11 @@ class _History:
     """The last curvature pairs of every stage, the newest first; a pair without positive curvature is left
     out."""
 
-    def __init__(self, memory: int, like: Controls) -> None:
+    def __init__(self, history_size: int, like: Controls) -> None:
         self.steps: list[Controls] = [torch.zeros_like(like)]
         self.changes: list[Controls] = [torch.zeros_like(like)]
         self.inverses: list[PerStage] = [torch.zeros_like(like[:, 0])]
-        self.memory = memory
+        self.history_size = history_size
 
     def add(self, step: Controls, change: Controls, mask: Mask) -> None:
         """Of the stages in the mask."""
@@ -170,9 +170,9 @@ class _History:
         if not fit.any():
             return
         inverse = torch.where(fit, 1 / torch.where(fit, curvature, 1.0), 0.0)
-        self.steps = _pushed(self.steps, step, fit[:, None])[:self.memory]
-        self.changes = _pushed(self.changes, change, fit[:, None])[:self.memory]
-        self.inverses = _pushed(self.inverses, inverse, fit)[:self.memory]
+        self.steps = _pushed(self.steps, step, fit[:, None])[:self.history_size]
+        self.changes = _pushed(self.changes, change, fit[:, None])[:self.history_size]
+        self.inverses = _pushed(self.inverses, inverse, fit)[:self.history_size]
 
     def filled(self) -> Mask:
         """Whether a stage has any pair."""

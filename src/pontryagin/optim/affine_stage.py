@@ -5,9 +5,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
 from pontryagin.optim.budget import propagation_flops, refresh_flops
 from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.communication import mean_over_processes, sum_over_processes
 from pontryagin.optim.fading import extended
 from pontryagin.optim.growth import lag
 from pontryagin.optim.metric import Factor, factorize, first_block, nystrom

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from pontryagin.distributed.reductions import largest_over_processes, together
 from pontryagin.optim import adamw
 from pontryagin.optim import averaging as averages
 from pontryagin.optim.acceptance import AcceptanceRule
@@ -15,7 +16,6 @@ from pontryagin.optim.affine_stage import AffineStage, has_moments
 from pontryagin.optim.bank import Bank, Member, Move, Proposal, banks_of
 from pontryagin.optim.budget import is_due, is_glance_due, period
 from pontryagin.optim.capture import Capture
-from pontryagin.optim.communication import largest_over_processes, together
 from pontryagin.optim.constrained import ModelSets
 from pontryagin.optim.gradients import largest_entries
 from pontryagin.optim.growth import Spread, spreads_over_processes

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.communication import is_alone, summed
+from pontryagin.distributed.reductions import is_alone, summed
 
 _STALE = 1.25
 """The known variance never lags behind the last batch's by more than this factor."""

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pontryagin.distributed.reductions import verdict_over_processes
 from pontryagin.optim import adamw
 from pontryagin.optim.affine_stage import STAGE_ENTRIES, AffineStage, has_moments
 from pontryagin.optim.bank import Member
 from pontryagin.optim.capture import Capture
 from pontryagin.optim.captured_stage import CapturedStage
-from pontryagin.optim.communication import verdict_over_processes
 from pontryagin.optim.constrained import Constraints, ModelSets
 from pontryagin.optim.outside import described, warn
 from pontryagin.optim.settings import check_model

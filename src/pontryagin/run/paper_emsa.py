@@ -74,7 +74,7 @@ class PaperEMSA:
         self._write(solver.controls)
         self.iteration = solver.iteration
         return StepRecord(record.objective_before, record.evaluations, record.accepted,
-                          record.penalties.state, record.optimality_gap, record.rejected)
+                          record.penalties.rho_state, record.optimality_gap, record.rejected)
 
     def set_factor(self, factor: float) -> None:
         """rho is constant."""

@@ -69,17 +69,17 @@ class Momentum:
         argmax = models.maximize(penalties)
         if self._velocity is None:
             return argmax
-        if any(own.state == 0 for own in penalties):
+        if any(own.rho_state == 0 for own in penalties):
             raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
         trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old
-                 / own.state if model.group.stage.admissible.unconstrained else best
+                 / own.rho_state if model.group.stage.admissible.unconstrained else best
                  for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
         gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
         return trial if gain > 0 else argmax
 
     def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step taken, in units of 1/rho."""
-        self._velocity = [own.state * (new - model.group.control)
+        self._velocity = [own.rho_state * (new - model.group.control)
                           for model, own, new in zip(models, penalties, controls, strict=True)]
 
 
@@ -92,7 +92,7 @@ class Secant:
     the whole quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
     """
 
-    memory: int = 20
+    history_size: int = 20
     first_rho: float = 100.0
     full_batch: bool = field(default=True, init=False)
     _pairs: list[tuple[Controls, Controls]] = field(default_factory=list, init=False, repr=False)
@@ -100,19 +100,19 @@ class Secant:
     _proposal: tuple[Models, Controls] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.memory < 1:
-            raise ProblemError(f"memory: expected a number >= 1, found {self.memory}")
+        if self.history_size < 1:
+            raise ProblemError(f"history_size: expected a number >= 1, found {self.history_size}")
 
     def propose(self, models: Models, penalties: EachPenalties) -> Controls:
         """theta + d / rho, d the quasi-Newton direction, found once for an iteration."""
         quadratic = [_quadratic(model) for model in models]
-        if any(own.state == 0 for own in penalties):
+        if any(own.rho_state == 0 for own in penalties):
             raise ProblemError("secant acceleration needs a state penalty > 0: it divides the quasi-Newton "
                                "step")
         if self._proposal is None or self._proposal[0] is not models:
-            unit = [Penalties(1.0, own.costate / own.state) for own in penalties]
+            unit = [Penalties(1.0, own.rho_costate / own.rho_state) for own in penalties]
             self._proposal = (models, self._direction(quadratic, unit))
-        return [model.group.control + move / own.state
+        return [model.group.control + move / own.rho_state
                 for model, own, move in zip(quadratic, penalties, self._proposal[1], strict=True)]
 
     def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
@@ -139,7 +139,7 @@ class Secant:
         step, before = self._last
         change = [old - new for old, new in zip(before, gradient, strict=True)]
         if inner(step, change) > 1e-12 * (inner(step, step) * inner(change, change)) ** 0.5:
-            self._pairs = [*self._pairs, (step, change)][-self.memory:]
+            self._pairs = [*self._pairs, (step, change)][-self.history_size:]
         self._last = None
 
     def _two_loops(self, models: list[QuadraticModel], gradient: Controls, unit: EachPenalties) -> Controls:

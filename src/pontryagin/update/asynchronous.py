@@ -242,7 +242,7 @@ class AsynchronousMSA:
             numbers = torch.stack([*own[1], torch.full_like(own[1].gain, own[2])], 1).double()
         counts = [len(unit.stages) if rank == unit.owner else 0 for rank in range(self.communicator.size)]
         mine = slice(None) if own is not None else slice(0, 0)
-        arriving = [self.communicator.spread(tensor[mine], counts) for tensor in (control, numbers)]
+        arriving = [self.communicator.broadcast(tensor[mine], counts) for tensor in (control, numbers)]
         new, table = (one.wait()[unit.owner] for one in arriving)
         return new, Measures(*table[:, :3].unbind(1)), int(table[0, 3])
 

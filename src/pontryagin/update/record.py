@@ -50,7 +50,7 @@ class IterationRecord:
     def penalties(self) -> Penalties:
         """The largest of the stages; all have the same unless the penalty rule sets them per stage."""
         own = [stage.penalties for stage in self.stages]
-        return Penalties(max(rho.state for rho in own), max(rho.costate for rho in own))
+        return Penalties(max(rho.rho_state for rho in own), max(rho.rho_costate for rho in own))
 
     @property
     def optimality_gap(self) -> float:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pontryagin.distributed.reductions import mean_over_ranks
 from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.communication import mean_over_ranks
 from pontryagin.optim.constrained.grid_step import GridStep, Pace, Step
 from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.constrained.priced_step import PricedStep

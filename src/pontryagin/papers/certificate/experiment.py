@@ -103,7 +103,7 @@ def _run_task(settings: CertificateSettings, task: Task, results: dict[str, Task
                 row = iteration_row(record)
                 metrics.add(task.name, name, seed, *(_known(row[column]) for column in METRICS[3:]))
                 stages.add_all((task.name, name, seed, record.iteration, one.stage, one.name, one.gain,
-                                one.state_error, one.costate_error, one.penalties.state)
+                                one.state_error, one.costate_error, one.penalties.rho_state)
                                for one in record.stages)
         metrics.flush()
         stages.flush()

@@ -59,7 +59,7 @@ def _band(axes: Axes, seeds: Sequence[np.ndarray], color: str) -> None:
 def _penalty(axes: Axes, result: TaskResult) -> None:
     records = result.records["estimate"][0]
     k = np.array([record.iteration for record in records])
-    half = np.array([record.penalties.state / 2 for record in records])
+    half = np.array([record.penalties.rho_state / 2 for record in records])
     estimate = np.array([record.estimate for record in records])
     rejected = np.array([record.rejected > 0 for record in records])
     axes.plot(k, np.where(estimate > 0, estimate, np.nan), color="#CC79A7", marker="o", markersize=2.5,

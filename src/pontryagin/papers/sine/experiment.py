@@ -179,7 +179,7 @@ class _Run:
         row = (self.figure, self.method.name, self.seed, point.iteration)
         solver: tuple[Any, ...] = (None, None, None, None)
         if record is not None:
-            solver = (record.accepted, record.penalties.state, record.optimality_gap, record.rejected)
+            solver = (record.accepted, record.penalties.rho_state, record.optimality_gap, record.rejected)
             self.stages.add_all((*row, number, stage.gain, stage.state_error, stage.costate_error)
                                 for number, stage in enumerate(record.stages))
         self.metrics.add(*row, point.evaluations, point.seconds, point.train_loss, point.test_loss, *solver)

@@ -27,7 +27,7 @@ class FromEstimate:
     Every trial measures C_k = rho (J_new - J_old + mu) / mu. For an exact argmax mu is rho times the
     feasibility errors, and this is the constant of Lemma 2 seen in this iteration; along any other step
     (momentum, damping) it is the constant for which rho = 2 C_k is the step of least J to second order. An
-    old maximum is forgotten by the factor `memory` an iteration; memory = 1 keeps it for ever, which is
+    old maximum is forgotten by the factor `rho_decay` an iteration; rho_decay = 1 keeps it for ever, which is
     safest and slowest. `rho` is that of the first trial alone: it is no estimate, and forgotten once there is
     one.
 
@@ -41,7 +41,7 @@ class FromEstimate:
     """
 
     rho: float = 5.0
-    memory: float = 0.8
+    rho_decay: float = 0.8
     sufficient: float = 1e-3
     costate_weight: float = 1.0
     attempts: int = 30
@@ -51,7 +51,7 @@ class FromEstimate:
     _groups: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient,
+        check_estimate_settings(type(self).__name__, self.rho, self.rho_decay, self.sufficient,
                                 self.costate_weight)
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
@@ -65,15 +65,15 @@ class FromEstimate:
     def accepts(self, trial: Trial) -> bool:
         """The test of sufficient decrease; rho from the larger of the remembered and the new estimate."""
         accepted = falls_enough(trial, self.sufficient)
-        self.rho *= rho_factor(trial, accepted, self.memory if self._known else FIRST)
+        self.rho *= rho_factor(trial, accepted, self.rho_decay if self._known else FIRST)
         self._known |= accepted
         return accepted
 
 
-def rho_factor(trial: Trial, accepted: bool, memory: float) -> float:
+def rho_factor(trial: Trial, accepted: bool, rho_decay: float) -> float:
     """What rho = 2 C is multiplied by after a trial.
 
-    Accepted: max(memory, 2 C_k / rho). Rejected: 2 C_k / rho within limits, the upper one where nothing could
+    Accepted: max(rho_decay, 2 C_k / rho). Rejected: 2 C_k / rho within limits, the upper one where nothing could
     be measured.
     """
     predicted = trial.predicted
@@ -81,18 +81,18 @@ def rho_factor(trial: Trial, accepted: bool, memory: float) -> float:
     if not accepted:
         return min(max(measured, _GROW[0]), _GROW[1])
     tells = predicted > 0 and abs(trial.remainder) > _ROUNDING * abs(trial.before)
-    return max(memory, measured) if tells else 1.0
+    return max(rho_decay, measured) if tells else 1.0
 
 
-def check_estimate_settings(name: str, rho: float, memory: float, sufficient: float,
+def check_estimate_settings(name: str, rho: float, rho_decay: float, sufficient: float,
                             costate_weight: float) -> None:
     """ProblemError for settings that make no sense."""
     Penalties(rho, costate_weight)  # refuses what is negative or not finite
     if rho == 0:
         raise ProblemError(f"{name} rho: expected a penalty > 0 to start from, found 0; use Fixed for basic "
                            "MSA")
-    if not 0 < memory <= 1:
-        raise ProblemError(f"{name} memory: expected a number in (0, 1], found {memory}")
+    if not 0 < rho_decay <= 1:
+        raise ProblemError(f"{name} rho_decay: expected a number in (0, 1], found {rho_decay}")
     if not 0 <= sufficient < 0.5:
         raise ProblemError(f"{name} sufficient: expected a number in [0, 1/2), found {sufficient}: at rho = "
                            "2C half of the predicted decrease is what to expect")

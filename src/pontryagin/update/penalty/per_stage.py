@@ -29,7 +29,7 @@ class PerStageEstimate:
         C_n = rho_n (Delta H_n + Delta H'_n) / (2 Delta H_n),   scaled so that the parts add up to the
         remainder measured.
 
-    rho_n = 2 max(C_n, memory * the last), within a factor `spread` of their median. A rejected trial
+    rho_n = 2 max(C_n, rho_decay * the last), within a factor `largest_ratio` of their median. A rejected trial
     multiplies all rho_n by one factor.
 
     Guarantee, on a full batch: as FromEstimate, J never rises. Half of the predicted decrease is reached
@@ -38,23 +38,23 @@ class PerStageEstimate:
     """
 
     rho: float = 5.0
-    memory: float = 0.8
+    rho_decay: float = 0.8
     sufficient: float = 1e-3
     costate_weight: float = 1.0
-    spread: float = 10.0
+    largest_ratio: float = 10.0
     attempts: int = 30
     per_stage: bool = field(default=True, init=False)
     _each: list[float] = field(default_factory=list, init=False, repr=False)
-    _memory: float = field(default=FIRST, init=False, repr=False)
+    _decay: float = field(default=FIRST, init=False, repr=False)
     _ratio: float = field(default=0.0, init=False, repr=False)
     _models: Sequence[HamiltonianModel] = field(default=(), init=False, repr=False)
     _last: "_Step | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_estimate_settings(type(self).__name__, self.rho, self.memory, self.sufficient,
+        check_estimate_settings(type(self).__name__, self.rho, self.rho_decay, self.sufficient,
                                 self.costate_weight)
-        if not self.spread >= 1:
-            raise ProblemError(f"PerStageEstimate spread: expected a number >= 1, found {self.spread}")
+        if not self.largest_ratio >= 1:
+            raise ProblemError(f"PerStageEstimate largest_ratio: expected a number >= 1, found {self.largest_ratio}")
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """The parts of the last remainder, measured from the new controls back to the old."""
@@ -72,7 +72,7 @@ class PerStageEstimate:
         """The test of sufficient decrease. A rejection raises all rho_n; what an acceptance teaches is seen
         in the next begin."""
         accepted = falls_enough(trial, self.sufficient)
-        factor = rho_factor(trial, accepted, self._memory)
+        factor = rho_factor(trial, accepted, self._decay)
         if accepted:
             controls = [model.group.control for model in self._models]
             self._last = _Step(controls, [float(measure.gain.sum()) for measure in trial.measures],
@@ -87,13 +87,13 @@ class PerStageEstimate:
         scale = step.remainder / sum(parts) if sum(parts) > 0 else 0.0
         if not 0.5 < scale < 2:  # the step was too long for its third order to be small: one factor for all
             self._each = [step.factor * rho for rho in self._each]
-            self._memory = self.memory
+            self._decay = self.rho_decay
             return
-        found = [rho * max(self._memory, 2 * scale * part / gain if gain > 0 else 0.0)
+        found = [rho * max(self._decay, 2 * scale * part / gain if gain > 0 else 0.0)
                  for rho, part, gain in zip(self._each, parts, step.gains, strict=True)]
-        self._memory = self.memory
+        self._decay = self.rho_decay
         middle = median(found)
-        self._each = [min(max(rho, middle / self.spread), middle * self.spread) for rho in found]
+        self._each = [min(max(rho, middle / self.largest_ratio), middle * self.largest_ratio) for rho in found]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class RelativeCostates:
 
     def penalties(self) -> list[Penalties]:
         """The other rule's state penalties and their share for the costates."""
-        return [Penalties(rho.state, rho.state * self._ratio) for rho in self.rule.penalties()]
+        return [Penalties(rho.rho_state, rho.rho_state * self._ratio) for rho in self.rule.penalties()]
 
     def accepts(self, trial: Trial) -> bool:
         """The other rule's judgment."""

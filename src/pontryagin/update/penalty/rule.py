@@ -40,7 +40,7 @@ class Trial:
     def penalized_error(self) -> float:
         """sum_n of rho_state times the state error plus rho_costate times the costate error: mu of an exact
         quadratic argmax."""
-        return sum(float(rho.state * measure.state_error.sum() + rho.costate * measure.costate_error.sum())
+        return sum(float(rho.rho_state * measure.state_error.sum() + rho.rho_costate * measure.costate_error.sum())
                    for measure, rho in zip(self.measures, self.penalties, strict=True))
 
 

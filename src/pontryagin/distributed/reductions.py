@@ -1,0 +1,102 @@
+"""Sums, means and moments over the processes that train one model together; elsewhere, the numbers themselves.
+
+Processes belong together where a DistributedDataParallel says so, or the user: a process group that merely
+exists, of ranks that train models of their own or do something else, is none of ours. `together` names the
+group for the length of a step. Every process of the group has to call each of the others.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from pontryagin.distributed.communicator import Alone, Communicator, Processes
+
+_HERE: ContextVar[Communicator] = ContextVar("communicator", default=Alone())  # noqa: B039 - it has no state
+
+
+@runtime_checkable
+class RowMoments(Protocol):
+    """Moments of so many rows x: their mean, the centred second moment times a block, and its trace."""
+
+    mean: Tensor
+    product: Tensor
+    trace: Tensor
+    block: Tensor | None
+    count: float
+
+    def __init__(self, mean: Tensor, product: Tensor, trace: Tensor, block: Tensor | None,
+                 count: float) -> None: ...
+
+    def add_outer(self, vector: Tensor, weight: Tensor | float) -> None:
+        """Second moment + weight v v^T."""
+
+
+AnyMoments = TypeVar("AnyMoments", bound=RowMoments)
+
+
+@contextmanager
+def together(group: Any) -> Iterator[None]:
+    """Reduce over the processes of a torch.distributed group inside; None: over none."""
+    token = _HERE.set(Alone() if group is None else Processes(group))
+    try:
+        yield
+    finally:
+        _HERE.reset(token)
+
+
+def is_alone() -> bool:
+    """Whether there is one process."""
+    return _HERE.get().size == 1
+
+
+def summed(numbers: Tensor) -> Tensor:
+    """Sums of each entry over the processes."""
+    return _HERE.get().sum(numbers)
+
+
+def mean_over_processes(taken: AnyMoments | None, zeros: Callable[[], AnyMoments]) -> AnyMoments | None:
+    """Mean and centred second moment over the rows of all processes; None without any.
+
+    taken: this process's, None without rows. zeros: moments of the right shape, with the same block on all
+    processes.
+    """
+    if is_alone():
+        return taken
+    own = zeros() if taken is None else taken
+    weight = own.mean.new_full((1,), 0.0 if taken is None else own.count)
+    joint = summed(torch.cat([own.mean.flatten() * weight, weight]))
+    if not joint[-1]:
+        return None
+    count, mean = joint[-1], joint[:-1].view_as(own.mean) / joint[-1]
+    own.add_outer(own.mean - mean, 1.0)
+    second = summed(torch.cat([own.product.flatten(), own.trace]) * weight)
+    product, trace = (second / count).split([own.product.numel(), own.trace.numel()])
+    return type(own)(mean, product.view_as(own.product), trace, own.block, float(count))
+
+
+def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
+    """The mean over the processes that have a value, each counted alike; None without any."""
+    if is_alone():
+        return value
+    own = torch.zeros_like(like) if value is None else value
+    joint = summed(torch.cat([own.flatten(), like.new_full((1,), float(value is not None))]))
+    return joint[:-1].view_as(like) / joint[-1] if joint[-1] else None
+
+
+def sum_over_processes(number: int, device: torch.device) -> int:
+    """The same number everywhere."""
+    return number if is_alone() else int(summed(torch.tensor(number, device=device)))
+
+
+def largest_over_processes(number: int, device: torch.device) -> int:
+    """The same number everywhere."""
+    return verdict_over_processes([number], device)[0]
+
+
+def verdict_over_processes(found: Sequence[int], device: torch.device) -> list[int]:
+    """The largest number in each place over all processes."""
+    return list(found) if is_alone() else _HERE.get().largest(torch.tensor(found, device=device)).tolist()
