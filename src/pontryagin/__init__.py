@@ -2,58 +2,89 @@
 
 [LCTE] in docstrings is Q. Li, L. Chen, C. Tai, W. E, "Maximum Principle Based Algorithms for Deep Learning",
 JMLR 18 (165), 2018.
+
+Every name is imported where it is first used: `import pontryagin` itself loads nothing, not even torch.
 """
 
-from pontryagin import hamiltonian, maximizer, optim, problem, trajectory, update
-from pontryagin.hamiltonian import Penalties, paper_penalties
-from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, GradientAscent, RowGaussNewton
-from pontryagin.problem import (
-    L0,
-    L1,
-    Binary,
-    Box,
-    Codebook,
-    ControlProblem,
-    CrossEntropy,
-    KSparse,
-    NonFiniteError,
-    NonNegative,
-    ProblemError,
-    Quadratic,
-    RealSpace,
-    SquaredError,
-    Stage,
-    Ternary,
-    TwoFourSparse,
-    UnitNormRows,
-    euler,
-    split_euler,
-    stage,
-)
-from pontryagin.update import (
-    MSA,
-    AcceptReject,
-    AsynchronousMSA,
-    ExtendedMSA,
-    Fixed,
-    FromEstimate,
-    Momentum,
-    PerStageEstimate,
-    Secant,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pontryagin import (
+        audit,
+        diagnostics,
+        distributed,
+        export,
+        hamiltonian,
+        maximizer,
+        optim,
+        problem,
+        trajectory,
+        update,
+    )
+    from pontryagin.hamiltonian import Penalties, paper_penalties
+    from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, GradientAscent, RowGaussNewton
+    from pontryagin.problem import (
+        L0,
+        L1,
+        Binary,
+        Box,
+        Codebook,
+        ControlProblem,
+        CrossEntropy,
+        KSparse,
+        NonFiniteError,
+        NonNegative,
+        ProblemError,
+        Quadratic,
+        RealSpace,
+        SquaredError,
+        Stage,
+        Ternary,
+        TwoFourSparse,
+        UnitNormRows,
+        euler,
+        split_euler,
+        stage,
+    )
+    from pontryagin.update import (
+        MSA,
+        AcceptReject,
+        AsynchronousMSA,
+        ExtendedMSA,
+        Fixed,
+        FromEstimate,
+        Momentum,
+        PerStageEstimate,
+        Secant,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "L0", "L1", "LBFGS", "MSA", "AcceptReject", "AsynchronousMSA", "Binary", "Box", "ClosedForm", "Codebook",
-    "ControlProblem",
-    "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent", "KSparse",
-    "Momentum",
-    "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError", "Quadratic",
-    "RealSpace",
-    "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse", "UnitNormRows",
-    "__version__",
-    "euler", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage",
-    "trajectory",
-    "update",
+    "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent",
+    "KSparse", "Momentum", "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError",
+    "Quadratic", "RealSpace", "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse",
+    "UnitNormRows", "__version__", "audit", "diagnostics", "distributed", "euler", "export", "hamiltonian",
+    "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage", "trajectory", "update",
 ]
+
+_SOURCES = ("problem", "hamiltonian", "maximizer", "update")
+"""Rooms that the other names of __all__ come from."""
+_ROOMS = (*_SOURCES, "trajectory", "distributed", "optim", "diagnostics", "audit", "export")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name in __all__:
+        for room in map(__getattr__, _SOURCES):
+            if name in room.__all__:
+                globals()[name] = found = getattr(room, name)
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
