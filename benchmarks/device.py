@@ -46,8 +46,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from pontryagin.experiments.train.muon import Muon as OwnMuon
-from pontryagin.experiments.train.muon import Several
+from pontryagin.run.baselines.muon import Muon as OwnMuon
+from pontryagin.run.baselines.muon import Several
 from pontryagin.optim import EMSA
 from pontryagin.optim.budget import is_due, is_glance_due
 
@@ -467,7 +467,7 @@ TINY = Sizes(8, 8, 4, 32, 1 << 20, 1, 12, 12, 3, 5, (8, 1), (16, 2, 2), (32, 2, 
 
 def image_files() -> tuple[list[Tensor], str]:
     """Train images and labels, test images and labels: of files, or synthetic."""
-    from pontryagin.experiments.data.idx import read_idx
+    from pontryagin.run.data.idx import read_idx
 
     root = os.environ.get("PONTRYAGIN_DATA", "")
     names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
