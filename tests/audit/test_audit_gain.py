@@ -9,7 +9,8 @@ from audit_builders import built, mean_loss
 from torch import Tensor, nn
 
 from pontryagin.audit import audit
-from pontryagin.audit.gap import Change, across_batches, argmax_direction, own_gain, squared_state_change
+from pontryagin.audit.change import Change
+from pontryagin.audit.gap import across_batches
 from pontryagin.audit.gram import Gram, GramRows
 from pontryagin.optim.layers import Layer, layer_of
 
@@ -33,10 +34,11 @@ def test_gram_matrix(bias: bool, inputs: int) -> None:
     a = (x - mean).T @ (x - mean) / 8
     damped = a + 0.1 * a.diagonal().mean() * torch.eye(inputs, dtype=torch.float64)
     right = torch.randn(1, 3, inputs, dtype=torch.float64)
-    torch.testing.assert_close(gram.solve(right)[0], torch.linalg.solve(damped, right[0].T).T)
-    assert gram.inner(right) == pytest.approx((right[0]
-                                               * torch.linalg.solve(damped, right[0].T).T).sum().item())
-    assert gram.squared_change(right) == pytest.approx((right[0] @ a * right[0]).sum().item())
+    change, square = gram.argmax(Change(right, None))
+    expected = torch.linalg.solve(damped, right[0].T).T
+    torch.testing.assert_close(change.weight[0], expected)
+    assert change.dot(Change(right, None)) == pytest.approx((right[0] * expected).sum().item())
+    assert square == pytest.approx((expected @ a * expected).sum().item())
     values = torch.linalg.eigvalsh(damped)
     assert gram.condition == pytest.approx((values[-1] / values[0]).item(), rel=1e-6)
     assert gram.effective_rank == pytest.approx((a.trace() ** 2 / a.square().sum()).item())
@@ -47,13 +49,13 @@ def test_gram_of_indices_is_diagonal() -> None:
     gram, _ = gram_of(x, nn.Embedding(4, 2))
     right = torch.randn(1, 2, 4)
     frequencies = torch.tensor([1, 3, 0, 2]) / 6
-    torch.testing.assert_close(gram.solve(right), right / (frequencies + 0.025))
+    torch.testing.assert_close(gram.argmax(Change(right, None))[0].weight, right / (frequencies + 0.025))
     assert gram.condition == pytest.approx((0.5 + 0.025) / 0.025)
 
 
 def test_constant_inputs_promise_nothing() -> None:
     gram, _ = gram_of(torch.ones(6, 4), nn.Linear(4, 2))
-    assert not gram.solve(torch.randn(1, 2, 4)).any()
+    assert not gram.argmax(Change(torch.randn(1, 2, 4), None))[0].weight.any()
     assert gram.condition == 1.0
     assert gram.effective_rank == 0.0
 
@@ -63,13 +65,17 @@ def test_direction_is_the_closed_form() -> None:
     gram, _ = gram_of(x, nn.Linear(6, 3))
     gradient = Change((u.T @ x / 50).unsqueeze(0), u.mean(0, keepdim=True))
     assert gradient.bias is not None
-    way = argmax_direction(gradient, gram)
-    assert gradient.dot(way) == pytest.approx(own_gain(gradient, gram))
+    way, square = gram.argmax(gradient)
+    g = gradient.weight[0] - gradient.bias[0].outer(gram.mean[0])
+    a = (x - x.mean(0)).T @ (x - x.mean(0)) / 50
+    damped = a + 0.1 * a.diagonal().mean() * torch.eye(6, dtype=torch.float64)
+    expected = (g * torch.linalg.solve(damped, g.T).T).sum() + gradient.bias.square().sum()
+    assert gradient.dot(way) == pytest.approx(expected.item())
     assert way.bias is not None
     z = x @ way.weight[0].T + way.bias[0]
-    assert squared_state_change(way, gradient.bias, gram) == pytest.approx(z.square().sum(1).mean().item())
+    assert square == pytest.approx(z.square().sum(1).mean().item())
     undamped, _ = gram_of(x, nn.Linear(6, 3), damping=0.0)
-    best = argmax_direction(gradient, undamped)
+    best, _ = undamped.argmax(gradient)
     joint = torch.cat([x, x.new_ones(50, 1)], 1)
     expected = torch.linalg.solve(joint.T @ joint / 50, joint.T @ u / 50).T
     torch.testing.assert_close(best.weight[0], expected[:, :-1])
@@ -116,13 +122,13 @@ def test_gain_here_is_that_of_the_full_batch() -> None:
     assert stage.costate_norm == pytest.approx(u.square().sum(1).mean().sqrt().item())
     gram, _ = gram_of(features, model[-1])
     gradient = Change((u.T @ features / len(y)).unsqueeze(0), u.mean(0, keepdim=True))
-    way = argmax_direction(gradient, gram)
+    way, _ = gram.argmax(gradient)
     assert way.bias is not None
     delta = features @ way.weight[0].T + way.bias[0]
     p = outputs.softmax(1)
     kappa = ((p * delta.square()).sum(1) - (p * delta).sum(1).square()).mean()
     rho = kappa / delta.square().sum(1).mean()
-    assert stage.gain_here == pytest.approx((own_gain(gradient, gram) / rho).item(), rel=1e-6)
+    assert stage.gain_here == pytest.approx(gradient.dot(way) / rho.item(), rel=1e-6)
 
 
 def test_gain_of_a_linear_map_is_twice_the_excess_loss_and_vanishes_at_the_solution() -> None:

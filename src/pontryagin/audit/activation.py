@@ -16,18 +16,17 @@ from torch.overrides import TorchFunctionMode
 
 Step = Callable[[Tensor], Tensor]
 
-_NAMES = ("relu", "relu_", "relu6", "tanh", "tanh_", "sigmoid", "sigmoid_", "gelu", "silu", "elu", "selu",
-          "celu", "leaky_relu",
-          "leaky_relu_", "softplus", "softsign", "mish", "hardswish", "hardsigmoid", "hardtanh", "logsigmoid",
-          "clone",
-          "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
-_FOLLOWED = {function for room in (torch, Tensor, F, torch._C._nn) for name in _NAMES
+_NAMES = """relu relu_ relu6 tanh tanh_ sigmoid sigmoid_ gelu silu elu selu celu leaky_relu leaky_relu_
+softplus softsign mish hardswish hardsigmoid hardtanh logsigmoid clone max_pool1d max_pool2d max_pool3d
+avg_pool1d avg_pool2d avg_pool3d"""
+_FOLLOWED = {function for room in (torch, Tensor, F, torch._C._nn) for name in _NAMES.split()
              if (function := getattr(room, name, None)) is not None}
+"""Functions of z alone, sample by sample."""
 
 
 @dataclass
 class _Node:
-    """A tensor on the way, its version when it came, the step that made it, and how many functions have taken
+    """A tensor on the way, its version when it came, the step that made it, how many functions have taken
     it."""
 
     tensor: Tensor
@@ -48,7 +47,8 @@ class Track:
         last = reached = 0
         while reached + 1 < len(self.nodes) and self.nodes[reached].uses == 1:
             reached += 1
-            if _is_whole(self.nodes[reached]):
+            # not changed in place since
+            if self.nodes[reached].tensor._version == self.nodes[reached].version:
                 last = reached
         return self.nodes[last].tensor, [node.step for node in self.nodes[1:last + 1]
                                          if node.step is not None]
@@ -77,9 +77,9 @@ class Follower(TorchFunctionMode):
         if self._places and function is not Tensor.detach and any(True for _ in _tensors([result])):
             tensors = {id(tensor): tensor for tensor in _tensors([*arguments, *given.values()])}
             for taken in [tensor for key, tensor in tensors.items() if key in self._places]:
-                step = _step(function, arguments, given,
-                             len(tensors)) if arguments and arguments[0] is taken else None
-                self._note(taken, result, step)
+                first = bool(arguments) and arguments[0] is taken
+                self._note(taken, result,
+                           _step(function, arguments, given, alone=len(tensors) == 1) if first else None)
         return result
 
     def _note(self, taken: Tensor, result: Any, step: Step | None) -> None:
@@ -89,21 +89,17 @@ class Follower(TorchFunctionMode):
             track.nodes[place].uses += 1
         if result is not taken:
             self._places[id(taken)] = places
-        if step is None:
-            return
-        for track, place in places:
+        for track, place in places if step is not None else ():
             if place == len(track.nodes) - 1:
                 track.nodes.append(_Node(result, result._version, step))
                 self._places.setdefault(id(result), []).append((track, place + 1))
 
 
-def _is_whole(node: _Node) -> bool:
-    return node.tensor._version == node.version  # not changed in place since
-
-
-def _step(function: Any, arguments: tuple[Any, ...], named: dict[str, Any], tensors: int) -> Step | None:
+def _step(function: Any, arguments: tuple[Any, ...], named: dict[str, Any], alone: bool) -> Step | None:
+    """What a function does to its first argument, if it is one to be followed. alone: it takes no other
+    tensor."""
     constants = function is F.batch_norm and named.get("training") is False  # as torch's modules call it
-    if not constants and not (function in _FOLLOWED and tensors == 1):
+    if not constants and not (function in _FOLLOWED and alone):
         return None
     return lambda x: function(x, *arguments[1:], **named)
 

@@ -7,60 +7,67 @@ delta,
 
 is the direction of the argmax with a state penalty, and Q(G, G') = <G - g s^T, (G' - g' s'^T) (A_c + delta
 I)^-1> + <g, g'>. For means G of independent batches E Q(G_a, G_b) = Q(E G, E G) when a differs from b, while
-E Q(G_b, G_b) is larger by the noise.
+E Q(G_b, G_b) is larger by the noise. So there are two passes over the batches: Gram matrices and the mean
+gradient of every stage, then the gradients' spread over batches.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.audit.gram import Gram
+from pontryagin.audit.change import Change
+from pontryagin.audit.gram import Gram, GramRows
+from pontryagin.audit.network import Call, Network
+from pontryagin.diagnostics.batches import Batch
+from pontryagin.optim.precision import wide
+from pontryagin.problem import NonFiniteError
 
-Matrix = Float[Tensor, "group output input"]
-Vector = Float[Tensor, "group output"]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of a stage's control: dW, and db where it has a bias."""
-
-    weight: Matrix
-    bias: Vector | None
-
-    def dot(self, other: "Change") -> float:
-        """<dW, dW'> + <db, db'>."""
-        product = (self.weight * other.weight).sum().item()
-        return product if self.bias is None or other.bias is None else product + (self.bias
-                                                                                  * other.bias).sum().item()
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and targets to the mean over samples."""
 
 
-def argmax_direction(gradient: Change, gram: Gram) -> Change:
-    """(dW, db) for rho = 1, from (G, g)."""
-    weight = gram.solve(_centred(gradient, gram))
-    if gradient.bias is None:
-        return Change(weight, None)
-    return Change(weight, gradient.bias - (weight @ gram.mean.unsqueeze(2)).squeeze(2))
+@dataclass
+class StageGradient:
+    """What both passes find about a stage.
+
+    direction: (dW, db) of the argmax for rho = 1. square: mean |dW x + db|^2 of it, per row. total: Q(G, G)
+    of the mean gradient; own, cross: of the batches, with themselves and with the mean. costate: mean over
+    samples of |u|^2, None if not watched.
+    """
+
+    gram: Gram
+    direction: Change
+    square: float
+    total: float
+    costate: float | None
+    own: list[float] = field(default_factory=list)
+    cross: list[float] = field(default_factory=list)
+
+    def gain(self, weights: Sequence[float]) -> tuple[float, float]:
+        """Q(E G, E G) without bias, and its standard error."""
+        return across_batches(self.total, self.own, self.cross, weights)
 
 
-def own_gain(gradient: Change, gram: Gram) -> float:
-    """Q(G, G)."""
-    gain = gram.inner(_centred(gradient, gram))
-    return gain if gradient.bias is None else gain + gradient.bias.square().sum().item()
-
-
-def squared_state_change(change: Change, gradient_bias: Vector | None, gram: Gram) -> float:
-    """mean |dW x + db|^2 over rows, of the direction whose g this is: tr(dW A_c dW^T) + |g|^2."""
-    square = gram.squared_change(change.weight)
-    return square if gradient_bias is None else square + gradient_bias.square().sum().item()
-
-
-def _centred(gradient: Change, gram: Gram) -> Matrix:
-    if gradient.bias is None:
-        return gradient.weight
-    return gradient.weight - gradient.bias.unsqueeze(2) * gram.mean.unsqueeze(1)
+def stage_gradients(network: Network, loss: Loss, batches: Sequence[Batch], damping: float,
+                    advance: Callable[[], None]) -> tuple[dict[int, StageGradient], list[float]]:
+    """Of every stage that the batches reach, by number; and the loss of every batch. NonFiniteError for a
+    loss or gradient."""
+    sums, losses = _Sums(network, len(batches)), []
+    for place, batch in enumerate(batches):
+        losses.append(sums.add(loss, batch, place))
+        advance()
+    found = sums.taken(damping)
+    for batch in batches:
+        outputs, _ = network.record(batch.inputs, batch.draw)
+        for number, gradient in _gradients(network, loss(outputs, batch.targets))[0].items():
+            if (stage := found.get(number)) is not None:
+                stage.own.append(gradient.dot(stage.gram.argmax(gradient)[0]))
+                stage.cross.append(gradient.dot(stage.direction))
+        advance()
+    return found, losses
 
 
 def across_batches(total: float, own: Sequence[float], cross: Sequence[float],
@@ -78,3 +85,73 @@ def across_batches(total: float, own: Sequence[float], cross: Sequence[float],
     left_out = left_out / ((1 - w).square() - (squares.sum() - squares))
     spread = (left_out - left_out.mean()).square().sum() * (len(w) - 1) / len(w)
     return estimate.item(), spread.sqrt().item()
+
+
+class _Sums:
+    """What the first pass adds up over batches: mean gradients, rows of inputs and squared costates, by
+    stage."""
+
+    def __init__(self, network: Network, batches: int) -> None:
+        self.network, self.batches = network, batches
+        self.means: dict[int, Change] = {}
+        self.rows: dict[int, GramRows] = {}
+        self.squares: dict[int, float] = defaultdict(float)
+
+    def add(self, loss: Loss, batch: Batch, place: int) -> float:
+        """The loss of a batch, after a pass over it."""
+        outputs, calls = self.network.record(batch.inputs, batch.draw)
+        for call in calls:
+            if call.inputs is not None:
+                stage = self.network.stages[call.stage]
+                self.rows.setdefault(call.stage,
+                                     GramRows(stage.layer, stage.weight, self.batches)).add(call.inputs)
+        value = loss(outputs, batch.targets)
+        if not value.isfinite():
+            raise NonFiniteError(f"the loss of batch {place} is {value.item()}: look at this batch or the "
+                                 "weights")
+        watched = [call for call in calls if call.output is not None]
+        gradients, costates = _gradients(self.network, value, watched)
+        for call, costate in zip(watched, costates, strict=True):
+            square = 0.0 if costate is None else costate.double().square().sum().item()
+            self.squares[call.stage] += square * batch.samples * batch.weight
+        for number, gradient in gradients.items():
+            if not gradient.is_finite():
+                raise NonFiniteError(f"the gradient of {self.network.stages[number].name} in batch {place} "
+                                     "is not finite")
+            if number in self.means:
+                self.means[number].add(gradient, batch.weight)
+            else:
+                self.means[number] = gradient.times(batch.weight)
+        return value.item()
+
+    def taken(self, damping: float) -> dict[int, StageGradient]:
+        """The stages whose modules were called, those without rows left out; the sums are gone."""
+        found = {}
+        for number in sorted(self.means.keys() & self.rows.keys()):
+            gradient, gram = self.means.pop(number), self.rows.pop(number).gram(damping)
+            if gram is not None:
+                direction, square = gram.argmax(gradient)
+                found[number] = StageGradient(gram, direction, square, gradient.dot(direction),
+                                              self.squares.get(number))
+        return found
+
+
+def _gradients(network: Network, value: Tensor, watched: Sequence[Call] = ()) -> tuple[dict[int, Change],
+                                                                                  Sequence[Tensor | None]]:
+    """(G, g) of every stage, minus the gradients of the mean loss; and the costates of the calls watched."""
+    names = [name for name in dict.fromkeys((*network.weights, *network.biases)) if name is not None]
+    targets = [*(network.leaves[name] for name in names), *(call.output for call in watched)]
+    arrived = torch.autograd.grad(value, targets, allow_unused=True)  # type: ignore[arg-type]
+    by_name = dict(zip(names, arrived, strict=False))
+    found = {}
+    for number, stage in enumerate(network.stages):
+        weight, bias = by_name[network.weights[number]], None
+        if weight is None:
+            continue
+        matrix = -stage.layer.matrix(weight.to(wide(weight.dtype)))
+        if (name := network.biases[number]) is not None:
+            given = by_name[name]
+            bias = torch.zeros_like(matrix[...,
+                                           0]) if given is None else -given.to(matrix.dtype).reshape(matrix.shape[:2])
+        found[number] = Change(matrix, bias)
+    return found, arrived[len(names):]

@@ -8,9 +8,8 @@ once, and the terminal cost there is evaluated exactly, not expanded:
     predicted cost = mean_i Phi_i(out_i + delta_i) - Phi_i(out_i),   delta_ik = p_ik . dW x_i
 
 Its first order is -Delta H = -<G, dW>, its second the Gauss-Newton form. Where an activation phi follows z
-alone, the stage
-includes it: p_k is then d out_k / d phi(z), and its factor phi((W + dW) x + b) - phi(W x + b), nothing of
-which is expanded. With many components, `directions` in the space of outputs stand for all.
+alone, the stage includes it: p_k is then d out_k / d phi(z), and its factor phi((W + dW) x + b) - phi(W x +
+b), nothing of which is expanded. With many components, `directions` in the space of outputs stand for all.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and targets to the mean over samples."""
 
 MOST = 16
-"""Directions in the space of outputs at most."""
+"""Directions in the space of outputs at most: a pass back each."""
 
 
 def by_sample(outputs: Tensor) -> Float[Tensor, "sample output"]:
@@ -43,8 +42,8 @@ def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torc
     flat, slope = by_sample(outputs), by_sample(gradient)
     count, size = flat.shape
     if size <= MOST:
-        return torch.eye(size, dtype=flat.dtype,
-                         device=flat.device).unsqueeze(1).expand(-1, count, -1), flat.new_ones(size)
+        unit = torch.eye(size, dtype=flat.dtype, device=flat.device)
+        return unit.unsqueeze(1).expand(-1, count, -1), flat.new_ones(size)
     if largest:
         others = torch.nn.functional.one_hot(flat.topk(MOST - 1, 1).indices, size).to(flat.dtype).mT
         factor = 1.0
@@ -57,13 +56,20 @@ def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torc
     return basis.permute(2, 0, 1), factors
 
 
+def combined(parts: Sequence[Tensor], basis: Tensor, factors: Tensor) -> Float[Tensor,
+                                                                               "sample change output"]:
+    """delta from v_c . delta of every direction, each (sample, change)."""
+    return torch.einsum("cnk,cnf->nkf", torch.stack(list(parts)) * factors.to(parts[0])[:, None, None],
+                        basis.to(parts[0]))
+
+
+@torch.no_grad()
 def costs(loss: Loss, outputs: Tensor, targets: Tensor,
           deltas: Float[Tensor, "sample change output"]) -> list[float]:
     """Phi(out + delta) - Phi(out) of every change."""
-    with torch.no_grad():
-        base = loss(outputs, targets).double()
-        return [(loss(outputs + delta.reshape(outputs.shape), targets).double() - base).item()
-                for delta in deltas.unbind(1)]
+    base = loss(outputs, targets).double()
+    return [(loss(outputs + delta.reshape(outputs.shape), targets).double() - base).item()
+            for delta in deltas.unbind(1)]
 
 
 def curvature(loss: Loss, outputs: Tensor, targets: Tensor, delta: Float[Tensor, "sample output"]) -> float:
@@ -75,10 +81,3 @@ def curvature(loss: Loss, outputs: Tensor, targets: Tensor, delta: Float[Tensor,
         if not slope.requires_grad:  # linear in the outputs
             return 0.0
         return torch.autograd.grad(slope, h, allow_unused=True, materialize_grads=True)[0].item()
-
-
-def combined(parts: Sequence[Tensor], basis: Tensor, factors: Tensor) -> Float[Tensor,
-                                                                               "sample change output"]:
-    """delta from v_c . delta of every direction, each (sample, change)."""
-    return torch.einsum("cnk,cnf->nkf", torch.stack(list(parts)) * factors.to(parts[0])[:, None, None],
-                        basis.to(parts[0]))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pontryagin.audit.gap import Change
-from pontryagin.audit.gradients import StageGradient
+from pontryagin.audit.change import Change
+from pontryagin.audit.gap import StageGradient
 from pontryagin.audit.network import Network
 from pontryagin.audit.outputs import by_sample, costs, curvature
 from pontryagin.audit.sets import Projection
@@ -23,8 +23,8 @@ class Prediction:
     """Of one stage. The lists hold one number a batch: its mean over samples.
 
     slope, curvature: d loss / dh and d^2 loss / dh^2 along h times the argmax's direction; slopes: the mean
-    of |d Phi_i / dh|.
-    change: |dW| / |W|. cost, first_order: by set.
+    of
+    |d Phi_i / dh|. change: |dW| / |W|. cost, first_order: by set. omitted: sets that do not fit, and why.
     """
 
     slope: float = 0.0
@@ -37,13 +37,12 @@ class Prediction:
 
 
 Tried = tuple[Trial, Prediction]
-"""The changes of a stage, those of its sets and then the argmax's direction; and what becomes known of
-them."""
+"""What is tried on a stage, and what becomes known of it."""
 
 
 def projected(network: Network, number: int, projection: Projection) -> Tensor:
     """The weight of a stage in a set, shaped as it is. ProblemError when it does not fit."""
-    weight, rows = network.leaves[network.weights[number]].detach(), network.rows(number)
+    weight, rows = network.weight(number), network.rows(number)
     if isinstance(projection, MatrixSet):
         projection = projection.within(rows)
     projection.check(*rows.size)
@@ -65,8 +64,8 @@ def predictions(network: Network, loss: MeanLoss, batches: Sequence[Batch],
             _predict(network, loss, batch, tried, watch, memory)
             advance(len(tried))
         for trial, prediction in tried:
-            missed = abs(prediction.slope + gradients[trial.number].total)
-            if missed > 0.01 * gradients[trial.number].total + 1e-4 * prediction.slopes:
+            total = gradients[trial.number].total
+            if abs(prediction.slope + total) > 0.01 * total + 1e-4 * prediction.slopes:  # more than rounding
                 again = _tried(network, trial.number, gradients[trial.number].direction, sets)
                 for batch in batches:
                     _predict(network, loss, batch, [again], Watch(frozenset(), watch.sizes), memory)
@@ -77,6 +76,7 @@ def predictions(network: Network, loss: MeanLoss, batches: Sequence[Batch],
 
 def _in_groups(network: Network, gradients: Mapping[int, StageGradient], sets: Mapping[str, Projection],
                memory: int) -> Iterator[list[Tried]]:
+    """As many stages at a time as have changes that fit into memory, one at least."""
     group: list[Tried] = []
     held = 0
     for number, gradient in gradients.items():
@@ -92,9 +92,8 @@ def _in_groups(network: Network, gradients: Mapping[int, StageGradient], sets: M
 
 
 def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projection]) -> Tried:
-    leaf, layer, prediction = network.leaves[network.weights[number]].detach(), network.stages[number].layer, Prediction()
+    leaf, bias, prediction, weights = network.weight(number), network.bias(number), Prediction(), []
     size = torch.linalg.vector_norm(leaf)
-    weights = []
     for name, projection in sets.items() if leaf.ndim > 1 else ():
         try:
             weight = projected(network, number, projection)
@@ -104,18 +103,17 @@ def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projec
         weights.append(weight)
         prediction.change[name] = (torch.linalg.vector_norm(weight - leaf) / size).nan_to_num(0.0).item()
         prediction.cost[name], prediction.first_order[name] = [], []
-    direction = layer.shaped(way.weight)
+    direction = network.stages[number].layer.shaped(way.weight)
     scale = (size / torch.linalg.vector_norm(direction)).nan_to_num(1.0, posinf=1.0).item() or 1.0
-    bias_name, bias = network.biases[number], None
-    if bias_name is not None and way.bias is not None:
-        at = network.leaves[bias_name].detach()
-        bias = at + scale * way.bias.reshape(at.shape).to(at.dtype)
+    if bias is not None:
+        bias = None if way.bias is None else bias + scale * way.bias.reshape(bias.shape).to(bias.dtype)
     return Trial(number, tuple(weights), leaf + scale * direction.to(leaf.dtype), bias, scale), prediction
 
 
 def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried], watch: Watch,
              memory: int) -> None:
     """Adds the means over one batch, computed on parts of it that fit into memory."""
+    # a change of z and its costate, of 8 bytes at most, for every set and the direction
     per_sample = 16 * sum(watch.sizes.get(trial.number, 0) * (len(trial.weights) + 1) for trial, _ in tried)
     part = max(min(batch.samples, memory // max(per_sample, 1)), 1)
     for _, prediction in tried:
@@ -123,17 +121,17 @@ def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried],
             means.append(0.0)
     for first in range(0, batch.samples, part):
         some = batch.part(first, first + part)
-        targets, share = some.targets, loss.counted(some.targets) / batch.counted
+        share = loss.counted(some.targets) / batch.counted
         if not share:  # all targets of the part are ignored
             continue
         outputs, moves, gradient = output_changes(network, loss, some, [trial for trial, _ in tried], watch)
         for (_, prediction), move in zip(tried, moves, strict=True):
             slope = by_sample(gradient).to(move.way.dtype)
             slopes, along = torch.einsum("nkf,nf->k", move.linear, slope).tolist(), (move.way * slope).sum(1)
-            for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, targets, move.sets),
+            for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, some.targets, move.sets),
                                                slopes, strict=True):
                 prediction.cost[name][-1] += share * cost
                 prediction.first_order[name][-1] += share * first_order
             prediction.slope += along.sum().item() * share * batch.weight
             prediction.slopes += along.abs().sum().item() * share * batch.weight
-            prediction.curvature += curvature(loss, outputs, targets, move.way) * share * batch.weight
+            prediction.curvature += curvature(loss, outputs, some.targets, move.way) * share * batch.weight

@@ -131,29 +131,28 @@ def _ranks(values: Sequence[float]) -> torch.Tensor:
 
 def table(audit: Audit) -> str:
     """Text: a row a stage, costs as predicted / true."""
-    head = ["stage", "kind", "parameters", "gain", "+-", "costate", "condition", "eff. rank", *audit.sets]
-    rows = [head]
-    for stage in audit.stages:
-        cells = [stage.name, stage.kind, str(stage.parameters), _number(stage.gain),
-                 _number(stage.gain_error), _number(stage.costate_norm), f"{stage.condition:.3g}",
-                 f"{stage.effective_rank:.1f}/{stage.inputs}"]
-        for name in audit.sets:
-            each = stage.restriction(name)
-            true = "" if each is None or each.true is None else f" / {_number(each.true)}"
-            cells.append("-" if each is None else f"{_number(each.predicted)}{true}")
-        rows.append(cells)
-    agreement = [(name, audit.agreement(name)) for name in audit.sets]
-    told = ", ".join(f"{name} {value:.2f}" for name, value in agreement if value is not None)
-    widths = [max(len(row[n]) for row in rows) for n in range(len(head))]
+    rows = [["stage", "kind", "parameters", "gain", "+-", "costate", "condition", "eff. rank", *audit.sets]]
+    rows += [[stage.name, stage.kind, str(stage.parameters), _number(stage.gain), _number(stage.gain_error),
+              _number(stage.costate_norm), f"{stage.condition:.3g}",
+              f"{stage.effective_rank:.1f}/{stage.inputs}",
+              *(_cost(stage.restriction(name)) for name in audit.sets)] for stage in audit.stages]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
              for row in rows]
     lines.append(f"loss {audit.loss:.4g} +- {audit.loss_error:.2g} ({audit.loss_name}), gain of all stages "
                  f"{_number(audit.gain)} +- {_number(audit.gain_error)}; {audit.samples} samples in "
                  f"{audit.batches} batches")
     lines.append("costs of a stage alone in a set: predicted / true change of the loss")
-    if told:
+    agreement = [(name, audit.agreement(name)) for name in audit.sets]
+    if told := ", ".join(f"{name} {value:.2f}" for name, value in agreement if value is not None):
         lines.append(f"rank correlation of predicted with true costs: {told}")
     return "\n".join(lines + [f"not audited: {name} ({why})" for name, why in audit.unseen.items()])
+
+
+def _cost(each: Restriction | None) -> str:
+    if each is None:
+        return "-"
+    return _number(each.predicted) + ("" if each.true is None else f" / {_number(each.true)}")
 
 
 def _number(value: float | None) -> str:

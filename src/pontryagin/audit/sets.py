@@ -15,11 +15,10 @@ Weight = Float[Tensor, "*stage row input"]
 
 
 class Projection(Protocol):
-    """A set of matrices, row i making output i (`Rows`), and a point of it near to any matrix: every
-    MatrixSet is one."""
+    """A set of matrices, row i making output i (`Rows`): every MatrixSet is one."""
 
     def project(self, weight: Weight) -> Weight:
-        """The point that stands for W."""
+        """The point of the set that stands for W, near to it."""
 
     def check(self, rows: int, inputs: int) -> None:
         """ProblemError when no (rows, inputs) matrix fits the set."""

@@ -14,6 +14,7 @@ from pontryagin.diagnostics.batches import Batch, Part
 from pontryagin.diagnostics.loss import MeanLoss
 
 Moves = Float[Tensor, "sample change output"]
+Products = Float[Tensor, "sample change"]
 
 
 @dataclass(frozen=True)
@@ -49,78 +50,65 @@ class OutputChanges:
 def probe(network: Network, batch: Batch) -> Watch:
     """Two small passes of different sizes: z must grow with the number of samples, along the first axis."""
     few = min(batch.samples, 3)
-    found: list[dict[int, list[tuple[int, int, int]]]] = []
-    for count in (few - 1, few):
-        calls: dict[int, list[tuple[int, int, int]]] = {}
-        for call in network.record(batch.part(0, count).inputs, batch.draw)[1]:
-            x, z = call.inputs, call.output
-            shape = (-1, -1, 0) if x is None or z is None else (len(x), len(z), z.numel())
-            calls.setdefault(call.stage, []).append(shape)
-        found.append(calls)
-    small, large = found
-    watched, sizes = set(), {}
-    for number, shapes in large.items():
-        before = small.get(number, [])
-        if len(before) == len(shapes) and all(_per_sample(a[:2], few - 1) == _per_sample(b[:2], few) != ()
-                                              for a, b in zip(before, shapes, strict=True)):
-            watched.add(number)
-        sizes[number] = sum(size for _, _, size in shapes) // few
-    return Watch(frozenset(watched), sizes)
+    small, large = _shapes(network, batch, few - 1), _shapes(network, batch, few)
+    watched = [number for number, calls in large.items() if len(calls) == len(small.get(number, ()))
+               and all(_per_sample(one[:2], few - 1) == _per_sample(other[:2], few) != ()
+                       for one, other in zip(small[number], calls, strict=True))]
+    return Watch(frozenset(watched), {number: sum(size for _, _, size in calls) // few
+                                      for number, calls in large.items()})
+
+
+def _shapes(network: Network, batch: Batch, samples: int) -> dict[int, list[tuple[int, int, int]]]:
+    """Of the calls of every stage: lengths of x and z, and entries of z."""
+    found: dict[int, list[tuple[int, int, int]]] = {}
+    for call in network.record(batch.part(0, samples).inputs, batch.draw)[1]:
+        x, z = call.inputs, call.output
+        found.setdefault(call.stage, []).append((-1, -1, 0) if x is None or z is None
+                                                else (len(x), len(z), z.numel()))
+    return found
 
 
 def _per_sample(lengths: Sequence[int], samples: int) -> tuple[int, ...]:
-    return tuple(length // samples for length in lengths) if all(n > 0 and n % samples == 0
-                                                                 for n in lengths) else ()
+    whole = all(length > 0 and length % samples == 0 for length in lengths)
+    return tuple(length // samples for length in lengths) if whole else ()
 
 
 def output_changes(network: Network, loss: MeanLoss, part: Part, trials: list[Trial], watch: Watch
                    ) -> tuple[Tensor, list[OutputChanges], Tensor]:
     """Outputs, what every trial does to them, and the gradient of the mean loss there."""
     outputs, calls = network.record(part.inputs, part.draw)
-    samples = len(part.targets)
     value = outputs.detach().requires_grad_()
     gradient, = torch.autograd.grad(loss(value, part.targets), value)
-    generator = torch.Generator().manual_seed(0)
-    basis, factors = directions(outputs.detach(), gradient, loss.classes and outputs.ndim == 2, generator)
-    places = {trial.number: trial for trial in trials if trial.number in watch.watched}
-    watched = [call for call in calls if call.stage in places]
-    parts = _by_costates(network, outputs, watched, basis, places, samples)
+    basis, factors = directions(outputs.detach(), gradient, loss.classes and outputs.ndim == 2,
+                                torch.Generator().manual_seed(0))
+    watched = {trial.number: trial for trial in trials if trial.number in watch.watched}
+    found = _by_costates(network, outputs, [call for call in calls if call.stage in watched], basis, watched,
+                         len(part.targets))
     moves = []
     for trial in trials:
-        if trial.number in places:
-            delta = combined(parts[trial.number], basis, factors)
-            count = len(trial.weights)
-            moves.append(OutputChanges(delta[:, :count], delta[:, count:2 * count],
-                                       delta[:, -1] / trial.scale))
+        if trial.number in watched:
+            delta, sets = combined(found[trial.number], basis, factors), len(trial.weights)
+            moves.append(OutputChanges(delta[:, :sets], delta[:, sets:-1], delta[:, -1] / trial.scale))
         else:
             moves.append(_by_difference(network, part, trial))
     return outputs.detach(), moves, gradient
 
 
 def _by_costates(network: Network, outputs: Tensor, calls: list[Call], basis: Tensor,
-                 trials: Mapping[int, Trial], samples: int) -> dict[int,
-                                                                    list[Float[Tensor, "sample change"]]]:
+                 trials: Mapping[int, Trial], samples: int) -> dict[int, list[Products]]:
     """v . delta of every direction v of the outputs, by stage, added up over the stage's calls: costates of v
     at the end of the track times the change there, for the sets; costates of v at z times the change of z,
     for the sets and the way."""
-    ends, states = [], []
+    ends: list[Tensor] = []
+    states = []
     for call in calls:
         assert call.output is not None
         assert call.track is not None
-        end, steps = call.track.end()
-        z, trial = call.output.detach(), trials[call.stage]
-        moved = [network.output(call, weight) for weight in trial.weights]
-        linear = [each - z for each in moved] + [network.output(call, trial.way, trial.bias_way) - z]
-        with torch.no_grad():
-            if not steps:
-                exact = linear[:-1]
-            else:
-                for step in steps:
-                    moved = [step(each) for each in moved]
-                exact = [each - end for each in moved]
-            states.append((_rows(exact, samples), _rows(linear, samples)))
+        end, exact, linear = _state_changes(network, call, trials[call.stage])
         ends += [end, call.output]
-    found: dict[int, list[Tensor]] = {}
+        states.append([torch.stack([change.reshape(samples, -1) for change in changes], 1)
+                       if changes else None for changes in (exact, linear)])
+    found: dict[int, list[Products]] = {}
     for direction in basis if calls else ():
         arrived = torch.autograd.grad(outputs, ends, direction.reshape(outputs.shape), retain_graph=True,
                                       allow_unused=True)
@@ -134,12 +122,22 @@ def _by_costates(network: Network, outputs: Tensor, calls: list[Call], basis: Te
     return found
 
 
-def _rows(changes: list[Tensor], samples: int) -> Float[Tensor, "sample change state"] | None:
-    return torch.stack([change.reshape(samples, -1) for change in changes], 1) if changes else None
+@torch.no_grad()
+def _state_changes(network: Network, call: Call, trial: Trial) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The end of the call's track; there the changes by the weights in sets; of z those and that by the
+    way."""
+    end, steps = call.track.end()  # type: ignore[union-attr]
+    z = call.output.detach()  # type: ignore[union-attr]
+    moved = [network.output(call, weight) for weight in trial.weights]
+    linear = [each - z for each in moved] + [network.output(call, trial.way, trial.bias_way) - z]
+    if not steps:
+        return end, linear[:-1], linear
+    for step in steps:
+        moved = [step(each) for each in moved]
+    return end, [each - end for each in moved], linear
 
 
-def _products(state: Float[Tensor, "sample change state"], costate: Tensor | None) -> Float[Tensor,
-                                                                                            "sample change"]:
+def _products(state: Float[Tensor, "sample change state"], costate: Tensor | None) -> Products:
     if costate is None:
         return state.new_zeros(state.shape[:2])
     return torch.bmm(state, costate.reshape(len(state), -1, 1).to(state.dtype)).squeeze(2)
@@ -148,21 +146,16 @@ def _products(state: Float[Tensor, "sample change state"], costate: Tensor | Non
 def _by_difference(network: Network, part: Part, trial: Trial) -> OutputChanges:
     """The same without costates, where a stage's z cannot be watched: a central difference for every change,
     all linear."""
-    name, bias_name = network.weights[trial.number], network.biases[trial.number]
-    leaf = network.leaves[name].detach()
-    bias = None if bias_name is None else network.leaves[bias_name].detach()
-    relative = torch.finfo(leaf.dtype).eps ** (1 / 3)
+    leaf, bias = network.weight(trial.number), network.bias(trial.number)
+    relative = torch.finfo(leaf.dtype).eps ** (1 / 3)  # where rounding and the third derivative cost the same
     found = []
     for weight, other in [(weight, bias) for weight in trial.weights] + [(trial.way, trial.bias_way)]:
         change = weight - leaf
         h = relative * (torch.linalg.vector_norm(leaf)
                         / torch.linalg.vector_norm(change)).nan_to_num(1.0, posinf=1.0).item()
-        sides = []
-        for step in (h, -h):
-            replaced = {name: leaf + step * change}
-            if bias_name is not None and bias is not None and other is not None:
-                replaced[bias_name] = bias + step * (other - bias)
-            sides.append(network.run(part.inputs, part.draw, replaced))
+        sides = [network.run(part.inputs, part.draw, network.replaced(
+            trial.number, leaf + step * change,
+            None if bias is None or other is None else bias + step * (other - bias))) for step in (h, -h)]
         found.append(by_sample((sides[0] - sides[1]) / (2 * h)))
     changes = torch.stack(found, 1)
     return OutputChanges(changes[:, :-1], changes[:, :-1], changes[:, -1] / trial.scale)

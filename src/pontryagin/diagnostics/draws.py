@@ -12,6 +12,7 @@ from torch import nn
 
 State = list[tuple[Callable[[Any], Any], Any]]
 """Functions that put a generator back, and what they put back."""
+_KINDS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 class Draws:
@@ -19,9 +20,8 @@ class Draws:
     generators.
 
     These are Python's, numpy's and torch's global ones (also of the GPUs that hold the model) and those that
-    a module holds as an
-    attribute, or in a list, tuple or dict that is one: torch.Generator, numpy.random.Generator and
-    RandomState, random.Random.
+    a module holds as an attribute, or in a list, tuple or dict that is one: torch.Generator,
+    numpy.random.Generator and RandomState, random.Random.
     """
 
     def __init__(self, model: nn.Module, states: dict[Hashable, State] | None = None) -> None:
@@ -32,8 +32,7 @@ class Draws:
         self._known = {} if states is None else states
 
     def begin(self, data: Hashable) -> None:
-        """A pass over `data`: the first one goes on with the numbers, each later one begins where the first
-        began."""
+        """A pass over `data`: the first goes on with the numbers, each later one begins where that began."""
         if data in self._known:
             _put_back(self._known[data])
         else:
@@ -41,12 +40,12 @@ class Draws:
 
     def state(self) -> State:
         """Of all generators now."""
-        found: State = [(random.setstate, random.getstate()),
-                        (np.random.set_state, np.random.get_state(legacy=True)),
-                        (torch.set_rng_state, torch.get_rng_state())]
-        for device in self._devices:
-            found.append((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
-        return found + [_of(one) for one in self._own]
+        return [(random.setstate, random.getstate()),
+                (np.random.set_state, np.random.get_state(legacy=True)),
+                (torch.set_rng_state, torch.get_rng_state()),
+                *((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device))
+                  for device in self._devices),
+                *map(_of, self._own)]
 
 
 @contextmanager
@@ -68,18 +67,15 @@ def _put_back(state: State) -> None:
 
 def _generators(values: Iterable[Any], deep: bool = True) -> Iterator[Any]:
     for value in values:
-        if isinstance(value, (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)):
-            if not isinstance(value, random.SystemRandom):
-                yield value
-        elif deep and isinstance(value, (list, tuple)):
-            yield from _generators(value, False)
-        elif deep and isinstance(value, Mapping):
-            yield from _generators(value.values(), False)
+        if isinstance(value, _KINDS) and not isinstance(value, random.SystemRandom):
+            yield value
+        elif deep and isinstance(value, (list, tuple, Mapping)):
+            yield from _generators(value.values() if isinstance(value, Mapping) else value, False)
 
 
 def _of(one: Any) -> tuple[Callable[[Any], Any], Any]:
     if isinstance(one, random.Random):
         return one.setstate, one.getstate()
     if isinstance(one, np.random.Generator):
-        return lambda state: setattr(one.bit_generator, "state", state), one.bit_generator.state
+        return partial(setattr, one.bit_generator, "state"), one.bit_generator.state
     return one.set_state, one.get_state()

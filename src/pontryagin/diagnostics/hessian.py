@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.diagnostics.batches import Batch, gathered
+from pontryagin.diagnostics.batches import Batch, Inputs, arguments, gathered
 from pontryagin.diagnostics.draws import Draws, State
 from pontryagin.diagnostics.looking import (
-    arguments,
     check_arguments,
     check_repeats,
     kept_buffers,
@@ -19,17 +17,17 @@ from pontryagin.diagnostics.looking import (
     one_tensor,
     second_derivatives,
 )
-from pontryagin.diagnostics.loss import MeanLoss
-from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError, Stage
+from pontryagin.diagnostics.loss import LossLike, MeanLoss
+from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 
 Vector = Float[Tensor, " parameter"]
 
 
 @dataclass(frozen=True)
 class HessianOperator:
-    """v -> H v on flat vectors of all parameters.
+    """v -> H v on flat vectors of all parameters, (size,), of this dtype on this device.
 
-    product: one product; the gradient's norm is that of the same objective at the same place.
+    gradient_norm: of the same objective at the same place. product: one product, not checked.
     """
 
     size: int
@@ -54,11 +52,18 @@ class HessianOperator:
 
 
 def problem_hessian(problem: ControlProblem, controls: Sequence[Tensor] | None = None) -> HessianOperator:
-    """The Hessian of J (mean over samples, running costs included) in all controls, stage after stage as one
-    vector.
+    """The Hessian of J = mean_i Phi_i + sum_n delta_n L_n in all controls, stage after stage as one vector.
 
-    controls: the problem's initial ones by default. The graph of one forward and backward pass is kept while
-    the operator lives.
+    The graph of one forward and backward pass is kept while the operator lives.
+
+    Args:
+        problem: the control problem, with its samples.
+        controls: theta_n of every stage, (control,) each, in the stages' order; by default the problem's
+            initial ones, where a solver begins.
+
+    Raises:
+        ProblemError: controls that are not the problem's, or functions without a second derivative in torch.
+        NonFiniteError: by a product with the operator, where it is not finite.
     """
     controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
     flat = torch.cat([control for stage, control in zip(problem.stages, controls, strict=True) if stage.size])
@@ -73,19 +78,27 @@ def problem_hessian(problem: ControlProblem, controls: Sequence[Tensor] | None =
     return HessianOperator(flat.numel(), flat.dtype, flat.device, float(gradient.detach().norm()), product)
 
 
-def module_hessian(model: nn.Module, loss: str | Callable[[Tensor, Tensor], Tensor],
-                   batches: Iterable[tuple[Any, Tensor]]) -> HessianOperator:
-    """The Hessian of the mean loss over all samples of `batches` (inputs, targets) in the trained parameters
-    of a module.
+def module_hessian(model: nn.Module, loss: LossLike,
+                   batches: Iterable[tuple[Inputs, Tensor]]) -> HessianOperator:
+    """The Hessian of the mean loss over all samples of `batches` in the trained parameters of a module.
 
-    loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch, or
-    one number a sample (MeanLoss; class indices of -100 do not count). Inputs: a tensor, or a tuple or dict
-    of tensors as positional or named arguments of the model. The model is used in evaluation mode and is as
-    before after each product: running statistics and dropout play no part. Where it draws random numbers
-    there, those of a batch are the same in every product (draws.Draws). Each product takes two passes over
-    the batches, one of which is in memory at a time.
+    The model is used in evaluation mode and is as before after each product: running statistics and dropout
+    play no part. Where it draws random numbers there, those of a batch are the same in every product
+    (draws.Draws). Each product takes two passes over the batches, one of which is in memory at a time.
 
-    Raises ProblemError for a wrong request, and for functions that have no second derivative in torch.
+    Args:
+        model: any module whose output is one tensor; its parameters that require a gradient, in their order,
+            are one vector.
+        loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch,
+        or
+            one number a sample, (sample,) (MeanLoss; class indices of -100 do not count).
+        batches: pairs (inputs, targets), gone through once and held. Inputs: a tensor (sample, ...), or a
+        tuple
+            or dict of them as positional or named arguments of the model.
+
+    Raises:
+        ProblemError: a wrong request, or functions that have no second derivative in torch.
+        NonFiniteError: by a product with the operator, where it is not finite.
     """
     model, mean_loss = getattr(model, "_orig_mod", model), MeanLoss(loss)  # what torch.compile wraps
     held = gathered(batches, mean_loss.counted)
@@ -122,16 +135,11 @@ def _outputs(model: nn.Module, batch: Batch, draws: Draws, renew: Callable[[], N
 
 def _objective(problem: ControlProblem, flat: Vector) -> Tensor:
     pieces = iter(flat.split([stage.size for stage in problem.stages if stage.size]))
-    state, cost = problem.initial_state, flat.new_zeros(())
-    for stage in problem.stages:
-        control = next(pieces) if stage.size else _none(stage)
+    controls = tuple(next(pieces) if stage.size else stage.start for stage in problem.stages)
+    state = problem.initial_state
+    for stage, control in zip(problem.stages, controls, strict=True):
         state = stage(state, control)
-        cost = cost + stage.cost(control) if stage.size else cost
-    return problem.terminal_cost(state, problem.target).mean() + cost
-
-
-def _none(stage: Stage) -> Vector:
-    return stage.start
+    return problem.terminal_cost(state, problem.target).mean() + problem.running_cost(controls)
 
 
 def _gradient(value: Tensor, parameters: Sequence[Tensor]) -> Vector:

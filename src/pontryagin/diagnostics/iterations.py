@@ -3,18 +3,17 @@ constant."""
 
 import csv
 import io
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from pontryagin.diagnostics.files import write_whole
 from pontryagin.problem import ProblemError
 from pontryagin.update import IterationRecord
 
 Number = float | int
 COLUMNS = ("iteration", "objective", "loss", "optimality_gap", "achieved", "state_error", "costate_error",
-           "estimate",
-           "rho_state", "rho_costate", "accepted", "rejected", "evaluations", "seconds")
+           "estimate", "rho_state", "rho_costate", "accepted", "rejected", "evaluations", "seconds")
 """Of iterations.csv: see docs/files.md."""
 STAGE_COLUMNS = ("iteration", "stage", "name", "gain", "state_error", "costate_error", "rho_state",
                  "rho_costate")
@@ -31,8 +30,8 @@ def iteration_row(record: IterationRecord) -> dict[str, Number]:
         "state_error": sum(stage.state_error for stage in record.stages),
         "costate_error": sum(stage.costate_error for stage in record.stages), "estimate": record.estimate,
         "rho_state": record.penalties.rho_state, "rho_costate": record.penalties.rho_costate,
-        "accepted": int(record.accepted),
-        "rejected": record.rejected, "evaluations": record.evaluations, "seconds": record.seconds,
+        "accepted": int(record.accepted), "rejected": record.rejected, "evaluations": record.evaluations,
+        "seconds": record.seconds,
     }
 
 
@@ -40,8 +39,7 @@ def stage_rows(record: IterationRecord) -> list[dict[str, Number | str]]:
     """The stages of one iteration by STAGE_COLUMNS."""
     return [{"iteration": record.iteration, "stage": one.stage, "name": one.name, "gain": one.gain,
              "state_error": one.state_error, "costate_error": one.costate_error,
-             "rho_state": one.penalties.rho_state,
-             "rho_costate": one.penalties.rho_costate} for one in record.stages]
+             "rho_state": one.penalties.rho_state, "rho_costate": one.penalties.rho_costate} for one in record.stages]
 
 
 def rejected_share(records: Sequence[IterationRecord]) -> float:
@@ -56,10 +54,8 @@ def write_csv(records: Iterable[IterationRecord], folder: Path) -> tuple[Path, P
     """iterations.csv and stages.csv in the folder, each whole or not at all; numbers with all their
     digits."""
     records = list(records)
-    folder.mkdir(parents=True, exist_ok=True)
-    return (_write(folder / "iterations.csv", COLUMNS, [iteration_row(record) for record in records]),
-            _write(folder / "stages.csv", STAGE_COLUMNS,
-                   [row for record in records for row in stage_rows(record)]))
+    return (_write(folder / "iterations.csv", COLUMNS, map(iteration_row, records)),
+            _write(folder / "stages.csv", STAGE_COLUMNS, (row for one in records for row in stage_rows(one))))
 
 
 @runtime_checkable
@@ -83,21 +79,15 @@ def log_scalars(writer: ScalarWriter, record: IterationRecord, *, stages: bool =
     for name, value in iteration_row(record).items():
         if name != "iteration" and value == value:
             writer.add_scalar(f"msa/{name}", value, record.iteration)
-    for one in record.stages if stages else ():
-        for name, value in (("gain", one.gain), ("state_error", one.state_error),
-                            ("costate_error", one.costate_error), ("rho_state", one.penalties.rho_state)):
-            writer.add_scalar(f"msa/{name} of stage/{one.stage} {one.name}", value, record.iteration)
+    for row in stage_rows(record) if stages else ():
+        for name in ("gain", "state_error", "costate_error", "rho_state"):
+            writer.add_scalar(f"msa/{name} of stage/{row['stage']} {row['name']}", row[name],  # type: ignore[arg-type]
+                              record.iteration)
 
 
-def _write(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> Path:
+def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Number | str]]) -> Path:
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(buffer.getvalue(), encoding="utf-8", newline="")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(path, buffer.getvalue().encode())

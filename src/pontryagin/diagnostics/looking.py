@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pontryagin.diagnostics.batches import Inputs, arguments
 from pontryagin.diagnostics.draws import Draws, State, same_draws
 from pontryagin.problem import ProblemError
 
@@ -39,18 +40,6 @@ def looking(model: nn.Module, states: dict[Hashable, State] | None = None) -> It
                 module.training = training
 
 
-def check_repeats(what: str, run: Callable[[], Tensor]) -> Tensor:
-    """The outputs of a pass. ProblemError when they differ when it is done twice: differences between passes
-    would mean nothing."""
-    with torch.no_grad():
-        one, other = run(), run()
-    if one.shape != other.shape or bool((one - other).norm() > _SAME * one.norm()):
-        raise ProblemError(f"{what}: two passes over the same batch differ in evaluation mode: the model "
-                           "draws random numbers from a generator that is neither global nor an attribute of "
-                           "its modules, or remembers passes")
-    return one
-
-
 @contextmanager
 def kept_buffers(model: nn.Module) -> Iterator[Callable[[], None]]:
     """A function that puts the model's buffers back where a pass has changed them in place; called at the end
@@ -73,9 +62,9 @@ def kept_buffers(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def second_derivatives(what: str) -> Iterator[None]:
-    """Attention by plain products and softmax, for torch's fused kernels can be differentiated only once:
-    around the passes and the derivatives. ProblemError, naming `what`, for other functions that have no
-    second derivative in torch."""
+    """Around passes and derivatives: attention by plain products and softmax, for torch's fused kernels can
+    be differentiated only once. ProblemError, naming `what`, for other functions without a second
+    derivative."""
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
@@ -87,7 +76,19 @@ def second_derivatives(what: str) -> Iterator[None]:
                            f"{told.splitlines()[0]}") from error
 
 
-def check_arguments(what: str, model: nn.Module, inputs: Any) -> None:
+def check_repeats(what: str, run: Callable[[], Tensor]) -> Tensor:
+    """The outputs of a pass. ProblemError when they differ when it is done twice: differences between passes
+    would mean nothing."""
+    with torch.no_grad():
+        one, other = run(), run()
+    if one.shape != other.shape or bool((one - other).norm() > _SAME * one.norm()):
+        raise ProblemError(f"{what}: two passes over the same batch differ in evaluation mode: the model "
+                           "draws random numbers from a generator that is neither global nor an attribute of "
+                           "its modules, or remembers passes")
+    return one
+
+
+def check_arguments(what: str, model: nn.Module, inputs: Inputs) -> None:
     """ProblemError when the model's forward cannot be called with these inputs."""
     positional, named = arguments(inputs)
     try:
@@ -106,11 +107,3 @@ def one_tensor(what: str, output: Any) -> Tensor:
         raise ProblemError(f"{what}: expected a model whose output is one tensor, found "
                            f"{type(output).__name__}; wrap it in a module that returns what the loss takes")
     return output
-
-
-def arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs as positional and named arguments of a model: a tuple is spread over the first, a dict over the
-    second."""
-    if isinstance(inputs, dict):
-        return (), inputs
-    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}

@@ -1,4 +1,4 @@
-"""The loss of an audit: by name or any function, always the mean over samples, checked."""
+"""The loss of a look at a model: by name or any function, always the mean over samples, checked."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,9 @@ from torch import Tensor
 
 from pontryagin.problem import CrossEntropy, ProblemError
 from pontryagin.problem.ignored import IGNORED, mean_of_counted, samples_counted
+
+LossLike = str | Callable[[Tensor, Tensor], Tensor]
+"""What MeanLoss makes a loss of."""
 
 
 class MeanLoss:
@@ -21,7 +24,7 @@ class MeanLoss:
     where its targets are whole numbers; one that returns a mean has to leave them out itself.
     """
 
-    def __init__(self, loss: str | Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, loss: LossLike) -> None:
         named = {"cross-entropy": cross_entropy, "squared-error": squared_error}
         if isinstance(loss, str) and loss not in named:
             raise ProblemError(f"unknown loss {loss!r}: expected {' or '.join(map(repr, named))}, or a "
@@ -30,20 +33,19 @@ class MeanLoss:
         self.classes = loss == "cross-entropy" or isinstance(loss, CrossEntropy)
         """Whether the largest outputs matter most."""
         self._ignores = loss != "squared-error"
-        self._function = named[loss] if isinstance(loss, str) else cross_entropy if self.classes else loss
+        self._function = cross_entropy if self.classes else named[loss] if isinstance(loss, str) else loss
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over samples, a tensor without axes."""
         value = self._function(outputs, targets)
         if isinstance(value, Tensor) and value.shape == outputs.shape[:1]:
-            value = mean_of_counted(value,
-                                    targets) if self._ignores and value.shape == targets.shape else value.mean()
+            ignores = self._ignores and value.shape == targets.shape
+            value = mean_of_counted(value, targets) if ignores else value.mean()
         if not isinstance(value, Tensor) or value.ndim:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ProblemError(f"loss {self.name}: expected a tensor with one number, or one for each of the "
                                f"{outputs.shape[0]} samples, found {found}")
         return value
-
 
     def counted(self, targets: Tensor) -> float:
         """How many samples count, by their targets: a sample of several positions in part where some of them

@@ -41,12 +41,20 @@ class Density:
 def extreme_eigenvalues(hessian: HessianOperator, count: int = 5, *, tolerance: float = 1e-6,
                         iterations: int = 1000, seed: int = 0) -> Extremes:
     """The `count` least and greatest eigenvalues by the implicitly restarted Lanczos method (ARPACK), or of
-    the whole matrix where that is smaller than the Krylov space. tolerance: relative.
+    the whole matrix where that is smaller than the Krylov space. Needs scipy.
 
     Of a multiple eigenvalue the method may find fewer copies than there are.
 
-    Needs scipy. Raises ProblemError when count is not in [1, size] or ARPACK does not converge in
-    `iterations` restarts.
+    Args:
+        hessian: the operator, (size, size).
+        count: how many at each end, 1 to size; five show whether the ends are alone.
+        tolerance: of the eigenvalues, relative: 1e-6 is what float32 products can give.
+        iterations: restarts at most; a cap, for a spectrum that never settles.
+        seed: of the first vector, so that the same values come every time.
+
+    Raises:
+        ProblemError: count outside of its range, no scipy, or no convergence in so many restarts.
+        NonFiniteError: a product is not finite.
     """
     if not 1 <= count <= hessian.size:
         raise ProblemError(f"extreme_eigenvalues: expected a count in [1, {hessian.size}], found {count}")
@@ -79,12 +87,25 @@ def extreme_eigenvalues(hessian: HessianOperator, count: int = 5, *, tolerance: 
 
 def spectral_density(hessian: HessianOperator, *, probes: int = 10, steps: int = 80, points: int = 800,
                      width: float | None = None, seed: int = 0) -> Density:
-    """The density of the eigenvalues by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017): the mean
-    over `probes` random directions of the quadrature nodes of `steps` Lanczos steps, smeared by Gaussians.
-    width: 1/200 of the range by default.
+    """The density phi of the eigenvalues by stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
 
-    The mass at isolated eigenvalues is exact on average over probes; their places are exact for the outermost
-    ones.
+    phi = mean over probes of sum_k w_k N(lambda_k, width^2), lambda_k the eigenvalues of the tridiagonal
+    matrix of a probe's Lanczos steps and w_k the squared first components of its eigenvectors. The mass at
+    isolated eigenvalues is exact on average over probes; their places are exact for the outermost ones.
+
+    Args:
+        hessian: the operator, (size, size).
+        probes: random directions; the error of the masses falls with their root.
+        steps: of Lanczos for each probe, one product each; min(steps, size) are taken.
+        points: of the grid, from 4 widths below the least node to 4 above the greatest.
+        width: standard deviation of the Gaussians, in units of the eigenvalues; by default 1/200 of the
+        range,
+            so that 800 points resolve each with four.
+        seed: of the probes.
+
+    Raises:
+        ProblemError: probes < 1, steps < 2 or points < 2.
+        NonFiniteError: a product is not finite.
     """
     if probes < 1 or steps < 2 or points < 2:
         raise ProblemError("spectral_density: expected probes >= 1, steps >= 2 and points >= 2, found "
