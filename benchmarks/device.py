@@ -46,10 +46,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from pontryagin.run.baselines.muon import Muon as OwnMuon
-from pontryagin.run.baselines.muon import Several
 from pontryagin.optim import EMSA
 from pontryagin.optim.budget import is_due, is_glance_due
+from pontryagin.run.baselines.muon import Muon as OwnMuon
+from pontryagin.run.baselines.muon import Several
 
 DEVICE = torch.device("cuda")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import pontryagin
-from pontryagin.run.extras import EXTRAS
+from pontryagin.run.errors import EXTRAS
 
 COMMANDS = (
     (0, "pontryagin 0.", "--version"), (0, "usage: pontryagin", "--help"),

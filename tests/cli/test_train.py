@@ -135,7 +135,7 @@ def test_random_data_sets_go_on_bitwise(own):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Linear, "forward", forward)
         assert run("train", *common, "--out", "stopped") == 130
-    state = checkpoint.read(Path("stopped/checkpoint.pt"))["jobs"][0]
+    state = checkpoint.read(Path("stopped/checkpoint.pt"))["runs"][0]
     assert 0 < state["iteration"] < 18
     assert run("train", *common[:4], "--out", "stopped", "--resume") == 0
     one, other = (checkpoint.read(Path(out) / "models" / "emsa-seed0.pt")["model"]
@@ -219,4 +219,4 @@ def test_ctrl_c_leaves_a_report_and_a_checkpoint(tmp_path):
     assert process.returncode == 130, error
     assert "--resume" in printed
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "interrupted"
-    assert checkpoint.read(tmp_path / "run" / "checkpoint.pt")["jobs"][0]["iteration"] > 0
+    assert checkpoint.read(tmp_path / "run" / "checkpoint.pt")["runs"][0]["iteration"] > 0

@@ -12,7 +12,7 @@ import pytest
 
 from pontryagin.cli import main
 from pontryagin.cli.main import parser
-from pontryagin.run.extras import EXTRAS, MissingExtraError, need
+from pontryagin.run.errors import EXTRAS, MissingExtraError, need
 
 PROGRAM = Path(__file__).parent / "without_packages.py"
 ALL = ",".join(EXTRAS)

@@ -16,7 +16,7 @@ from pontryagin.run.baselines import inside, split_parameters
 from pontryagin.run.data.images import load_images
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.models import normalized_mlp
-from pontryagin.run.samples import TensorSamples
+from pontryagin.run.task import TensorSamples
 
 
 def command(*arguments: str) -> int:
@@ -77,18 +77,18 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
 @pytest.mark.slow
 def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the middle as by Ctrl-C: same models, same tables."""
-    from pontryagin.run import runner
+    from pontryagin.run import race
     assert small("ternary", tmp_path / "whole", "emsa,li-hao") == 0
-    advance, calls = runner.Job.advance, []
+    iterate, calls = race.Run.iterate, []
 
-    def stopping(job):
-        calls.append(job)
+    def stopping(run):
+        calls.append(run)
         if len(calls) == 25:
             import signal
             signal.raise_signal(signal.SIGINT)
-        return advance(job)
+        return iterate(run)
 
-    monkeypatch.setattr(runner.Job, "advance", stopping)
+    monkeypatch.setattr(race.Run, "iterate", stopping)
     assert small("ternary", tmp_path / "parts", "emsa,li-hao") == 130
     assert "Not finished" in (tmp_path / "parts" / "report.html").read_text()
     assert command("binary", "--out", str(tmp_path / "parts"), "--resume") == 2

@@ -7,9 +7,9 @@ from discrete_builders import batch, network
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary
 from pontryagin.run.baselines import inside, rounded, split_parameters
-from pontryagin.run.discrete import set_named
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import METHODS
+from pontryagin.run.methods.discrete import set_named
 from pontryagin.run.models import normalized_mlp
 from pontryagin.run.objective import objective_named
 

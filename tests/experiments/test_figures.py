@@ -14,7 +14,7 @@ from run_directory import HEADERS, read_rows, write_run, write_table
 from pontryagin.run.figures.curves import Curve, band, curves
 from pontryagin.run.figures.draw import draw_figures
 from pontryagin.run.figures.step_figures import _rise, _steps, _sums
-from pontryagin.run.run_files import METRICS, Drawing, ReportError, first_seed, read_run, read_table
+from pontryagin.run.tables import METRICS, Drawing, ReportError, first_seed, read_run, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
 

@@ -13,7 +13,7 @@ from run_directory import METHODS, write_run
 from pontryagin.run.figures.draw import draw_figures
 from pontryagin.run.reports.page import write_report
 from pontryagin.run.reports.text import loss_of, number, reach, sentences, tuning_table
-from pontryagin.run.run_files import Drawing, ReportError
+from pontryagin.run.tables import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
 VOID = {"meta", "img", "br"}

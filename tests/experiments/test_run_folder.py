@@ -4,8 +4,8 @@ import os
 import pytest
 
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.run_directory import Table, prepare, write_bytes, write_json
-from pontryagin.run.summary import Point, spread, summarize, until
+from pontryagin.run.files import Table, prepare, write_bytes, write_json
+from pontryagin.run.summary import Measured, over_seeds, summarize, until
 
 
 def test_a_new_folder_is_made(tmp_path):
@@ -64,13 +64,13 @@ def test_rows_are_checked_and_exact(tmp_path):
     assert (tmp_path / "t.csv").read_text() == "a,b,c\n0.30000000000000004,1,\n"
 
 
-def run_of(*train: float) -> list[Point]:
-    return [Point(k, 2 * k, 0.5 * k, loss, loss + 1) for k, loss in enumerate(train)]
+def run_of(*train: float) -> list[Measured]:
+    return [Measured(k, 2 * k, 0.5 * k, loss, loss + 1) for k, loss in enumerate(train)]
 
 
 def test_summary_of_seeds():
     runs = [run_of(1.0, 0.1, 0.01), run_of(1.0, 0.5, 0.2), run_of(1.0, 0.05, 0.04)]
-    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+    assert over_seeds([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
     assert until(runs, 0.1, "evaluations") == {"median": 2.0, "min": 2.0, "max": 2.0, "reached": 2,
                                                "seeds": 3}
     assert until(runs, 0.01, "seconds") == {"median": None, "min": 1.0, "max": 1.0, "reached": 1, "seeds": 3}

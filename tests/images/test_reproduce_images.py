@@ -11,13 +11,13 @@ from pontryagin.papers.images.page import running_loss
 from pontryagin.papers.images.paper import FIGURES, OURS
 from pontryagin.papers.images.tuning import Budget, best
 from pontryagin.papers.images.wall_clock import csv_rows, goals_of
-from pontryagin.run import specs
-from pontryagin.run.board import SilentBoard
+from pontryagin.run import parts
+from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.data import Images
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.history import COLUMNS
-from pontryagin.run.run_files import read_table
 from pontryagin.run.settings import RunSettings
+from pontryagin.run.tables import read_table
 
 SMALL = {"layers": 1, "channels": 2}
 
@@ -27,7 +27,7 @@ def _few_images(monkeypatch):
     """Forty images in the place of MNIST's."""
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.rand(40, 1, 8, 8, generator=generator), torch.arange(40) % 10
-    monkeypatch.setattr(specs, "load_images", lambda name,
+    monkeypatch.setattr(parts, "load_images", lambda name,
                         folder: Images(images[:30], labels[:30], images[30:], labels[30:]))
 
 
@@ -38,7 +38,7 @@ def wanted(out, name: str = "mnist", methods: tuple[str, ...] = ("emsa-paper", "
 
 
 def test_a_run_has_tuned_rates_the_limit_and_the_paper_beside_it(tmp_path):
-    outcome = run_images(wanted(tmp_path / "run"), "pontryagin reproduce mnist", SilentBoard())
+    outcome = run_images(wanted(tmp_path / "run"), "pontryagin reproduce mnist", ProgressDisplay())
     assert not outcome.interrupted
     scores = json.loads((tmp_path / "tuning-mnist-2.json").read_text())["scores"]
     assert set(scores) == {"emsa-paper", "adam"}
@@ -62,29 +62,29 @@ def test_a_run_has_tuned_rates_the_limit_and_the_paper_beside_it(tmp_path):
 
 def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
     first = wanted(tmp_path / "first", methods=("adam",))
-    run_images(first, "", SilentBoard())
+    run_images(first, "", ProgressDisplay())
 
     def fail(*arguments):
         raise AssertionError("tuned again")
     monkeypatch.setattr("pontryagin.papers.images.tuning.score", fail)
-    run_images(wanted(tmp_path / "second", "wall-clock", ("adam", "emsa")), "", SilentBoard())
+    run_images(wanted(tmp_path / "second", "wall-clock", ("adam", "emsa")), "", ProgressDisplay())
     assert (tmp_path / "second"
             / "wall-clock.csv").read_text().startswith("method,goal,value,iteration,seconds\n")
     assert (tmp_path / "second" / "figures" / "wall-clock.png").exists()
     with pytest.raises(ExperimentError, match="differs in iterations"):
         run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3,
                            tuning=tmp_path / "tuning-mnist-2.json"), "",
-                   SilentBoard())
+                   ProgressDisplay())
     with pytest.raises(AssertionError, match="tuned again"):  # by another budget, beside the first
-        run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3), "", SilentBoard())
+        run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3), "", ProgressDisplay())
     (tmp_path / "tuning-mnist-2.json").write_text("{}")
     with pytest.raises(ExperimentError, match="cannot be read"):
-        run_images(wanted(tmp_path / "fourth", methods=("adam",)), "", SilentBoard())
+        run_images(wanted(tmp_path / "fourth", methods=("adam",)), "", ProgressDisplay())
     assert not (tmp_path / "fourth").exists()
 
 
 def test_rates_of_the_user_stand(tmp_path):
-    run_images(wanted(tmp_path / "run", methods=("adam",), rates={"adam": 0.004}), "", SilentBoard())
+    run_images(wanted(tmp_path / "run", methods=("adam",), rates={"adam": 0.004}), "", ProgressDisplay())
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert next(iter(summary["results"].values()))["adam"]["learning_rate"] == 0.004
     assert not (tmp_path / "tuning-mnist-2.json").exists()
@@ -92,14 +92,14 @@ def test_rates_of_the_user_stand(tmp_path):
 
 def test_resume_goes_on_with_the_runs_own_settings(tmp_path):
     whole = wanted(tmp_path / "whole", methods=("adam",))
-    run_images(whole, "", SilentBoard())
+    run_images(whole, "", ProgressDisplay())
     again = wanted(tmp_path / "whole", methods=("adam",), iterations=9, resume=True)
-    assert not run_images(again, "", SilentBoard()).interrupted
+    assert not run_images(again, "", ProgressDisplay()).interrupted
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert next(iter(summary["results"].values()))["adam"]["iterations"] == 4
     assert "Learning rates tried" in (tmp_path / "whole" / "report.html").read_text()
     with pytest.raises(ExperimentError, match="not on fashion-mnist"):
-        run_images(replace(again, name="fashion-mnist"), "", SilentBoard())
+        run_images(replace(again, name="fashion-mnist"), "", ProgressDisplay())
 
 
 def test_the_best_rate_and_the_budget():

@@ -20,18 +20,18 @@ import torch
 from tasks import classification
 
 from pontryagin.run import checkpoint
-from pontryagin.run.board import SilentBoard
+from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.figures import training as figures
 from pontryagin.run.history import COLUMNS
-from pontryagin.run.runner import run_training
 from pontryagin.run.settings import RunSettings
+from pontryagin.run.training import run_training
 
 
 def train(out: Path) -> None:
     """Two methods, two seeds, a checkpoint at every turn; the model draws random numbers in every pass."""
     settings = RunSettings(out=out, methods=("emsa", "adam"), seeds=(0, 1), epochs=1, batch_size=20,
                            resume=True, checkpoint_every=0.0)
-    run_training(classification(), settings, "kills", SilentBoard())
+    run_training(classification(), settings, "kills", ProgressDisplay())
 
 
 def forked(out: Path) -> int:

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from pontryagin.run.objective import OBJECTIVES, Objective
-from pontryagin.run.samples import TensorSamples
-from pontryagin.run.task import Task
+from pontryagin.run.task import Task, TensorSamples
 
 
 class Noisy(nn.Module):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import evaluate
+from pontryagin.run.methods.paper_emsa import PaperEMSA
 from pontryagin.run.objective import OBJECTIVES, Objective, squared_hinge
-from pontryagin.run.paper_emsa import PaperEMSA
-from pontryagin.run.samples import TensorSamples
+from pontryagin.run.task import TensorSamples
 
 
 def of_entries(output: Tensor, target: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, CrossEntropy, NonFiniteError, ProblemError, stage
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import METHODS
+from pontryagin.run.methods.paper_emsa import PaperEMSA
 from pontryagin.run.models import residual_cnn
 from pontryagin.run.objective import OBJECTIVES
-from pontryagin.run.paper_emsa import PaperEMSA
 from pontryagin.trajectory import Propagation, group_stages
 from pontryagin.update import ExtendedMSA, Fixed, Plain
 

@@ -13,22 +13,23 @@ from tasks import classification, regression
 from torch import Tensor
 
 from pontryagin.run import checkpoint
-from pontryagin.run.board import SilentBoard
+from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.evaluation import Point
 from pontryagin.run.history import COLUMNS
-from pontryagin.run.job import Job, Point
-from pontryagin.run.runner import Outcome, run_training
+from pontryagin.run.race import Run
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task
+from pontryagin.run.training import Outcome, run_training
 
 
-class StoppingBoard(SilentBoard):
+class StoppingDisplay(ProgressDisplay):
     """Ctrl-C, or a polite kill, when so many iterations have been shown."""
 
     def __init__(self, at: int, number: signal.Signals = signal.SIGINT) -> None:
         self.at, self.number, self.seen, self.said = at, number, 0, []
 
-    def show(self, job: Job, point: Point) -> None:
+    def after(self, one: Run, point: Point) -> None:
         self.seen += 1
         if self.seen == self.at:
             signal.raise_signal(self.number)
@@ -37,9 +38,9 @@ class StoppingBoard(SilentBoard):
         self.said.append(text)
 
 
-def run(task: Task, out: Path, board: SilentBoard | None = None, **settings: Any) -> Outcome:
+def run(task: Task, out: Path, display: ProgressDisplay | None = None, **settings: Any) -> Outcome:
     return run_training(task, RunSettings(out=out, **({"epochs": 3, "batch_size": 20} | settings)),
-                        "a command", board or SilentBoard())
+                        "a command", display or ProgressDisplay())
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def _reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """Drawing takes longer than these runs: only tests of the report draw."""
     if "drawn" not in request.keywords:
         monkeypatch.setattr("pontryagin.run.reports.training.write_report", lambda out,
-                            purpose: out / "report.html")
+                            context: out / "report.html")
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -128,11 +129,11 @@ def test_turns_do_not_disturb_each_other(tmp_path, task: Callable[[], Task]):
 @pytest.mark.parametrize("at", [1, 7, 16, 30, 31, 45, 59])
 def test_stopped_and_resumed_is_bitwise_the_whole(tmp_path, at, whole_run):
     settings = {"methods": ("emsa", "adam"), "seeds": (0, 1)}
-    board = StoppingBoard(at, signal.SIGTERM if at % 2 else signal.SIGINT)
-    first = run(classification(), tmp_path / "run", board, checkpoint_every=100.0, **settings)
+    display = StoppingDisplay(at, signal.SIGTERM if at % 2 else signal.SIGINT)
+    first = run(classification(), tmp_path / "run", display, checkpoint_every=100.0, **settings)
     assert first.interrupted
     assert json.loads((first.out / "summary.json").read_text())["state"] == "interrupted"
-    assert board.seen == at
+    assert display.seen == at
     second = run(classification(), tmp_path / "run", resume=True, **settings)
     assert not second.interrupted
     assert untimed(second.out) == untimed(whole_run)
@@ -152,16 +153,16 @@ def test_tuning_goes_on_too(tmp_path):
     settings = {"methods": ("sgd", "adam"), "tune": 4}
     whole = run(classification(), tmp_path / "whole", **settings)
 
-    class Interrupting(StoppingBoard):
+    class Interrupting(StoppingDisplay):
         def say(self, text: str) -> None:
             super().say(text)
             if len(self.said) == 3:
                 signal.raise_signal(signal.SIGINT)
 
     assert run(classification(), tmp_path / "run", Interrupting(10**9), **settings).interrupted
-    board = StoppingBoard(10**9)
-    run(classification(), tmp_path / "run", board, resume=True, **settings)
-    assert sum("scores" in text for text in board.said) == 5
+    display = StoppingDisplay(10**9)
+    run(classification(), tmp_path / "run", display, resume=True, **settings)
+    assert sum("scores" in text for text in display.said) == 5
     assert untimed(tmp_path / "run") == untimed(whole.out)
     tuning = json.loads((tmp_path / "run" / "summary.json").read_text())["tuning"]["small"]
     assert {method: len(scores) for method, scores in tuning.items()} == {"sgd": 4, "adam": 4}
@@ -169,7 +170,7 @@ def test_tuning_goes_on_too(tmp_path):
 
 @pytest.mark.drawn
 def test_the_page_of_a_stopped_run_says_how_to_go_on(tmp_path):
-    out = run(classification(), tmp_path / "run", StoppingBoard(12)).out
+    out = run(classification(), tmp_path / "run", StoppingDisplay(12)).out
     page = (out / "report.html").read_text()
     assert "Not finished" in page
     assert f"pontryagin train --resume --out {out}" in page
@@ -185,13 +186,13 @@ def test_resuming_what_is_complete_changes_nothing(tmp_path):
 
 def test_a_damaged_checkpoint_leaves_the_one_before(tmp_path, whole_run):
     settings = {"methods": ("emsa", "adam"), "seeds": (0, 1)}
-    out = run(classification(), tmp_path / "run", StoppingBoard(40), checkpoint_every=0.0, **settings).out
+    out = run(classification(), tmp_path / "run", StoppingDisplay(40), checkpoint_every=0.0, **settings).out
     content = bytearray((out / "checkpoint.pt").read_bytes())
     content[len(content) // 2] ^= 1
     (out / "checkpoint.pt").write_bytes(content)
-    board = StoppingBoard(10**9)
-    run(classification(), out, board, resume=True, **settings)
-    assert "checksum" in board.said[0]
+    display = StoppingDisplay(10**9)
+    run(classification(), out, display, resume=True, **settings)
+    assert "checksum" in display.said[0]
     assert untimed(out) == untimed(whole_run)
     assert_equal_models(out, whole_run)
 
@@ -235,7 +236,7 @@ def test_what_diverges_stops_alone_and_is_reported(tmp_path):
     ({"rates": {"emsa": 0.1}}, "rates"), ({"dtype": "float64"}, "dtype"),
     ({"schedule": "cosine"}, "schedule")])
 def test_other_settings_are_not_resumed(tmp_path, changed, named):
-    run(classification(), tmp_path / "run", StoppingBoard(3))
+    run(classification(), tmp_path / "run", StoppingDisplay(3))
     before = (tmp_path / "run" / "metrics.csv").read_bytes()
     with pytest.raises(ExperimentError, match=named):
         run(classification(), tmp_path / "run", resume=True, **changed)
@@ -243,7 +244,7 @@ def test_other_settings_are_not_resumed(tmp_path, changed, named):
 
 
 def test_another_task_or_version_is_not_resumed(tmp_path, monkeypatch):
-    run(classification(), tmp_path / "run", StoppingBoard(3))
+    run(classification(), tmp_path / "run", StoppingDisplay(3))
     with pytest.raises(ExperimentError, match="outputs: 3 then, 4 now"):
         run(classification(classes=4), tmp_path / "run", resume=True)
     monkeypatch.setattr("pontryagin.__version__", "9.9")
@@ -252,15 +253,15 @@ def test_another_task_or_version_is_not_resumed(tmp_path, monkeypatch):
 
 
 def test_a_changed_table_is_not_resumed(tmp_path):
-    out = run(classification(), tmp_path / "run", StoppingBoard(3)).out
+    out = run(classification(), tmp_path / "run", StoppingDisplay(3)).out
     (out / "metrics.csv").write_text("figure,method\n")
     with pytest.raises(ExperimentError, match="has been changed"):
         run(classification(), out, resume=True)
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path):
-    class Meddling(SilentBoard):
-        def show(self, job: Job, point: Point) -> None:
+    class Meddling(ProgressDisplay):
+        def after(self, one: Run, point: Point) -> None:
             for options in ({"resume": True}, {"overwrite": True}):
                 with pytest.raises(ExperimentError, match="another process"):
                     run(classification(), tmp_path / "run", **options)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.sampler import Sampler
+from pontryagin.run.task import Sampler
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 5), st.integers(0, 5))

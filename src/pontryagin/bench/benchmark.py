@@ -14,9 +14,9 @@ from pontryagin.bench.methods import METHODS
 from pontryagin.bench.tasks import Task, make
 from pontryagin.run.environment import machine, versions
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.files import Table, prepare, write_json
 from pontryagin.run.methods import Method, choose
 from pontryagin.run.progress import Progress
-from pontryagin.run.run_directory import Table, prepare, write_json
 
 COLUMNS = ("method", "learning_rate", "seed", "iteration", "seconds", "train_loss", "score")
 TUNING_SEED, SCORE_EVERY = 1000, 10

@@ -8,8 +8,8 @@ import numpy as np
 from pontryagin.bench.benchmark import COLUMNS
 from pontryagin.run.figures.canvas import handle, legend_below, log_y, new_figure, png, style
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, read_table
+from pontryagin.run.files import write_bytes
+from pontryagin.run.tables import Drawing, read_table
 
 
 def draw_curves(folder: Path, summary: dict[str, Any]) -> Drawing:

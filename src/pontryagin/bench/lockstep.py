@@ -11,8 +11,8 @@ from torch import nn
 
 from pontryagin.bench.tasks import Task
 from pontryagin.problem import NonFiniteError
+from pontryagin.run.environment import Stopwatch
 from pontryagin.run.methods import Method
-from pontryagin.run.stopwatch import Stopwatch
 from pontryagin.run.trainer import Batch, Trainer
 
 LOSS_EVERY, LOSS_BATCHES, LOSS_SEED = 5, 10, 999

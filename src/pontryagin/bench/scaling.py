@@ -13,8 +13,8 @@ from typing import Any
 from pontryagin.bench.scaling_cases import MAXIMIZERS, cases
 from pontryagin.run.environment import machine, versions
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.run_directory import prepare, write_json
-from pontryagin.run.run_files import Table, read_table
+from pontryagin.run.files import prepare, write_json
+from pontryagin.run.tables import Table, read_table
 
 TEXT = ("series", "maximizer")
 NUMBERS = ("depth", "width", "samples", "processes", "round", "seconds", "propagation", "moments",

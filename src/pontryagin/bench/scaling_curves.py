@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.run.figures.canvas import legend_below, log_ticks, new_figure, png, style
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.files import write_bytes
+from pontryagin.run.tables import Drawing
 
 
 def draw_scaling(folder: Path, cases: Sequence[Mapping[str, Any]]) -> Drawing:

@@ -12,8 +12,8 @@ from torch import distributed, nn
 from pontryagin.bench.scaling_worker import COLUMNS, PARTS
 from pontryagin.distributed import join
 from pontryagin.optim import EMSA
+from pontryagin.run.files import Table
 from pontryagin.run.models.residual_cnn import residual_cnn
-from pontryagin.run.run_directory import Table
 
 BATCH, WARM_UP, ITERATIONS, LAYERS, CHANNELS = 100, 20, 60, 7, 32
 

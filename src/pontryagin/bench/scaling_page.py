@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.bench.scaling import SHARES
+from pontryagin.run.files import write_text
 from pontryagin.run.reports.page import details, frame, pictures
 from pontryagin.run.reports.text import NONE, lines, number, table
-from pontryagin.run.run_directory import write_text
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.tables import Drawing
 
 Row = dict[str, Any]
 _CASE = ("series", "maximizer", "stages", "width", "samples")

@@ -15,7 +15,7 @@ from pontryagin.bench.scaling_cases import Case, maximizer_of, problem_of
 from pontryagin.distributed import Processes, StageParallel, join
 from pontryagin.hamiltonian import Penalties
 from pontryagin.problem import ControlProblem
-from pontryagin.run.run_directory import Table
+from pontryagin.run.files import Table
 from pontryagin.update import ExtendedMSA, Fixed
 from pontryagin.update.acceleration import Plain
 

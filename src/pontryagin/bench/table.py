@@ -5,11 +5,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pontryagin.run.files import write_text
 from pontryagin.run.reports.page import details, frame, pictures
 from pontryagin.run.reports.text import lines, stacked, tuning_table
 from pontryagin.run.reports.text import table as html_table
-from pontryagin.run.run_directory import write_text
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.tables import Drawing
 
 _WORDS = """<p>Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set
 relative to Adam. A target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by

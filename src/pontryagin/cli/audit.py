@@ -15,8 +15,8 @@ from pontryagin.run.auditing.request import AuditSettings
 from pontryagin.run.auditing.run import run_audit
 from pontryagin.run.figures import left_out
 from pontryagin.run.objective import OBJECTIVES
+from pontryagin.run.parts import READY_DATA, READY_MODELS
 from pontryagin.run.progress import TerminalProgress
-from pontryagin.run.specs import READY_DATA, READY_MODELS
 
 
 def add_to(commands: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pontryagin.export import detected_sets, load_packed, packed_state, save_packed, size_report, whole_state
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.run_directory import write_bytes
+from pontryagin.run.files import write_bytes
 
 
 def add_to(commands: Any) -> None:

@@ -13,8 +13,7 @@ from pontryagin.cli.lists import names
 from pontryagin.papers.images.paper import FIGURES
 from pontryagin.papers.sine.experiment import SineSettings, run_sine
 from pontryagin.papers.sine.methods import METHODS
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.extras import need
+from pontryagin.run.errors import ExperimentError, need
 from pontryagin.run.processes import present
 from pontryagin.run.progress import TerminalProgress
 from pontryagin.run.reports.page import write_report

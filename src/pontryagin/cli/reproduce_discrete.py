@@ -18,10 +18,10 @@ from pontryagin.papers.discrete.experiment import (
     run_discrete,
 )
 from pontryagin.papers.discrete.paper import EPOCHS, WIDTH
-from pontryagin.run.board import TerminalBoard
+from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.progress import TerminalProgress
-from pontryagin.run.run_files import read_summary
+from pontryagin.run.tables import read_summary
 
 
 def add_to(experiments: Any) -> None:
@@ -87,7 +87,7 @@ def _run(kind: str, options: Namespace) -> bool:
         settings = settings.quick()
     console = Console()
     folder, interrupted = run_discrete(settings, shlex.join(["pontryagin", *sys.argv[1:]]),
-                                       TerminalBoard(console), TerminalProgress(console))
+                                       TerminalDisplay(console), TerminalProgress(console))
     report = write_report(folder)
     for line in headline(read_summary(folder / "summary.json")):
         console.print(line, soft_wrap=True, highlight=False)

@@ -13,7 +13,7 @@ from rich.console import Console
 from pontryagin.cli.lists import names
 from pontryagin.papers.images.experiment import METHODS, Request, run_images
 from pontryagin.papers.images.paper import FIGURES
-from pontryagin.run.board import TerminalBoard
+from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import METHODS as ALL
 from pontryagin.run.processes import present
@@ -34,15 +34,15 @@ def runner(name: str) -> Callable[[Namespace], bool]:
 
 
 def _run(name: str, options: Namespace) -> bool:
-    board = TerminalBoard(Console(quiet=present().rank > 0))
-    outcome = run_images(request(name, options), shlex.join(["pontryagin", *sys.argv[1:]]), board)
+    display = TerminalDisplay(Console(quiet=present().rank > 0))
+    outcome = run_images(request(name, options), shlex.join(["pontryagin", *sys.argv[1:]]), display)
     for line in outcome.sentences:
-        board.say(line)
+        display.say(line)
     if outcome.interrupted:
-        board.say(f"Interrupted, with a checkpoint. Go on: pontryagin reproduce {name} --resume --out "
+        display.say(f"Interrupted, with a checkpoint. Go on: pontryagin reproduce {name} --resume --out "
                   f"{outcome.out}")
     if outcome.report is not None:
-        board.say(f"Report: {outcome.report}")
+        display.say(f"Report: {outcome.report}")
     return outcome.interrupted
 
 

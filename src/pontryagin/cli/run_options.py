@@ -8,11 +8,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pontryagin.run import checkpoint
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.from_specs import DESCRIPTION, from_description, task_from
 from pontryagin.run.objective import OBJECTIVES
-from pontryagin.run.schedule import SCHEDULES
-from pontryagin.run.settings import DTYPES, RunSettings, settings_from
-from pontryagin.run.specs import READY_DATA, READY_MODELS
+from pontryagin.run.parts import DESCRIPTION, READY_DATA, READY_MODELS, from_description, task_from
+from pontryagin.run.settings import DTYPES, SCHEDULES, RunSettings, settings_from
 from pontryagin.run.task import Task
 
 QUICK = {"epochs": 2, "seeds": 1}

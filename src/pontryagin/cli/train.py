@@ -8,12 +8,12 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from pontryagin.cli.run_options import add_run, add_task, request
-from pontryagin.run.board import TerminalBoard
+from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.methods import METHODS
 from pontryagin.run.processes import present
-from pontryagin.run.runner import Outcome, run_training
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task
+from pontryagin.run.training import Outcome, run_training
 
 
 def add_to(commands: Any) -> None:
@@ -37,21 +37,21 @@ def run(options: Namespace, given: Namespace, arguments: Sequence[str]) -> bool:
 def start(task: Task, settings: RunSettings, arguments: Sequence[str]) -> bool:
     """Run, and say where everything is; whether it was interrupted."""
     console = Console(quiet=present().rank > 0)
-    board = TerminalBoard(console)
-    board.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for testing; loss: "
+    display = TerminalDisplay(console)
+    display.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for testing; loss: "
               f"{task.objective.name}")
-    outcome = run_training(task, settings, shlex.join(["pontryagin", *arguments]), board)
-    _tell(outcome, board)
+    outcome = run_training(task, settings, shlex.join(["pontryagin", *arguments]), display)
+    _tell(outcome, display)
     return outcome.interrupted
 
 
-def _tell(outcome: Outcome, board: TerminalBoard) -> None:
+def _tell(outcome: Outcome, display: TerminalDisplay) -> None:
     for line in outcome.sentences:
-        board.say(line)
+        display.say(line)
     if outcome.interrupted:
-        board.say(f"Interrupted, with a checkpoint. Go on: add --resume --out {outcome.out}")
+        display.say(f"Interrupted, with a checkpoint. Go on: add --resume --out {outcome.out}")
     if outcome.report is not None:
-        board.say(f"Report: {outcome.report}")
+        display.say(f"Report: {outcome.report}")
 
 
 def _parser() -> ArgumentParser:

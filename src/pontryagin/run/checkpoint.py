@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.run_directory import write_bytes
+from pontryagin.run.files import write_bytes
 
 FORMAT = 1
 _LABEL = b"pontryagin checkpoint "

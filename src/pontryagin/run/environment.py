@@ -1,8 +1,11 @@
-"""On what a run was made: versions and machine, in words that a reader can compare."""
+"""On what a run is made, in words that a reader can compare; threads, and the clock of the method alone."""
 
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
 
 import torch
 
@@ -27,9 +30,39 @@ def machine() -> dict[str, str | int]:
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
         return platform.processor()
-    return platform.processor()
+
+
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """torch works with so many threads inside (None: as before), and with as many as before afterwards.
+
+    One is customary: small matrices are slower on several, and comparisons unfair.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Stopwatch:
+    """Seconds between start() and pause(), added up: of the method, not of its evaluation."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Go on."""
+        self._since = perf_counter()
+
+    def pause(self) -> float:
+        """Stop, and return all seconds so far."""
+        if self._since is not None:
+            self.seconds += perf_counter() - self._since
+            self._since = None
+        return self.seconds

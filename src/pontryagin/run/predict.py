@@ -14,8 +14,8 @@ from pontryagin.run import checkpoint
 from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import chunk_size, evaluate
-from pontryagin.run.from_specs import from_description
-from pontryagin.run.run_directory import write_text
+from pontryagin.run.files import write_text
+from pontryagin.run.parts import from_description
 from pontryagin.run.settings import DTYPES
 from pontryagin.run.task import Task
 

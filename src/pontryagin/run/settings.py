@@ -1,17 +1,23 @@
-"""What a run of a training takes beside the task, checked before any work."""
+"""How the learning rate falls over a run: a factor of the initial rate for every iteration. What a run of a training takes beside the task, checked before any work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.extras import need
+from pontryagin.run.errors import ExperimentError, need
 from pontryagin.run.methods import choose
-from pontryagin.run.schedule import SCHEDULES
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + cos(pi * done)) / 2,
+    "constant": lambda done: 1.0,
+}
+"""By name: the factor when the share `done` in [0, 1) of the iterations has been run."""
+
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _FREE = ("out", "overwrite", "resume", "checkpoint_every", "tensorboard")

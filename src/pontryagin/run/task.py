@@ -1,15 +1,156 @@
-"""What is trained: a network, data, an objective."""
+"""What is trained: a network, the samples of a data set by their rows, the batches of each seed, an objective."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import Method
 from pontryagin.run.objective import Objective
-from pontryagin.run.samples import Samples
+from pontryagin.run.processes import present
+from pontryagin.run.race import Run
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.trainer import Batch
+
+
+class Samples(Protocol):
+    """Inputs and targets that are asked for by row."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def rows(self, rows: Tensor) -> Batch:
+        """The inputs and targets of these rows, where the run is: on its device, floating point numbers in
+        its dtype."""
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Samples":
+        """The same there."""
+
+
+@dataclass(frozen=True)
+class TensorSamples:
+    """inputs (sample, ...) and targets (sample, ...), all in memory."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        shapes = tuple(self.inputs.shape), tuple(self.targets.shape)
+        if not all(shapes) or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
+            raise ExperimentError("expected as many targets as inputs, at least one, found shapes "
+                                  f"{shapes[0]} and {shapes[1]}")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, rows: Tensor) -> Batch:
+        rows = rows.to(self.inputs.device)
+        return self.inputs[rows], self.targets[rows]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "TensorSamples":
+        return TensorSamples(_moved(self.inputs, device, dtype), _moved(self.targets, device, dtype))
+
+
+@dataclass(frozen=True)
+class DatasetSamples:
+    """A torch Dataset of (input, target), read in this process, so that random transforms go on bitwise after
+    a resume."""
+
+    dataset: Dataset[Any]
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+    def __len__(self) -> int:
+        assert isinstance(self.dataset, Sized)
+        return len(self.dataset)
+
+    def rows(self, rows: Tensor) -> Batch:
+        items = [self.dataset[row] for row in rows.tolist()]
+        try:
+            inputs, targets = default_collate(items)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ExperimentError(f"{type(self.dataset).__name__}: expected items (input, target) of equal "
+                                  f"shapes that torch can stack, found {_shape(items[0])} first ({error})") from error
+        if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
+            raise ExperimentError(f"{type(self.dataset).__name__}: expected items (input, target) of tensors "
+                                  f"or numbers, found {_shape(items[0])}")
+        return _moved(inputs, self.device, self.dtype), _moved(targets, self.device, self.dtype)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> "DatasetSamples":
+        return DatasetSamples(self.dataset, device, dtype)
+
+
+def samples_of(data: tuple[Tensor, Tensor] | Dataset[Any]) -> Samples:
+    """Of a pair of tensors, a TensorDataset of two, or any Dataset with a length."""
+    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
+        return TensorSamples(*data.tensors)
+    return TensorSamples(*data) if isinstance(data, tuple) else DatasetSamples(data)
+
+
+def _moved(values: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    return values.to(device, dtype) if values.is_floating_point() else values.to(device)
+
+
+def _shape(item: object) -> str:
+    if isinstance(item, (tuple, list)):
+        return "(" + ", ".join(_shape(part) for part in item) + ")"
+    return f"a tensor {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Mini-batches of a permutation per epoch; the rest that does not fill a batch is left out of the epoch.
+
+    With several processes each takes every `processes`-th row of the batch, beginning at `rank`, so that
+    together they see the batches that one process would.
+    """
+
+    samples: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= self.samples:
+            raise ExperimentError(f"--batch-size: expected 1 to {self.samples}, the samples of the training "
+                                  f"set, found {self.batch_size}")
+        if not 0 <= self.rank < self.processes or self.batch_size % self.processes:
+            raise ExperimentError(f"a batch of {self.batch_size} cannot be shared evenly by {self.processes} "
+                                  f"processes (rank {self.rank}): choose a multiple")
+
+    @property
+    def batches(self) -> int:
+        """In an epoch."""
+        return self.samples // self.batch_size
+
+    def batch(self, iteration: int) -> Tensor:
+        """The rows of the batch of iteration 0, 1, ..."""
+        epoch, position = divmod(iteration, self.batches)
+        return _epoch(self, epoch)[position]
+
+    def epoch(self, number: int) -> Tensor:
+        """The rows of all batches of epoch 0, 1, ...: (batch, row)."""
+        generator = torch.Generator().manual_seed(_mixed(self.seed, number))
+        order = torch.randperm(self.samples, generator=generator)
+        whole = order[:self.batches * self.batch_size].view(self.batches, self.batch_size)
+        return whole[:, self.rank::self.processes]
+
+
+@lru_cache(maxsize=64)  # of the runs that take turns now
+def _epoch(sampler: Sampler, number: int) -> Tensor:
+    return sampler.epoch(number)
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """32 bits, all that torch's generator takes in, that depend on both numbers as a whole."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -53,3 +194,13 @@ class Task:
                 raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and "
                                       f"targets (sample, ...), found {tuple(output.shape)} and "
                                       f"{tuple(targets.shape)}")
+
+
+def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: float) -> Run:
+    """A method with one seed at its start: weights and batches depend on the seed alone."""
+    sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
+    horizon = settings.iterations or settings.epochs * sampler.batches
+    return Run(method, seed, rate, task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)), horizon,
+               batch_size=settings.batch_size, length=settings.limits.get(method.name),
+               schedule=settings.schedule, options=settings.options.get(method.name),
+               title=method.name if settings.seeds == (0,) else f"{method.name} seed {seed}")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from pontryagin.problem import NonFiniteError
@@ -158,19 +157,3 @@ class OwnSchedule(OptimizerTrainer):
 
     def set_factor(self, factor: float) -> None:
         """Nothing."""
-
-
-class ScheduleFree(OwnSchedule):
-    """A schedule-free optimizer, which finds the controls that it steps from again only up to rounding."""
-
-    @contextmanager
-    def evaluated(self) -> Iterator[nn.Module]:
-        """The model with the optimizer's average; then exactly the controls."""
-        kept = [(parameter, parameter.detach().clone()) for parameter in self.model.parameters()]
-        try:
-            with super().evaluated() as model:
-                yield model
-        finally:
-            with torch.no_grad():
-                for parameter, control in kept:
-                    parameter.copy_(control)

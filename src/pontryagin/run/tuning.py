@@ -1,35 +1,65 @@
-"""Learning rates chosen on the grid of each method, on a seed that no reported run uses."""
+"""The grid search of learning rates: each rate gets one run, on a seed that no reported run uses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from math import isfinite, log
+from math import inf, isfinite, log
 
-from pontryagin.run.job import Job
 from pontryagin.run.methods import Method
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Task
+from pontryagin.run.task import Task, run_of
 
 TUNING_SEED = 1000
+"""Far from the seeds 0, 1, ... of reported runs."""
 SMOOTHING = 0.9
+"""Of the batch losses that are scored: about ten batches."""
 RULE = "the rate with the least mean of log(smoothed batch loss) over a run of its own seed and of that length"
 
 
-def score(task: Task, settings: RunSettings, method: Method, rate: float,
-          going_on: Callable[[], bool]) -> float | None:
-    """Of one rate, smaller is better; infinite when the run stopped early, None when it was interrupted."""
-    short = replace(settings, iterations=settings.tune, evaluations=1, limits={}, target_accuracy=None,
-                    target_loss=None)
-    job = Job(task, short, method, TUNING_SEED, rate)
-    mean, logs = 0.0, []
-    while not job.ended:
-        if not going_on():
-            return None
-        record = job.iterate()
-        if record is None:
-            return float("inf")
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * record.loss
-        smoothed = mean / (1 - SMOOTHING**job.iteration)
-        if not (isfinite(smoothed) and smoothed > 0):
-            return float("inf")
-        logs.append(log(smoothed))
-    return sum(logs) / len(logs)
+def search(rates: Sequence[float], score: Callable[[float], float | None], known: dict[float, float],
+           found: Callable[[float, float], None] = lambda rate, score: None) -> bool:
+    """Put the score of every rate that `known` lacks into it, smaller is better.
+
+    score: of one rate, None when it was interrupted, which ends the search. found: told each new rate and its
+    score. Returns whether all are known.
+    """
+    for rate in rates:
+        if rate not in known:
+            value = score(rate)
+            if value is None:
+                return False
+            known[rate] = value
+            found(rate, value)
+    return True
+
+
+def best(scores: Mapping[float, float]) -> float:
+    """The rate with the least score, the first of equal ones."""
+    return min(scores, key=scores.__getitem__)
+
+
+def mean_log(losses: Sequence[float]) -> float:
+    """The mean of log(loss) over a run, which rewards both falling early and ending low; infinite when a loss
+    is not finite or not positive."""
+    if not losses or not all(isfinite(loss) and loss > 0 for loss in losses):
+        return inf
+    return sum(map(log, losses)) / len(losses)
+
+
+def score_training(task: Task, settings: RunSettings, method: Method, rate: float,
+                   going_on: Callable[[], bool] = lambda: True) -> float | None:
+    """Of a run of settings.tune iterations: `mean_log` of its smoothed batch losses; infinite when it stopped
+    early, None as soon as it is not to go on."""
+    short = replace(settings, iterations=settings.tune, limits={})
+    run, mean, smoothed = run_of(task, short, method, TUNING_SEED, rate), 0.0, []
+    with run.generators():
+        while not run.ended:
+            if not going_on():
+                return None
+            record = run.iterate()
+            if record is None:
+                return inf
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * record.loss
+            smoothed.append(mean / (1 - SMOOTHING**run.iteration))
+            if not (isfinite(smoothed[-1]) and smoothed[-1] > 0):
+                return inf
+    return mean_log(smoothed)

@@ -11,12 +11,11 @@ from pontryagin.diagnostics import iteration_row, rejected_share
 from pontryagin.papers.certificate.adam import RATES, Tuning, adam, tune
 from pontryagin.papers.certificate.tasks import Task, choose
 from pontryagin.problem import ControlProblem
-from pontryagin.run.environment import machine, versions
+from pontryagin.run.environment import machine, threads, versions
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.files import Table, prepare, write_json
 from pontryagin.run.progress import Progress
-from pontryagin.run.run_directory import Table, prepare, write_json
-from pontryagin.run.summary import spread
-from pontryagin.run.threads import one_thread
+from pontryagin.run.summary import over_seeds
 from pontryagin.update import ExtendedMSA, FromEstimate, IterationRecord, PenaltyRule, PerStageEstimate
 
 RULES: dict[str, Callable[[], PenaltyRule]] = {"estimate": FromEstimate, "per-stage": PerStageEstimate}
@@ -68,7 +67,7 @@ def run_certificate(settings: CertificateSettings, command: str,
     tasks, out = choose(settings.tasks), prepare(settings.out, settings.overwrite)
     results: dict[str, TaskResult] = {}
     interrupted = False
-    with one_thread(), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv",
+    with threads(1), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv",
                                                                              STAGES) as stages:
         try:
             for task in tasks:
@@ -146,9 +145,9 @@ def verdicts(result: TaskResult) -> dict[str, dict[str, Any]]:
             "rises": sum(record.objective_after > record.objective_before for records in runs
                          for record in records),
             "iterations": sum(len(records) for records in runs),
-            "rejected_share": spread([rejected_share(records) for records in runs]),
-            "objective": spread([records[-1].objective_after for records in runs]),
-            "adam_objective": spread(goals), "adam_iterations": spread([float(number) for number in when]),
+            "rejected_share": over_seeds([rejected_share(records) for records in runs]),
+            "objective": over_seeds([records[-1].objective_after for records in runs]),
+            "adam_objective": over_seeds(goals), "adam_iterations": over_seeds([float(number) for number in when]),
             "iterations_to_adam": {"median": middle if isfinite(middle) else None,
                                    "min": min(reached, default=None),
                                    "max": max(reached, default=None), "reached": len(reached),

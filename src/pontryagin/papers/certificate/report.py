@@ -11,10 +11,10 @@ from pontryagin.papers.certificate.figure import certificate_figure
 from pontryagin.papers.certificate.tasks import TASKS
 from pontryagin.run.figures.canvas import Sketch, png, style
 from pontryagin.run.figures.record_figure import record_figure
+from pontryagin.run.files import write_bytes
 from pontryagin.run.reports.page import details, frame, picture
 from pontryagin.run.reports.text import lines, stacked, table
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.tables import Drawing
 
 HEAD = ("task", "rule", "rises of J", "rejected trials", "end J", "Adam's J (rate, iterations)",
         "iterations to Adam's J")

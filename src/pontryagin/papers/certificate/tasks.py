@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from pontryagin.papers.sine.task import FIGURES, SineTask
 from pontryagin.problem import ControlProblem, CrossEntropy, stage
 from pontryagin.run.data import load_images
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.extras import need
+from pontryagin.run.errors import ExperimentError, need
 
 IMAGES, CHANNELS = 300, 8
 Descent = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]

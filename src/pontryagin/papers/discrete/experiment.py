@@ -13,20 +13,19 @@ from pontryagin.papers.discrete.rounding import recalibrated, rounded_model
 from pontryagin.papers.discrete.watch import WeightWatcher, nonzero_share
 from pontryagin.problem.admissible import DiscreteSet
 from pontryagin.run import checkpoint
-from pontryagin.run.board import Board
+from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.data.images import Images, load_images
-from pontryagin.run.discrete import set_named
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import evaluate
+from pontryagin.run.files import write_json
+from pontryagin.run.methods.discrete import set_named
 from pontryagin.run.models import normalized_mlp
 from pontryagin.run.objective import objective_named
 from pontryagin.run.progress import Progress
-from pontryagin.run.run_directory import write_json
-from pontryagin.run.run_files import read_summary
-from pontryagin.run.runner import run_training
-from pontryagin.run.samples import TensorSamples
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Task
+from pontryagin.run.tables import read_summary
+from pontryagin.run.task import Task, TensorSamples
+from pontryagin.run.training import run_training
 
 _START: dict[str, dict[str, float]] = {"binary": {"start": 1e-5}, "ternary": {}}
 """Li and Hao's loss for binary weights is a mean over 10 classes, ours their sum: in its unit their 1e-6 is
@@ -92,7 +91,7 @@ class DiscreteSettings:
                                 value in short.items() if getattr(self, name) == getattr(usual, name)})
 
 
-def run_discrete(settings: DiscreteSettings, command: str, board: Board, progress: Progress) -> tuple[Path,
+def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisplay, progress: Progress) -> tuple[Path,
                                                                                                       bool]:
     """Train, round and export; writes the files of a run, weights.csv, rounded models and packed ones.
 
@@ -105,7 +104,7 @@ def run_discrete(settings: DiscreteSettings, command: str, board: Board, progres
     admissible = set_named(settings.kind)
     assert isinstance(admissible, DiscreteSet)
     discrete = [name for name in run.methods if name != "adam"]
-    outcome = run_training(task, run, command, board,
+    outcome = run_training(task, run, command, display,
                            WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)))
     _finish(settings, task, admissible, [] if outcome.interrupted else discrete)
     return settings.out, outcome.interrupted

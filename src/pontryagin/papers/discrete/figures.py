@@ -23,8 +23,8 @@ from pontryagin.run.figures.canvas import (
     style,
 )
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, Table, read_table
+from pontryagin.run.files import write_bytes
+from pontryagin.run.tables import Drawing, Table, read_table
 
 _METRICS = (("method",), ("seed", "epoch", "test_accuracy"))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pontryagin.papers.discrete.figures import draw_discrete
 from pontryagin.run.figures.method_style import in_order, style_of
+from pontryagin.run.files import write_bytes
 from pontryagin.run.reports.page import details, frame, picture
 from pontryagin.run.reports.text import NONE, label, number, table, tuning_table
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import read_summary
+from pontryagin.run.tables import read_summary
 
 Result = dict[str, Any]
 _NOTES = """<p>All methods begin with the same weights (each rounds them to the set), the same normalizations

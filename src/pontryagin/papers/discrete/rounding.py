@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pontryagin.problem.admissible import DiscreteSet
 from pontryagin.run.baselines import rounded, split_parameters
-from pontryagin.run.samples import Samples
+from pontryagin.run.task import Samples
 
 CHUNK, CHUNKS = 500, 20
 """Samples in a pass of recalibration, and passes."""

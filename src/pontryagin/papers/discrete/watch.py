@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from pontryagin.problem.admissible import MatrixSet
 from pontryagin.run.baselines import inside
+from pontryagin.run.callbacks import Callback
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.job import Job, Point
-from pontryagin.run.run_directory import Table
-from pontryagin.run.run_files import read_table
+from pontryagin.run.evaluation import Point
+from pontryagin.run.files import Table
+from pontryagin.run.race import Run
+from pontryagin.run.tables import read_table
 
 COLUMNS = ("method", "seed", "iteration", "epoch", "stage", "flips", "nonzero")
 ROWS = 500
 """At most so many iterations of a run are recorded."""
 
 
-class WeightWatcher:
+class WeightWatcher(Callback):
     """Checks after every iteration, with exact equality, that every weight lies in its set, and writes
     weights.csv.
 
@@ -32,29 +34,29 @@ class WeightWatcher:
         self._table: Table | None = None
         self._before: list[Tensor] = []
 
-    def begin(self, jobs: Sequence[Job]) -> None:
-        """Keep the rows of earlier seeds and of these jobs up to where they go on."""
+    def begin(self, runs: Sequence[Run]) -> None:
+        """Keep the rows of earlier seeds and of these runs up to where they go on."""
         if self._table is None:
-            kept = _kept(self._path, {(job.method.name, job.seed): job.iteration for job in jobs})
+            kept = _kept(self._path, {(run.method.name, run.seed): run.iteration for run in runs})
             self._table = Table(self._path, COLUMNS)
             self._table.add_all(kept)
-        for job in jobs:
-            self._check(job)
+        for run in runs:
+            self._check(run)
 
-    def before(self, job: Job) -> None:
+    def before(self, run: Run) -> None:
         """An iteration."""
-        due = job.method.name in self._sets and job.iteration % max(1, job.horizon // ROWS) == 0
-        self._before = [weight.clone() for weight in _weights(job).values()] if due else []
+        due = run.method.name in self._sets and run.iteration % max(1, run.horizon // ROWS) == 0
+        self._before = [weight.clone() for weight in _weights(run).values()] if due else []
 
-    def after(self, job: Job, point: Point) -> None:
+    def after(self, run: Run, point: Point) -> None:
         """The iteration. Raises ExperimentError when a weight has left its set."""
-        self._check(job)
+        self._check(run)
         if not self._before or self._table is None:
             return
-        for (name, weight), old in zip(_weights(job).items(), self._before, strict=True):
+        for (name, weight), old in zip(_weights(run).items(), self._before, strict=True):
             flips = int(torch.count_nonzero(weight - old)) / weight.numel()
             nonzero = int(torch.count_nonzero(weight)) / weight.numel()
-            self._table.add(job.method.name, job.seed, point.iteration, point.epoch, name, flips, nonzero)
+            self._table.add(run.method.name, run.seed, point.iteration, point.epoch, name, flips, nonzero)
         if point.train is not None:
             self._table.flush()
 
@@ -64,14 +66,14 @@ class WeightWatcher:
             self._table.__exit__(None, None, None)
             self._table = None
 
-    def _check(self, job: Job) -> None:
-        admissible = self._sets.get(job.method.name)
+    def _check(self, run: Run) -> None:
+        admissible = self._sets.get(run.method.name)
         if admissible is None:
             return
-        for name, weight in _weights(job).items():
+        for name, weight in _weights(run).items():
             if not inside(weight, admissible):
-                raise ExperimentError(f"{job.name}: {name} has left {admissible!r} in iteration "
-                                      f"{job.iteration}: this is a defect of the method")
+                raise ExperimentError(f"{run.name}: {name} has left {admissible!r} in iteration "
+                                      f"{run.iteration}: this is a defect of the method")
 
 
 def nonzero_share(model: nn.Module) -> float:
@@ -81,8 +83,8 @@ def nonzero_share(model: nn.Module) -> float:
                                                                              for weight in weights)
 
 
-def _weights(job: Job) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in job.trainer.model.named_parameters() if value.ndim > 1}
+def _weights(run: Run) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in run.trainer.model.named_parameters() if value.ndim > 1}
 
 
 def _kept(path: Path, begun: Mapping[tuple[str, int], int]) -> list[tuple[object, ...]]:

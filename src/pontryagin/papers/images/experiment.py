@@ -8,13 +8,12 @@ from pontryagin.papers.images.page import section
 from pontryagin.papers.images.paper import FIGURES, Figure
 from pontryagin.papers.images.tuning import Budget, Scores, best, recalled, tuned
 from pontryagin.run import checkpoint
-from pontryagin.run.board import Board
+from pontryagin.run.callbacks import ProgressDisplay, ReportContext
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.from_specs import from_description, task_from
-from pontryagin.run.purpose import Purpose
-from pontryagin.run.runner import Outcome, run_training
+from pontryagin.run.parts import from_description, task_from
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.task import Task
+from pontryagin.run.training import Outcome, run_training
 
 METHODS = ("emsa-paper", "emsa", "sgd", "adagrad", "adam")
 
@@ -58,7 +57,7 @@ class Request:
         return task_from("residual-cnn", self.figure.dataset, "cross-entropy", self.model, folder)
 
 
-def run_images(request: Request, command: str, board: Board) -> Outcome:
+def run_images(request: Request, command: str, display: ProgressDisplay) -> Outcome:
     """Tune, train, write. Ctrl-C leaves a checkpoint, from which it goes on with `resume` in the settings."""
     settings = request.settings
     saved = checkpoint.read_last(settings.out / "checkpoint.pt") if settings.resume else None
@@ -66,25 +65,25 @@ def run_images(request: Request, command: str, board: Board) -> Outcome:
         task, settings = _resumed(request, saved[0])
     else:
         task = request.task()
-    purpose = Purpose(request.name, request.figure.title, request.figure.plain(),
+    context = ReportContext(request.name, request.figure.title, request.figure.plain(),
                       command=f"reproduce {request.name}", section=lambda directory,
                       summary: section(request.name, directory, summary))
     if request.tune:
-        scores = _scores(request, task, settings, saved is not None, board)
+        scores = _scores(request, task, settings, saved is not None, display)
         settings = settings if saved else replace(settings, rates={**best(scores), **settings.rates})
-        purpose = replace(purpose, tuning=scores, tuning_rule=Budget(request.tune).words())
+        context = replace(context, tuning=scores, tuning_rule=Budget(request.tune).words())
     if saved is None and "emsa-paper" in settings.methods:
         settings = replace(settings, limits={"emsa-paper": request.paper_iterations, **settings.limits})
-    return run_training(task, settings, command, board, purpose=purpose)
+    return run_training(task, settings, command, display, context=context)
 
 
-def _scores(request: Request, task: Task, settings: RunSettings, resumed: bool, board: Board) -> Scores:
+def _scores(request: Request, task: Task, settings: RunSettings, resumed: bool, display: ProgressDisplay) -> Scores:
     """Of the tuning: a run that is resumed has its rates already, and only shows them."""
     budget, path = Budget(request.tune), request.tuning_file()
     if resumed:
         return recalled(task, settings, budget, path)
     task.check()
-    return tuned(task, settings, budget, path, board)
+    return tuned(task, settings, budget, path, display)
 
 
 def _resumed(request: Request, saved: dict[str, Any]) -> tuple[Task, RunSettings]:

@@ -10,7 +10,7 @@ from pontryagin.papers.images.wall_clock import clock_section
 from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.history import COLUMNS, percent
 from pontryagin.run.reports.text import NONE, label, number, spread, table
-from pontryagin.run.run_files import read_table
+from pontryagin.run.tables import read_table
 
 _MEMORY = 0.9
 

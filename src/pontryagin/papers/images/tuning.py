@@ -1,20 +1,20 @@
 """Learning rates and rho, tuned once for a data set and kept in a file."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from pontryagin.run.board import Board
+from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.files import write_json
 from pontryagin.run.methods import Method, choose
 from pontryagin.run.processes import present
-from pontryagin.run.run_directory import write_json
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task
-from pontryagin.run.tuning import RULE, TUNING_SEED, score
+from pontryagin.run.tuning import RULE, TUNING_SEED, score_training
 
 SHARE = 10
 """An iteration of the paper's E-MSA costs that of many others: its tuning runs are so much shorter."""
@@ -39,7 +39,7 @@ class Budget:
                 "E-MSA, whose rate is 1 / rho); E-MSA in closed form runs at its default")
 
 
-def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: Board) -> Scores:
+def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, display: ProgressDisplay) -> Scores:
     """The scores of every rate of the settings' methods that have a grid and no rate of the user's: out of
     the file, or tuned now and put into it.
 
@@ -56,7 +56,7 @@ def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, board: 
         for rate in method.rates:
             if rate not in scores:
                 scores[rate] = _score(placed, settings, method, rate, budget.of(method.name))
-                board.say(f"tuning {method.name}: rate {rate:g} scores {scores[rate]:.3f}")
+                display.say(f"tuning {method.name}: rate {rate:g} scores {scores[rate]:.3f}")
                 if present().rank == 0:
                     _write(path, identity, known)
     return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in methods}
@@ -87,10 +87,9 @@ def _identity(task: Task, settings: RunSettings, budget: Budget) -> dict[str, An
 
 
 def _score(task: Task, settings: RunSettings, method: Method, rate: float, iterations: int) -> float:
-    going_on: Callable[[], bool] = lambda: True  # noqa: E731
-    found = score(task,
+    found = score_training(task,
                   RunSettings(methods=(method.name,), batch_size=settings.batch_size, device=settings.device,
-                                    dtype=settings.dtype, tune=iterations), method, rate, going_on)
+                                    dtype=settings.dtype, tune=iterations), method, rate)
     assert found is not None
     return found
 

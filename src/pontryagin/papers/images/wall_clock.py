@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.run.figures.method_style import in_order
+from pontryagin.run.files import write_text
 from pontryagin.run.reports.page import pictures
 from pontryagin.run.reports.text import NONE, label, number, table
-from pontryagin.run.run_directory import write_text
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.tables import Drawing
 
 LOSSES = (0.2, 0.1, 0.05)
 ACCURACIES = (0.97, 0.98, 0.985, 0.99)

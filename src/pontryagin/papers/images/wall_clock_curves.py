@@ -7,9 +7,9 @@ import numpy as np
 
 from pontryagin.run.figures.canvas import handle, legend_below, log_y, new_figure, png, style
 from pontryagin.run.figures.method_style import in_order, style_of
+from pontryagin.run.files import write_bytes
 from pontryagin.run.history import COLUMNS
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, read_table
+from pontryagin.run.tables import Drawing, read_table
 
 
 def draw_clock(directory: Path, losses: Sequence[float], accuracies: Sequence[float]) -> Drawing:

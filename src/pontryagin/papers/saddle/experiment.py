@@ -9,12 +9,10 @@ from torch import Tensor
 from pontryagin.diagnostics import Density
 from pontryagin.papers.saddle.hessians import Place, along, negative, place, spectrum, zeros
 from pontryagin.papers.sine.task import SineTask
-from pontryagin.run.environment import machine, versions
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.extras import need
+from pontryagin.run.environment import machine, threads, versions
+from pontryagin.run.errors import ExperimentError, need
+from pontryagin.run.files import Table, prepare, write_json
 from pontryagin.run.progress import Progress
-from pontryagin.run.run_directory import Table, prepare, write_json
-from pontryagin.run.threads import one_thread
 
 CURVATURE = ("method", "iteration", "loss", "gradient_norm", "least", "greatest")
 EIGENVALUES = ("at", "index", "eigenvalue")
@@ -59,7 +57,7 @@ def run_saddle(settings: SaddleSettings, command: str, progress: Progress) -> tu
     out, task = prepare(settings.out, settings.overwrite), SineTask("b", settings.seed)
     results, interrupted = SaddleResults({}, []), False
     write_json(out / "summary.json", _summary(settings, command, results, True))
-    with one_thread(), Table(out / "eigenvalues.csv", EIGENVALUES) as eigenvalues, \
+    with threads(1), Table(out / "eigenvalues.csv", EIGENVALUES) as eigenvalues, \
             Table(out / "density.csv", DENSITY) as density, Table(out / "curvature.csv",
                                                                   CURVATURE) as curvature:
         try:

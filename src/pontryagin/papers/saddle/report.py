@@ -9,10 +9,10 @@ from pontryagin.papers.saddle.experiment import SaddleResults
 from pontryagin.papers.saddle.figure import saddle_figure
 from pontryagin.papers.saddle.hessians import negative
 from pontryagin.run.figures.canvas import png, style
+from pontryagin.run.files import write_bytes
 from pontryagin.run.reports.page import details, frame, picture
 from pontryagin.run.reports.text import table
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.tables import Drawing
 
 _HEAD = ("method", "iteration", "loss", "gradient norm", "least eigenvalue", "greatest eigenvalue")
 

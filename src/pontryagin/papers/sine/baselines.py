@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from pontryagin.papers.sine.task import SineTask, predict, total
-from pontryagin.run.extras import need
+from pontryagin.run.errors import need
 
 
 def sgd(task: SineTask, iterations: int, rate: float, observe: Callable[..., bool]) -> None:

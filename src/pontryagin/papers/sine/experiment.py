@@ -11,13 +11,12 @@ from pontryagin.papers.sine.pictures import write_fit, write_states
 from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
 from pontryagin.papers.sine.tuning import Tuning, tune
 from pontryagin.problem import NonFiniteError
-from pontryagin.run.environment import machine, versions
+from pontryagin.run.environment import Stopwatch, machine, threads, versions
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.files import Table, prepare, write_json
 from pontryagin.run.progress import Progress
-from pontryagin.run.run_directory import Table, prepare, write_json
-from pontryagin.run.stopwatch import Stopwatch
-from pontryagin.run.summary import Point, summarize
-from pontryagin.run.threads import one_thread
+from pontryagin.run.summary import Measured as Point
+from pontryagin.run.summary import summarize
 from pontryagin.update import IterationRecord
 
 TARGETS = (0.1, 0.01, 1e-4, 1e-6)
@@ -95,7 +94,7 @@ def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[
     out = prepare(settings.out, settings.overwrite)
     results = Results()
     interrupted = False
-    with one_thread(), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv",
+    with threads(1), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv",
                                                                              STAGES) as stages, \
             Table(out / "states.csv", ("figure", "method", "x", "time", "component", "state")) as states, \
             Table(out / "fit.csv", ("figure", "method", "x", "target", "prediction")) as fit:

@@ -10,8 +10,7 @@ from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm
 from pontryagin.papers.sine import baselines
 from pontryagin.papers.sine.task import SineTask, Theta
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.extras import need
+from pontryagin.run.errors import ExperimentError, need
 from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, IterationRecord, Plain, Secant
 
 Observe = Callable[[Theta, int, IterationRecord | None], bool]

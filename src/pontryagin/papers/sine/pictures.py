@@ -5,7 +5,7 @@ from math import pi
 import torch
 
 from pontryagin.papers.sine.task import STEP_SIZE, Theta, inputs_at, predict, total, trajectory
-from pontryagin.run.run_directory import Table
+from pontryagin.run.files import Table
 
 
 @torch.no_grad()

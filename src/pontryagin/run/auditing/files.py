@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.audit import Audit
-from pontryagin.run.run_directory import Table, write_json
+from pontryagin.run.files import Table, write_json
 
 STAGES = ("stage", "name", "kind", "shape", "parameters", "inputs", "gain", "gain_error", "gain_here",
           "costate_norm",

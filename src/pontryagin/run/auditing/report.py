@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.audit import Audit, Restriction
+from pontryagin.run.files import write_bytes
 from pontryagin.run.reports.page import details, frame, pictures
 from pontryagin.run.reports.text import NONE, number, table
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing
+from pontryagin.run.tables import Drawing
 
 _READING = """<dl>
 <dt>Gain</dt><dd>What this stage alone could still gain by its argmax, all other stages as they are: the

@@ -14,7 +14,7 @@ from pontryagin.audit.sets import SETS
 from pontryagin.run.auditing.weights import load_weights
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
-from pontryagin.run.specs import Part, Splits, build_model, load_cost, load_data
+from pontryagin.run.parts import Part, Splits, build_model, load_cost, load_data
 
 
 @dataclass(frozen=True)

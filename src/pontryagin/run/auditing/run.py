@@ -10,8 +10,8 @@ from pontryagin.audit import Audit, auditing
 from pontryagin.run.auditing.files import write_files
 from pontryagin.run.auditing.request import AuditSettings, requested
 from pontryagin.run.environment import machine, versions
+from pontryagin.run.files import prepare
 from pontryagin.run.progress import Advance, Progress
-from pontryagin.run.run_directory import prepare
 
 
 def run_audit(settings: AuditSettings, command: str, progress: Progress) -> tuple[Audit | None, bool]:

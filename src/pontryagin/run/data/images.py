@@ -11,7 +11,7 @@ from pontryagin.run.data.catalog import ImageSet, image_set
 from pontryagin.run.data.fetch import fetch
 from pontryagin.run.data.idx import read_idx
 from pontryagin.run.data.places import cached, find, holds_all, named_folder
-from pontryagin.run.extras import need
+from pontryagin.run.errors import need
 from pontryagin.run.progress import Progress
 
 TRAINING = 55000

@@ -1,7 +1,7 @@
 """Pictures of a run. Modules that draw import matplotlib, so they are imported by functions, when something
 is to be drawn."""
 
-from pontryagin.run.extras import MissingExtraError, need
+from pontryagin.run.errors import MissingExtraError, need
 
 
 def left_out() -> str:

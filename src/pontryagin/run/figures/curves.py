@@ -20,7 +20,7 @@ from pontryagin.run.figures.canvas import (
     plain,
 )
 from pontryagin.run.figures.method_style import figure_title, in_order, style_of
-from pontryagin.run.run_files import Run, Table
+from pontryagin.run.tables import Run, Table
 
 FLOOR = 1e-9
 """Losses below are not shown."""

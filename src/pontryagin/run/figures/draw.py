@@ -8,8 +8,8 @@ from pontryagin.run.figures.curves import loss_figure
 from pontryagin.run.figures.solution_figure import states
 from pontryagin.run.figures.stage_maps import feasibility, gain
 from pontryagin.run.figures.step_figures import decrease, divergence, rho
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, Run, read_run
+from pontryagin.run.files import write_bytes
+from pontryagin.run.tables import Drawing, Run, read_run
 
 _SKETCHES: dict[str, Callable[[Run], Sketch | None]] = {
     "figure-1a": lambda run: loss_figure(run, "a"),

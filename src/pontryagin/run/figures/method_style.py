@@ -1,43 +1,22 @@
 """One name, color and line for a method, the same in every figure and table."""
 
-from dataclasses import dataclass
-from typing import Any
+from pontryagin.run.methods import BENCH_ONLY, MethodStyle
+from pontryagin.run.methods import METHODS as TRAINED
 
-
-@dataclass(frozen=True)
-class MethodStyle:
-    """label: for people; color: of Okabe and Ito's color-blind safe set; line: matplotlib's style; width in
-    points."""
-
-    label: str
-    color: str
-    line: Any = "-"
-    width: float = 1.5
-
-
-METHODS = {
-    "emsa": MethodStyle("E-MSA", "#0072B2", "-", 2.2),
+_SOLVERS = {
     "emsa-secant": MethodStyle("E-MSA with secants", "#009E73", "-", 1.9),
-    "emsa-paper": MethodStyle("paper's E-MSA", "#56B4E9", (0, (5, 1.5)), 1.9),
     "msa": MethodStyle("basic MSA", "#7F7F7F", (0, (1, 1.2)), 1.7),
-    "li-hao": MethodStyle("Li and Hao", "#009E73", (0, (6, 1.5, 1.5, 1.5)), 1.9),
-    "bop": MethodStyle("Bop", "#CC79A7", (0, (3, 1.2))),
-    "binaryconnect": MethodStyle("BinaryConnect", "#E69F00", (0, (5, 1.5))),
-    "adam": MethodStyle("Adam", "#D55E00"),
-    "adam-averaged": MethodStyle("Adam, averaged", "#D55E00", (0, (1, 1.2))),
-    "adam-default": MethodStyle("Adam at its default", "#D55E00", (0, (6, 1.5, 1.5, 1.5))),
-    "adagrad": MethodStyle("Adagrad", "#E69F00", (0, (5, 1.5))),
-    "sgd": MethodStyle("SGD", "#CC79A7", (0, (6, 1.5, 1.5, 1.5))),
-    "sgd-momentum": MethodStyle("SGD with momentum", "#CC79A7"),
-    "adamw": MethodStyle("AdamW", "#D55E00", (0, (5, 1.5))),
-    "schedule-free": MethodStyle("schedule-free AdamW", "#E69F00", (0, (1, 1.2))),
-    "muon": MethodStyle("Muon", "#009E73", (0, (3, 1.2))),
-    "soap": MethodStyle("SOAP", "#7F7F7F", (0, (5, 1.5))),
-    "shampoo": MethodStyle("Shampoo", "#7F7F7F", (0, (1, 1.2))),
     "lbfgs": MethodStyle("L-BFGS", "#000000", (0, (4, 1.5)), 1.3),
     "lm": MethodStyle("Levenberg–Marquardt", "#000000", (0, (1, 1)), 1.3),
 }
-"""In the order of legends and tables: control methods, first-order optimizers, classical ones."""
+"""Methods of the experiments on control problems."""
+_FIRST = ("emsa", "emsa-secant", "emsa-paper", "msa", "li-hao", "bop", "binaryconnect", "adam", "adam-averaged",
+          "adam-default", "adagrad")
+"""Legends and tables begin with control methods, and Adam before other optimizers; the classical ones end them."""
+
+_STYLES = {name: method.style for name, method in (TRAINED | BENCH_ONLY).items()} | _SOLVERS
+METHODS = {name: _STYLES[name] for name in (*_FIRST, *_STYLES)}
+"""In the order of legends and tables."""
 
 FIGURES = {"a": "Figure 1(a), good initialization", "b": "Figure 1(b), poor initialization"}
 

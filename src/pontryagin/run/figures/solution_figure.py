@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from pontryagin.run.figures.canvas import Sketch, handle, legend_below, log_y, new_figure
 from pontryagin.run.figures.method_style import figure_title, in_order, style_of
-from pontryagin.run.run_files import Run, Table
+from pontryagin.run.tables import Run, Table
 
 _PREFERRED = ("emsa", "emsa-secant", "emsa-paper")
 _MOST = 4

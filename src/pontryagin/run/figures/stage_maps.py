@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pontryagin.run.figures.canvas import MASKED, Sketch, iteration_axis, log_ticks, new_figure
 from pontryagin.run.figures.method_style import style_of
-from pontryagin.run.run_files import Run, Table, first_seed
+from pontryagin.run.tables import Run, Table, first_seed
 
 _DECADES = 12
 """Colors span no more; smaller values have the darkest."""

@@ -20,7 +20,7 @@ from pontryagin.run.figures.canvas import (
     new_figure,
 )
 from pontryagin.run.figures.method_style import figure_title, style_of
-from pontryagin.run.run_files import Run, Table, first_seed
+from pontryagin.run.tables import Run, Table, first_seed
 
 _SUMS: dict[str, dict[str, Any]] = {
     "gain": {"color": "#0072B2", "linewidth": 1.7, "label": "gain: predicted decrease of J"},

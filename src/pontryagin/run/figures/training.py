@@ -10,9 +10,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pontryagin.run.figures.canvas import handle, legend_below, log_y, new_figure, png, style
 from pontryagin.run.figures.method_style import in_order, style_of
+from pontryagin.run.files import write_bytes
 from pontryagin.run.history import COLUMNS
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, Table, read_table
+from pontryagin.run.tables import Drawing, Table, read_table
 
 _ERRORS = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
 _CLOSE = tuple(digit * 10.0**power for power in (-1, -2, -3, -4) for digit in range(9, 0, -1))

@@ -8,9 +8,9 @@ from typing import Any
 
 from pontryagin.run.figures import left_out
 from pontryagin.run.figures.method_style import figure_title
+from pontryagin.run.files import write_bytes
 from pontryagin.run.reports.text import lead, paper_table, results_table, table, tuning_table
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, ReportError, read_summary
+from pontryagin.run.tables import Drawing, ReportError, read_summary
 
 __all__ = ["ReportError", "details", "frame", "picture", "pictures", "write_report"]
 

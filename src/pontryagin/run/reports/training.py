@@ -4,13 +4,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pontryagin.run.callbacks import ReportContext
 from pontryagin.run.figures.method_style import in_order
+from pontryagin.run.files import write_bytes
 from pontryagin.run.history import percent, sentences
-from pontryagin.run.purpose import Purpose
 from pontryagin.run.reports.page import details, frame, pictures
 from pontryagin.run.reports.text import NONE, label, number, spread, table, targets, tuning_table
-from pontryagin.run.run_directory import write_bytes
-from pontryagin.run.run_files import Drawing, read_summary
+from pontryagin.run.tables import Drawing, read_summary
 
 Result = dict[str, Any]
 _STATES = {
@@ -20,17 +20,17 @@ _STATES = {
                    "reached by then."}
 
 
-def write_report(directory: Path, purpose: Purpose) -> Path:
+def write_report(directory: Path, context: ReportContext) -> Path:
     """directory/report.html and its figures, from summary.json and metrics.csv. Raises ReportError."""
     summary = read_summary(directory / "summary.json")
     path = directory / "report.html"
-    write_bytes(path, _page(directory, summary, purpose).encode())
+    write_bytes(path, _page(directory, summary, context).encode())
     return path
 
 
-def _page(directory: Path, summary: Result, purpose: Purpose) -> str:
+def _page(directory: Path, summary: Result, context: ReportContext) -> str:
     task = next(iter(summary["results"]), "Training")
-    title = purpose.title or f"Training: {task}"
+    title = context.title or f"Training: {task}"
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary["state"] in _STATES:
         parts.append(f'<p class="banner" role="status"><b>Not finished.</b> {_STATES[summary["state"]]}</p>')
@@ -39,12 +39,12 @@ def _page(directory: Path, summary: Result, purpose: Purpose) -> str:
     for methods in summary["results"].values():
         if methods:
             parts += ["<h2>Results</h2>", _results(methods), _COLUMNS]
-    parts.append(purpose.section(directory, summary))
+    parts.append(context.section(directory, summary))
     if any(summary["tuning"].values()):
         parts += ["<h2>Learning rates tried</h2>",
                   f"<p>The score of every rate, lower is better: {escape(summary['tuning_rule'])}. "
                   "Bold: the rate that was used.</p>", tuning_table(summary["tuning"], summary["results"])]
-    parts += ["<h2>How to go on</h2>", _ways(directory, summary, purpose), details(summary | {
+    parts += ["<h2>How to go on</h2>", _ways(directory, summary, context), details(summary | {
         "settings": {"task": summary["task"], **summary["settings"]}})]
     return frame(title, "\n".join(part for part in parts if part))
 
@@ -126,11 +126,11 @@ def _spread(accuracy: Result | None) -> str:
             f"{percent(accuracy['max'])}]</small>")
 
 
-def _ways(directory: Path, summary: Result, purpose: Purpose) -> str:
+def _ways(directory: Path, summary: Result, context: ReportContext) -> str:
     folder = escape(str(directory))
     own = "".join(f" --{part} {escape(str(summary['task'].get(part)))}" for part in ("model", "data", "loss")
                   if ":" in str(summary["task"].get(part, "")))
-    kind = purpose.command or ("compare" if len(summary["settings"]["methods"]) > 1 else "train")
+    kind = context.command or ("compare" if len(summary["settings"]["methods"]) > 1 else "train")
     lines = []
     if summary["state"] != "complete":
         lines.append(("Resume it", f"pontryagin {kind} --resume --out {folder}{own}"))

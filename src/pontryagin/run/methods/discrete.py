@@ -15,6 +15,7 @@ from pontryagin.problem.admissible import (
 )
 from pontryagin.run.baselines import BinaryConnect, Bop, LiHao, Several, rounded, split_parameters
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
 
@@ -82,3 +83,9 @@ def _discrete(method: str, name: str) -> DiscreteSet:
 def _with_adam(model: nn.Module, made: Optimizer, rate: float) -> Several:
     rest = split_parameters(model)[1]
     return Several(made, torch.optim.Adam(rest, rate)) if rest else Several(made)
+
+
+LI_HAO = Method("li-hao", li_hao, (1e-3,), MethodStyle("Li and Hao", "#009E73", (0, (6, 1.5, 1.5, 1.5)), 1.9))
+BOP = Method("bop", bop, (1e-3, 1e-4, 1e-2), MethodStyle("Bop", "#CC79A7", (0, (3, 1.2))))
+BINARY_CONNECT = Method("binaryconnect", binary_connect, (1e-3, 1e-4, 3e-3, 1e-2),
+                        MethodStyle("BinaryConnect", "#E69F00", (0, (5, 1.5))))

@@ -11,6 +11,7 @@ from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, Controls, ProblemError, stage
 from pontryagin.problem.ignored import counted
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Batch, StepRecord
 from pontryagin.update import ExtendedMSA, Fixed, Plain
@@ -100,3 +101,12 @@ class PaperEMSA:
         for one, child, control in zip(self.stages, self._model, controls, strict=True):
             for name, value in one.parameters(control).items():
                 child.get_parameter(name).copy_(value)
+
+
+def emsa_paper(model: nn.Module, objective: Objective, rate: float, *, iterations: int = 10) -> PaperEMSA:
+    """The paper's argmax by L-BFGS; its rate is 1 / rho, rho in the paper's units."""
+    return PaperEMSA(model, objective, 1 / rate, iterations)
+
+
+EMSA_PAPER = Method("emsa-paper", emsa_paper, (100.0, 30.0, 300.0),
+                    MethodStyle("paper's E-MSA", "#56B4E9", (0, (5, 1.5)), 1.9))

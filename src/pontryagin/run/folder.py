@@ -1,4 +1,4 @@
-"""All that a run writes: the table, checkpoints, models, summary and report."""
+"""All that a run writes: the table, checkpoints, models, summary and report. The run folder of the processes that write nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +9,21 @@ from typing import Any
 import torch
 
 import pontryagin
+from pontryagin.distributed import Communicator
+from pontryagin.distributed.agreement import raise_together
 from pontryagin.run import checkpoint
-from pontryagin.run.board import Board
+from pontryagin.run.callbacks import ProgressDisplay, ReportContext, Tracking
 from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.environment import machine, versions
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.evaluation import Point
 from pontryagin.run.figures import left_out
+from pontryagin.run.files import Lock, Table, prepare, sweep, write_json
 from pontryagin.run.history import COLUMNS, History, row
-from pontryagin.run.job import Job, Point
-from pontryagin.run.lock import Lock
-from pontryagin.run.purpose import Purpose
+from pontryagin.run.race import Run
 from pontryagin.run.reports import training as report
-from pontryagin.run.run_directory import Table, prepare, sweep, write_json
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task
-from pontryagin.run.tracking import Tracking
 from pontryagin.run.tuning import RULE
 
 _FIRST_REPORT = 2.0
@@ -35,9 +36,9 @@ class RunFolder:
     """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError
     before any work."""
 
-    def __init__(self, task: Task, settings: RunSettings, command: str, board: Board, lock: Lock,
-                 purpose: Purpose) -> None:
-        self.task, self.settings, self.command, self.board, self.purpose = task, settings, command, board, purpose
+    def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay, lock: Lock,
+                 context: ReportContext) -> None:
+        self.task, self.settings, self.command, self.display, self.context = task, settings, command, display, context
         self.out, self.path = settings.out, settings.out / "checkpoint.pt"
         self.history, self.tuning = History(), {}
         self.saved = self._resumed() if settings.resume else None
@@ -54,46 +55,46 @@ class RunFolder:
         self.tracking = Tracking(self.out / "tensorboard") if settings.tensorboard else None
         self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
         if without := left_out():
-            board.say(f"{without}; when it is there, --resume draws them, after the end too")
+            display.say(f"{without}; when it is there, --resume draws them, after the end too")
 
     tuning: dict[str, dict[float, float]]
 
-    def record(self, job: Job, point: Point) -> None:
+    def record(self, run: Run, point: Point) -> None:
         """Every iteration up to 1000, then every tenth, and those that are evaluated."""
         if point.train is not None or point.iteration <= 1000 or point.iteration % 10 == 0:
-            self.table.add(*row(self.task.name, job, point))
-        self.history.take(job, point)
+            self.table.add(*row(self.task.name, run, point))
+        self.history.take(run, point)
         if self.tracking:
-            self.tracking.record(job.name, point)
+            self.tracking.after(run, point)
 
-    def checkpoint_if_due(self, index: int, jobs: Sequence[Job]) -> None:
+    def checkpoint_if_due(self, index: int, runs: Sequence[Run]) -> None:
         """So often that checkpoints take a small share of the time."""
         if monotonic() >= self._checkpoint_due:
-            self.checkpoint(index, jobs)
+            self.checkpoint(index, runs)
 
-    def checkpoint(self, index: int, jobs: Sequence[Job]) -> None:
-        """index: of the seed that the jobs have, or how many seeds there are when all has been run."""
+    def checkpoint(self, index: int, runs: Sequence[Run]) -> None:
+        """index: of the seed that the runs have, or how many seeds there are when all has been run."""
         begun = monotonic()
         length = self.table.settle()
         checkpoint.write_next(self.path, {
             **_identity(self.task), "settings": self.settings.binding(), "command": self.command,
             "metrics": length,
-            "index": index, "jobs": [job.state_dict() for job in jobs], "rates": dict(self.history.rates),
+            "index": index, "runs": [run.state_dict() for run in runs], "rates": dict(self.history.rates),
             "stopped": self.history.stopped, "tuning": self.tuning})
         ended = monotonic()
         self._checkpoint_due = ended + max(self.settings.checkpoint_every, _SHARE * (ended - begun) if
                                            self.settings.checkpoint_every else 0.0)
 
-    def save_model(self, job: Job, point: Point) -> None:
+    def save_model(self, run: Run, point: Point) -> None:
         """models/METHOD-seedSEED.pt: what `predict` evaluates."""
         (self.out / "models").mkdir(exist_ok=True)
         scores = {} if point.test is None else {"test_loss": point.test.loss,
                                                 "test_accuracy": point.test.accuracy}
-        with job.trainer.evaluated() as model:
-            checkpoint.write(self.out / "models" / f"{job.name}.pt", {
-                **_identity(self.task), "dtype": self.settings.dtype, "method": job.method.name,
-                "seed": job.seed,
-                "rate": job.rate, "iteration": job.iteration, "scores": scores, "model": model.state_dict()})
+        with run.trainer.evaluated() as model:
+            checkpoint.write(self.out / "models" / f"{run.name}.pt", {
+                **_identity(self.task), "dtype": self.settings.dtype, "method": run.method.name,
+                "seed": run.seed,
+                "rate": run.rate, "iteration": run.iteration, "scores": scores, "model": model.state_dict()})
 
     def report_if_due(self) -> None:
         """So often that reports take a small share of the time."""
@@ -107,7 +108,7 @@ class RunFolder:
         page."""
         self.table.flush()
         write_json(self.out / "summary.json", self._summary(state))
-        return report.write_report(self.out, self.purpose)
+        return report.write_report(self.out, self.context)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -119,9 +120,9 @@ class RunFolder:
             self.tracking.close()
 
     def _summary(self, state: str) -> dict[str, Any]:
-        name, tuning = self.task.name, {**self.purpose.tuning, **self.tuning}
+        name, tuning = self.task.name, {**self.context.tuning, **self.tuning}
         return {
-            "experiment": self.purpose.experiment, "command": self.command, "state": state,
+            "experiment": self.context.experiment, "command": self.command, "state": state,
             "interrupted": state != "complete",
             "task": self.task.description, "settings": self.settings.plain(), "versions": versions(),
             "machine": machine(),
@@ -130,8 +131,8 @@ class RunFolder:
             "results": {name: self.history.results(self.settings.batch_size)},
             "tuning": {name: {method: {f"{rate:g}": score for rate, score in scores.items()}
                               for method, scores in tuning.items()}} if tuning else {},
-            "tuning_rule": self.purpose.tuning_rule or f"{RULE}; {self.settings.tune} iterations",
-            "diverged": {name: self.history.stopped}, "paper": dict(self.purpose.paper)}
+            "tuning_rule": self.context.tuning_rule or f"{RULE}; {self.settings.tune} iterations",
+            "diverged": {name: self.history.stopped}, "paper": dict(self.context.paper)}
 
     def _holds_rows(self) -> bool:
         """Whether there is work in the folder that no checkpoint goes on from."""
@@ -141,11 +142,11 @@ class RunFolder:
     def _resumed(self) -> dict[str, Any] | None:
         found = checkpoint.read_last(self.path)
         if found is None:
-            self.board.say(f"No checkpoint in {self.out}: starting.")
+            self.display.say(f"No checkpoint in {self.out}: starting.")
             return None
         saved, trouble = found
         if trouble:
-            self.board.say(trouble)
+            self.display.say(trouble)
         _compare(self.path, saved, {**_identity(self.task), "settings": self.settings.binding()})
         return saved
 
@@ -161,7 +162,7 @@ def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: was written with {package} {saved.get(package)}, this is "
                                   f"{now[package]}: go on with that version, evaluate it by `pontryagin "
                                   "predict`, or start anew with --overwrite")
-    missing = {"settings", "task", "index", "jobs", "metrics", "rates", "stopped", "tuning"} - saved.keys()
+    missing = {"settings", "task", "index", "runs", "metrics", "rates", "stopped", "tuning"} - saved.keys()
     if missing:
         raise CheckpointError(f"{path}: expected the checkpoint of a run, found none of "
                               f"{', '.join(sorted(missing))}")
@@ -176,3 +177,42 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
     return [(name, old.get(name), new.get(name))
             for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
 
+
+class ReadOnlyFolder:
+    """Knows what rank 0 found in the folder, and keeps the history that decisions rest on. See RunFolder."""
+
+    def __init__(self, saved: dict[str, Any] | None) -> None:
+        self.saved, self.history = saved, History()
+        self.tuning: dict[str, dict[float, float]] = saved["tuning"] if saved else {}
+
+    def record(self, run: Run, point: Point) -> None:
+        """Into the history alone."""
+        self.history.take(run, point)
+
+    def checkpoint_if_due(self, index: int, runs: Sequence[Run]) -> None:
+        """Rank 0 does."""
+
+    def checkpoint(self, index: int, runs: Sequence[Run]) -> None:
+        """Rank 0 does."""
+
+    def save_model(self, run: Run, point: Point) -> None:
+        """Rank 0 does."""
+
+    def report_if_due(self) -> None:
+        """Rank 0 does."""
+
+    def report(self, state: str) -> Path | None:
+        """Rank 0 does."""
+        return None
+
+
+def open_together(communicator: Communicator,
+                  folder: "RunFolder | ExperimentError | None") -> RunFolder | ReadOnlyFolder:
+    """The folder on rank 0, a ReadOnlyFolder that knows its checkpoint on the others; all raise what kept rank 0
+    from opening it.
+
+    folder: rank 0's, or why there is none; None on the others.
+    """
+    raise_together(communicator, folder if isinstance(folder, ExperimentError) else None)
+    saved = communicator.gather(folder.saved if isinstance(folder, RunFolder) else None)[0]
+    return folder if isinstance(folder, RunFolder) else ReadOnlyFolder(saved)

@@ -1,0 +1,169 @@
+"""The race: methods in turn, an iteration each, from equal weights on equal batches."""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from pontryagin.problem import NonFiniteError
+from pontryagin.run.environment import Stopwatch
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import Method
+from pontryagin.run.objective import Objective
+from pontryagin.run.processes import present
+from pontryagin.run.settings import SCHEDULES
+from pontryagin.run.trainer import Batch, OptimizerTrainer, StepRecord
+
+SMOOTHING = 0.95
+"""Memory of the running mean of batch losses that progress shows, bias-corrected: about twenty batches."""
+
+
+class Contestant(Protocol):
+    """What takes part in a race: a Run, or any solver of one's own."""
+
+    @property
+    def iteration(self) -> int:
+        """How many have been done."""
+
+    @property
+    def ended(self) -> str:
+        """Why there are no more, empty as long as there are."""
+
+
+C = TypeVar("C", bound=Contestant)
+
+
+def race(contestants: Sequence[C], turn: Callable[[C], bool]) -> bool:
+    """An iteration each in turn until all have ended, so that a noisy machine is fair to all.
+
+    turn: one iteration of a contestant (or its end), and whether the race goes on. Whose turn it is depends on
+    the numbers of iterations alone, so that it is the same after a resume. Returns whether all have ended.
+    """
+    while active := [one for one in contestants if not one.ended]:
+        if not turn(min(active, key=lambda one: one.iteration)):
+            return False
+    return True
+
+
+class Run:
+    """One method at one rate, from the weights and on the batches of one seed.
+
+    build: the network, drawn from torch's global generator after it has been seeded. batch: that of iteration
+    0, 1, ...; batch_size: samples in it, over all processes. horizon: iterations of the schedule, length:
+    those until the end, by default as many. options: of the method. title: for people, by default its name.
+    random: the states of the global generators for this run alone (see `generators`); they are left as they
+    were. notes: warnings that making it gave. ended: complete, "not finite: ..." or what the caller sets.
+    Raises ExperimentError.
+    """
+
+    def __init__(self, method: Method, seed: int, rate: float, build: Callable[[], nn.Module],
+                 objective: Objective, batch: Callable[[int], Batch], horizon: int, *, batch_size: int,
+                 length: int | None = None, schedule: str = "linear",
+                 options: Mapping[str, Any] | None = None, title: str = "") -> None:
+        self.method, self.seed, self.rate, self.horizon, self.batch_size = method, seed, rate, horizon, batch_size
+        self.length = horizon if length is None else min(length, horizon)
+        self.name = f"{method.name}-seed{seed}"
+        self.title = title or self.name
+        before = generator_states()
+        seed_generators(seed)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.trainer = method.trainer(build(), objective, rate, options)
+        if present().size > 1 and not isinstance(self.trainer, OptimizerTrainer):
+            raise ExperimentError(f"{method.name} is trained by one process alone: start it without torchrun")
+        self.notes = [str(warning.message) for warning in caught]
+        self.random = generator_states()
+        set_generators(before)
+        self.iteration, self.evaluations, self.ended = 0, 0, ""
+        self.watch, self._mean = Stopwatch(), 0.0
+        self._batch, self._factor = batch, SCHEDULES[schedule]
+        self._device = next(self.trainer.model.parameters()).device
+
+    @property
+    def smoothed_loss(self) -> float | None:
+        """The running mean of batch losses."""
+        return self._mean / (1 - SMOOTHING**self.iteration) if self.iteration else None
+
+    @property
+    def samples_per_second(self) -> float:
+        """While it trains."""
+        return self.iteration * self.batch_size / self.watch.seconds if self.watch.seconds else 0.0
+
+    @contextmanager
+    def generators(self) -> Iterator[None]:
+        """Its turn: the global random generators are this run's."""
+        set_generators(self.random)
+        try:
+            yield
+        finally:
+            self.random = generator_states()
+
+    def iterate(self) -> StepRecord | None:
+        """One iteration, of which the method's step alone is timed; None when what is not finite ended the run
+        in the place of it."""
+        batch = self._batch(self.iteration)
+        self.trainer.set_factor(self._factor(self.iteration / self.horizon))
+        self.watch.start()
+        try:
+            record = self.trainer.step(batch)
+        except NonFiniteError as error:
+            self.ended = f"not finite: {error}"
+            return None
+        finally:
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            self.watch.pause()
+        self.iteration += 1
+        self.evaluations += record.evaluations
+        self._mean = SMOOTHING * self._mean + (1 - SMOOTHING) * record.loss
+        if self.iteration >= self.length:
+            self.ended = "complete"
+        return record
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run goes on from, in tensors and plain types."""
+        return {"method": self.method.name, "seed": self.seed, "rate": self.rate, "iteration": self.iteration,
+                "evaluations": self.evaluations, "seconds": self.watch.seconds, "mean": self._mean,
+                "ended": self.ended, "model": self.trainer.model.state_dict(),
+                "trainer": self.trainer.state_dict(), "random": self.random}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.trainer.model.load_state_dict(state["model"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.random, self.iteration, self.evaluations = state["random"], state["iteration"], state["evaluations"]
+        self.watch.seconds, self._mean, self.ended = state["seconds"], state["mean"], state["ended"]
+
+
+def seed_generators(seed: int) -> None:
+    """Of torch (all devices), numpy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def generator_states() -> dict[str, Any]:
+    """Of all global generators that a model, a data set or a method may draw from, as tensors and plain types."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state = {"torch": torch.get_rng_state(), "python": [version, torch.tensor(numbers), gauss],
+             "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached]}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_generators(state: dict[str, Any]) -> None:
+    """Go on from such states."""
+    torch.set_rng_state(state["torch"].cpu())
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

@@ -1,0 +1,178 @@
+"""A training: every seed, the methods in a race, so that it can be stopped at any moment and goes on bitwise."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pontryagin.run.callbacks import Callback, ProgressDisplay, ReportContext
+from pontryagin.run.environment import threads
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.evaluation import Evaluation
+from pontryagin.run.files import Lock
+from pontryagin.run.folder import ReadOnlyFolder, RunFolder, open_together
+from pontryagin.run.history import sentences
+from pontryagin.run.methods import Method, choose
+from pontryagin.run.processes import Stop, StopTogether, present, require_same_run
+from pontryagin.run.race import Run, race
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task, run_of
+from pontryagin.run.tuning import best, score_training, search
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """out: the folder with everything; interrupted: whether something is left to be run by a resume;
+    sentences: what each method reached; report: the page, None where another process writes it."""
+
+    out: Path
+    interrupted: bool
+    sentences: list[str]
+    report: Path | None
+
+
+def run_training(task: Task, settings: RunSettings, command: str, display: ProgressDisplay,
+                 callback: Callback | None = None, context: ReportContext | None = None) -> Outcome:
+    """Train, evaluate and write into settings.out; Ctrl-C stops after the current iteration, with a
+    checkpoint.
+
+    callback: looks at every run between its timed steps. The same task and settings give the same controls
+    bit by bit, in one piece or resumed after any kill. Raises ExperimentError before any work when something
+    is wrong with the task, the settings or the folder.
+    """
+    with threads(settings.threads):
+        task = task.to(*settings.place())
+        task.check()
+        _check(task, settings)
+        with _folder(task, settings, command, display, context or ReportContext()) as folder:
+            with Stop() as stop:
+                finished = _Training(task, settings, folder, display, StopTogether(stop),
+                                     callback or Callback(), Evaluation(task, settings)).all_seeds()
+            report = folder.report("complete" if finished else "interrupted")
+    return Outcome(settings.out, not finished,
+                   sentences({task.name: folder.history.results(settings.batch_size)}), report)
+
+
+@dataclass
+class _Training:
+    """Its methods return whether what they are to do has been done, False when the training is to stop."""
+
+    task: Task
+    settings: RunSettings
+    folder: RunFolder | ReadOnlyFolder
+    display: ProgressDisplay
+    stop: StopTogether
+    callback: Callback
+    evaluation: Evaluation
+
+    def all_seeds(self) -> bool:
+        """From where the folder's checkpoint is."""
+        saved, seeds = self.folder.saved, self.settings.seeds
+        first = saved["index"] if saved else 0
+        if first >= len(seeds):
+            self.display.say(f"{self.settings.out} is complete: nothing is left to be run.")
+            return True
+        if saved is None:
+            self.folder.checkpoint(0, [])
+        if not all(self._choose_rate(method) for method in choose(self.settings.methods)):
+            return False
+        for index in range(first, len(seeds)):
+            states = {state["method"]: state for state in saved["runs"]} if saved and index == first else {}
+            if not self._race(index, self._runs(seeds[index], states)):
+                return False
+            self.folder.checkpoint(index + 1, [])
+        return True
+
+    def _choose_rate(self, method: Method) -> bool:
+        """The user's, the best of the method's grid, or its default."""
+        name, rates = method.name, self.folder.history.rates
+        if name in self.settings.rates:
+            rates[name] = self.settings.rates[name]
+        elif not self.settings.tune or len(method.rates) == 1:
+            rates[name] = method.rates[0]
+        else:
+            scores = self.folder.tuning.setdefault(name, {})
+
+            def found(rate: float, score: float) -> None:
+                self.display.say(f"{name}: rate {rate:g} scores {score:.3f}")
+                self.folder.checkpoint(0, [])
+
+            if not search(method.rates, lambda rate: score_training(
+                    self.task, self.settings, method, rate, lambda: not self.stop.asked), scores, found):
+                return False
+            rates[name] = best(scores)
+        return True
+
+    def _runs(self, seed: int, states: dict[str, dict]) -> list[Run]:
+        runs = []
+        for method in choose(self.settings.methods):
+            run = run_of(self.task, self.settings, method, seed, self.folder.history.rates[method.name])
+            for note in run.notes if seed == self.settings.seeds[0] else ():
+                self.display.say(f"{method.name}: {note}")
+            if method.name in states:
+                run.load_state_dict(states[method.name])
+            else:
+                with run.generators():
+                    point = self.evaluation.start(run)
+                self.folder.record(run, point)
+            runs.append(run)
+        return runs
+
+    def _race(self, index: int, runs: Sequence[Run]) -> bool:
+        def turn(run: Run) -> bool:
+            self._iterate(run)
+            if self.stop.asked:
+                self.folder.checkpoint(index, runs)
+                return False
+            self.folder.checkpoint_if_due(index, runs)
+            return True
+
+        self.display.begin(runs)
+        try:
+            self.callback.begin(runs)
+            return race(runs, turn)
+        finally:
+            self.callback.end()
+            self.display.end()
+
+    def _iterate(self, run: Run) -> None:
+        self.callback.before(run)
+        with run.generators():
+            point = self.evaluation.after(run, run.iterate())
+        self.callback.after(run, point)
+        self.folder.record(run, point)
+        self.display.after(run, point)
+        if run.ended:
+            self.folder.save_model(run, point)
+        if run.ended.startswith("not finite"):
+            self.folder.history.stopped.setdefault(run.method.name, []).append(f"seed {run.seed}: {run.ended}")
+            self.display.say(f"{run.name}: stopped after {run.iteration} iterations: {run.ended}")
+        if point.train is not None:
+            self.folder.report_if_due()
+
+
+def _check(task: Task, settings: RunSettings) -> None:
+    if settings.target_accuracy is not None and not task.objective.classifies:
+        raise ExperimentError("--target-accuracy needs a loss of classification, found "
+                              f"{task.objective.name}; use --target-loss")
+    for method in choose(settings.methods):
+        run = run_of(task, settings, method, settings.seeds[0], settings.rates.get(method.name, method.rates[0]))
+        require_same_run(task.description, settings.binding(), run.trainer.model)
+
+
+@contextmanager
+def _folder(task: Task, settings: RunSettings, command: str, display: ProgressDisplay, context: ReportContext
+            ) -> Iterator[RunFolder | ReadOnlyFolder]:
+    """Written by rank 0 alone; every process knows the checkpoint in it."""
+    communicator = present()
+    if communicator.rank:
+        yield open_together(communicator, None)
+        return
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(Lock(settings.out))
+            found: RunFolder | ExperimentError = stack.enter_context(
+                RunFolder(task, settings, command, display, lock, context))
+        except ExperimentError as error:
+            found = error
+        yield open_together(communicator, found)
