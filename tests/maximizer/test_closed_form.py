@@ -145,7 +145,7 @@ def test_inputs_that_are_all_zero_move_only_the_bias() -> None:
     group = next(groups_of(linear_problem(initial=torch.zeros(4, 3, dtype=torch.float64)))[0].singles())
     change = ClosedForm(0.0).model(group).maximize(BOTH) - group.control
     assert float(change[0, :9].abs().max()) < 1e-12
-    assert_close(change[0, 9:], group.next_costate[0].mean(0) / BOTH.state, 1e-12)
+    assert_close(change[0, 9:], group.next_costate[0].mean(0) / BOTH.rho_state, 1e-12)
 
 
 def test_the_start_does_not_matter() -> None:
@@ -161,7 +161,7 @@ def test_damping_shortens_the_step_in_proportion_to_the_mean_variance() -> None:
     x, u = group.state[0], group.next_costate[0]
     moment = x.mT @ x / len(x)
     moment = moment + 0.3 * moment.diagonal().mean() * torch.eye(3, dtype=x.dtype)
-    expected = torch.linalg.solve(moment, (u.mT @ x / len(x)).mT).mT / STATE_ONLY.state
+    expected = torch.linalg.solve(moment, (u.mT @ x / len(x)).mT).mT / STATE_ONLY.rho_state
     change = ClosedForm(0.3).model(group).maximize(STATE_ONLY) - group.control
     assert_close(change.view(3, 3), expected, 1e-10)
 

@@ -222,7 +222,7 @@ def test_thresholds_of_uncorrelated_inputs() -> None:
         gradient = (group.next_costate[0].mT @ group.state[0]) / 4
         return Elementwise().model(group).maximize(STATE).view(2, 4), gradient
 
-    h = STATE.state * 1.0  # mean x_j^2 = 4 / 4
+    h = STATE.rho_state * 1.0  # mean x_j^2 = 4 / 4
     found, gradient = run(None, L1(0.3))
     torch.testing.assert_close(found, gradient.sign() * (gradient.abs() - 0.3).clamp_min(0) / h)
     found, gradient = run(None, L0(0.2))

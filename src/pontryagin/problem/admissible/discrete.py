@@ -1,13 +1,14 @@
 """Sets of matrices whose entries are integer codes times a scale."""
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pontryagin.problem.admissible.grid import Grid, Scale, best_scale
-from pontryagin.problem.admissible.protocol import MatrixSet
+from pontryagin.problem.admissible.grid import Grid, Scale, best_scale, check_scale
+from pontryagin.problem.admissible.sets import Matrix, MatrixSet
 from pontryagin.problem.errors import ProblemError
 
 
@@ -25,7 +26,7 @@ class DiscreteSet(MatrixSet):
     def grid(self) -> Grid:
         """The codes."""
 
-    def project(self, weight: Float[Tensor, "*stage row input"]) -> Float[Tensor, "*stage row input"]:
+    def project(self, weight: Matrix) -> Matrix:
         """The nearest codes, and with a scale per row the scale that goes with them (a global minimum over
         both).
 
@@ -33,8 +34,7 @@ class DiscreteSet(MatrixSet):
         """
         if self.scale != "row":
             return self.grid.nearest(weight / self.scale) * self.scale
-        rows = weight.reshape(-1, weight.shape[-1])
-        codes, scales = best_scale(rows, self.grid)
+        codes, scales = best_scale(weight.reshape(-1, weight.shape[-1]), self.grid)
         if 0 not in self.grid.codes and not (scales > 0).all():
             raise ProblemError(f"{self!r}: row {int((~(scales > 0)).nonzero()[0, 0])} holds zeros only (or "
                                "NaN), so no scale > 0 is nearest to it; start from other weights, or give a "
@@ -42,13 +42,12 @@ class DiscreteSet(MatrixSet):
         nearest = (codes * scales.unsqueeze(1)).view(weight.shape)
         return torch.where(self._inside(weight).unsqueeze(-1), weight, nearest)
 
-    def contains(self, weight: Float[Tensor, "*stage row input"]) -> Bool[Tensor, "*stage"]:
+    def contains(self, weight: Matrix) -> Bool[Tensor, "*stage"]:
         """Whether every entry equals a code times its scale, bit by bit."""
         return self._inside(weight).all(-1)
 
-    def encode(self, weight: Float[Tensor, "*stage row input"]) -> tuple[Tensor, Float[Tensor, "*stage row"]]:
-        """Codes (int8) and scales with codes * scales = W exactly. ProblemError when W lies outside the
-        set."""
+    def encode(self, weight: Matrix) -> tuple[Tensor, Float[Tensor, "*stage row"]]:
+        """Codes (int8) and scales with codes * scales = W exactly. ProblemError when W is not in the set."""
         if not self.contains(weight).all():
             raise ProblemError(f"a matrix of shape {tuple(weight.shape)} lies outside {self!r}; project it "
                                "first")
@@ -78,3 +77,53 @@ class DiscreteSet(MatrixSet):
     def _exact(self, weight: Tensor, scales: Tensor) -> Tensor:
         each = scales.unsqueeze(-1)
         return (self.grid.nearest(weight / each) * each == weight).all(-1)
+
+
+@dataclass(frozen=True)
+class Binary(DiscreteSet):
+    """W_ij in {-1, 1}, or {-a, a} with a fixed scale a, or {-a_i, a_i} with scale="row"."""
+
+    scale: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale("Binary", self.scale)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(2, 1)
+
+
+@dataclass(frozen=True)
+class Ternary(DiscreteSet):
+    """W_ij in {-1, 0, 1}, or {-a, 0, a} with a fixed scale a, or {-a_i, 0, a_i} with scale="row"."""
+
+    scale: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale("Ternary", self.scale)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(1, 1)
+
+
+@dataclass(frozen=True)
+class Codebook(DiscreteSet):
+    """W_ij = a c with c in {-L, ..., L}, L = 2^(bits - 1) - 1: the signed integers of so many bits, without
+    the unpaired one.
+
+    bits from 2 (ternary) to 8. scale: fixed, or "row" for one per row.
+    """
+
+    bits: int
+    scale: Scale = "row"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):  # 8: codes travel and are kept as int8
+            raise ProblemError(f"Codebook: expected bits from 2 to 8, found {self.bits!r}; for one bit use "
+                               "Binary")
+        check_scale("Codebook", self.scale)
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(1, 2 ** (self.bits - 1) - 1)

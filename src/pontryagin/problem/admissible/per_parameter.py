@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pontryagin.problem.admissible.protocol import AdmissibleSet, MatrixSet
-from pontryagin.problem.admissible.real_space import RealSpace
 from pontryagin.problem.admissible.rows import Rows
+from pontryagin.problem.admissible.sets import AdmissibleSet, Matrix, MatrixSet, RealSpace
 from pontryagin.problem.errors import ProblemError
 
 Layout = tuple[tuple[str, torch.Size], ...]
@@ -21,8 +20,7 @@ names."""
 
 @dataclass(frozen=True)
 class PerParameter:
-    """Theta is the product of a set for each parameter of the layout; None stands for R^p. rows: of each
-    parameter."""
+    """Theta is the product of a set for each parameter of the layout; None stands for R^p. rows: of each."""
 
     layout: Layout
     sets: tuple[MatrixSet | None, ...]
@@ -30,7 +28,6 @@ class PerParameter:
 
     @property
     def unconstrained(self) -> bool:
-        """Whether no parameter is constrained."""
         return all(one is None for one in self.sets)
 
     def project(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage control"]:
@@ -46,16 +43,15 @@ class PerParameter:
         return torch.stack(inside).all(0)
 
     def __repr__(self) -> str:
-        named = [f"{name}: {one!r}"
-                 for (name, _), one in zip(self.layout, self.sets, strict=True) if one is not None]
-        return "{" + ", ".join(named) + "}"
+        return "{" + ", ".join(f"{name}: {one!r}" for (name, _), one in zip(self.layout, self.sets, strict=True)
+                               if one is not None) + "}"
 
     def _pieces(self, control: Tensor) -> list[tuple[Tensor, Rows, MatrixSet | None]]:
         pieces = torch.split_with_sizes(control, [prod(shape) for _, shape in self.layout], -1)
         return list(zip(pieces, self.rows, self.sets, strict=True))
 
 
-def _matrix(piece: Float[Tensor, "*stage entries"], rows: Rows) -> Float[Tensor, "*stage row input"]:
+def _matrix(piece: Float[Tensor, "*stage entries"], rows: Rows) -> Matrix:
     return rows.matrix(piece.unflatten(-1, rows.shape) if rows.shape else piece.squeeze(-1))
 
 
@@ -65,42 +61,38 @@ def _flat(weight: Tensor, rows: Rows) -> Float[Tensor, "*stage entries"]:
 
 def admissible_set(name: str, layout: Layout, admissible: Admissible,
                    rows: Mapping[str, Rows] | None = None) -> AdmissibleSet:
-    """What a stage with this name and layout makes of a request. rows: of parameters by name, the first axis
-    for others.
+    """What a stage with this name and layout makes of a request; ProblemError, naming it, if it cannot.
 
-    ProblemError, naming the stage, when it cannot take it.
+    rows: of parameters by name, the first axis for others.
     """
+    known = ", ".join(key for key, _ in layout) or "none"
     if isinstance(admissible, MatrixSet):
         matrices = [key for key, shape in layout if len(shape) > 1]
         if not matrices:
-            known = ", ".join(key for key, _ in layout) or "none"
-            raise ProblemError(f"{name} has no matrix for {admissible!r} to apply to (its parameters: "
-                               f"{known}); name the "
-                               "parameter: admissible={name: set}")
+            raise ProblemError(f"{name} has no matrix for {admissible!r} to apply to (its parameters: {known}); "
+                               "name the parameter: admissible={name: set}")
         admissible = dict.fromkeys(matrices, admissible)
     if not isinstance(admissible, Mapping):
         if not isinstance(admissible, AdmissibleSet):
-            raise ProblemError(f"{name}: expected an admissible set such as RealSpace(), found "
-                               f"{admissible!r}")
+            raise ProblemError(f"{name}: expected an admissible set such as RealSpace(), found {admissible!r}")
         return admissible
     unknown = sorted(set(admissible) - {key for key, _ in layout})
     if unknown:
-        raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters "
-                           f"are {', '.join(key for key, _ in layout) or 'none'}")
+        raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters are "
+                           f"{known}")
     places = tuple((rows or {}).get(key, Rows(shape)) for key, shape in layout)
-    return PerParameter(layout, tuple(_checked(name, key, place, admissible.get(key))
+    return PerParameter(layout, tuple(_checked(f"{name}, {key}", place, admissible.get(key))
                                       for (key, _), place in zip(layout, places, strict=True)), places)
 
 
-def _checked(name: str, key: str, rows: Rows, one: MatrixSet | RealSpace | None) -> MatrixSet | None:
+def _checked(where: str, rows: Rows, one: MatrixSet | RealSpace | None) -> MatrixSet | None:
     if one is None or isinstance(one, RealSpace):
         return None
     if not isinstance(one, MatrixSet):
-        raise ProblemError(f"{name}, {key}: expected a set of matrices such as Binary() or Box(-1, 1), found "
-                           f"{one!r}")
+        raise ProblemError(f"{where}: expected a set of matrices such as Binary() or Box(-1, 1), found {one!r}")
     one = one.within(rows)
     try:
         one.check(*rows.size)
     except ProblemError as error:
-        raise ProblemError(f"{name}, {key}: {error}") from error
+        raise ProblemError(f"{where}: {error}") from error
     return one
