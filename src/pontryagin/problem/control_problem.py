@@ -15,14 +15,18 @@ from pontryagin.problem.terminal_cost import TerminalCost
 Controls = tuple[Float[Tensor, " _"], ...]
 """theta_0 ... theta_{N-1}, a flat vector for each stage (of length 0 for a stage without control)."""
 
+_WRONG_CALL = (RuntimeError, ValueError, IndexError, TypeError)
+"""What torch raises for shapes and dtypes that do not fit."""
+
 
 @dataclass(frozen=True, eq=False)
 class ControlProblem:
     """Minimize J(theta) = mean_i Phi_i(x_N^i) + sum_n delta_n L_n(theta_n) over theta_n in Theta_n,
     subject to x_{n+1} = g_n(x_n, theta_n), x_0 given, for all samples i. ([LCTE] equation 3, discretized.)
 
-    initial_state is x_0, (sample, *state), floating point; target is whatever the terminal cost takes,
-    its first axis the samples.
+    stages: g_0 ... g_{N-1}, made by `stage`, `euler` or `split_euler`; the shapes of states may change.
+    terminal_cost: Phi, a function of final states (sample, *state) and targets: one number for each sample.
+    initial_state: x_0, (sample, *state), floating point. target: what Phi takes, its first axis the samples.
 
     Raises ProblemError, naming the stage, when shapes do not fit or no stage has a control, and
     NonFiniteError when the data are not finite.
@@ -49,6 +53,7 @@ class ControlProblem:
     @cached_property
     def state_shapes(self) -> tuple[torch.Size, ...]:
         """The shapes of x_0 ... x_N without the sample axis."""
+        # two samples: enough to tell a cost of each from a mean over them
         state, shapes = self.initial_state[:2], [self.initial_state.shape[1:]]
         samples = len(state)
         with torch.no_grad():
@@ -101,16 +106,15 @@ class ControlProblem:
         if len(controls) != len(self.stages):
             raise ProblemError(f"expected {len(self.stages)} controls, one a stage, found {len(controls)}")
         for number, (stage, control) in enumerate(zip(self.stages, controls, strict=True)):
-            if control.shape != stage.start.shape:
-                raise ProblemError(f"stage {number} ({stage.name}): expected a control of shape "
-                                   f"{tuple(stage.start.shape)}, found {tuple(control.shape)}")
-            if stage.size and (control.dtype, control.device) != (stage.start.dtype, stage.start.device):
-                raise ProblemError(f"stage {number} ({stage.name}): expected a control of dtype "
-                                   f"{stage.start.dtype} on {stage.start.device}, found {control.dtype} on "
-                                   f"{control.device}")
+            where, start = f"stage {number} ({stage.name})", stage.start
+            if control.shape != start.shape:
+                raise ProblemError(f"{where}: expected a control of shape {tuple(start.shape)}, found "
+                                   f"{tuple(control.shape)}")
+            if stage.size and (control.dtype, control.device) != (start.dtype, start.device):
+                raise ProblemError(f"{where}: expected a control of dtype {start.dtype} on {start.device}, "
+                                   f"found {control.dtype} on {control.device}")
             if stage.size and not stage.admissible.contains(control).all():
-                raise ProblemError(f"stage {number} ({stage.name}): the control lies outside "
-                                   f"{stage.admissible!r}")
+                raise ProblemError(f"{where}: the control lies outside {stage.admissible!r}")
         return tuple(controls)
 
     def running_cost(self, controls: Controls) -> Tensor:
@@ -121,26 +125,25 @@ class ControlProblem:
 
 
 def _apply(number: int, stage: Stage, state: Tensor) -> Tensor:
+    where = f"stage {number} ({stage.name})"
     found = f"states of shape {tuple(state.shape[1:])} and dtype {state.dtype}"
     origin = "the initial state" if number == 0 else f"stage {number - 1}"
     try:
         result = stage(state, stage.start)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ProblemError(f"stage {number} ({stage.name}) cannot take {found} from {origin}: {error}") from error
+    except _WRONG_CALL as error:
+        raise ProblemError(f"{where} cannot take {found} from {origin}: {error}") from error
     if not isinstance(result, Tensor) or result.ndim == 0 or result.shape[0] != state.shape[0]:
         shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ProblemError(f"stage {number} ({stage.name}) must return one state a sample: for "
-                           f"{state.shape[0]} samples found {shape}")
+        raise ProblemError(f"{where} must return one state a sample: for {len(state)} samples found {shape}")
     if not result.is_floating_point():
-        raise ProblemError(f"stage {number} ({stage.name}) must return floating-point states, found "
-                           f"{result.dtype}")
+        raise ProblemError(f"{where} must return floating-point states, found {result.dtype}")
     return result
 
 
 def _terminal(terminal_cost: TerminalCost, state: Tensor, target: Tensor) -> Tensor:
     try:
         return terminal_cost(state, target)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except _WRONG_CALL as error:
         raise ProblemError(f"the terminal cost cannot take final states of shape {tuple(state.shape[1:])} "
                            f"and targets of shape {tuple(target.shape[1:])}: {error}") from error
 

@@ -25,8 +25,16 @@ def euler(
 ) -> list[Stage]:
     """Stages x_{n+1} = x_n + step_size * f(x_n, theta_n), n = 0 ... steps-1, so T = steps * step_size.
 
-    `dynamics` is one module or function f, used at every step with controls of its own, or a sequence of
-    modules, one a step. The running cost is weighted by step_size, as in the continuous objective.
+    dynamics: one module or function f(x, theta), used at every step with controls of its own, or a sequence
+    of
+        modules, one a step. It maps states (sample, *state) to changes of the same shape.
+    step_size: delta > 0, in units of time. It is also the weight of the running cost, as in the continuous
+        objective int L dt.
+    steps: how many; only a sequence of modules says so by its length.
+    parameters: names and initial values of theta, for a function; a module brings its own.
+    running_cost, admissible: as in `stage`, of every step.
+
+    Raises ProblemError for numbers that do not fit and for what `stage` refuses.
     Source: [LCTE] section 3.3, and Algorithm 2 with g = x + delta f.
     """
     each = list(dynamics) if isinstance(dynamics, Sequence) else [dynamics] * _count(steps)
@@ -54,7 +62,11 @@ def split_euler(
 
     A step is two stages: [x] -> [x; W x + b], affine in its control and so maximized in closed form, and
     [x; z] -> [x + step_size * activation(z)], without control. The objective is the same function of
-    (W_n, b_n) as that of the unsplit problem; states are vectors of length width. Controls start at zero.
+    (W_n, b_n) as that of the unsplit problem. Controls (W by rows, then b) start at zero.
+
+    activation: applied to each entry, (sample, width) -> (sample, width). width: length of the states.
+    step_size, steps, running_cost, admissible: as in `euler`. dtype: of the controls, torch's default if
+    None.
     """
     affine = AffineMap(width)
     start = torch.zeros(width * width + width, dtype=dtype)

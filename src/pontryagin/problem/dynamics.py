@@ -41,6 +41,11 @@ class ModuleDynamics:
         return repr(self.module)
 
 
+def identity(state: Tensor) -> Tensor:
+    """x."""
+    return state
+
+
 @dataclass(frozen=True)
 class EulerStep:
     """g(x, theta) = x + step_size * f(x, theta): one explicit Euler step of dX/dt = f."""
@@ -51,22 +56,20 @@ class EulerStep:
     def __call__(self, state: Tensor, parameters: Parameters) -> Tensor:
         change = self.dynamics(state, parameters)
         if change.shape != state.shape:
-            raise ValueError(
-                f"the dynamics f maps states of shape {tuple(state.shape[1:])} to {tuple(change.shape[1:])}; "
-                "an Euler step needs equal shapes")
+            raise ValueError(f"the dynamics f maps states of shape {tuple(state.shape[1:])} to "
+                             f"{tuple(change.shape[1:])}; an Euler step needs equal shapes")
         return state + self.step_size * change
 
 
 def _refuse_unfit(name: str, module: nn.Module) -> None:
     """States and costates are per sample and a stage is evaluated many times: g must be a fixed function."""
     if isinstance(module, _COUPLES_SAMPLES) and (module.training or not module.track_running_stats):
-        raise ProblemError(
-            f"module {name} ({type(module).__name__}) couples the samples of a batch; expected a stage that "
-            "treats each sample alone: call .eval() on it, or use GroupNorm or LayerNorm")
+        raise ProblemError(f"module {name} ({type(module).__name__}) couples the samples of a batch; "
+                           "expected a stage that treats each sample alone: call .eval() on it, or use "
+                           "GroupNorm or LayerNorm")
     if isinstance(module, _RANDOM) and module.training and module.p > 0:
-        raise ProblemError(
-            f"module {name} ({type(module).__name__}) is random; expected a stage that is a fixed function: "
-            "call .eval() on it")
+        raise ProblemError(f"module {name} ({type(module).__name__}) is random; expected a stage that is a "
+                           "fixed function: call .eval() on it")
 
 
 def same_structure(first: nn.Module, second: nn.Module) -> bool:
@@ -77,9 +80,8 @@ def same_structure(first: nn.Module, second: nn.Module) -> bool:
     """
     if first is second:
         return True
-    if type(first) is not type(second) or not _same_settings(first, second):
-        return False
-    if _shapes(first) != _shapes(second):
+    if (type(first) is not type(second) or not _same_settings(first, second)
+            or _shapes(first) != _shapes(second)):
         return False
     buffers, others = dict(first.named_buffers(recurse=False)), dict(second.named_buffers(recurse=False))
     if buffers.keys() != others.keys() or not all(torch.equal(buffers[key], others[key]) for key in buffers):
@@ -96,8 +98,7 @@ _TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer of torch computes what its type says: no hooks, and the parameters that it was made
-    with."""
+    """Whether a layer of torch computes what its type says: no hooks, and the parameters it was made with."""
     made_with = [name for name, value in layer._parameters.items() if value is not None]
     return not layer._buffers and not any(vars(layer)[key] for key in _HOOKS) and made_with in (
         ["weight"], ["weight", "bias"])

@@ -14,8 +14,7 @@ def counted(target: Tensor) -> Bool[Tensor, "*entry"]:
 
 
 def samples_counted(target: Tensor) -> Tensor:
-    """How many samples' worth of class indices count: their number over that of a sample, a double without
-    axes."""
+    """How many samples' worth of class indices count: their number over that of a sample, float64."""
     return counted(target).double().sum() * (len(target) / max(target.numel(), 1))
 
 

@@ -9,25 +9,30 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.problem.admissible import Admissible, AdmissibleSet, RealSpace, admissible_set, rows_by_name
+from pontryagin.problem.admissible import (
+    Admissible,
+    AdmissibleSet,
+    Layout,
+    RealSpace,
+    admissible_set,
+    rows_by_name,
+)
 from pontryagin.problem.affine import AffineForm
 from pontryagin.problem.convolution import convolution_form
-from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, is_plain
+from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, identity, is_plain
 from pontryagin.problem.errors import ProblemError
 from pontryagin.problem.running_cost import NoCost, RunningCost
-
-Layout = tuple[tuple[str, torch.Size], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """g(x, theta) with everything that the maximum principle has to know of it.
+    """g(x, theta) with everything that the maximum principle has to know of it; `stage` makes one.
 
-    The control theta is one flat vector of length p; `layout` names the tensors that it is made of, in
-    order. p = 0 is allowed: such a stage moves states and costates and has nothing to maximize.
-
-    step_size is delta, the weight of the running cost in the objective: J = mean_i Phi_i + sum_n delta_n
-    L(theta_n).
+    dynamics: g(x, parameters), x of (sample, *state). start: the initial theta, one flat vector of length p;
+    p = 0 is allowed: such a stage moves states and costates and has nothing to maximize. layout: names and
+    shapes of the tensors that theta is made of, in order. step_size: delta, the weight of the running cost in
+    J = mean_i Phi_i + sum_n delta_n L(theta_n). running_cost: L. admissible: Theta. affine: how g is affine
+    in theta, None if it is not known to be. name: for messages and records.
     """
 
     dynamics: Dynamics
@@ -72,10 +77,8 @@ class Stage:
         """The control as named tensors: views, not copies."""
         if not self.layout:
             return {}
-        pieces = torch.split_with_sizes(control, self._lengths, -1)
-        outer = control.shape[:-1]
-        return {name: piece.view(outer + shape)
-                for (name, shape), piece in zip(self.layout, pieces, strict=True)}
+        pieces = zip(self.layout, torch.split_with_sizes(control, self._lengths, -1), strict=True)
+        return {name: piece.view(control.shape[:-1] + shape) for (name, shape), piece in pieces}
 
     def cost(self, control: Float[Tensor, "*stage control"]) -> Float[Tensor, "*stage"]:
         """delta L(theta), what the control adds to the objective."""
@@ -98,17 +101,21 @@ def stage(
     admissible: Admissible | None = None,
     name: str | None = None,
 ) -> Stage:
-    """A stage from a torch module, or from a function g(x, theta) and its initial parameters.
+    """A stage x_{n+1} = g(x_n, theta_n) from a torch module, or from a function and its initial parameters.
 
-    A module brings its own parameters as the initial control (copied: the module itself is never
-    changed). A function without `parameters` is a stage without control.
-
-    admissible is a set of controls; or a set of matrices (Binary(), Box(-1, 1), ...), in which every
-    parameter with two axes or more then lies while the others (biases) stay in R^p; or a mapping from names
-    of parameters to sets of matrices. The initial control is the nearest point of Theta to the parameters.
+    dynamics: a module, whose parameters are the initial control (copied: the module itself is never changed),
+        or a function g(x, parameters); x is (sample, *state), and each sample's result depends on it alone.
+    parameters: of a function, initial values by name, any shapes; none: a stage without control.
+    step_size: delta > 0, the weight of the running cost in J; 1 for a discrete network. `euler` sets it.
+    running_cost: L(theta), none by default: Quadratic, L1, L0 or any RunningCost.
+    admissible: Theta, R^p by default: a set of controls; or a set of matrices (Binary(), Box(-1, 1), ...), in
+        which every parameter with two axes or more then lies while the others (biases) stay in R^p; or a
+        mapping from names of parameters to sets of matrices. The initial control is the nearest point of it.
+    name: in messages and records; by default the type of the module or the function's name.
 
     Raises ProblemError when the module couples samples (batch normalization in training mode), is random
     (dropout in training mode) or has parameters that are not floating point.
+    Source: [LCTE] section 3.3: a layer is one time step of a controlled system.
     """
     affine, rows = None, None
     if type(dynamics) is nn.Linear and is_plain(dynamics):
@@ -125,17 +132,12 @@ def stage(
     else:
         if not callable(dynamics):
             raise ProblemError(f"expected a torch module or a function g(x, theta), found {dynamics!r}")
-        label, parameters, function = getattr(dynamics, "__name__",
-                                              type(dynamics).__name__), parameters or {}, dynamics
+        label, parameters = getattr(dynamics, "__name__", type(dynamics).__name__), parameters or {}
+        function = dynamics
     start, layout = flatten(parameters)
     theta = admissible_set(name or label, layout, RealSpace() if admissible is None else admissible, rows)
     start = start if theta.unconstrained or not start.isfinite().all() else theta.project(start)
     return Stage(function, start, layout, step_size, running_cost or NoCost(), theta, affine, name or label)
-
-
-def identity(state: Tensor) -> Tensor:
-    """x."""
-    return state
 
 
 def flatten(parameters: Mapping[str, Tensor]) -> tuple[Float[Tensor, " control"], Layout]:

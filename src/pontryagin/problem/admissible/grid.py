@@ -40,12 +40,13 @@ def check_scale(name: str, scale: Scale) -> None:
     if scale == "row":
         return
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not (isfinite(scale) and scale > 0):
-        raise ProblemError(f'{name}: expected a finite scale > 0, or "row" for a scale per row, found {scale!r}')
+        raise ProblemError(f'{name}: expected a finite scale > 0, or "row" for a scale per row, found '
+                           f'{scale!r}')
 
 
 def short_scale(scale: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
-    """Scales rounded to so few digits that each code times its scale is exact in a dtype; all for -1, 0, 1."""
-    if grid.limit == 1:
+    """Scales rounded to so few digits that each code times its scale is exact in a dtype."""
+    if grid.limit == 1:  # -1, 0, 1: exact for every scale
         return scale.to(dtype)
     digits = round(1 - log2(torch.finfo(dtype).eps)) - grid.limit.bit_length()
     mantissa, exponent = torch.frexp(scale)
@@ -56,7 +57,7 @@ def best_scale(weight: Float[Tensor, "row input"], grid: Grid
                ) -> tuple[Float[Tensor, "row input"], Float[Tensor, " row"]]:
     """Codes and scale of each row that minimize sum_j (W_ij - a_i c_ij)^2 over both; scale 0 for zeros alone.
 
-    As a falls the codes nearest to W/a change at breakpoints only; between them the best scale is <W, c> /
+    As a falls, the codes nearest to W/a change at breakpoints only; between them the best scale is <W, c> /
     |c|^2 with error |W|^2 - <W, c>^2 / |c|^2. All breakpoints are tried, so the minimum is global.
     """
     rows = max(1, _CHUNK // (weight.shape[1] * len(grid.codes)))

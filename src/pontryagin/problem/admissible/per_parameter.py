@@ -43,8 +43,8 @@ class PerParameter:
         return torch.stack(inside).all(0)
 
     def __repr__(self) -> str:
-        return "{" + ", ".join(f"{name}: {one!r}" for (name, _), one in zip(self.layout, self.sets, strict=True)
-                               if one is not None) + "}"
+        named = zip(self.layout, self.sets, strict=True)
+        return "{" + ", ".join(f"{name}: {one!r}" for (name, _), one in named if one is not None) + "}"
 
     def _pieces(self, control: Tensor) -> list[tuple[Tensor, Rows, MatrixSet | None]]:
         pieces = torch.split_with_sizes(control, [prod(shape) for _, shape in self.layout], -1)
@@ -69,17 +69,18 @@ def admissible_set(name: str, layout: Layout, admissible: Admissible,
     if isinstance(admissible, MatrixSet):
         matrices = [key for key, shape in layout if len(shape) > 1]
         if not matrices:
-            raise ProblemError(f"{name} has no matrix for {admissible!r} to apply to (its parameters: {known}); "
-                               "name the parameter: admissible={name: set}")
+            raise ProblemError(f"{name} has no matrix for {admissible!r} to apply to (its parameters: "
+                               f"{known}); name the parameter: admissible={{name: set}}")
         admissible = dict.fromkeys(matrices, admissible)
     if not isinstance(admissible, Mapping):
         if not isinstance(admissible, AdmissibleSet):
-            raise ProblemError(f"{name}: expected an admissible set such as RealSpace(), found {admissible!r}")
+            raise ProblemError(f"{name}: expected an admissible set such as RealSpace(), found "
+                               f"{admissible!r}")
         return admissible
     unknown = sorted(set(admissible) - {key for key, _ in layout})
     if unknown:
-        raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters are "
-                           f"{known}")
+        raise ProblemError(f"{name}: admissible names {', '.join(map(repr, unknown))}, but the parameters "
+                           f"are {known}")
     places = tuple((rows or {}).get(key, Rows(shape)) for key, shape in layout)
     return PerParameter(layout, tuple(_checked(f"{name}, {key}", place, admissible.get(key))
                                       for (key, _), place in zip(layout, places, strict=True)), places)
@@ -89,7 +90,8 @@ def _checked(where: str, rows: Rows, one: MatrixSet | RealSpace | None) -> Matri
     if one is None or isinstance(one, RealSpace):
         return None
     if not isinstance(one, MatrixSet):
-        raise ProblemError(f"{where}: expected a set of matrices such as Binary() or Box(-1, 1), found {one!r}")
+        raise ProblemError(f"{where}: expected a set of matrices such as Binary() or Box(-1, 1), found "
+                           f"{one!r}")
     one = one.within(rows)
     try:
         one.check(*rows.size)

@@ -118,7 +118,7 @@ class NonNegative(Interval):
 
 @dataclass(frozen=True)
 class UnitNormRows(MatrixSet):
-    """sum_j W_ij^2 = 1 for every row, to rounding: |norm - 1| <= eps * (4 + sqrt(inputs)) in the dtype of W."""
+    """sum_j W_ij^2 = 1 for every row, to rounding in W's dtype: |norm - 1| <= eps * (4 + sqrt(inputs))."""
 
     def project(self, weight: Matrix) -> Matrix:
         """Every row divided by its norm. ProblemError for a row of zeros: all points of the sphere are as
