@@ -5,9 +5,8 @@ import sys
 import pytest
 import torch
 
-from pontryagin.bench.benchmark import COLUMNS, BenchSettings, available, summarize
-from pontryagin.bench.lockstep import Racer, badness, race, racer
-from pontryagin.bench.methods import METHODS
+from pontryagin.bench.benchmark import COLUMNS, BenchSettings, available, badness, summarize
+from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.table import table
 from pontryagin.bench.tasks import make
 from pontryagin.cli import main
@@ -22,8 +21,8 @@ def silent(done: int, loss: float | None) -> None:
 @pytest.mark.parametrize("name", ["cnn", "mlp", "autoencoder", "transformer"])
 def test_emsa_lowers_the_loss_of_every_task(name):
     task = make(name, "digits", None)
-    one = racer(task, METHODS["emsa"], 0.03, 0)
-    race(task, [one], 12, 12, silent)
+    one = Racer(task, METHODS["emsa"], 0.03, 0, 12)
+    run_race(task, [one], 12, silent)
     assert list(one.losses) == [5, 10, 12]
     assert one.losses[12] < 0.95 * one.losses[5]
     assert not one.stopped
@@ -36,15 +35,16 @@ def test_methods_start_alike_and_learn(method):
     if METHODS[method].needs:
         pytest.importorskip(METHODS[method].needs)
     task = make("cnn", "digits", None)
-    one, other = (racer(task, METHODS[method], METHODS[method].rates[0], 3) for _ in range(2))
-    before = one.trainer.step(next(one.batches)).loss
-    assert before == pytest.approx(racer_start(task, 3))
-    race(task, [one], 5, 0, silent)
-    other.trainer.step(next(other.batches))
-    race(task, [other], 5, 0, silent)
+    one, other = (Racer(task, METHODS[method], METHODS[method].rates[0], 3, 6) for _ in range(2))
+    fresh = started(task, 3)
+    before = one.iterate().loss
+    inputs, targets = next(task.batches(3))
+    assert before == pytest.approx(task.objective.mean(fresh(inputs), targets).item())
+    run_race(task, [one], 0, silent)
+    run_race(task, [other], 0, silent)
     assert one.losses == other.losses
-    assert one.losses[5] < before
-    fresh = task.model(3)
+    assert list(one.losses) == [5, 6]
+    assert one.losses[6] < before
     assert any(not torch.equal(a, b)
                for a, b in zip(one.trainer.model.parameters(), fresh.parameters(), strict=True))
 
@@ -64,30 +64,32 @@ def test_of_all_methods_those_without_their_package_are_left_out_and_named(monke
         BenchSettings(methods=("emsa", "soap"))
 
 
-def racer_start(task, seed: int) -> float:
-    inputs, targets = next(task.batches(seed))
-    return task.objective.mean(task.model(seed)(inputs), targets).item()
+def started(task, seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return task.build()
 
 
 def test_the_rate_falls_linearly_to_zero():
     task = make("mlp", "digits", None)
-    one = racer(task, METHODS["sgd-momentum"], 0.1, 0)
+    one = Racer(task, METHODS["sgd-momentum"], 0.1, 0, 4)
     seen = []
-    race(task, [one], 4, 0, lambda done, loss: seen.append(one.trainer.optimizer.param_groups[0]["lr"]))
+    run_race(task, [one], 0, lambda done, loss: seen.append(one.trainer.optimizer.param_groups[0]["lr"]))
     assert seen == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
 def test_a_racer_that_diverges_stops_and_says_why():
     task = make("mlp", "digits", None)
-    one = racer(task, METHODS["sgd-momentum"], 1e12, 0)
-    race(task, [one], 8, 0, silent)
+    one = Racer(task, METHODS["sgd-momentum"], 1e12, 0, 8)
+    run_race(task, [one], 0, silent)
     assert one.stopped
     assert len(one.seconds) < 8
-    assert badness(one.losses, 8) == float("inf")
+    assert badness(one) == float("inf")
 
 
 def finished(name: str, seconds: list[float], losses: dict[int, float], scores: dict[int, float]) -> Racer:
-    return Racer(METHODS[name], 0.1, None, iter(()), seconds=seconds, losses=losses, scores=scores)
+    one = Racer(make("mlp", "digits", None), METHODS[name], 0.1, 0, len(seconds))
+    one.seconds, one.losses, one.scores, one.ended = seconds, losses, scores, "complete"
+    return one
 
 
 def test_ratios_are_adams_seconds_over_ours():

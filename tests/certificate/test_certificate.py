@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import torch
 from pontryagin.cli import main
 from pontryagin.hamiltonian import Penalties
 from pontryagin.papers.certificate import tasks
-from pontryagin.papers.certificate.adam import Tuning, adam, tune
-from pontryagin.papers.certificate.experiment import METRICS, RULES, STAGES, TaskResult, verdicts
-from pontryagin.papers.certificate.tasks import TASKS, choose, cnn_descent, digits_cnn, sine, sine_descent
+from pontryagin.papers.certificate.experiment import METRICS, RULES, STAGES, TaskResult, adam, score, verdicts
+from pontryagin.papers.certificate.tasks import TASKS, cnn_descent, digits_cnn, sine, sine_descent
 from pontryagin.papers.sine.task import SineTask
 from pontryagin.problem import ControlProblem
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.progress import Advance, Silent
+from pontryagin.run.study import choose
+from pontryagin.run.tuning import best, tuned
 from pontryagin.trajectory import Propagation
 from pontryagin.update import ExtendedMSA, IterationRecord, StageRecord
 
@@ -74,11 +77,17 @@ def test_adam_is_torch_s_on_the_same_objective() -> None:
 
 
 def test_tuning_takes_the_rate_that_reaches_lowest_and_no_rate_that_diverges() -> None:
-    done: list[int] = []
-    tuning = tune(sine_descent("a"), 15, (1e-4, 1e-1, 1e8), done.append)
-    assert tuning.best == 1e-1
-    assert done == [1, 2, 3]
-    assert Tuning({1.0: float("inf"), 2.0: 0.5}).best == 2.0
+    class Counted(Silent):
+        @contextmanager
+        def task(self, title: str, length: int) -> Iterator[Advance]:
+            yield lambda number, loss: done.append((title, number, length))
+
+    done: list[tuple[str, int, int]] = []
+    scores = tuned((1e-4, 1e-1, 1e8), lambda rate: score(TASKS["sine-a"], rate, 15), Counted(), "Adam")
+    assert best(scores) == TaskResult(scores).rate == 1e-1
+    assert scores[1e8] > 1.0
+    assert done == [("Adam", number, 3) for number in (1, 2, 3)]
+    assert best({1.0: float("inf"), 2.0: 0.5}) == 2.0
 
 
 def record(iteration: int, before: float, after: float, rejected: int = 0) -> IterationRecord:
@@ -89,7 +98,7 @@ def record(iteration: int, before: float, after: float, rejected: int = 0) -> It
 def test_verdicts_count_rises_and_say_when_adam_was_reached() -> None:
     good = [record(1, 4.0, 2.0), record(2, 2.0, 0.5, rejected=1), record(3, 0.5, 0.4)]
     bad = [record(1, 4.0, 3.0), record(2, 3.0, 3.5)]
-    found = verdicts(TaskResult(Tuning({0.1: 1.0}), [[4.0, 1.0, 1.5], [4.0, 2.0, 1.0]],
+    found = verdicts(TaskResult({0.1: 1.0}, [[4.0, 1.0, 1.5], [4.0, 2.0, 1.0]],
                                 {"estimate": [good, bad]}))["estimate"]
     assert (found["rises"], found["iterations"]) == (1, 5)
     assert found["rejected_share"]["max"] == 0.25
@@ -132,7 +141,7 @@ def test_command_writes_tables_figures_and_report(tmp_path: Path, monkeypatch: p
 
 def test_refused_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ExperimentError, match="unknown task 'cos'"):
-        choose(("cos",))
+        choose("task", ("cos",), TASKS)
     for options, message in ((["--seeds", "0"], "--seeds: expected"), (["--tasks", "cos"], "unknown task")):
         with pytest.raises(SystemExit) as stop:
             main(["reproduce", "certificate", "--out", str(tmp_path / "x"), *options])

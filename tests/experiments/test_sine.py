@@ -6,12 +6,12 @@ from math import pi
 import pytest
 import torch
 
-from pontryagin.papers.sine.experiment import METRICS, STAGES, SineSettings, run_sine
+from pontryagin.papers.sine.experiment import METRICS, STAGES, SineSettings, run_sine, score
 from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.task import SineTask, predict, total
-from pontryagin.papers.sine.tuning import Tuning
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.progress import Silent
+from pontryagin.run.tuning import best
 from pontryagin.trajectory import propagate
 
 
@@ -131,7 +131,8 @@ def test_threads_are_set_back(tmp_path):
 
 
 def test_the_tuned_rate_is_the_one_with_the_least_score():
-    assert Tuning({0.1: -1.0, 0.01: -2.5, 1.0: float("inf")}).best == 0.01
+    assert best({0.1: -1.0, 0.01: -2.5, 1.0: float("inf")}) == 0.01
+    assert score(SineTask("a", 0), METHODS["sgd"], 4, 1e9) > 0
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"iterations": 0}, {"methods": ("emsa", "sdg")}])

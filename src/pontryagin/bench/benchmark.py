@@ -1,25 +1,24 @@
 """`pontryagin bench optimizers`: cost, memory and time to targets of every optimizer, in one run."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import torch
-
-from pontryagin.bench.lockstep import Racer, badness, race, racer
 from pontryagin.bench.memory import peak_growth
-from pontryagin.bench.methods import METHODS
+from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import Task, make
-from pontryagin.run.environment import machine, versions
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.files import Table, prepare, write_json
 from pontryagin.run.methods import Method, choose
 from pontryagin.run.progress import Progress
+from pontryagin.run.study import at_least, study
+from pontryagin.run.summary import reached
+from pontryagin.run.tuning import TUNING_SEED, best, mean_log
 
 COLUMNS = ("method", "learning_rate", "seed", "iteration", "seconds", "train_loss", "score")
-TUNING_SEED, SCORE_EVERY = 1000, 10
+SCORE_EVERY = 10
+"""Iterations between scores on held-out data, which cost more than an iteration."""
 REFERENCE = "adam"
 
 
@@ -40,105 +39,132 @@ class BenchSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "tuning", "threads"):
-            if getattr(self, name) < 1:
-                raise ExperimentError(f"--{name}: expected a number >= 1, found {getattr(self, name)}")
-        if self.iterations is not None and self.iterations < 1:
-            raise ExperimentError(f"--iterations: expected a number >= 1, found {self.iterations}")
+        at_least(1, seeds=self.seeds, tuning=self.tuning, threads=self.threads, iterations=self.iterations)
         choose(self.methods, METHODS)
 
 
 def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tuple[Path, bool]:
     """Write metrics.csv and summary.json into settings.out. Returns the folder and whether Ctrl-C ended the
     run early."""
-    torch.set_num_threads(settings.threads)
     task = make(settings.task, settings.dataset, settings.data)
     methods = available(task, choose(settings.methods, METHODS), progress)
-    out = prepare(settings.out, settings.overwrite)
     iterations = settings.iterations or task.iterations
+    settings = replace(settings, iterations=iterations)
     finished: list[list[Racer]] = []
-    tuning: dict[str, dict[float, float]] = {}
     memory: dict[str, int | None] = {}
-    interrupted = False
-    with Table(out / "metrics.csv", COLUMNS) as metrics:
+    tuning: dict[str, dict[float, float]] = {}
+
+    def found() -> dict[str, Any]:
+        return {"schedule": "the learning rate falls linearly to zero over the run, for every method but the "
+                            "schedule-free one",
+                "tuning_rule": f"least mean log(train loss) over {settings.tuning} iterations of a run of "
+                               "its own seed",
+                "tuning": tuning, "score": task.score_name,
+                "results": summarize(task, finished, memory) if finished else {}}
+
+    with study("bench", settings, command, {"metrics": COLUMNS}, found, settings.threads) as running:
+        _measure_memory(settings, methods, progress, memory)
+        _tune(task, methods, settings.tuning, progress, tuning)
+        for seed in range(settings.seeds):
+            racers = [Racer(task, method, _rate(method, tuning), seed, iterations) for method in methods]
+            with progress.task(f"{task.name}: {len(methods)} optimizers, seed {seed}", iterations) as advance:
+                run_race(task, racers, SCORE_EVERY, advance)
+            finished.append(racers)
+            for one in racers:
+                running.tables["metrics"].add_all(
+                    (one.method.name, one.rate, seed, number, seconds, one.losses.get(number),
+                     one.scores.get(number)) for number, seconds in enumerate(one.seconds, 1))
+            running.save()
+    return running.out, running.interrupted
+
+
+def available(task: Task, methods: Sequence[Method], progress: Progress) -> list[Method]:
+    """Those whose package is there; a missing one is named, not skipped in silence."""
+    result = []
+    for method in methods:
         try:
-            memory = _memory(settings, methods, progress)
-            tuning = _tune(task, methods, settings.tuning, progress)
-            for seed in range(settings.seeds):
-                racers = [racer(task, method, _best(method, tuning), seed) for method in methods]
-                with progress.task(f"{task.name}: {len(methods)} optimizers, seed {seed}",
-                                   iterations) as advance:
-                    race(task, racers, iterations, SCORE_EVERY, advance)
-                finished.append(racers)
-                for one in racers:
-                    metrics.add_all((one.method.name, one.rate, seed, number, seconds, one.losses.get(number),
-                                     one.scores.get(number)) for number, seconds in enumerate(one.seconds, 1))
-                metrics.flush()
-        except KeyboardInterrupt:
-            interrupted = True
-    write_json(out / "summary.json", {
-        "experiment": "bench", "command": command, "interrupted": interrupted,
-        "settings": asdict(settings) | {"out": str(settings.out), "iterations": iterations},
-        "schedule": "the learning rate falls linearly to zero over the run, for every method but the "
-                    "schedule-free one",
-        "tuning_rule": f"least mean log(train loss) over {settings.tuning} iterations of a run of its own "
-                       "seed",
-        "tuning": tuning, "versions": versions(), "machine": machine(),
-        "score": task.score_name, "results": summarize(task, finished, memory) if finished else {},
-    })
-    return out, interrupted
+            method.trainer(task.build(), task.objective)
+        except ExperimentError as error:
+            progress.say(f"without {method.name}: {error}")
+        else:
+            result.append(method)
+    return result
 
 
-def summarize(task: Task, finished: Sequence[Sequence[Racer]], memory: dict[str, int | None]) -> dict[str,
-                                                                                                      Any]:
+def _measure_memory(settings: BenchSettings, methods: Sequence[Method], progress: Progress,
+                    found: dict[str, int | None]) -> None:
+    with progress.task("peak memory", len(methods)) as advance:
+        for number, method in enumerate(methods, 1):
+            found[method.name] = peak_growth(settings.task, settings.dataset, settings.data, method.name)
+            advance(number, None)
+
+
+def _tune(task: Task, methods: Sequence[Method], iterations: int, progress: Progress,
+          found: dict[str, dict[float, float]]) -> None:
+    """Every rate of every method with more than one, side by side on a seed that no reported run uses."""
+    for method in methods:
+        if len(method.rates) > 1:
+            racers = [Racer(task, method, rate, TUNING_SEED, iterations) for rate in method.rates]
+            with progress.task(f"{method.name}: choosing the learning rate", iterations) as advance:
+                run_race(task, racers, 0, advance)
+            found[method.name] = {one.rate: badness(one) for one in racers}
+
+
+def badness(one: Racer) -> float:
+    """What tuning minimizes: the mean of log(train loss) over the run; infinite if it stopped early."""
+    return inf if one.stopped else mean_log(list(one.losses.values()))
+
+
+def _rate(method: Method, tuning: Mapping[str, Mapping[float, float]]) -> float:
+    return best(tuning[method.name]) if method.name in tuning else method.rates[0]
+
+
+def summarize(task: Task, finished: Sequence[Sequence[Racer]], memory: Mapping[str, int | None]) -> dict[str,
+                                                                                                         Any]:
     """By method. Ratios are to Adam's tuned run of the same seed: below 1 is cheaper or sooner."""
     results: dict[str, Any] = {}
+    rivals = [next((one for one in racers if one.method.name == REFERENCE), None) for racers in finished]
     for position, first in enumerate(finished[0]):
         runs = [racers[position] for racers in finished]
-        rivals = [next((one for one in racers if one.method.name == REFERENCE), None) for racers in finished]
+        pairs = list(zip(runs, rivals, strict=True))
         results[first.method.name] = {
             "learning_rate": first.rate,
             "stopped": [run.stopped for run in runs if run.stopped],
-            "train_loss": _spread([run.losses[max(run.losses)] for run in runs if run.losses]),
-            "score": _spread([run.scores[max(run.scores)] for run in runs if run.scores]),
-            "cost": _spread([_ratio(_cost(run), _cost(rival))
-                             for run, rival in zip(runs, rivals, strict=True)]),
+            "train_loss": reached([run.losses[max(run.losses)] for run in runs if run.losses]),
+            "score": reached([run.scores[max(run.scores)] for run in runs if run.scores]),
+            "cost": reached([_ratio(_cost(run), _cost(rival)) for run, rival in pairs]),
             "memory": _ratio(memory.get(first.method.name), memory.get(REFERENCE)),
-            "seconds_per_iteration": _spread([_cost(run) for run in runs]),
-            "to_loss": {f"{target:g}": _reach(runs, rivals, target, False) for target in task.losses},
-            "to_score": {f"{target:g}": _reach(runs, rivals, target, True) for target in task.scores},
-            "loss_when_adam_ends": _spread([_loss_at(run, rival)
-                                            for run, rival in zip(runs, rivals, strict=True)]),
+            "seconds_per_iteration": reached([_cost(run) for run in runs]),
+            "to_loss": {f"{target:g}": _reach(pairs, lambda run: run.losses, lambda loss: loss <= target)  # noqa: B023
+                        for target in task.losses},
+            "to_score": {f"{target:g}": _reach(pairs, lambda run: run.scores, lambda score: score >= target)  # noqa: B023
+                         for target in task.scores},
+            "loss_when_adam_ends": reached([_loss_at(run, rival) for run, rival in pairs]),
         }
     return results
 
 
-def _reach(runs: Sequence[Racer], rivals: Sequence[Racer | None], target: float, score: bool) -> dict[str,
-                                                                                                      Any]:
-    """Iterations and seconds until the target, and Adam's seconds divided by them, over seeds."""
-    steps = [_first(run, target, score) for run in runs]
-    adam = [None if rival is None else _first(rival, target, score) for rival in rivals]
-    seconds = [None if k is None else run.seconds[k - 1] for run, k in zip(runs, steps, strict=True)]
-    others = [None if k is None or rival is None else rival.seconds[k - 1]
-              for rival, k in zip(rivals, adam, strict=True)]
-    return {"iterations": _spread([float(k) if k else None for k in steps]), "seconds": _spread(seconds),
-            "adam_over_this": _spread([_ratio(other, own)
-                                       for own, other in zip(seconds, others, strict=True)])}
+def _reach(pairs: Sequence[tuple[Racer, Racer | None]], measured: Callable[[Racer], Mapping[int, float]],
+           good: Callable[[float], bool]) -> dict[str, Any]:
+    """Iterations and seconds until a target, and Adam's seconds divided by them, over seeds."""
 
+    def first(run: Racer | None) -> tuple[float | None, float | None]:
+        k = None if run is None else next((k for k, value in sorted(measured(run).items()) if good(value)),
+                                          None)
+        return (None, None) if run is None or k is None else (float(k), run.seconds[k - 1])
 
-def _first(run: Racer, target: float, score: bool) -> int | None:
-    if score:
-        return next((number for number, value in sorted(run.scores.items()) if value >= target), None)
-    return next((number for number, loss in sorted(run.losses.items()) if loss <= target), None)
+    own, adam = ([first(pair[side]) for pair in pairs] for side in (0, 1))
+    return {"iterations": reached([k for k, _ in own]), "seconds": reached([seconds for _, seconds in own]),
+            "adam_over_this": reached([_ratio(other, seconds)
+                                       for (_, seconds), (_, other) in zip(own, adam, strict=True)])}
 
 
 def _loss_at(run: Racer, rival: Racer | None) -> float | None:
     """The train loss when Adam's whole run would have ended."""
     if rival is None:
         return None
-    reached = [loss for number,
-               loss in sorted(run.losses.items()) if run.seconds[number - 1] <= rival.seconds[-1]]
-    return reached[-1] if reached else None
+    return next((loss for number, loss in sorted(run.losses.items(), reverse=True)
+                 if run.seconds[number - 1] <= rival.seconds[-1]), None)
 
 
 def _cost(run: Racer | None) -> float | None:
@@ -148,54 +174,3 @@ def _cost(run: Racer | None) -> float | None:
 
 def _ratio(value: float | None, by: float | None) -> float | None:
     return None if value is None or not by else value / by
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    found = [value for value in values if value is not None]
-    if 2 * len(found) <= len(values):
-        return {"median": None, "min": min(found, default=None), "max": None, "reached": len(found),
-                "seeds": len(values)}
-    ordered = sorted(found) + [float("inf")] * (len(values) - len(found))
-    middle = median(ordered)
-    return {"median": middle, "min": ordered[0], "max": found and max(found), "reached": len(found),
-            "seeds": len(values)}
-
-
-def available(task: Task, methods: list[Method], progress: Progress) -> list[Method]:
-    """Those whose package is there; a missing one is named, not skipped in silence."""
-    result = []
-    for method in methods:
-        try:
-            method.trainer(task.model(0), task.objective)
-        except ExperimentError as error:
-            progress.say(f"without {method.name}: {error}")
-        else:
-            result.append(method)
-    return result
-
-
-def _memory(settings: BenchSettings, methods: Sequence[Method], progress: Progress) -> dict[str, int | None]:
-    found: dict[str, int | None] = {}
-    with progress.task("peak memory", len(methods)) as advance:
-        for number, method in enumerate(methods, 1):
-            found[method.name] = peak_growth(settings.task, settings.dataset, settings.data, method.name)
-            advance(number, None)
-    return found
-
-
-def _tune(task: Task, methods: Sequence[Method], iterations: int,
-          progress: Progress) -> dict[str, dict[float, float]]:
-    """Every rate of every method with more than one, all on the same seed that no reported run uses."""
-    tuning: dict[str, dict[float, float]] = {}
-    for method in methods:
-        if len(method.rates) > 1:
-            racers = [racer(task, method, rate, TUNING_SEED) for rate in method.rates]
-            with progress.task(f"{method.name}: choosing the learning rate", iterations) as advance:
-                race(task, racers, iterations, 0, advance)
-            tuning[method.name] = {one.rate: badness(one.losses, iterations) for one in racers}
-    return tuning
-
-
-def _best(method: Method, tuning: dict[str, dict[float, float]]) -> float:
-    scores = tuning.get(method.name)
-    return method.rates[0] if scores is None else min(scores, key=scores.__getitem__)

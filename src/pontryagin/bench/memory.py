@@ -10,13 +10,12 @@ import gc
 import subprocess
 import sys
 
-import torch
-
-from pontryagin.bench.lockstep import race, racer
-from pontryagin.bench.methods import METHODS
+from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import make
+from pontryagin.run.environment import threads
 
 ITERATIONS = 10
+"""Every optimizer has made its state by then."""
 
 
 def peak_growth(task: str, dataset: str, folder: str | None, method: str) -> int | None:
@@ -45,12 +44,12 @@ def reset_peak() -> int:
 
 def main(task_name: str, dataset: str, folder: str, method: str) -> None:
     """Print the growth in bytes."""
-    torch.set_num_threads(1)
-    task = make(task_name, dataset, folder or None)
-    one = racer(task, METHODS[method], METHODS[method].rates[0], 0)
-    before = reset_peak()
-    race(task, [one], ITERATIONS, 0, lambda done, loss: None)
-    print(resident(peak=True) - before)
+    with threads(1):
+        task = make(task_name, dataset, folder or None)
+        one = Racer(task, METHODS[method], METHODS[method].rates[0], 0, ITERATIONS)
+        before = reset_peak()
+        run_race(task, [one], 0, lambda done, loss: None)
+        print(resident(peak=True) - before)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pontryagin.bench.scaling_cases import MAXIMIZERS, cases
-from pontryagin.run.environment import machine, versions
+from pontryagin.bench.scaling_cases import MAXIMIZERS, NUMBERS, SHARES, TEXT, cases
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.files import prepare, write_json
+from pontryagin.run.study import described
 from pontryagin.run.tables import Table, read_table
 
-TEXT = ("series", "maximizer")
-NUMBERS = ("depth", "width", "samples", "processes", "round", "seconds", "propagation", "moments",
-           "maximization",
-           "communication", "memory")
-SHARES = ("propagation", "moments", "maximization", "communication")
 OPTIMIZER_ROUNDS = 3
 """Of EMSA under DistributedDataParallel, which is started anew for every number of processes."""
 
@@ -50,27 +45,24 @@ def run_scaling(settings: ScalingSettings, command: str) -> Path:
     """Write metrics.csv and summary.json into settings.out, by processes that torchrun starts. Raises
     ExperimentError."""
     out = prepare(settings.out, settings.overwrite).resolve()
+    request, table = out / "request.json", out / "metrics.csv"
     wanted = [asdict(case) for case in cases(settings.processes, settings.maximizers, settings.quick)]
-    write_json(out / "request.json",
-               {"cases": wanted, "rounds": settings.rounds, "table": str(out / "metrics.csv")})
-    _start(max(1, *settings.processes), "scaling_worker", str(out / "request.json"))
+    write_json(request, {"cases": wanted, "rounds": settings.rounds, "table": str(table)})
+    _start(max(1, *settings.processes), "stages", str(request))
     for number in range(1, (1 if settings.quick else OPTIMIZER_ROUNDS) + 1):
         for size in sorted({1, *settings.processes}):
-            _start(size, "scaling_optimizer", str(out / "metrics.csv"), str(number))
-    summary = {"experiment": "scaling", "command": command, "interrupted": False, "versions": versions(),
-               "machine": machine(),
-               "settings": {**asdict(settings), "out": str(settings.out)},
-               "results": summarize(read_table(out / "metrics.csv", TEXT, NUMBERS))}
-    write_json(out / "summary.json", summary)
-    (out / "request.json").unlink()
+            _start(size, "optimizer", str(table), str(number))
+    write_json(out / "summary.json", {**described("scaling", settings, command), "interrupted": False,
+                                      "results": summarize(read_table(table, TEXT, NUMBERS))})
+    request.unlink()
     return out
 
 
-def _start(processes: int, module: str, *arguments: str) -> None:
-    """A module of this room by torchrun, one thread each."""
+def _start(processes: int, *arguments: str) -> None:
+    """The worker by torchrun, one thread each."""
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-         "-m", f"pontryagin.bench.{module}", *arguments],
+         "-m", "pontryagin.bench.scaling_worker", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ExperimentError(f"the processes have failed: {done.stderr.strip()[-2000:]}")
@@ -79,33 +71,31 @@ def _start(processes: int, module: str, *arguments: str) -> None:
 def summarize(table: Table) -> dict[str, Any]:
     """Rows by case, each a median over rounds, and the exponents of one process by depth and by samples, of
     seconds and of memory, fitted by least squares to the three largest. None where a part is not known."""
-    rows = _rows(table)
-    exponents = {}
+    rows, exponents = _rows(table), {}
     for series in ("depth", "samples"):
         for name in table.values("maximizer"):
             points = [row for row in rows if row["series"] == series and row["maximizer"] == name][-3:]
-            if len(points) > 1:
-                for value in ("seconds", "memory_mib"):
-                    if all(row[value] for row in points):  # not where the system does not tell
-                        name_of = f"{name} {value.split('_')[0]} by {series}"
-                        exponents[name_of] = slope([(row[series], row[value]) for row in points])
+            for value in ("seconds", "memory_mib"):
+                # not where the system does not tell
+                if len(points) > 1 and all(row[value] for row in points):
+                    exponents[f"{name} {value.split('_')[0]} by {series}"] = slope(
+                        [(row[series], row[value]) for row in points])
     return {"cases": rows, "exponents": exponents}
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
     """b of y = a x^b, least squares in logarithms."""
     x, y = [log(one) for one, _ in points], [log(two) for _, two in points]
-    centre, level = sum(x) / len(x), sum(y) / len(y)
-    return sum((a - centre) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2
+    center, level = sum(x) / len(x), sum(y) / len(y)
+    return sum((a - center) * (b - level) for a, b in zip(x, y, strict=True)) / sum((a - center) ** 2
                                                                                     for a in x)
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
     keys = [*TEXT, "depth", "width", "samples", "processes"]
-    every = [dict(zip(table.columns, values, strict=True))
-             for values in zip(*table.columns.values(), strict=True)]
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for one in every:
+    for values in zip(*table.columns.values(), strict=True):
+        one = dict(zip(table.columns, values, strict=True))
         found.setdefault(tuple(one[key] for key in keys), []).append(one)
     result = []
     for key, rounds in found.items():

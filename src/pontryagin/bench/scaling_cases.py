@@ -5,12 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pontryagin.maximizer import LBFGS, ClosedForm, Maximizer
 from pontryagin.problem import ControlProblem, SquaredError, euler, split_euler
 
 MAXIMIZERS = ("lbfgs", "closed-form")
+SHARES = ("propagation", "moments", "maximization", "communication")
+"""The parts of an iteration."""
+TEXT = ("series", "maximizer")
+NUMBERS = ("depth", "width", "samples", "processes", "round", "seconds", *SHARES, "memory")
+"""Columns of metrics.csv: an iteration by `processes` in seconds, and by how many MiB the resident set
+grew."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,6 @@ class Case:
     width: int
     samples: int
     processes: tuple[int, ...] = (1,)
-
-
-class _TanhAffine(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.linear(x))
 
 
 def cases(processes: Sequence[int], maximizers: Sequence[str], quick: bool) -> list[Case]:
@@ -57,7 +54,8 @@ def problem_of(case: Case) -> ControlProblem:
     if case.maximizer == "closed-form":
         stages = split_euler(torch.tanh, case.width, 1 / case.depth, case.depth, dtype=torch.float64)
     else:
-        stages = euler(_TanhAffine(case.width).double(), 1 / case.depth, case.depth)
+        layer = nn.Sequential(nn.Linear(case.width, case.width), nn.Tanh()).double()
+        stages = euler(layer, 1 / case.depth, case.depth)
     started = [replace(one,
                        start=0.3 * torch.randn(one.start.shape, generator=generator, dtype=torch.float64))
                if one.size else one for one in stages]

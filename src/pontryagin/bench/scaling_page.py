@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pontryagin.bench.scaling import SHARES
+from pontryagin.bench.scaling_cases import SHARES
 from pontryagin.run.files import write_text
 from pontryagin.run.reports.page import details, frame, pictures
 from pontryagin.run.reports.text import NONE, lines, number, table

@@ -1,31 +1,50 @@
-"""Started by torchrun: every case by each number of processes, in turn, so that a busy machine slows all of
-them alike."""
+"""Started by torchrun, one thread a process: the cases of a request, or EMSA on the paper's CNN."""
 
 import json
 import sys
 from math import nan
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from pontryagin.bench.memory import reset_peak, resident
-from pontryagin.bench.scaling_cases import Case, maximizer_of, problem_of
+from pontryagin.bench.scaling_cases import NUMBERS, SHARES, TEXT, Case, maximizer_of, problem_of
 from pontryagin.distributed import Processes, StageParallel, join
 from pontryagin.hamiltonian import Penalties
+from pontryagin.optim import EMSA
 from pontryagin.problem import ControlProblem
 from pontryagin.run.files import Table
+from pontryagin.run.models import residual_cnn
 from pontryagin.update import ExtendedMSA, Fixed
 from pontryagin.update.acceleration import Plain
 
-PARTS = ("propagation", "moments", "maximization", "communication")
-COLUMNS = ("series", "maximizer", "depth", "width", "samples", "processes", "round", "seconds", *PARTS,
-           "memory")
-_RHO = 50.0
-_LEAST = torch.tensor([name == "communication" for name in COLUMNS[7:]])
+RHO = Penalties(50.0, 0.1)
+"""Fixed: no trial is repeated, every iteration is the same work."""
+_MEASURED = ("seconds", *SHARES, "memory")
+_LEAST = torch.tensor([name == "communication" for name in _MEASURED])
 """Waiting for another rank counts as communication: what is reported is its least over the ranks, of other
 parts the most."""
+BATCH, WARM_UP, ITERATIONS, LAYERS, CHANNELS = 100, 20, 60, 7, 32
+"""Of EMSA: the paper's batch and network, timed after a warm-up."""
+
+
+def stages(request: Path) -> None:
+    """Every case by each number of processes, in turn, so that a busy machine slows all of them alike.
+
+    request: a JSON file with cases, rounds and the table to write.
+    """
+    wanted = json.loads(request.read_text(encoding="utf-8"))
+    with join() as communicator:
+        groups = {size: distributed.new_group(range(size)) for size in range(1, communicator.size + 1)}
+        alone = [distributed.new_group([rank]) for rank in range(communicator.size)]
+        table = Table(Path(wanted["table"]), (*TEXT, *NUMBERS)) if communicator.rank == 0 else None
+        for fields in wanted["cases"]:
+            measure(Case(**{**fields, "processes": tuple(fields["processes"])}), wanted["rounds"], groups,
+                    alone[communicator.rank], table)
+        distributed.barrier()
 
 
 def measure(case: Case, rounds: int, groups: dict[int, distributed.ProcessGroup],
@@ -40,10 +59,10 @@ def measure(case: Case, rounds: int, groups: dict[int, distributed.ProcessGroup]
     solvers: dict[int, ExtendedMSA] = {}
     for number in range(rounds + 1):
         for size in (*case.processes, *((0,) if len(case.processes) > 1 else ())):
-            row, group = torch.zeros(len(PARTS) + 2, dtype=torch.float64), groups.get(size, own)
+            row = torch.zeros(len(_MEASURED), dtype=torch.float64)
             distributed.barrier()
             if size == 0 or rank < size:
-                solvers.setdefault(size, _solver(problem, case, group))
+                solvers.setdefault(size, _solver(problem, case, groups.get(size, own)))
                 row = _iteration(solvers[size])
             rows = [torch.zeros_like(row) for _ in range(distributed.get_world_size())]
             distributed.all_gather(rows, row)
@@ -57,8 +76,8 @@ def measure(case: Case, rounds: int, groups: dict[int, distributed.ProcessGroup]
 
 def _solver(problem: ControlProblem, case: Case, group: distributed.ProcessGroup) -> ExtendedMSA:
     parallel = StageParallel(Processes(group), costs=[float(stage.size) for stage in problem.stages])
-    return ExtendedMSA(problem, maximizer=maximizer_of(case), penalty=Fixed(Penalties(_RHO, 0.1)),
-                       acceleration=Plain(), parallel=parallel)
+    return ExtendedMSA(problem, maximizer=maximizer_of(case), penalty=Fixed(RHO), acceleration=Plain(),
+                       parallel=parallel)
 
 
 def _iteration(solver: ExtendedMSA) -> Tensor:
@@ -70,25 +89,46 @@ def _iteration(solver: ExtendedMSA) -> Tensor:
     before, sent, began = dict(parallel.seconds), parallel.communication, perf_counter()
     solver.step()
     seconds = perf_counter() - began
-    parts = [parallel.seconds[name] - before[name] for name in PARTS[:-1]]
+    parts = [parallel.seconds[name] - before[name] for name in SHARES[:-1]]
     peak = (resident(peak=True) - resting) / 2**20 if known else nan
     return torch.tensor([seconds, *parts, parallel.communication - sent, peak], dtype=torch.float64)
 
 
-def main(request: Path) -> None:
-    """request: a JSON file with cases, rounds and the table to write."""
-    torch.set_num_threads(1)
-    wanted = json.loads(request.read_text(encoding="utf-8"))
+def optimizer(table: Path, number: int) -> None:
+    """EMSA under DistributedDataParallel on random images, the batch shared by the ranks: a row with the
+    median of the seconds of an iteration."""
     with join() as communicator:
-        groups = {size: distributed.new_group(range(size)) for size in range(1, communicator.size + 1)}
-        alone = [distributed.new_group([rank]) for rank in range(communicator.size)]
-        own = alone[communicator.rank]
-        table = Table(Path(wanted["table"]), COLUMNS) if communicator.rank == 0 else None
-        for fields in wanted["cases"]:
-            measure(Case(**{**fields, "processes": tuple(fields["processes"])}), wanted["rounds"], groups,
-                    own, table)
+        seconds = median(_optimized(communicator.rank, communicator.size))
+        if communicator.rank == 0:
+            out = Table(table, (*TEXT, *NUMBERS), keep=table.stat().st_size)
+            out.add("optimizer", "emsa", LAYERS + 3, CHANNELS, BATCH, communicator.size, number, seconds,
+                    *[None] * (len(SHARES) + 1))
+            out.flush()
+
+
+def _optimized(rank: int, ranks: int) -> list[float]:
+    """Seconds of each iteration after the warm-up, from barrier to barrier: forward, backward, step."""
+    torch.manual_seed(0)
+    model = residual_cnn(layers=LAYERS, channels=CHANNELS)
+    images = torch.randn(BATCH, 1, 28, 28)[rank::ranks]
+    labels = torch.randint(10, (BATCH,))[rank::ranks]
+    trained = nn.parallel.DistributedDataParallel(model) if ranks > 1 else model
+    emsa, seconds = EMSA(trained), []
+    for _ in range(WARM_UP + ITERATIONS):
         distributed.barrier()
+        began = perf_counter()
+        loss = nn.functional.cross_entropy(trained(images), labels)
+        emsa.zero_grad()
+        loss.backward()
+        emsa.step()
+        distributed.barrier()
+        seconds.append(perf_counter() - began)
+    return seconds[WARM_UP:]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.set_num_threads(1)
+    if sys.argv[1] == "stages":
+        stages(Path(sys.argv[2]))
+    else:
+        optimizer(Path(sys.argv[2]), int(sys.argv[3]))

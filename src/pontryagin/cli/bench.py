@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from pontryagin.bench.benchmark import BenchSettings, run_bench
-from pontryagin.bench.methods import METHODS
+from pontryagin.bench.racers import METHODS
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
 from pontryagin.bench.scaling_cases import MAXIMIZERS
 from pontryagin.bench.scaling_page import write_scaling_page

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import inf, isfinite, log
 
 from pontryagin.run.methods import Method
+from pontryagin.run.progress import Progress
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task, run_of
 
@@ -30,6 +31,15 @@ def search(rates: Sequence[float], score: Callable[[float], float | None], known
             known[rate] = value
             found(rate, value)
     return True
+
+
+def tuned(rates: Sequence[float], score: Callable[[float], float], progress: Progress,
+          title: str) -> dict[float, float]:
+    """The score of every rate, and how far that is."""
+    scores: dict[float, float] = {}
+    with progress.task(title, len(rates)) as advance:
+        search(rates, score, scores, lambda rate, value: advance(len(scores), None))
+    return scores
 
 
 def best(scores: Mapping[float, float]) -> float:

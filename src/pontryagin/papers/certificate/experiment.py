@@ -1,30 +1,31 @@
 """`pontryagin reproduce certificate`: J under rho = 2C, iteration by iteration, beside tuned Adam."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from math import isfinite
+from dataclasses import dataclass, field
+from math import inf, isfinite
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import torch
+
 from pontryagin.diagnostics import iteration_row, rejected_share
-from pontryagin.papers.certificate.adam import RATES, Tuning, adam, tune
-from pontryagin.papers.certificate.tasks import Task, choose
+from pontryagin.papers.certificate.tasks import TASKS, Descent, Task
+from pontryagin.papers.sine.methods import descend
 from pontryagin.problem import ControlProblem
-from pontryagin.run.environment import machine, threads, versions
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.files import Table, prepare, write_json
-from pontryagin.run.progress import Progress
-from pontryagin.run.summary import over_seeds
+from pontryagin.run.progress import Advance, Progress
+from pontryagin.run.study import Study, at_least, choose, study
+from pontryagin.run.summary import over_seeds, reached
+from pontryagin.run.tuning import TUNING_SEED, best, tuned
 from pontryagin.update import ExtendedMSA, FromEstimate, IterationRecord, PenaltyRule, PerStageEstimate
 
 RULES: dict[str, Callable[[], PenaltyRule]] = {"estimate": FromEstimate, "per-stage": PerStageEstimate}
 LABELS = {"estimate": "rho = 2C", "per-stage": "rho = 2C per stage", "adam": "Adam, tuned"}
 METRICS = ("task", "method", "seed", "iteration", "objective", "optimality_gap", "achieved", "state_error",
-           "costate_error",
-           "estimate", "rho_state", "accepted", "rejected")
+           "costate_error", "estimate", "rho_state", "accepted", "rejected")
 STAGES = ("task", "method", "seed", "iteration", "stage", "name", "gain", "state_error", "costate_error",
           "rho_state")
+RATES = (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""Of Adam, half a decade apart."""
 _QUICK_RATES, _QUICK = (1e-2, 1e-1), 10
 
 
@@ -39,9 +40,8 @@ class CertificateSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ExperimentError(f"--seeds: expected a number >= 1, found {self.seeds}")
-        choose(self.tasks)
+        at_least(1, seeds=self.seeds)
+        choose("task", self.tasks, TASKS)
 
     def lengths(self, task: Task) -> tuple[int, int]:
         """Iterations of Adam and of each rule."""
@@ -50,11 +50,16 @@ class CertificateSettings:
 
 @dataclass
 class TaskResult:
-    """A run a seed: Adam's J at iteration 0, 1, ..., and each rule's records."""
+    """Adam's score by rate; and a run a seed: Adam's J at iteration 0, 1, ..., and each rule's records."""
 
-    tuning: Tuning
+    scores: dict[float, float]
     adam: list[list[float]] = field(default_factory=list)
     records: dict[str, list[list[IterationRecord]]] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> float:
+        """Adam's: that with the least score."""
+        return best(self.scores)
 
 
 def run_certificate(settings: CertificateSettings, command: str,
@@ -64,52 +69,73 @@ def run_certificate(settings: CertificateSettings, command: str,
     Returns the folder, the results and whether the run was interrupted (Ctrl-C). Uses one thread. Raises
     ExperimentError before any work.
     """
-    tasks, out = choose(settings.tasks), prepare(settings.out, settings.overwrite)
     results: dict[str, TaskResult] = {}
-    interrupted = False
-    with threads(1), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv",
-                                                                             STAGES) as stages:
-        try:
-            for task in tasks:
-                _run_task(settings, task, results, metrics, stages, progress)
-                write_json(out / "summary.json", _summary(settings, command, results, True))
-        except KeyboardInterrupt:
-            interrupted = True
-    write_json(out / "summary.json", _summary(settings, command, results, interrupted))
-    return out, results, interrupted
+
+    def found() -> dict[str, Any]:
+        return {"results": {name: verdicts(result) for name, result in results.items()},
+                "tuning": {name: {"scores": result.scores, "rate": result.rate}
+                           for name, result in results.items()},
+                "tuning_rule": "the rate with the least J of a run of the whole budget on a seed of its own",
+                "diverged": {}}
+
+    with study("certificate", settings, command, {"metrics": METRICS, "stages": STAGES}, found) as running:
+        for task in choose("task", settings.tasks, TASKS):
+            length = settings.lengths(task)[0]
+            results[task.name] = TaskResult(tuned(
+                _QUICK_RATES if settings.quick else RATES, lambda rate: score(task, rate, length), progress,  # noqa: B023
+                f"{task.label}: choosing Adam's rate"))
+            for seed in range(settings.seeds):
+                _run_seed(settings, task, seed, results[task.name], running, progress)
+                running.save()
+    return running.out, results, running.interrupted
 
 
-def _run_task(settings: CertificateSettings, task: Task, results: dict[str, TaskResult], metrics: Table,
-              stages: Table, progress: Progress) -> None:
-    rates = _QUICK_RATES if settings.quick else RATES
+def _run_seed(settings: CertificateSettings, task: Task, seed: int, result: TaskResult, running: Study,
+              progress: Progress) -> None:
+    """Adam and each rule on the same data from the same controls."""
+    metrics, problem, rate = running.tables["metrics"], task.problem(seed), result.rate
     length, own_length = settings.lengths(task)
-    with progress.task(f"{task.label}: choosing Adam's rate", len(rates)) as advance:
-        tuning = tune(task.descent, length, rates, lambda done: advance(done, None))
-    result = results[task.name] = TaskResult(tuning)
-    for seed in range(settings.seeds):
-        problem = task.problem(seed)
-        with progress.task(f"{task.label}: Adam ({tuning.best:g}), seed {seed}", 1) as advance:
-            losses = adam(task.descent(seed), tuning.best, length)
-            result.adam.append(losses)
-            metrics.add_all((task.name, "adam", seed, k, loss, *[None] * 8) for k, loss in enumerate(losses))
-            advance(1, losses[-1])
-        for name, rule in RULES.items():
-            with progress.task(f"{task.label}: {LABELS[name]}, seed {seed}", own_length) as advance:
-                records = _solve(problem, rule(), own_length, advance)
-            result.records.setdefault(name, []).append(records)
-            metrics.add(task.name, name, seed, 0, records[0].objective_before, *[None] * 8)
-            for record in records:
-                row = iteration_row(record)
-                metrics.add(task.name, name, seed, *(_known(row[column]) for column in METRICS[3:]))
-                stages.add_all((task.name, name, seed, record.iteration, one.stage, one.name, one.gain,
-                                one.state_error, one.costate_error, one.penalties.rho_state)
-                               for one in record.stages)
-        metrics.flush()
-        stages.flush()
+    with progress.task(f"{task.label}: Adam ({rate:g}), seed {seed}", 1) as advance:
+        result.adam.append(adam(task.descent(seed), rate, length))
+        metrics.add_all((task.name, "adam", seed, k, loss, *[None] * 8)
+                        for k, loss in enumerate(result.adam[-1]))
+        advance(1, result.adam[-1][-1])
+    for name, rule in RULES.items():
+        with progress.task(f"{task.label}: {LABELS[name]}, seed {seed}", own_length) as advance:
+            records = _solve(problem, rule(), own_length, advance)
+        result.records.setdefault(name, []).append(records)
+        metrics.add(task.name, name, seed, 0, records[0].objective_before, *[None] * 8)
+        for record in records:
+            row = iteration_row(record)
+            metrics.add(task.name, name, seed, *(_known(row[column]) for column in METRICS[3:]))
+            running.tables["stages"].add_all(
+                (task.name, name, seed, record.iteration, one.stage, one.name, one.gain, one.state_error,
+                 one.costate_error, one.penalties.rho_state) for one in record.stages)
+
+
+def adam(descent: Descent, rate: float, iterations: int) -> list[float]:
+    """J before each iteration and after the last of torch.optim.Adam with its default moments; shorter where
+    J diverges."""
+    start, objective = descent
+    controls = [control.clone().requires_grad_() for control in start]
+    losses: list[float] = []
+    for _, loss in zip(range(iterations),
+                       descend(controls, lambda: objective(controls), torch.optim.Adam, rate), strict=False):
+        losses.append(loss.item())
+        if not isfinite(losses[-1]):
+            return losses
+    with torch.no_grad():
+        return [*losses, objective(controls).item()]
+
+
+def score(task: Task, rate: float, iterations: int) -> float:
+    """The least J of Adam, on data and controls that no reported run uses; infinite where it diverged."""
+    losses = adam(task.descent(TUNING_SEED), rate, iterations)
+    return min(losses) if isfinite(losses[-1]) else inf
 
 
 def _solve(problem: ControlProblem, rule: PenaltyRule, iterations: int,
-           advance: Callable[[int, float | None], None]) -> list[IterationRecord]:
+           advance: Advance) -> list[IterationRecord]:
     """Until no trial is accepted any more, where J is known to its rounding only, or the iterations are used
     up."""
     records = []
@@ -133,35 +159,16 @@ def verdicts(result: TaskResult) -> dict[str, dict[str, Any]]:
     is when it did. A seed that does not get there has no iteration, and the median is None when half of the
     seeds or more do not.
     """
-    found = {}
     goals = [min(losses) for losses in result.adam]
-    when = [losses.index(goal) for losses, goal in zip(result.adam, goals, strict=True)]
-    for name, runs in result.records.items():
-        to_goal = [next((record.iteration for record in records if record.objective_after <= goal), None)
-                   for records, goal in zip(runs, goals, strict=False)]
-        reached = [number for number in to_goal if number is not None]
-        middle = median([float("inf") if number is None else number for number in to_goal])
-        found[name] = {
-            "rises": sum(record.objective_after > record.objective_before for records in runs
-                         for record in records),
-            "iterations": sum(len(records) for records in runs),
-            "rejected_share": over_seeds([rejected_share(records) for records in runs]),
-            "objective": over_seeds([records[-1].objective_after for records in runs]),
-            "adam_objective": over_seeds(goals), "adam_iterations": over_seeds([float(number) for number in when]),
-            "iterations_to_adam": {"median": middle if isfinite(middle) else None,
-                                   "min": min(reached, default=None),
-                                   "max": max(reached, default=None), "reached": len(reached),
-                                   "seeds": len(to_goal)},
-        }
-    return found
-
-
-def _summary(settings: CertificateSettings, command: str, results: dict[str, TaskResult],
-             interrupted: bool) -> dict[str, Any]:
-    return {"experiment": "certificate", "command": command, "interrupted": interrupted,
-            "settings": asdict(settings) | {"out": str(settings.out)},
-            "results": {name: verdicts(result) for name, result in results.items()},
-            "tuning": {name: {"scores": result.tuning.scores, "rate": result.tuning.best}
-                       for name, result in results.items()},
-            "tuning_rule": "the rate with the least J of a run of the whole budget on a seed of its own",
-            "diverged": {}, "versions": versions(), "machine": machine()}
+    when = [float(losses.index(goal)) for losses, goal in zip(result.adam, goals, strict=True)]
+    return {name: {
+        "rises": sum(record.objective_after > record.objective_before for records in runs
+                     for record in records),
+        "iterations": sum(len(records) for records in runs),
+        "rejected_share": over_seeds([rejected_share(records) for records in runs]),
+        "objective": over_seeds([records[-1].objective_after for records in runs]),
+        "adam_objective": over_seeds(goals), "adam_iterations": over_seeds(when),
+        "iterations_to_adam": reached([
+            next((record.iteration for record in records if record.objective_after <= goal), None)
+            for records, goal in zip(runs, goals, strict=False)]),
+    } for name, runs in result.records.items()}

@@ -56,7 +56,7 @@ def _rows(name: str, result: TaskResult) -> list[tuple[str, ...]]:
         to_goal = "-" if reached["median"] is None else f"{reached['median']:g} [{reached['min']}, {reached['max']}]"
         rows.append((TASKS[name].label, LABELS[rule], f"{found['rises']} of {found['iterations']}",
                      f"{found['rejected_share']['median']:.0%}", _spread(found["objective"]),
-                     f"{_spread(found['adam_objective'])} ({result.tuning.best:g}, "
+                     f"{_spread(found['adam_objective'])} ({result.rate:g}, "
                      f"{found['adam_iterations']['median']:g})",
                      f"{to_goal}, {reached['reached']}/{reached['seeds']} seeds"))
     return rows

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from pontryagin.papers.sine.task import FIGURES, SineTask
 from pontryagin.problem import ControlProblem, CrossEntropy, stage
 from pontryagin.run.data import load_images
-from pontryagin.run.errors import ExperimentError, need
 
 IMAGES, CHANNELS = 300, 8
 Descent = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]
@@ -19,8 +18,8 @@ Descent = tuple[list[Tensor], Callable[[list[Tensor]], Tensor]]
 @dataclass(frozen=True)
 class Task:
     """problem: stages with their initial controls, and all data, by seed; descent: the same J and start, in
-    the form that is cheapest to differentiate. adam: iterations of Adam; emsa: of each rule. needs: a package
-    of an extra."""
+    the form that is cheapest to differentiate. adam, emsa: iterations of Adam and of each rule. needs: a
+    package of an extra."""
 
     name: str
     label: str
@@ -88,17 +87,3 @@ TASKS = {task.name: task for task in (
     Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=450),
     Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30, needs="sklearn"),
 )}
-
-
-def choose(names: tuple[str, ...] | None) -> list[Task]:
-    """The tasks with these names, all if None. Raises ExperimentError for a name that is unknown or whose
-    package is missing."""
-    unknown = sorted(set(names or ()) - TASKS.keys())
-    if unknown:
-        raise ExperimentError(f"unknown task {', '.join(map(repr, unknown))}: expected one or more of "
-                              f"{', '.join(TASKS)}")
-    chosen = [task for task in TASKS.values() if names is None or task.name in names]
-    for task in chosen:
-        if task.needs:
-            need(task.needs, f"task {task.name}", "leave it out of --tasks")
-    return chosen

@@ -14,9 +14,8 @@ from pontryagin.diagnostics import (
     problem_hessian,
     spectral_density,
 )
-from pontryagin.papers.sine import baselines
+from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.task import LAYERS, SineTask, Theta
-from pontryagin.update import ExtendedMSA
 
 COUNT = 5
 """Eigenvalues at each end."""
@@ -70,23 +69,13 @@ def negative(values: Tensor) -> int:
 
 def along(task: SineTask, method: str, iterations: int, rate: float, chosen: Callable[[int], bool]
           ) -> list[tuple[int, Theta]]:
-    """The controls of a run of `adam` or `emsa` at the chosen iterations, from the initial ones (iteration
-    0)."""
-    found = [(0, task.start())]
-    seen = 0
+    """The controls of a run of a method of the sine at the chosen iterations, from the initial ones
+    (iteration 0)."""
+    seen = [task.start()]
 
     def observe(theta: Theta, evaluations: int, record: object) -> bool:
-        nonlocal seen
-        seen += 1
-        if chosen(seen):
-            found.append((seen, theta))
+        seen.append(theta)
         return True
 
-    if method == "adam":
-        baselines.adam(task, iterations, rate, observe)
-        return found
-    start = [control for row in task.start() for control in (row, row.new_empty(0))]
-    solver = ExtendedMSA(task.split_problem(), start)
-    for record in solver.iterate(iterations):
-        observe(torch.stack([control for control in solver.controls if control.numel()]), 1, record)
-    return found
+    METHODS[method].run(task, iterations, rate, observe)
+    return [(number, theta) for number, theta in enumerate(seen) if number == 0 or chosen(number)]

@@ -1,27 +1,32 @@
 """`pontryagin reproduce sine`: Figure 1 (a) and (b) of [LCTE], the paper's methods, ours, and tuned
 baselines."""
 
-from dataclasses import asdict, dataclass, field
-from math import isfinite
+from collections import defaultdict
+from dataclasses import dataclass
+from math import inf, isfinite, log10
 from pathlib import Path
 from typing import Any
 
-from pontryagin.papers.sine.methods import Method, choose
+from pontryagin.papers.sine.methods import METHODS, Method
 from pontryagin.papers.sine.pictures import write_fit, write_states
 from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
-from pontryagin.papers.sine.tuning import Tuning, tune
 from pontryagin.problem import NonFiniteError
-from pontryagin.run.environment import Stopwatch, machine, threads, versions
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.files import Table, prepare, write_json
+from pontryagin.run.environment import Stopwatch
 from pontryagin.run.progress import Progress
-from pontryagin.run.summary import Measured as Point
-from pontryagin.run.summary import summarize
+from pontryagin.run.study import Study, at_least, choose, study
+from pontryagin.run.summary import Measured, summarize
+from pontryagin.run.tuning import TUNING_SEED, best, tuned
 from pontryagin.update import IterationRecord
 
 TARGETS = (0.1, 0.01, 1e-4, 1e-6)
+"""Of the train loss: the paper's end values lie about the first two, what converges goes beyond."""
 CONVERGED = 1e-12
+"""A train loss below which a run ends: float64 knows it no better."""
 TUNING_ITERATIONS = 1000
+"""At most, of a tuning run: seven rates at the 10000 of (b) would cost twice as much as three reported
+seeds."""
+RULE = ("the rate with the least mean of log10(train loss) over a run of its own seed, which rewards both "
+        f"falling early and ending low; at most {TUNING_ITERATIONS} iterations")
 QUICK_RATES = (1e-2, 3e-2, 1e-1)
 PAPER = {
     "a": {name: {"loss": loss, "iteration": 500}
@@ -31,10 +36,13 @@ PAPER = {
 """End values read off the paper's Figure 1."""
 
 METRICS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss",
-           "accepted", "rho",
-           "optimality_gap", "rejected")
+           "accepted", "rho", "optimality_gap", "rejected")
 STAGES = ("figure", "method", "seed", "iteration", "stage", "gain", "state_error", "costate_error")
+TABLES = {"metrics": METRICS, "stages": STAGES,
+          "states": ("figure", "method", "x", "time", "component", "state"),
+          "fit": ("figure", "method", "x", "target", "prediction")}
 _QUICK_LENGTH, _QUICK = 200, {"emsa-paper": 30, "msa": 5, "lm": 20}
+"""Iterations of a first look: seconds for each method."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,8 @@ class SineSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.seeds < 1:
-            raise ExperimentError(f"--seeds: expected a number >= 1, found {self.seeds}")
-        if self.iterations is not None and self.iterations < 1:
-            raise ExperimentError(f"--iterations: expected a number >= 1, found {self.iterations}")
-        choose(self.methods)
+        at_least(1, seeds=self.seeds, iterations=self.iterations)
+        choose("method", self.methods, METHODS)
 
     def length(self, figure: str, method: Method) -> int:
         """Iterations of a run: in (a) 500, in (b) 2000 for extended MSA and 10000 for gradient methods, as in
@@ -67,21 +72,6 @@ class SineSettings:
         return wanted if method.longest is None else min(wanted, method.longest)
 
 
-@dataclass
-class Results:
-    """What has been measured so far: the points of each seed, by figure and method."""
-
-    points: dict[str, dict[str, list[list[Point]]]] = field(default_factory=dict)
-    tuning: dict[str, dict[str, Tuning]] = field(default_factory=dict)
-    diverged: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-
-    def new_run(self, figure: str, method: str) -> list[Point]:
-        """An empty list of points that belongs to the results at once."""
-        run: list[Point] = []
-        self.points.setdefault(figure, {}).setdefault(method, []).append(run)
-        return run
-
-
 def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[Path, bool]:
     """Run everything and write metrics.csv, stages.csv, states.csv, fit.csv and summary.json into
     settings.out.
@@ -90,123 +80,108 @@ def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[
     measured. Uses one thread, and sets the number back. Raises ExperimentError before any work when a setting
     is wrong.
     """
-    methods = choose(settings.methods)
-    out = prepare(settings.out, settings.overwrite)
-    results = Results()
-    interrupted = False
-    with threads(1), Table(out / "metrics.csv", METRICS) as metrics, Table(out / "stages.csv",
-                                                                             STAGES) as stages, \
-            Table(out / "states.csv", ("figure", "method", "x", "time", "component", "state")) as states, \
-            Table(out / "fit.csv", ("figure", "method", "x", "target", "prediction")) as fit:
-        try:
-            for figure in FIGURES:
-                for method in methods:
-                    rate = _rate(settings, figure, method, results, progress)
-                    for seed in range(settings.seeds):
-                        theta = _Run(settings, figure, method, seed, rate, metrics, stages, results,
-                                     progress).run()
-                        if seed == 0 and theta.isfinite().all():
-                            write_states(states, figure, method.name, theta)
-                            write_fit(fit, figure, method.name, theta)
-                    _write_summary(out, settings, command, results, True)
-        except KeyboardInterrupt:
-            interrupted = True
-    _write_summary(out, settings, command, results, interrupted)
-    return out, interrupted
+    found = _Results(settings, progress)
+    with study("sine", settings, command, TABLES, found.summary) as running:
+        for figure in FIGURES:
+            for method in choose("method", settings.methods, METHODS):
+                rate = found.tune(figure, method)
+                for seed in range(settings.seeds):
+                    theta = found.run(running, figure, method, seed, rate)
+                    if seed == 0 and theta.isfinite().all():
+                        write_states(running.tables["states"], figure, method.name, theta)
+                        write_fit(running.tables["fit"], figure, method.name, theta)
+                running.save()
+    return running.out, running.interrupted
 
 
-def _rate(settings: SineSettings, figure: str, method: Method, results: Results, progress: Progress) -> float:
-    if not method.rates:
-        return 0.0
-    tuning = tune(figure, method, min(settings.length(figure, method), TUNING_ITERATIONS),
-                  QUICK_RATES if settings.quick else method.rates, progress)
-    results.tuning.setdefault(figure, {})[method.name] = tuning
-    return tuning.best
+class _Results:
+    """What has been measured so far, by figure and method: the points of each seed, the scores of the rates,
+    why runs stopped."""
 
+    def __init__(self, settings: SineSettings, progress: Progress) -> None:
+        self.settings, self.progress = settings, progress
+        self.points: dict[str, dict[str, list[list[Measured]]]] = defaultdict(lambda: defaultdict(list))
+        self.scores: dict[str, dict[str, dict[float, float]]] = defaultdict(dict)
+        self.diverged: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
 
-@dataclass
-class _Run:
-    """One method, one seed."""
+    def tune(self, figure: str, method: Method) -> float:
+        """The best of the method's grid, on data and controls that no reported run uses; 0 where it has
+        none."""
+        if not method.rates:
+            return 0.0
+        length = min(self.settings.length(figure, method), TUNING_ITERATIONS)
+        scores = tuned(QUICK_RATES if self.settings.quick else method.rates,
+                       lambda rate: score(SineTask(figure, TUNING_SEED), method, length, rate), self.progress,
+                       f"({figure}) {method.label}: choosing the learning rate")
+        self.scores[figure][method.name] = scores
+        return best(scores)
 
-    settings: SineSettings
-    figure: str
-    method: Method
-    seed: int
-    rate: float
-    metrics: Table
-    stages: Table
-    results: Results
-    progress: Progress
-
-    def run(self) -> Theta:
+    def run(self, running: Study, figure: str, method: Method, seed: int, rate: float) -> Theta:
         """The last controls; every recorded iteration is a row in the tables."""
-        task, watch = SineTask(self.figure, self.seed), Stopwatch()
-        points = self.results.new_run(self.figure, self.method.name)
-        length = self.settings.length(self.figure, self.method)
+        task, watch, length = SineTask(figure, seed), Stopwatch(), self.settings.length(figure, method)
+        points: list[Measured] = []
+        self.points[figure][method.name].append(points)
         last, spent, iteration = task.start(), 0, 0
-        self._record(points, Point(0, 0, 0.0, *task.losses(last)), None)
 
-        def observe(theta: Theta, evaluations: int, record: IterationRecord | None) -> bool:
+        def record(found: IterationRecord | None) -> float:
+            points.append(Measured(iteration, spent, watch.seconds, *task.losses(last)))
+            _write(running, (figure, method.name, seed, iteration), points[-1], found)
+            return points[-1].train_loss
+
+        def observe(theta: Theta, evaluations: int, found: IterationRecord | None) -> bool:
             nonlocal last, spent, iteration
             watch.pause()
             last, spent, iteration = theta, spent + evaluations, iteration + 1
             going_on = True
-            if _is_recorded(iteration, length):
-                point = Point(iteration, spent, watch.seconds, *task.losses(theta))
-                self._record(points, point, record)
-                advance(iteration, point.train_loss)
-                going_on = isfinite(point.train_loss) and point.train_loss > CONVERGED
+            if iteration <= 1000 or iteration % 10 == 0 or iteration == length:
+                loss = record(found)
+                advance(iteration, loss)
+                going_on = isfinite(loss) and loss > CONVERGED
             watch.start()
             return going_on
 
-        title = f"({self.figure}) {self.method.label}, seed {self.seed}"
+        record(None)
+        title = f"({figure}) {method.label}, seed {seed}"
         with self.progress.task(title, length) as advance:
             watch.start()
             try:
-                self.method.run(task, length, self.rate, observe)
+                method.run(task, length, rate, observe)
             except NonFiniteError as error:
                 self.progress.say(f"{title}: stopped after {iteration} iterations: {error}")
-                self.results.diverged.setdefault(self.figure, {}).setdefault(self.method.name,
-                                                                             []).append(str(error))
-            watch.pause()
-        self.metrics.flush()
-        self.stages.flush()
+                self.diverged[figure][method.name].append(str(error))
         return last
 
-    def _record(self, points: list[Point], point: Point, record: IterationRecord | None) -> None:
-        points.append(point)
-        row = (self.figure, self.method.name, self.seed, point.iteration)
-        solver: tuple[Any, ...] = (None, None, None, None)
-        if record is not None:
-            solver = (record.accepted, record.penalties.rho_state, record.optimality_gap, record.rejected)
-            self.stages.add_all((*row, number, stage.gain, stage.state_error, stage.costate_error)
-                                for number, stage in enumerate(record.stages))
-        self.metrics.add(*row, point.evaluations, point.seconds, point.train_loss, point.test_loss, *solver)
+    def summary(self) -> dict[str, Any]:
+        """For summary.json."""
+        results = {figure: {name: summarize(runs, TARGETS, self._rate(figure, name))
+                            for name, runs in methods.items()}
+                   for figure, methods in self.points.items()}
+        return {"results": results, "tuning": self.scores, "tuning_rule": RULE, "diverged": self.diverged,
+                "paper": PAPER}
+
+    def _rate(self, figure: str, name: str) -> float | None:
+        scores = self.scores[figure].get(name)
+        return best(scores) if scores else None
 
 
-def _is_recorded(iteration: int, length: int) -> bool:
-    """Every iteration up to 1000, then every tenth, and the last."""
-    return iteration <= 1000 or iteration % 10 == 0 or iteration == length
+def _write(running: Study, place: tuple[Any, ...], point: Measured, found: IterationRecord | None) -> None:
+    solver: tuple[Any, ...] = (None, None, None, None)
+    if found is not None:
+        solver = (found.accepted, found.penalties.rho_state, found.optimality_gap, found.rejected)
+        running.tables["stages"].add_all((*place, number, stage.gain, stage.state_error, stage.costate_error)
+                                         for number, stage in enumerate(found.stages))
+    running.tables["metrics"].add(*place, point.evaluations, point.seconds, point.train_loss, point.test_loss,
+                                  *solver)
 
 
-def _write_summary(out: Path, settings: SineSettings, command: str, results: Results,
-                   interrupted: bool) -> None:
-    measured = {
-        figure: {name: summarize(runs, TARGETS, _best(results, figure, name))
-                 for name, runs in methods.items()}
-        for figure, methods in results.points.items()}
-    write_json(out / "summary.json", {
-        "experiment": "sine", "command": command, "interrupted": interrupted,
-        "settings": asdict(settings) | {"out": str(settings.out)}, "versions": versions(),
-        "machine": machine(),
-        "results": measured,
-        "tuning": {figure: {name: tuning.scores for name, tuning in methods.items()}
-                   for figure, methods in results.tuning.items()},
-        "tuning_rule": f"{Tuning.RULE}; at most {TUNING_ITERATIONS} iterations", "diverged": results.diverged,
-        "paper": PAPER,
-    })
+def score(task: SineTask, method: Method, iterations: int, rate: float) -> float:
+    """The mean over a run of log10 of the train loss; infinite when it diverged."""
+    logs: list[float] = []
 
+    def observe(theta: Theta, evaluations: int, record: object) -> bool:
+        loss = task.loss(theta).item()
+        logs.append(log10(max(loss, 1e-300)) if isfinite(loss) else inf)
+        return isfinite(loss)
 
-def _best(results: Results, figure: str, method: str) -> float | None:
-    tuning = results.tuning.get(figure, {}).get(method)
-    return tuning.best if tuning else None
+    method.run(task, iterations, rate, observe)
+    return sum(logs) / len(logs)

@@ -1,16 +1,19 @@
-"""The methods that are compared on the sine, each by the name that options, tables and figures use."""
+"""The methods that are compared on the sine, by the name that options, tables and figures use: the maximum
+principle, gradient methods, and methods for small full-batch problems."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.func import grad, vmap
 
 from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm
-from pontryagin.papers.sine import baselines
-from pontryagin.papers.sine.task import SineTask, Theta
-from pontryagin.run.errors import ExperimentError, need
+from pontryagin.papers.sine.task import SineTask, Theta, predict, total
+from pontryagin.run.errors import need
 from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, IterationRecord, Plain, Secant
 
 Observe = Callable[[Theta, int, IterationRecord | None], bool]
@@ -18,19 +21,19 @@ Observe = Callable[[Theta, int, IterationRecord | None], bool]
 of the network, with or without a backward pass) and the record, if there is one. False: stop."""
 
 PAPER_RHO = 1.0
+"""In the paper's units: the value that it reports."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a method is run on a task. rates: the learning rates to choose from, none if it has no rate. needs:
-    a package of an extra."""
+    """How a method is run on a task. rates: the learning rates to choose from, none if it has no rate.
+    longest: more iterations are never run, because nothing new happens. needs: a package of an extra."""
 
     name: str
     label: str
     run: Callable[[SineTask, int, float, Observe], None]
     rates: tuple[float, ...] = ()
     longest: int | None = None
-    """More iterations than this are never run, because nothing new happens."""
     needs: str = ""
 
 
@@ -40,26 +43,112 @@ def _msa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None
 
 
 def _emsa_paper(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
-    """Algorithm 2 as in the paper: rho = 1 in its units, every argmax taken."""
+    """Algorithm 2 as in the paper: every argmax taken."""
     problem = task.problem()
-    penalty = Fixed(paper_penalties(PAPER_RHO, problem.samples))
-    solver = ExtendedMSA(problem, task.start().unbind(), maximizer=LBFGS(), penalty=penalty,
-                         acceleration=Plain())
-    _iterate(solver, iterations, observe)
+    _iterate(ExtendedMSA(problem, task.start().unbind(), maximizer=LBFGS(), acceleration=Plain(),
+                         penalty=Fixed(paper_penalties(PAPER_RHO, problem.samples))), iterations, observe)
 
 
 def _emsa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """The default: closed form at the affine maps, accept/reject, momentum."""
-    problem = task.split_problem()
-    _iterate(ExtendedMSA(problem, _split_controls(task.start())), iterations, observe)
+    _iterate(ExtendedMSA(task.split_problem(), _split_controls(task.start())), iterations, observe)
 
 
 def _emsa_secant(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """The closed form as the initial inverse Hessian of an L-BFGS over all stages."""
-    problem = task.split_problem()
-    solver = ExtendedMSA(problem, _split_controls(task.start()), maximizer=ClosedForm(damping=5e-2),
-                         penalty=AcceptReject(rho=1.0, restart=True), acceleration=Secant())
-    _iterate(solver, iterations, observe)
+    _iterate(ExtendedMSA(task.split_problem(), _split_controls(task.start()),
+                         maximizer=ClosedForm(damping=5e-2), penalty=AcceptReject(rho=1.0, restart=True),
+                         acceleration=Secant()), iterations, observe)
+
+
+def _iterate(solver: ExtendedMSA, iterations: int, observe: Observe) -> None:
+    """Until the iterations are used up, the observer has seen enough, or no trial is accepted any more."""
+    for record in solver.iterate(iterations):
+        theta = torch.stack([control for control in solver.controls if control.numel()])
+        if not observe(theta, record.evaluations, record) or not record.accepted:
+            return
+
+
+def _split_controls(theta: Theta) -> list[Tensor]:
+    """Each affine stage is followed by a step without control."""
+    return [control for row in theta for control in (row, theta.new_empty(0))]
+
+
+def descend(controls: Sequence[Tensor], objective: Callable[[], Tensor],
+            make: Callable[..., torch.optim.Optimizer], rate: float) -> Iterator[Tensor]:
+    """Full-batch steps of a torch optimizer on leaf controls, without end: J before each step, when it has
+    been taken."""
+    optimizer = make([control for control in controls if control.numel()], lr=rate)
+    while True:
+        optimizer.zero_grad()
+        loss = objective()
+        loss.backward()
+        optimizer.step()
+        yield loss
+
+
+def _gradient(make: Callable[..., torch.optim.Optimizer], task: SineTask, iterations: int, rate: float,
+              observe: Observe) -> None:
+    """All controls are one tensor, so that the optimizer's own cost is as small as it can be."""
+    theta = task.start().requires_grad_()
+    for _ in zip(range(iterations), descend([theta], lambda: task.loss(theta), make, rate), strict=False):
+        if not observe(theta.detach().clone(), 1, None):
+            return
+
+
+def _lbfgs(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
+    """scipy's L-BFGS-B on all 600 controls at once, its defaults but for the tolerances, which are off."""
+    minimize, evaluations = need("scipy.optimize", "method lbfgs").minimize, [0]
+
+    def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        evaluations[0] += 1
+        theta = torch.from_numpy(flat).view_as(start).requires_grad_()
+        loss = task.loss(theta)
+        gradient, = torch.autograd.grad(loss, theta)
+        return loss.item(), gradient.flatten().numpy()
+
+    def callback(flat: np.ndarray) -> None:
+        spent, evaluations[0] = evaluations[0], 0
+        if not observe(torch.from_numpy(flat.copy()).view_as(start), spent, None):
+            raise StopIteration
+
+    start = task.start()
+    minimize(evaluate, start.flatten().numpy(), jac=True, method="L-BFGS-B", callback=callback,
+             options={"maxiter": iterations, "maxfun": 100 * iterations, "ftol": 0.0, "gtol": 0.0})
+
+
+def _levenberg_marquardt(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
+    """theta - (J^T J / K + lambda I)^-1 J^T r / K, lambda divided by 3 after a decrease and multiplied by 4
+    otherwise.
+
+    J (sample, 600) is the Jacobian of the predictions, r the residuals. An evaluation is a forward and
+    backward pass of the network, so J counts as one and a trial as one. scipy's least_squares has no access
+    to its iterates.
+    """
+    inputs, target = task.train
+    theta, damping = task.start().flatten(), 1e-2
+
+    def prediction(flat: Tensor, x: Tensor) -> Tensor:
+        return total(predict(flat.view(-1, 30), x.unsqueeze(0))).squeeze(0)
+
+    jacobian = vmap(grad(prediction), in_dims=(None, 0))
+    loss = task.loss(theta.view(-1, 30)).item()
+    for _ in range(iterations):
+        rows = jacobian(theta, inputs)
+        residual = total(predict(theta.view(-1, 30), inputs)) - target
+        system, right = rows.mT @ rows / len(target), rows.mT @ residual / len(target)
+        evaluations, accepted = 1, False
+        while not accepted and damping < 1e12:
+            factor = torch.linalg.cholesky(system + damping * torch.eye(len(theta), dtype=theta.dtype))
+            trial = theta - torch.cholesky_solve(right.unsqueeze(1), factor).squeeze(1)
+            trial_loss = task.loss(trial.view(-1, 30)).item()
+            evaluations, accepted = evaluations + 1, trial_loss < loss
+            damping = max(damping / 3, 1e-12) if accepted else damping * 4
+        if not accepted:
+            return
+        theta, loss = trial, trial_loss
+        if not observe(theta.view(-1, 30), evaluations, None):
+            return
 
 
 _RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -69,40 +158,9 @@ METHODS = {method.name: method for method in (
     Method("emsa-paper", "E-MSA as in the paper", _emsa_paper),
     Method("emsa", "E-MSA, closed form", _emsa),
     Method("emsa-secant", "E-MSA, closed form and secants", _emsa_secant),
-    Method("sgd", "SGD", baselines.sgd, _RATES),
-    Method("adagrad", "Adagrad", baselines.adagrad, _RATES),
-    Method("adam", "Adam", baselines.adam, _RATES),
-    Method("lbfgs", "L-BFGS-B on all controls (scipy)", baselines.lbfgs, needs="scipy"),
-    Method("lm", "Levenberg-Marquardt", baselines.levenberg_marquardt),
+    Method("sgd", "SGD", partial(_gradient, torch.optim.SGD), _RATES),
+    Method("adagrad", "Adagrad", partial(_gradient, torch.optim.Adagrad), _RATES),
+    Method("adam", "Adam", partial(_gradient, torch.optim.Adam), _RATES),
+    Method("lbfgs", "L-BFGS-B on all controls (scipy)", _lbfgs, needs="scipy"),
+    Method("lm", "Levenberg-Marquardt", _levenberg_marquardt),
 )}
-
-
-def choose(names: Sequence[str] | None) -> list[Method]:
-    """The methods with these names, all if None, in the order of METHODS. Raises ExperimentError for a name
-    that is unknown or whose package is missing."""
-    unknown = sorted(set(names or ()) - METHODS.keys())
-    if unknown:
-        raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))}: expected one or more of "
-                              f"{', '.join(METHODS)}")
-    chosen = [method for method in METHODS.values() if names is None or method.name in names]
-    for method in chosen:
-        if method.needs:
-            need(method.needs, f"method {method.name}", "leave it out of --methods")
-    return chosen
-
-
-def _iterate(solver: ExtendedMSA, iterations: int, observe: Observe) -> None:
-    """Until the iterations are used up, the observer has seen enough, or no trial is accepted any more."""
-    for record in solver.iterate(iterations):
-        if not observe(_rows(solver.controls), record.evaluations, record) or not record.accepted:
-            return
-
-
-def _rows(controls: Sequence[Tensor]) -> Theta:
-    return torch.stack([control for control in controls if control.numel()])
-
-
-def _split_controls(theta: Theta) -> list[Tensor]:
-    """Each affine stage is followed by a step without control."""
-    return [control for row in theta for control in (row, theta.new_empty(0))]
-
