@@ -1,12 +1,12 @@
 """Packed weights: exact, small, and refused when damaged."""
 
 import copy
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from discrete_builders import batch, network
 from hypothesis import given, settings
@@ -25,9 +25,9 @@ from pontryagin.export import (
     with_packed_weights,
 )
 from pontryagin.export.bits import bits_of, pack, unpack
-from pontryagin.export.file import MAGIC
+from pontryagin.export.file import FORMAT, checksum
 from pontryagin.problem import ProblemError
-from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Ternary
+from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Rows, Ternary
 from pontryagin.problem.admissible.grid import Grid
 from pontryagin.run.baselines import draw
 
@@ -97,7 +97,7 @@ def test_sizes() -> None:
     report = size_report(packed_state(model.state_dict(), sets))
     assert [row.after for row in report.rows] == [64 * 32 // 8 + 4, 32 * 10 * 2 // 8 + 40, 40]
     assert report.before == 4 * (64 * 32 + 32 * 10 + 10)
-    assert report.rows[0].nonzero == 1
+    assert report.rows[0].density == 1
     assert f"{report.after:,}" in str(report)
 
 
@@ -135,29 +135,102 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
+def header_of(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+
+
+def test_a_file_is_a_safetensors_file(tmp_path: Path) -> None:
+    """Any reader of such files finds codes, scales and the other tensors."""
+    found = safetensors.torch.load_file(written(tmp_path))
+    assert {name: (value.dtype, tuple(value.shape)) for name, value in found.items()} == {
+        "w.codes": (torch.uint8, (4,)), "w.scales": (torch.float32, (1,)), "b": (torch.float32, (3,))}
+    described = json.loads(header_of(tmp_path / "a.packed")["__metadata__"]["tensors"])
+    assert described == [{"name": "w", "shape": [3, 5], "step": 1, "limit": 1}, {"name": "b"}]
+
+
+def test_what_a_state_dict_may_hold_comes_back(tmp_path: Path) -> None:
+    """In its order: views, tied tensors, none and one entry, integers, bools."""
+    shared = torch.randn(4, 3)
+    state = {"z": shared.T, "tied": shared, "a": torch.zeros(0, 2), "count": torch.tensor(3),
+             "mask": torch.tensor([True, False]), "half": torch.randn(2, dtype=torch.bfloat16)}
+    save_packed(tmp_path / "a.packed", packed_state(state, {}))
+    found = whole_state(load_packed(tmp_path / "a.packed"))
+    assert list(found) == list(state)
+    for name, value in state.items():
+        assert found[name].dtype == value.dtype
+        assert torch.equal(found[name], value)
+
+
+def test_names_that_are_taken_are_refused(tmp_path: Path) -> None:
+    state = packed_state({"w": draw((3, 5), Ternary()), "w.codes": torch.ones(3)}, {"w": Ternary()})
+    with pytest.raises(ProblemError, match=r"two tensors w\.codes"):
+        save_packed(tmp_path / "a.packed", state)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("change", [lambda c: b"", lambda c: c[:20], lambda c: c[:-1], lambda c: c + b"\0",
-                                    lambda c: c[:-1] + bytes([c[-1] ^ 1]), lambda c: b"X" + c[1:]])
+                                    lambda c: c[:-1] + bytes([c[-1] ^ 1]), lambda c: b"X" + c[1:],
+                                    lambda c: c.replace(b"limit", b"limiT"),
+                                    lambda c: c.replace(b'\\"limit\\": 1', b'\\"limit\\": 3'),
+                                    lambda c: c.replace(b"F32", b"I32"), lambda c: c.replace(b'"b"', b'"c"'),
+                                    lambda c: safetensors.torch.save({"b": torch.ones(3)})])
 def test_damaged_files_are_refused(change: Any, tmp_path: Path) -> None:
     path = written(tmp_path)
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ProblemError, match=r"checksum|not a file of packed weights"):
+    content = path.read_bytes()
+    path.write_bytes(change(content))
+    assert path.read_bytes() != content
+    with pytest.raises(ProblemError, match=r"checksum|not a file of packed weights") as refused:
         load_packed(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_any_changed_byte_of_codes_and_scales_is_seen(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    content = path.read_bytes()
+    for place in range(8 + int.from_bytes(content[:8], "little"), len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1:])
+        with pytest.raises(ProblemError, match="checksum"):
+            load_packed(path)
 
 
 @pytest.mark.parametrize("change", [
-    {"shape": [3, 6]}, {"shape": [-3, 5]}, {"shape": [3, "5"]}, {"dtype": "int8"}, {"dtype": "object"},
-    {"limit": 0}, {"scales": 2}, {"name": 3}, {"name": "b"}, {"step": 7}, {"shape": [1 << 40, 1 << 40]},
-    {"limit": "1"},
+    {"shape": [3, 6]}, {"shape": [-3, 5]}, {"shape": [3, "5"]}, {"shape": 15}, {"limit": 0}, {"limit": 3},
+    {"limit": "1"}, {"limit": 1.0}, {"name": 3}, {"name": "b"}, {"name": ["w"]}, {"step": 7},
+    {"shape": [1 << 40, 1 << 40]}, {"shape": [1 << 70]}, {"groups": 2}, {"groups": "1"}, {"limit": None},
+    {"tensor": {"w.scales": torch.ones(2)}}, {"tensor": {"w.scales": torch.tensor([float("nan")])}},
+    {"tensor": {"w.scales": torch.zeros(1)}}, {"tensor": {"w.scales": torch.ones(1, dtype=torch.int8)}},
+    {"tensor": {"w.codes": torch.full((4,), 255, dtype=torch.uint8)}},
+    {"tensor": {"w.codes": torch.zeros(4, dtype=torch.int8)}}, {"tensor": {"more": torch.ones(1)}},
 ])
-def test_forged_headers_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+def test_forged_files_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     """With a checksum that matches."""
     path = written(tmp_path)
-    content = path.read_bytes()
-    length = int.from_bytes(content[40:48], "little")
-    header = json.loads(content[48:48 + length])
-    header["tensors"][0] |= change
-    changed = json.dumps(header).encode()
-    body = len(changed).to_bytes(8, "little") + changed + content[48 + length:]
-    path.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
-    with pytest.raises(ProblemError):
+    described = json.loads(header_of(path)["__metadata__"]["tensors"])
+    tensors = safetensors.torch.load(path.read_bytes()) | change.pop("tensor", {})
+    described[0] |= change
+    text = json.dumps(described)
+    path.write_bytes(safetensors.torch.save(
+        tensors, {"format": FORMAT, "tensors": text, "checksum": checksum(text, tensors)}))
+    with pytest.raises(ProblemError, match=r"does not fit tensor|a description of every tensor"):
         load_packed(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[3]", "[[]]", '{"name": "w"}', "[" * 100_000])
+def test_descriptions_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
+    path, tensors = tmp_path / "a.packed", {"w": torch.ones(3)}
+    path.write_bytes(safetensors.torch.save(
+        tensors, {"format": FORMAT, "tensors": text, "checksum": checksum(text, tensors)}))
+    with pytest.raises(ProblemError, match="does not fit"):
+        load_packed(path)
+
+
+def test_weights_of_a_transposed_convolution_come_back_with_their_groups(tmp_path: Path) -> None:
+    weight = nn.ConvTranspose2d(4, 6, 3, groups=2).weight.detach()
+    rows = Rows(weight.shape, 2)
+    inside = rows.shaped(Ternary(scale="row").project(rows.matrix(weight)))
+    save_packed(tmp_path / "a.packed", packed_state({"w": inside}, {"w": Ternary(scale="row")}))
+    found = load_packed(tmp_path / "a.packed")["w"]
+    assert isinstance(found, PackedWeight)
+    assert found.rows == rows
+    assert torch.equal(found.weight(), inside)

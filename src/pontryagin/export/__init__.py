@@ -6,5 +6,5 @@ from pontryagin.export.packed import Packed, PackedWeight, packed_weight
 from pontryagin.export.report import SizeReport, size_report
 
 __all__ = ["Packed", "PackedState", "PackedWeight", "SizeReport", "detected_sets", "load_packed",
-           "packed_state", "packed_weight",
-           "save_packed", "size_report", "whole_state", "with_packed_weights"]
+           "packed_state", "packed_weight", "save_packed", "size_report", "whole_state",
+           "with_packed_weights"]

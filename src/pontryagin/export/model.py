@@ -12,8 +12,8 @@ from pontryagin.problem.admissible import Binary, DiscreteSet, Ternary
 
 
 def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
-    """For each matrix of floating-point numbers Binary or Ternary with a scale per row, if it lies there and
-    becomes smaller.
+    """Of a state dict, by name: for each tensor of floating-point numbers with two axes or more, Binary or
+    Ternary with a scale per row, if it lies there and becomes smaller.
 
     Rows are outputs of the layer: of a transposed convolution too (packed.fitting_rows).
     """
@@ -30,11 +30,17 @@ def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
 
 
 def with_packed_weights(model: nn.Module, state: PackedState) -> nn.Module:
-    """The model in eval mode with the values of a packed state; modules whose weights are packed compute with
-    these.
+    """The model in evaluation mode with the values of a packed state; modules whose weights are packed
+    compute with these, and outputs are those of the whole weights, bit by bit.
 
-    The model itself is changed and returned, or, when its own weight is packed, what stands for it. Outputs
-    are those of the whole weights, bit by bit. ProblemError when names or shapes are not those of the model.
+    Args:
+        model: one whose state dict has these names and shapes. It is changed and returned, or, where its own
+        weight
+            is packed, what stands for it.
+        state: of `packed_state` or `load_packed`.
+
+    Raises:
+        ProblemError: names or shapes are not those of the model.
     """
     own = model.state_dict()
     if own.keys() != state.keys():

@@ -48,8 +48,16 @@ class PackedWeight:
 
 
 def packed_weight(weight: Tensor, admissible: DiscreteSet, rows: Rows | None = None) -> PackedWeight:
-    """The packed form of a weight of the set; rows None: those in which it lies there. ProblemError when it
-    lies outside."""
+    """The packed form of a weight.
+
+    Args:
+        weight: of any shape, a point of the set bit by bit.
+        admissible: a set of codes times scales, such as Ternary(scale="row").
+        rows: the matrix as which the weight lies there; by default those that fit (fitting_rows).
+
+    Raises:
+        ProblemError: it lies outside, or the set is no discrete one.
+    """
     if not isinstance(admissible, DiscreteSet):
         raise ProblemError("expected a discrete set such as Ternary(scale='row') to pack, found "
                            f"{admissible!r}")
@@ -65,15 +73,13 @@ def fitting_rows(weight: Tensor, admissible: DiscreteSet) -> Rows | None:
     """Rows in which a weight lies in the set exactly, None when there are none.
 
     A tensor alone does not say whether it is the weight of a transposed convolution: its first axis is tried,
-    then, with three
-    axes or more, the outputs of a transposed convolution of one group, of two, and so on: as few scales as
-    will do.
+    then, with three axes or more, the outputs of a transposed convolution of one group, of two, and so on: as
+    few scales as will do.
     """
-    shape, weight = weight.shape, weight.detach()
-    groups = [n for n in range(1, shape[0] + 1)
-              if shape[0] % n == 0] if len(shape) > 2 and admissible.scale == "row" else []
+    shape, several = weight.shape, weight.ndim > 2 and admissible.scale == "row"
+    groups = [n for n in range(1, shape[0] + 1) if shape[0] % n == 0] if several else []
     return next((rows for rows in (Rows(shape), *(Rows(shape, n) for n in groups))
-                 if admissible.contains(rows.matrix(weight)).all()), None)
+                 if admissible.contains(rows.matrix(weight.detach())).all()), None)
 
 
 class Packed(nn.Module):

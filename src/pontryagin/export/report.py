@@ -10,14 +10,15 @@ from pontryagin.export.packed import PackedWeight
 
 @dataclass(frozen=True)
 class TensorSize:
-    """bits: of a code, None when not packed. before, after: bytes. nonzero: share of the entries."""
+    """bits: of a code, None when not packed. before, after: bytes. density: share of entries that are not
+    0."""
 
     name: str
     shape: tuple[int, ...]
     bits: int | None
     before: int
     after: int
-    nonzero: float
+    density: float
 
 
 @dataclass(frozen=True)
@@ -41,21 +42,20 @@ class SizeReport:
         lines = [f"{'tensor':<{width}}  {'shape':>16}  bits  {'bytes':>12}  {'packed':>12}  non-zero"]
         lines += [f"{row.name:<{width}}  {'x'.join(map(str, row.shape)):>16}  {row.bits or '-':>4}  "
                   f"{row.before:>12,}  "
-                  f"{row.after:>12,}  {row.nonzero:>8.1%}" for row in self.rows]
+                  f"{row.after:>12,}  {row.density:>8.1%}" for row in self.rows]
         ratio = self.before / self.after if self.after else 1.0
         return "\n".join([*lines, f"{'total':<{width}}  {'':>16}        {self.before:>12,}  "
                                   f"{self.after:>12,}  {ratio:>7.1f}x"])
 
 
 def size_report(state: PackedState) -> SizeReport:
-    """Bytes of every tensor before and after."""
+    """Bytes of every tensor of a packed state (`packed_state`) before and after."""
     return SizeReport(tuple(_row(name, value) for name, value in state.items()))
 
 
 def _row(name: str, value: PackedWeight | Tensor) -> TensorSize:
     whole = value.weight() if isinstance(value, PackedWeight) else value
     before = whole.numel() * whole.element_size()
-    nonzero = (whole != 0).double().mean().item() if whole.numel() else 0.0
-    if isinstance(value, PackedWeight):
-        return TensorSize(name, tuple(whole.shape), value.bits, before, value.bytes, nonzero)
-    return TensorSize(name, tuple(whole.shape), None, before, before, nonzero)
+    bits, after = (value.bits, value.bytes) if isinstance(value, PackedWeight) else (None, before)
+    density = (whole != 0).double().mean().item() if whole.numel() else 0.0
+    return TensorSize(name, tuple(whole.shape), bits, before, after, density)
