@@ -7,7 +7,7 @@ import torch
 
 from pontryagin.bench.benchmark import COLUMNS, BenchSettings, available, badness, summarize
 from pontryagin.bench.racers import METHODS, Racer, run_race
-from pontryagin.bench.table import table
+from pontryagin.bench.report import table
 from pontryagin.bench.tasks import make
 from pontryagin.cli import main
 from pontryagin.run.errors import ExperimentError

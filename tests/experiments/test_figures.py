@@ -11,9 +11,9 @@ import pytest
 from matplotlib.image import imread
 from run_directory import HEADERS, read_rows, write_run, write_table
 
-from pontryagin.run.figures.curves import Curve, band, curves
-from pontryagin.run.figures.draw import draw_figures
-from pontryagin.run.figures.step_figures import _rise, _steps, _sums
+from pontryagin.papers.sine.losses import Curve, band, curves
+from pontryagin.papers.sine.report import draw_figures
+from pontryagin.papers.sine.steps import achieved_steps, first_rise, stage_sums
 from pontryagin.run.tables import METRICS, Drawing, ReportError, first_seed, read_run, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
@@ -200,7 +200,7 @@ def test_seeds_at_different_seconds_are_interpolated_and_may_not_meet(tmp_path: 
 
 def test_the_achieved_decrease_belongs_to_the_same_row_as_the_prediction(whole_run: Path) -> None:
     rows = read_table(whole_run / "metrics.csv", *METRICS).where(figure="a", method="emsa", seed=0)
-    predicted, achieved = _steps(rows)
+    predicted, achieved = achieved_steps(rows)
     taken = rows.take(rows["accepted"] == 1)
     assert len(predicted) == len(taken)
     # the builder's gap is 1.3 times the absolute decrease
@@ -209,20 +209,20 @@ def test_the_achieved_decrease_belongs_to_the_same_row_as_the_prediction(whole_r
 
 def test_thinned_metrics_give_no_achieved_decrease(whole_run: Path) -> None:
     rows = read_table(whole_run / "metrics.csv", *METRICS).where(figure="a", method="emsa", seed=0)
-    assert len(_steps(rows.take(rows["iteration"] % 5 == 0))[0]) == 0
+    assert len(achieved_steps(rows.take(rows["iteration"] % 5 == 0))[0]) == 0
 
 
 def test_the_caption_of_divergence_tells_the_first_rise(whole_run: Path, drawings: list[Drawing]) -> None:
     run = read_run(whole_run)
     metrics = first_seed(run.metrics, "a", "msa")
-    text = _rise(metrics, *_sums(first_seed(run.stages, "a", "msa")))
+    text = first_rise(metrics, *stage_sums(first_seed(run.stages, "a", "msa")))
     losses = metrics["train_loss"][np.isfinite(metrics["train_loss"])]
     k = int(np.flatnonzero(np.diff(losses) > 0)[0]) + 1
     assert text.startswith(f"iteration {k} ")
     assert f"J went from {losses[k - 1]:.2g} to {losses[k]:.2g}" in text
     assert text in drawings[-1].caption
     quiet = metrics.take(metrics["iteration"] < 0)
-    assert _rise(quiet, *_sums(first_seed(run.stages, "a", "msa"))).startswith("J did not rise")
+    assert first_rise(quiet, *stage_sums(first_seed(run.stages, "a", "msa"))).startswith("J did not rise")
 
 
 def test_a_run_may_be_moved_and_drawn_again(whole_run: Path, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from run_directory import METHODS, write_run
 
-from pontryagin.run.figures.draw import draw_figures
-from pontryagin.run.reports.page import write_report
-from pontryagin.run.reports.text import loss_of, number, reach, sentences, tuning_table
+from pontryagin.papers.sine.report import draw_figures, reach, sentences, write_report
+from pontryagin.run.reports.page import Heading
+from pontryagin.run.reports.words import bold, loss_of, number, tuned
 from pontryagin.run.tables import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
@@ -212,10 +212,13 @@ def test_numbers_are_short_and_never_invented() -> None:
 
 def test_the_tuning_table_marks_the_rate_that_was_used() -> None:
     tuning = {"a": {"adam": {"0.1": 0.5, "0.01": 0.7}, "sgd": {"1.0": None}}}
-    found = tuning_table(tuning, {"a": {"adam": {"learning_rate": 0.1}}})
-    assert "<b>0.5</b>" in found
-    assert "<b>0.7</b>" not in found
-    assert found.index(">0.01<") < found.index(">0.1<") < found.index(">1.0<")
+    heading, words, found = tuned(tuning, {"a": {"adam": {"learning_rate": 0.1}}}, "least loss")
+    assert heading == Heading("Learning rates tried")
+    assert words.startswith("The score of every rate, lower is better: least loss. Bold: the rate that was used;")
+    assert found.head == ["figure", "method", "0.01", "0.1", "1.0"]
+    assert [row[2:] for row in found.rows] == [["0.7", bold("0.5"), "—"], ["—", "—", "—"]]
+    assert found.rows[0][3] == "<b>0.5</b>"
+    assert tuned({"a": {}}, {}) == []
 
 
 def test_a_run_stopped_before_any_result_has_a_report(tmp_path: Path) -> None:

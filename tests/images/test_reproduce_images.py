@@ -7,8 +7,8 @@ import torch
 
 from pontryagin.cli import main
 from pontryagin.papers.images.experiment import Request, run_images
-from pontryagin.papers.images.page import running_loss
 from pontryagin.papers.images.paper import FIGURES, OURS
+from pontryagin.papers.images.report import running_loss
 from pontryagin.papers.images.tuning import Budget, best
 from pontryagin.papers.images.wall_clock import csv_rows, goals_of
 from pontryagin.run import parts

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from pontryagin.bench.benchmark import BenchSettings, run_bench
 from pontryagin.bench.racers import METHODS
+from pontryagin.bench.report import write_page
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
 from pontryagin.bench.scaling_cases import MAXIMIZERS
-from pontryagin.bench.scaling_page import write_scaling_page
-from pontryagin.bench.table import write_page
+from pontryagin.bench.scaling_report import write_scaling_page
 from pontryagin.cli.lists import names
 from pontryagin.run.figures import left_out
 from pontryagin.run.progress import TerminalProgress

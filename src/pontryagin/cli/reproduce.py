@@ -13,10 +13,10 @@ from pontryagin.cli.lists import names
 from pontryagin.papers.images.paper import FIGURES
 from pontryagin.papers.sine.experiment import SineSettings, run_sine
 from pontryagin.papers.sine.methods import METHODS
+from pontryagin.papers.sine.report import draw_figures, write_report
 from pontryagin.run.errors import ExperimentError, need
 from pontryagin.run.processes import present
 from pontryagin.run.progress import TerminalProgress
-from pontryagin.run.reports.page import write_report
 
 
 def add_to(commands: Any) -> None:
@@ -66,8 +66,6 @@ def _sine_parser() -> ArgumentParser:
 
 
 def _sine(options: Namespace) -> bool:
-    from pontryagin.run.figures.draw import draw_figures
-
     console = Console()
     settings = SineSettings(Path(options.out), 1 if options.quick else options.seeds, options.iterations,
                             names(options.methods), options.quick, options.overwrite)

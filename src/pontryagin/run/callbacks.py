@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from pontryagin.run.evaluation import Point
 from pontryagin.run.race import Run
+from pontryagin.run.reports.page import Block
 
 
 class Callback:
@@ -125,8 +126,8 @@ class Tracking(Callback):
             writer.close()
 
 
-def _no_section(directory: Path, summary: dict[str, Any]) -> str:
-    return ""
+def _no_section(directory: Path, summary: dict[str, Any]) -> Sequence[Block]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class ReportContext:
 
     experiment: its name in summary.json. title: of the report, by default the task's. paper: values of the
     paper, by method, for summary.json. tuning: the scores of learning rates tried before the training, by
-    method and rate, with the rule and budget in words. section: HTML for the report, after the results, from
+    method and rate, with the rule and budget in words. section: blocks of the report, after the results, from
     the folder and the summary. command: what resumes the training.
     """
 
@@ -144,5 +145,5 @@ class ReportContext:
     paper: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     tuning_rule: str = ""
-    section: Callable[[Path, dict[str, Any]], str] = _no_section
+    section: Callable[[Path, dict[str, Any]], Sequence[Block]] = _no_section
     command: str = ""

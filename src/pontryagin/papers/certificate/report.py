@@ -1,59 +1,62 @@
-"""report.html of `reproduce certificate`, and its table as text."""
+"""report.html of `reproduce certificate`, its figures, and its table as text."""
 
 import json
 from collections.abc import Mapping
-from html import escape
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from pontryagin.papers.certificate.experiment import LABELS, TaskResult, verdicts
-from pontryagin.papers.certificate.figure import certificate_figure
 from pontryagin.papers.certificate.tasks import TASKS
-from pontryagin.run.figures.canvas import Sketch, png, style
-from pontryagin.run.figures.record_figure import record_figure
-from pontryagin.run.files import write_bytes
-from pontryagin.run.reports.page import details, frame, picture
-from pontryagin.run.reports.text import lines, stacked, table
-from pontryagin.run.tables import Drawing
+from pontryagin.run.figures.canvas import (
+    Sketch,
+    draw,
+    entry,
+    iteration_axis,
+    legend_below,
+    log_y,
+    new_figure,
+    positive,
+)
+from pontryagin.run.figures.curves import draw_band
+from pontryagin.run.figures.iterations import record_figure
+from pontryagin.run.figures.method_style import BLUE, GREEN, PINK, RED
+from pontryagin.run.reports.page import Banner, Block, Cells, Heading, write_page
+from pontryagin.run.reports.words import lines, stacked
 
 HEAD = ("task", "rule", "rises of J", "rejected trials", "end J", "Adam's J (rate, iterations)",
         "iterations to Adam's J")
-_WORDS = """<p>Full batches. Every rule measures the constant C of Lemma 2 in every trial and sets rho = 2C,
-the largest C seen, an old one fading by 0.8 an iteration; <i>per stage</i> splits it over the stages. A trial
-that does not lower J enough is maximized again with the C that it has shown. No rate is tuned. Adam's J is
-the least that it reached with the best rate of its grid, in the iterations given; numbers are medians over
-the seeds, [least, greatest].</p>"""
+_COLORS = {"estimate": BLUE, "per-stage": GREEN, "adam": RED}
+_WORDS = Markup(
+    "Full batches. Every rule measures the constant C of Lemma 2 in every trial and sets rho = 2C, the "
+    "largest C seen, an old one fading by 0.8 an iteration; <i>per stage</i> splits it over the stages. A "
+    "trial that does not lower J enough is maximized again with the C that it has shown. No rate is tuned. "
+    "Adam's J is the least that it reached with the best rate of its grid, in the iterations given; numbers "
+    "are medians over the seeds, [least, greatest].")
 
 
 def write_report(folder: Path, results: Mapping[str, TaskResult]) -> tuple[Path, str]:
     """Figures and report.html, beside the run's summary.json; returns its path and the table as text."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    drawings, results = [], {name: result for name, result in results.items() if result.records}
-    if results:
-        with style():
-            sketches = {"certificate": certificate_figure(results)}
-            for name, result in results.items():
-                sketches[f"iterations-{name}"] = record_figure(
-                    result.records["estimate"][0], f"{TASKS[name].label}: {LABELS['estimate']}, first seed")
-            drawings = [_save(folder, name, sketch) for name, sketch in sketches.items()]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    results = {name: result for name, result in results.items() if result.records}
+    sketches = {"certificate": partial(_rules, results)} if results else {}
+    sketches |= {f"iterations-{name}": partial(_first_seed, name, result) for name, result in results.items()}
     rows = [row for name, result in results.items() for row in _rows(name, result)]
-    body = [f"<h1>{escape('Steps that certify themselves')}</h1>",
-            f"<pre><code>{escape(str(summary['command']))}</code></pre>"]
-    if summary["interrupted"]:
-        body.append('<p class="banner" role="status"><b>Interrupted.</b> Tasks or seeds are missing.</p>')
-    body += [_WORDS, table(HEAD, [[stacked(cell) for cell in row] for row in rows], 2)]
-    for drawing in drawings:
-        body += [f"<h2>{escape(drawing.title)}</h2>", picture(drawing)]
-    path = folder / "report.html"
-    write_bytes(path, frame("Steps that certify themselves", "\n".join([*body, details(summary)])).encode())
-    return path, lines([HEAD, *rows])
+    blocks: list[Block] = [_WORDS, Cells(HEAD, [list(map(stacked, row)) for row in rows], names=2)]
+    blocks += [block for drawing in draw(folder, sketches) for block in (Heading(drawing.title), drawing)]
+    return write_page(folder, "Steps that certify themselves", summary, blocks, Banner(
+        "Interrupted.", "Tasks or seeds are missing.")), lines([HEAD, *rows])
 
 
 def _rows(name: str, result: TaskResult) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for rule, found in verdicts(result).items():
         reached = found["iterations_to_adam"]
-        to_goal = "-" if reached["median"] is None else f"{reached['median']:g} [{reached['min']}, {reached['max']}]"
+        to_goal = ("-" if reached["median"] is None
+                   else f"{reached['median']:g} [{reached['min']}, {reached['max']}]")
         rows.append((TASKS[name].label, LABELS[rule], f"{found['rises']} of {found['iterations']}",
                      f"{found['rejected_share']['median']:.0%}", _spread(found["objective"]),
                      f"{_spread(found['adam_objective'])} ({result.rate:g}, "
@@ -66,7 +69,53 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2g} [{values['min']:.2g}, {values['max']:.2g}]"
 
 
-def _save(folder: Path, name: str, sketch: Sketch) -> Drawing:
-    path = folder / "figures" / f"{name}.png"
-    write_bytes(path, png(sketch.figure))
-    return Drawing(name, sketch.title, sketch.caption, path)
+def _first_seed(name: str, result: TaskResult) -> Sketch:
+    return record_figure(result.records["estimate"][0],
+                         f"{TASKS[name].label}: {LABELS['estimate']}, first seed")
+
+
+def _rules(results: Mapping[str, TaskResult]) -> Sketch:
+    """A column a task: J above; rho / 2 under rho = 2C, beside the C_k seen, below."""
+    sheet = new_figure(7.2)
+    panels = sheet.subplots(2, len(results), squeeze=False)
+    for (upper, lower), (name, result) in zip(panels.T, results.items(), strict=True):
+        _objectives(upper, result)
+        upper.set_title(TASKS[name].label)
+        if result.records.get("estimate"):
+            _penalty(lower, result)
+    panels[0, 0].set_ylabel("J")
+    panels[1, 0].set_ylabel("rho / 2 and C (first seed)")
+    marks = [entry("C of an iteration", PINK, "o", markersize=3), entry("after rejections", BLUE, "x")]
+    legend_below(sheet, [*(entry(LABELS[method], color) for method, color in _COLORS.items()), *marks],
+                 columns=4)
+    return Sketch("Steps that certify themselves",
+                  "Above: J by iteration; line: median over the seeds, band: from the least to the greatest. "
+                  "E-MSA has no rate; Adam's is the best of a grid. Below, for rho = 2C: rho / 2 and the "
+                  "constant of Lemma 2 that each iteration has shown; with momentum the rule measures C "
+                  "along the step, so single values lie above.", sheet)
+
+
+def _objectives(axes: Axes, result: TaskResult) -> None:
+    """Iterations from 1 on: the axis is logarithmic."""
+    runs = {"adam": [np.array(losses) for losses in result.adam]} | {rule: [
+        np.array([records[0].objective_before, *(record.objective_after for record in records)])
+        for records in each] for rule, each in result.records.items()}
+    for method, seeds in runs.items():
+        if seeds:
+            length = min(map(len, seeds))
+            draw_band(axes, np.arange(1, length), [values[1:length] for values in seeds],
+                      color=_COLORS[method])
+    log_y(axes, [np.concatenate(seeds) for seeds in runs.values() if seeds], decades=10)
+    iteration_axis(axes, max(map(len, runs["adam"]), default=1))
+
+
+def _penalty(axes: Axes, result: TaskResult) -> None:
+    records = result.records["estimate"][0]
+    k, half, estimate, rejected = (np.array(values) for values in zip(*(
+        (record.iteration, record.penalties.rho_state / 2, record.estimate, record.rejected > 0)
+        for record in records), strict=True))
+    axes.plot(k, positive(estimate), color=PINK, marker="o", markersize=2.5, linestyle="none")
+    axes.plot(k, half, color=BLUE, linewidth=1.3)
+    axes.plot(k[rejected], half[rejected], color=BLUE, marker="x", linestyle="none")
+    log_y(axes, [half, estimate], decades=10)
+    iteration_axis(axes, float(k[-1]))

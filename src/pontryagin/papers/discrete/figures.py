@@ -1,32 +1,32 @@
 """Pictures of training over discrete weights: test error beside the printed one, flips and zeros of every
 stage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from pontryagin.run.figures.canvas import (
     INK,
     Sketch,
-    handle,
+    draw,
+    entry,
     legend_below,
     log_x,
     log_y,
     new_figure,
-    png,
-    style,
 )
-from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.files import write_bytes
+from pontryagin.run.figures.curves import Measure, draw_seeds
+from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.tables import Drawing, Table, read_table
 
 _METRICS = (("method",), ("seed", "epoch", "test_accuracy"))
+_WEIGHTS = (("method", "stage"), ("seed", "epoch", "flips", "nonzero"))
+_PRINTED: dict[str, Any] = {"marker": "D", "markersize": 5, "linestyle": (0, (1, 2))}
 
 
 def draw_discrete(directory: Path, summary: dict[str, Any]) -> list[Drawing]:
@@ -35,18 +35,9 @@ def draw_discrete(directory: Path, summary: dict[str, Any]) -> list[Drawing]:
     Raises ReportError when a table is not what is expected.
     """
     metrics = read_table(directory / "metrics.csv", *_METRICS)
-    weights = read_table(directory / "weights.csv", ("method", "stage"),
-                         ("seed", "epoch", "flips", "nonzero"), optional=True)
-    drawings = []
-    with style():
-        sketches = {"error": _error(metrics, summary), "flips": _flips(weights),
-                    "nonzero": _nonzero(weights, summary)}
-        for name, sketch in sketches.items():
-            if sketch is not None:
-                path = directory / "figures" / f"{name}.png"
-                write_bytes(path, png(sketch.figure))
-                drawings.append(Drawing(name, sketch.title, sketch.caption, path))
-    return drawings
+    weights = read_table(directory / "weights.csv", *_WEIGHTS, optional=True)
+    return draw(directory, {"error": partial(_error, metrics, summary), "flips": partial(_flips, weights),
+                            "nonzero": partial(_nonzero, weights, summary)})
 
 
 def _error(metrics: Table, summary: dict[str, Any]) -> Sketch | None:
@@ -55,92 +46,72 @@ def _error(metrics: Table, summary: dict[str, Any]) -> Sketch | None:
         return None
     sheet = new_figure(5.6)
     axes = sheet.subplots()
-    methods, shown = in_order(known.values("method")), []
-    for method in methods:
-        shown += _lines(axes, known.where(method=method), method,
-                        lambda own: 100 * (1 - own["test_accuracy"]))
-    handles = list(map(handle, methods))
-    printed = _printed(summary, "test_error", known["epoch"].max())
+    methods, last = in_order(known.values("method")), float(known["epoch"].max())
+    shown = [value for method in methods for value in draw_seeds(
+        axes, known.where(method=method), method, "epoch", lambda own: 100 * (1 - own["test_accuracy"]))]
+    entries: list[Any] = list(methods)
+    printed = _printed(summary, "test_error", last)
     if printed.size:
-        axes.plot(*printed, color=INK, marker="D", markersize=5, linestyle=(0, (1, 2)), linewidth=1, zorder=5)
-        handles.append(Line2D([], [], color=INK, marker="D", markersize=5, linestyle=(0, (1, 2)),
-                              label="Li and Hao, printed"))
+        axes.plot(*printed, color=INK, linewidth=1, zorder=5, **_PRINTED)
+        entries.append(entry("Li and Hao, printed", INK, **_PRINTED))
         shown.append(printed[1])
     log_y(axes, shown, margin=1.15)
-    _epochs(axes, known["epoch"].max())
-    axes.set_ylabel("test error, %")
-    legend_below(sheet, handles)
-    return Sketch("Test error", "After every epoch, of the weights as they are (for Adam: real ones). Line: "
-                                "median over seeds; "
-                  "thin lines: each seed. Diamonds: what Li and Hao's released notebooks printed"
-                  + ("." if printed.size else ", shown for runs on MNIST of such length."), sheet)
-
-
-def _flips(weights: Table) -> Sketch | None:
-    if not len(weights):
-        return None
-    stages = sorted(weights.values("stage"))
-    sheet, panels = _panels(len(stages))
-    methods = in_order(weights.values("method"))
-    for axes, stage in zip(panels, stages, strict=True):
-        shown = []
-        for method in methods:
-            rows = weights.where(method=method, stage=stage)
-            shown += _lines(axes, rows, method, lambda own: _smoothed(own["flips"]), marker=None)
-        log_y(axes, shown)
-        axes.set_xlim(left=0)
-        axes.set_title(stage)
-    _label(panels, "share of flips per iteration")
-    legend_below(sheet, list(map(handle, methods)))
-    return Sketch("Flips of every stage",
-                  "The share of a stage's weights that one iteration changes, a running mean over ten "
-                  "recorded iterations. Where a line ends or falls below the picture, nothing flipped.",
-                  sheet)
-
-
-def _nonzero(weights: Table, summary: dict[str, Any]) -> Sketch | None:
-    if not len(weights) or (weights["nonzero"] == 1).all():
-        return None
-    stages = sorted(weights.values("stage"))
-    sheet, panels = _panels(len(stages))
-    methods = in_order(weights.values("method"))
-    for axes, stage in zip(panels, stages, strict=True):
-        for method in methods:
-            _lines(axes, weights.where(method=method, stage=stage), method, lambda own: 100 * own["nonzero"],
-                   marker=None)
-        axes.set_ylim(0, 104)
-        axes.set_xlim(left=0)
-        axes.set_title(stage)
-    _label(panels, "weights that are not 0, %")
-    legend_below(sheet, list(map(handle, methods)))
-    return Sketch("Non-zero weights of every stage",
-                  "The share of a stage's weights that are not 0. Li and Hao's printed "
-                  f"shares, over all stages: {_told(summary)}.", sheet)
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    rows = -(-count // 2)
-    sheet = new_figure(1.0 + 2.6 * rows)
-    panels = list(sheet.subplots(rows, 2, squeeze=False, sharex=True).flat)
-    for axes in panels[count:]:
-        axes.set_visible(False)
-    return sheet, panels[:count]
-
-
-def _label(panels: Sequence[Axes], text: str) -> None:
-    for axes in panels[::2]:
-        axes.set_ylabel(text, fontsize=8)
-    for axes in panels[-2:]:
-        axes.set_xlabel("epoch")
-
-
-def _epochs(axes: Axes, last: float) -> None:
     if last > 20:
         log_x(axes, 1, last)
     else:
         axes.set_xlim(0.5, max(last, 1) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("epoch")
+    axes.set(xlabel="epoch", ylabel="test error, %")
+    legend_below(sheet, entries)
+    return Sketch("Test error", (
+        "After every epoch, of the weights as they are (for Adam: real ones). Line: median over seeds; thin "
+        "lines: each seed. Diamonds: what Li and Hao's released notebooks printed"
+        + ("." if printed.size else ", shown for runs on MNIST of such length.")), sheet)
+
+
+def _flips(weights: Table) -> Sketch | None:
+    return _by_stage("Flips of every stage", (
+        "The share of a stage's weights that one iteration changes, a running mean over ten recorded "
+        "iterations. Where a line ends or falls below the picture, nothing flipped."), weights,
+                     "share of flips per iteration",
+        lambda own: _smoothed(own["flips"]), log_y)
+
+
+def _nonzero(weights: Table, summary: dict[str, Any]) -> Sketch | None:
+    if (weights["nonzero"] == 1).all():
+        return None
+    shares = summary.get("printed", {}).get("nonzero", {})
+    told = ", ".join(f"{100 * share:g} % after epoch {epoch}" for epoch, share in shares.items())
+    return _by_stage("Non-zero weights of every stage", (
+        "The share of a stage's weights that are not 0. Li and Hao's printed shares, over all stages: "
+        f"{told}."),
+        weights, "weights that are not 0, %", lambda own: 100 * own["nonzero"], lambda axes,
+                     _: axes.set_ylim(0, 104))
+
+
+def _by_stage(title: str, caption: str, weights: Table, label: str, measure: Measure,
+              scale: Callable[[Axes, list[np.ndarray]], Any]) -> Sketch | None:
+    """A panel a stage, every method's curves in it."""
+    stages, methods = sorted(weights.values("stage")), in_order(weights.values("method"))
+    if not stages:
+        return None
+    rows = -(-len(stages) // 2)
+    sheet = new_figure(1.0 + 2.6 * rows)
+    panels = list(sheet.subplots(rows, 2, squeeze=False, sharex=True).flat)
+    for axes in panels[len(stages):]:
+        axes.set_visible(False)
+    panels = panels[:len(stages)]
+    for axes, stage in zip(panels, stages, strict=True):
+        scale(axes, [value for method in methods for value in draw_seeds(
+            axes, weights.where(method=method, stage=stage), method, "epoch", measure, marker=None)])
+        axes.set_xlim(left=0)
+        axes.set_title(stage)
+    for axes in panels[::2]:
+        axes.set_ylabel(label, fontsize=8)
+    for axes in panels[-2:]:
+        axes.set_xlabel("epoch")
+    legend_below(sheet, methods)
+    return Sketch(title, caption, sheet)
 
 
 def _printed(summary: dict[str, Any], name: str, last: float) -> np.ndarray:
@@ -150,28 +121,6 @@ def _printed(summary: dict[str, Any], name: str, last: float) -> np.ndarray:
     found = [(float(epoch), value)
              for epoch, value in summary.get("printed", {}).get(name, {}).items() if float(epoch) <= last]
     return np.array(sorted(found)).T
-
-
-def _told(summary: dict[str, Any]) -> str:
-    shares = summary.get("printed", {}).get("nonzero", {})
-    return ", ".join(f"{100 * share:g} % after epoch {epoch}" for epoch, share in shares.items())
-
-
-def _lines(axes: Axes, rows: Table, method: str, measure: Any, marker: str | None = "o") -> list[np.ndarray]:
-    """Every seed, and their median where all seeds have the same epochs."""
-    look, seeds = style_of(method), []
-    for seed in rows.values("seed"):
-        own = rows.where(seed=seed).sort("epoch")
-        seeds.append((own["epoch"], measure(own)))
-    alone = len(seeds) == 1
-    for across, value in seeds:
-        axes.plot(across, value, color=look.color, linestyle=look.line,
-                  linewidth=look.width if alone else 0.6, alpha=1.0 if alone else 0.5,
-                  marker=marker if alone else None, markersize=3, zorder=3)
-    if not alone and all(np.array_equal(across, seeds[0][0]) for across, _ in seeds):
-        axes.plot(seeds[0][0], np.median([value for _, value in seeds], axis=0), color=look.color,
-                  linestyle=look.line, linewidth=look.width, marker=marker, markersize=3, zorder=4)
-    return [value for _, value in seeds]
 
 
 def _smoothed(values: np.ndarray, length: int = 10) -> np.ndarray:

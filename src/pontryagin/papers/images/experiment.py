@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pontryagin.papers.images.page import section
 from pontryagin.papers.images.paper import FIGURES, Figure
+from pontryagin.papers.images.report import section
 from pontryagin.papers.images.tuning import Budget, Scores, best, recalled, tuned
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext

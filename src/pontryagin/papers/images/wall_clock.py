@@ -1,35 +1,40 @@
 """Figure 3 turned round: the seconds that each method needs to a loss and to an accuracy."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pontryagin.run.figures.method_style import in_order
+import numpy as np
+from markupsafe import Markup
+
+from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.files import write_text
-from pontryagin.run.reports.page import pictures
-from pontryagin.run.reports.text import NONE, label, number, table
-from pontryagin.run.tables import Drawing
+from pontryagin.run.history import COLUMNS
+from pontryagin.run.reports.page import Block, Cells, Heading, pictures
+from pontryagin.run.reports.words import NONE, label, number, stack
+from pontryagin.run.tables import Drawing, Table, read_table
+
+if TYPE_CHECKING:
+    from pontryagin.run.figures.canvas import Sketch
 
 LOSSES = (0.2, 0.1, 0.05)
 ACCURACIES = (0.97, 0.98, 0.985, 0.99)
 
-_WORDS = """<p>Seconds of training (evaluation and writing left out), in brackets the iteration, until an
-evaluation first gave a train loss that low or a test accuracy that high; median over the seeds. Below them:
-how many times as long Adam took. The methods take turns, an iteration each, on the same machine; “—”: not
-reached in the run.</p>"""
+_WORDS = ("Seconds of training (evaluation and writing left out), in brackets the iteration, until an "
+          "evaluation first gave a train loss that low or a test accuracy that high; median over the seeds. "
+          "Below them: how many times as long Adam took. The methods take turns, an iteration each, on the "
+          "same machine; “—”: not reached in the run.")
 
 
-def clock_section(directory: Path, summary: dict[str, Any]) -> str:
-    """HTML with the table, which is also written as wall-clock.csv, and the figure,
-    figures/wall-clock.png."""
-    methods = next(iter(summary["results"].values()))
+def clock_section(directory: Path, methods: dict[str, Any]) -> list[Block]:
+    """The table, which is also written as wall-clock.csv, and the figure, figures/wall-clock.png."""
     goals = goals_of(methods)
     write_text(directory / "wall-clock.csv", "".join(",".join(row) + "\n" for row in csv_rows(goals)))
     head = ["method", "seconds per iteration", *(f"loss {loss:g}" for loss in LOSSES),
             *(f"{100 * share:g} %" for share in ACCURACIES)]
     rows = [[label(method), number(methods[method]["seconds_per_iteration"]),
              *(_cell(found, goals.get("adam", {}).get(goal)) for goal, found in goals[method].items())]
-            for method in in_order(list(goals))]
-    return "<h2>Seconds to a goal</h2>" + _WORDS + table(head, rows) + pictures(lambda: _draw(directory))
+            for method in in_order(goals)]
+    return [Heading("Seconds to a goal"), _WORDS, Cells(head, rows), *pictures(lambda: _draw(directory))]
 
 
 Goals = dict[str, dict[tuple[str, float], tuple[float, float] | None]]
@@ -66,11 +71,38 @@ def _pair(iteration: float | None, seconds: float | None) -> tuple[float, float]
 def _cell(found: tuple[float, float] | None, adam: tuple[float, float] | None) -> str:
     if found is None:
         return NONE
-    ratio = "" if adam is None or not found[1] else f"<br><small>{adam[1] / found[1]:.2f}</small>"
-    return f"<b>{number(found[1])} s</b> ({number(found[0])}){ratio}"
+    ratio = [] if adam is None or not found[1] else [f"{adam[1] / found[1]:.2f}"]
+    return stack(Markup("<b>{} s</b> ({})").format(number(found[1]), number(found[0])), *ratio)
 
 
 def _draw(directory: Path) -> list[Drawing]:
-    from pontryagin.papers.images.wall_clock_curves import draw_clock
+    from pontryagin.run.figures.canvas import draw
 
-    return [draw_clock(directory, LOSSES, ACCURACIES)]
+    metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
+    return draw(directory, {"wall-clock": lambda: _clock(metrics)})
+
+
+def _clock(metrics: Table) -> "Sketch":
+    from pontryagin.run.figures.canvas import Sketch, legend_below, log_y, new_figure
+
+    methods, shown = in_order(metrics.values("method")), []
+    sheet = new_figure(4.6)
+    left, right = sheet.subplots(1, 2)
+    for method in methods:
+        rows = metrics.where(method=method)
+        for seed in rows.values("seed"):
+            own = rows.where(seed=seed).sort("iteration")
+            own = own.take(np.isfinite(own["train_loss"]) & (own["seconds"] > 0))
+            for axes, value in ((left, own["train_loss"]), (right, 100 * own["test_accuracy"])):
+                axes.plot(own["seconds"], value, **style_of(method).look)
+            shown.append(own["train_loss"])
+    log_y(left, [values for values in shown if len(values)])
+    left.set(xscale="log", xlabel="seconds of training", title="Train loss")
+    right.set(xscale="log", xlabel="seconds of training", title="Test accuracy, %", ylim=(90, 100))
+    for axes, goals in ((left, LOSSES), (right, [100 * share for share in ACCURACIES])):
+        for goal in goals:
+            axes.axhline(goal, color="#cccccc", linewidth=0.8, zorder=0)
+    legend_below(sheet, methods)
+    return Sketch("Seconds to a goal",
+                  "Train loss and test accuracy against seconds of training, a line a seed; grey: "
+                                       "the goals of the table.", sheet)

@@ -1,44 +1,80 @@
-"""report.html of `reproduce saddle`, and its numbers as text."""
+"""report.html of `reproduce saddle`: the spectrum at the zero initialization, and the Hessian's ends along
+two runs."""
 
 import json
-from html import escape
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pontryagin.papers.saddle.experiment import SaddleResults
-from pontryagin.papers.saddle.figure import saddle_figure
-from pontryagin.papers.saddle.hessians import negative
-from pontryagin.run.figures.canvas import png, style
-from pontryagin.run.files import write_bytes
-from pontryagin.run.reports.page import details, frame, picture
-from pontryagin.run.reports.text import table
-from pontryagin.run.tables import Drawing
+import numpy as np
+from matplotlib.axes import Axes
 
+from pontryagin.papers.saddle.experiment import ADAM_RATE, SaddleResults
+from pontryagin.papers.saddle.hessians import negative
+from pontryagin.run.figures.canvas import INK, Sketch, draw, entry, legend_below, log_y, new_figure
+from pontryagin.run.figures.method_style import BLUE, RED, style_of
+from pontryagin.run.reports.page import Banner, Cells, write_page
+
+_TITLE = "The saddle beside the zero initialization"
 _HEAD = ("method", "iteration", "loss", "gradient norm", "least eigenvalue", "greatest eigenvalue")
+_LABELS = {"adam": f"Adam ({ADAM_RATE:g})", "emsa": "E-MSA"}
+_GRADIENT: dict[str, Any] = {"color": "#888888", "linestyle": (0, (4, 2))}
 
 
 def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
     """The figure and report.html, beside the run's summary.json; returns its path and the ends of the spectra
     as text."""
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    body = ["<h1>The saddle beside the zero initialization</h1>",
-            f"<pre><code>{escape(str(summary['command']))}</code></pre>"]
-    if summary["interrupted"]:
-        body.append('<p class="banner" role="status"><b>Interrupted.</b> Places along the runs are '
-                    'missing.</p>')
-    if results.spectra:
-        with style():
-            sketch = saddle_figure(results)
-            path = folder / "figures" / "saddle.png"
-            write_bytes(path, png(sketch.figure))
-        body.append(picture(Drawing("saddle", sketch.title, sketch.caption, path)))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     lines = [f"{name}: eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g}, "
              f"{negative(values)} of "
              f"{len(values)} negative" for name, (values, _) in results.spectra.items()]
-    body += [f"<p>{escape(line)}.</p>" for line in lines]
-    rows = [[escape(str(place.row[0])), str(place.row[1]), *(f"{value:.3g}" for value in place.row[2:])]
+    rows = [[str(place.row[0]), str(place.row[1]), *(f"{value:.3g}" for value in place.row[2:])]
             for place in results.places]
-    body += [table(_HEAD, rows), details(summary | {"diverged": {}})]
-    page = folder / "report.html"
-    write_bytes(page, frame("The saddle beside the zero initialization", "\n".join(body)).encode())
-    return page, "\n".join(lines)
+    drawings = draw(folder, {"saddle": partial(_saddle, results)} if results.spectra else {})
+    return write_page(folder, _TITLE, summary,
+                      [*drawings, *(f"{line}." for line in lines), Cells(_HEAD, rows)],
+                      Banner("Interrupted.", "Places along the runs are missing.")), "\n".join(lines)
+
+
+def _saddle(results: SaddleResults) -> Sketch:
+    """Above the densities with the exact eigenvalues as strokes, below loss and curvature along the runs."""
+    sheet = new_figure(8.4)
+    panels = sheet.subplots(3, 2, height_ratios=[1.5, 1, 1])
+    for axes, (name, (values, curve)) in zip(panels[0], results.spectra.items(), strict=False):
+        _spectrum(axes, curve.grid.numpy(), curve.density.numpy() * len(values), values.numpy())
+        axes.set_title(f"Spectrum at {name}: {negative(values)} of {len(values)} negative")
+    methods = list(dict.fromkeys(place.method for place in results.places))
+    for column, method in zip(panels[1:].T, methods, strict=False):
+        _run(column, [place for place in results.places if place.method == method], method)
+    legend_below(sheet, [entry("density by Lanczos quadrature, eigenvalues per unit", BLUE),
+                         entry("all 600 eigenvalues", INK, "|"), entry("loss", INK),
+                         entry("gradient norm", **_GRADIENT), entry("- least eigenvalue / greatest", RED)],
+                 columns=3)
+    return Sketch(_TITLE,
+                  "Above: the Hessian of the mean squared error in all 600 controls. Below: loss, gradient "
+                          "and the most negative curvature, relative to the largest one, along a run from "
+                          "the poor initialization. Where the gradient is small and the curvature negative, "
+                          "a gradient method stands beside a saddle.", sheet)
+
+
+def _spectrum(axes: Axes, grid: np.ndarray, density: np.ndarray, values: np.ndarray) -> None:
+    axes.plot(grid, np.maximum(density, 1e-12), color=BLUE, linewidth=1.5)
+    axes.set_xscale("symlog", linthresh=max(1e-2 * float(np.abs(values).max()), 1e-6))
+    log_y(axes, [density[density > density.max() * 1e-7]])
+    axes.plot(values, np.full(len(values), 0.03), color=INK, marker="|", markersize=8, linestyle="none",
+              alpha=0.5, transform=axes.get_xaxis_transform())
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_xlabel("eigenvalue")
+
+
+def _run(column: np.ndarray, places: list, method: str) -> None:
+    iterations = [place.iteration for place in places]
+    losses, gradients = [place.loss for place in places], [place.gradient_norm for place in places]
+    column[0].plot(iterations, losses, color=INK)
+    column[0].plot(iterations, gradients, **_GRADIENT)
+    log_y(column[0], [np.array(losses), np.array(gradients)])
+    column[0].set_title(f"Along {_LABELS.get(method, style_of(method).label)}")
+    ratios = [place.extremes.negative_curvature for place in places]
+    column[1].plot(iterations, ratios, color=RED, marker="o", markersize=3)
+    column[1].set_ylim(bottom=0)
+    column[1].set_xlabel("iteration")

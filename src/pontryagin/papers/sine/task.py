@@ -19,6 +19,11 @@ Theta = Float[Tensor, "layer control"]
 """All controls, a row a layer: W by rows, then b."""
 
 
+def figure_title(figure: str) -> str:
+    """The paper's figure by its letter."""
+    return f"Figure 1({figure})" + (f", {FIGURES[figure]}" if figure in FIGURES else "")
+
+
 def total(state: Float[Tensor, "sample component"]) -> Float[Tensor, " sample"]:
     """The prediction: the sum of the final state."""
     return state.sum(-1)

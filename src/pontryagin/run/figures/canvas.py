@@ -1,9 +1,9 @@
 """Paper to draw on: one sober style, axes of iterations, PNG files. Never touches pyplot."""
 
 import io
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -15,6 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from pontryagin.run.figures.method_style import style_of
+from pontryagin.run.files import write_bytes
+from pontryagin.run.tables import Drawing
 
 DPI = 150
 WIDTH = 10.0
@@ -43,9 +45,18 @@ class Sketch:
     figure: Figure
 
 
-def style() -> AbstractContextManager[None]:
-    """Within it figures have this style; matplotlib's settings are as before afterwards."""
-    return matplotlib.rc_context(_STYLE)
+def draw(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]]) -> list[Drawing]:
+    """Every sketch that there is, as folder/figures/NAME.png, by name; matplotlib's settings stay as they
+    are."""
+    drawings = []
+    with matplotlib.rc_context(_STYLE):
+        for name, sketched in sketches.items():
+            if sketch := sketched():
+                path, content = folder / "figures" / f"{name}.png", io.BytesIO()
+                sketch.figure.savefig(content, format="png", metadata={"Software": None})
+                write_bytes(path, content.getvalue())
+                drawings.append(Drawing(name, sketch.title, sketch.caption, path))
+    return drawings
 
 
 def new_figure(height: float) -> Figure:
@@ -53,13 +64,6 @@ def new_figure(height: float) -> Figure:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as the content of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def plain(value: float, _position: int = 0) -> str:
@@ -111,13 +115,20 @@ def log_y(axes: Axes, values: Sequence[np.ndarray], decades: float = 14, margin:
     log_ticks(axes.yaxis)
 
 
-def handle(method: str) -> Line2D:
-    """A method's entry of a legend."""
-    style = style_of(method)
-    return Line2D([], [], color=style.color, linestyle=style.line, linewidth=style.width, label=style.label)
+def positive(values: np.ndarray) -> np.ndarray:
+    """nan for what a logarithmic axis cannot show."""
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
-def legend_below(figure: Figure, handles: Sequence[Line2D], columns: int = 5) -> None:
-    """A legend under all panels."""
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=2.8,
+def entry(label: str, color: str = "#666666", marker: str | None = None, **look: Any) -> Line2D:
+    """Of a legend: a line, or a mark alone."""
+    mark = {"marker": marker, "linestyle": "none"} if marker else {}
+    return Line2D([], [], label=label, color=color, **(mark | look))
+
+
+def legend_below(figure: Figure, entries: Sequence[str | Line2D], columns: int = 5) -> None:
+    """A legend under all panels; a name is a method's."""
+    handles = [Line2D([], [], label=style_of(each).label, **style_of(each).look) if isinstance(each, str)
+               else each for each in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, handlelength=2.8,
                   columnspacing=2.0)

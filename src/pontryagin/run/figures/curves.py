@@ -1,196 +1,42 @@
-"""Loss against iterations, evaluations and seconds, with a band over seeds: the paper's Figure 1."""
+"""Curves with their spread over seeds: each seed and the median, or the median and a band."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from pontryagin.run.figures.canvas import (
-    INK,
-    Sketch,
-    handle,
-    iteration_axis,
-    legend_below,
-    log_x,
-    log_y,
-    new_figure,
-    plain,
-)
-from pontryagin.run.figures.method_style import figure_title, in_order, style_of
-from pontryagin.run.tables import Run, Table
+from pontryagin.run.figures.method_style import style_of
+from pontryagin.run.tables import Table
 
-FLOOR = 1e-9
-"""Losses below are not shown."""
-_CIRCLE: dict[str, Any] = {"marker": "o", "markersize": 5.5, "markerfacecolor": "white",
-                           "markeredgewidth": 1.5,
-                           "linestyle": "none"}
-_HOLLOW = Line2D([], [], color="#666666", label="end value in the paper", **_CIRCLE)
+Measure = Callable[[Table], np.ndarray]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One seed: loss y at x > 0, both finite and positive. diverged: what follows is not finite."""
-
-    x: np.ndarray
-    y: np.ndarray
-    diverged: bool
-
-
-@dataclass(frozen=True)
-class Band:
-    """Median, least and greatest loss over the seeds, at the x that all seeds have."""
-
-    x: np.ndarray
-    median: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def curves(metrics: Table, method: str, x: str, y: str) -> list[Curve]:
-    """A curve for every seed that has one; cut where the loss is no longer finite."""
-    rows = metrics.where(method=method)
-    found = []
+def draw_seeds(axes: Axes, rows: Table, method: str, x: str, measure: Measure, at: str = "",
+               marker: str | None = "o") -> list[np.ndarray]:
+    """Every seed of a method, and their median as far as all seeds have the same values of `at` (by default
+    of x). Returns the values of each seed."""
+    look, seeds = style_of(method).look, []
     for seed in rows.values("seed"):
-        seed_rows = rows.where(seed=seed).sort("iteration")
-        across, loss = seed_rows[x], seed_rows[y]
-        measured = np.isfinite(across) & (across > 0) & ~np.isnan(loss)
-        across, loss = across[measured], loss[measured]
-        broken = np.flatnonzero(~np.isfinite(loss))
-        length = int(broken[0]) if broken.size else len(loss)
-        if length:
-            found.append(Curve(across[:length], np.maximum(loss[:length], 1e-300), bool(broken.size)))
-    return found
+        own = rows.where(seed=seed).sort(at or x)
+        if len(own):
+            seeds.append((own[at or x], own[x], measure(own)))
+    alone = len(seeds) == 1
+    thin = {} if alone else {"linewidth": 0.6, "alpha": 0.5, "marker": None}
+    for _, across, value in seeds:
+        axes.plot(across, value, **({"marker": marker, "markersize": 3, "zorder": 3} | look | thin))
+    shared = min((len(own[0]) for own in seeds), default=0)
+    if not alone and shared and all(np.array_equal(own[0][:shared], seeds[0][0][:shared]) for own in seeds):
+        middle = [np.median([own[part][:shared] for own in seeds], axis=0) for part in (1, 2)]
+        axes.plot(*middle, marker=marker, markersize=3, zorder=4, **look)
+    return [value for _, _, value in seeds]
 
 
-def band(seeds: Sequence[Curve], points: int = 600) -> Band | None:
-    """Over the x that all seeds cover, interpolated in log y; at the seeds' own x where these are the
-    same."""
-    first, last = max(curve.x[0] for curve in seeds), min(curve.x[-1] for curve in seeds)
-    if last < first:
-        return None
-    own = [curve.x[(curve.x >= first) & (curve.x <= last)] for curve in seeds]
-    same = all(np.array_equal(own[0], other) for other in own)
-    grid = _thin(own[0], points) if same else np.geomspace(first, last, points)
-    logs = np.stack([np.interp(np.log(grid), np.log(curve.x), np.log(curve.y)) for curve in seeds])
-    return Band(grid, *np.exp([np.median(logs, axis=0), logs.min(axis=0), logs.max(axis=0)]))
-
-
-def draw_loss(axes: Axes, metrics: Table, methods: Sequence[str], x: str, y: str, top: float) -> float:
-    """Every method's median and band; seeds that go on longer than others as thin lines; crosses, no higher
-    than top, where a seed diverged. Returns the greatest x."""
-    greatest = 1.0
-    for depth, method in enumerate(reversed(methods)):
-        seeds = curves(metrics, method, x, y)
-        if seeds:
-            _draw_method(axes, method, seeds, depth, top)
-            greatest = max(greatest, *(float(curve.x[-1]) for curve in seeds))
-    return greatest
-
-
-def loss_figure(run: Run, figure: str) -> Sketch | None:
-    """Train loss in three measures of effort, test loss in one."""
-    metrics = run.metrics.where(figure=figure)
-    methods = [method for method in in_order(metrics.values("method"))
-               if curves(metrics, method, "iteration", "train_loss")]
-    if not methods:
-        return None
-    paper = run.summary["paper"].get(figure, {})
-    marks = {method: paper[method] for method in methods if method in paper}
-    inside, clipped = _inside(metrics, [float(mark["loss"]) for mark in marks.values()])
-    sheet = new_figure(8.2)
-    panels = sheet.subplot_mosaic([["iteration"] * 3, ["evaluations", "seconds", "test"]],
-                                  height_ratios=[1.45, 1])
-    longest = max(float(curve.x[-1])
-                  for method in methods for curve in curves(metrics, method, "iteration", "train_loss"))
-    for name, axes in panels.items():
-        effort, loss = ("iteration", "test_loss") if name == "test" else (name, "train_loss")
-        end = draw_loss(axes, metrics, methods, effort, loss, float(inside.max()))
-        log_y(axes, [inside])
-        axes.set_title(f"{loss.replace('_', ' ').capitalize()} against "
-                       f"{effort.replace('iteration', 'iterations')}")
-        if effort == "iteration":
-            ends = [float(mark["iteration"]) for mark in marks.values() if name == effort]
-            iteration_axis(axes, 1.08 * max([longest, *ends]))
-        else:
-            log_x(axes, _smallest(metrics[effort], end), 1.08 * end)
-            axes.set_xlabel("evaluations (propagations)" if effort == "evaluations" else effort)
-    _mark_paper(panels["iteration"], marks)
-    for name in ("iteration", "evaluations"):
-        panels[name].set_ylabel("mean squared error")
-    legend_below(sheet, [*map(handle, methods), *([_HOLLOW] if marks else [])])
-    return Sketch(figure_title(figure), _caption(metrics, methods, bool(marks), clipped), sheet)
-
-
-def _draw_method(axes: Axes, method: str, seeds: list[Curve], depth: int, top: float) -> None:
-    look = style_of(method)
-    common = band(seeds)
-    if common is not None:
-        axes.plot(common.x, common.median, color=look.color, linestyle=look.line, linewidth=look.width,
-                  zorder=3 + depth / 100, marker="." if len(common.x) == 1 else None)
-        if len(seeds) > 1:
-            axes.fill_between(common.x, common.low, common.high, color=look.color, alpha=0.15, linewidth=0,
-                              zorder=2)
-    for curve in seeds:
-        beyond = curve.x >= (common.x[-1] if common is not None else 0)
-        if beyond.sum() > 1:
-            axes.plot(curve.x[beyond], curve.y[beyond], color=look.color, linewidth=0.7, alpha=0.7,
-                      zorder=2.5)
-        if curve.diverged:
-            axes.plot(curve.x[-1:], np.minimum(curve.y[-1:], top), color=look.color, marker="x", markersize=6,
-                      markeredgewidth=1.6, zorder=5)
-
-
-def _mark_paper(axes: Axes, marks: dict[str, dict[str, float]]) -> None:
-    """The paper's end values: hollow, in the method's color, and named once."""
-    for method, mark in marks.items():
-        axes.plot([mark["iteration"]], [mark["loss"]], color=style_of(method).color, clip_on=False, zorder=6,
-                  **_CIRCLE)
-    for iteration in {mark["iteration"] for mark in marks.values()}:
-        top = max(mark["loss"] for mark in marks.values() if mark["iteration"] == iteration)
-        axes.annotate("paper", (iteration, top), xytext=(0, 6), textcoords="offset points", ha="center",
-                      va="bottom", fontsize=8, color=INK, zorder=7)
-
-
-def _smallest(values: np.ndarray, fallback: float) -> float:
-    positive = values[np.isfinite(values) & (values > 0)]
-    return float(positive.min()) if positive.size else fallback
-
-
-def _inside(metrics: Table, marks: Sequence[float]) -> tuple[np.ndarray, bool]:
-    """The losses that all panels show, from FLOOR to ten times the greatest one before training, and whether
-    some are left out."""
-    losses = np.concatenate([metrics["train_loss"], metrics["test_loss"], np.array(marks, dtype=float)])
-    losses = losses[np.isfinite(losses)]
-    start = metrics.where(iteration=0)["train_loss"]
-    start = start[np.isfinite(start) & (start > 0)]
-    top = max(10 * float(start.max()) if start.size else np.inf, FLOOR)
-    inside = losses[(losses >= FLOOR) & (losses <= top)]
-    return (inside if inside.size else np.array([FLOOR, 1.0])), inside.size < losses.size
-
-
-def _caption(metrics: Table, methods: Sequence[str], marked: bool, clipped: bool) -> str:
-    seeds = len(metrics.values("seed"))
-    lines = ["Mean squared error on logarithmic axes. One evaluation is one propagation through all stages; "
-             "seconds leave out the evaluation of the losses shown."]
-    if seeds > 1:
-        lines.append(f"Line: median over the {seeds} seeds; band: from the least to the greatest; thin line: "
-                     "single seeds, where others had already stopped.")
-    if marked:
-        lines.append("Circles: where the paper's figure ends, read off its plot.")
-    if any(curve.diverged for method in methods
-           for curve in curves(metrics, method, "iteration", "train_loss")):
-        lines.append("Crosses: from there on the loss is not finite.")
-    if clipped:
-        lines.append(f"Losses below {plain(FLOOR)} or more than ten times the initial one are outside the "
-                     "frame.")
-    return " ".join(lines)
-
-
-def _thin(x: np.ndarray, points: int) -> np.ndarray:
-    """At most about `points` of x, evenly on a logarithmic axis; ends included."""
-    if len(x) <= points:
-        return x
-    return x[np.unique(np.searchsorted(x, np.geomspace(x[0], x[-1], points)).clip(0, len(x) - 1))]
+def draw_band(axes: Axes, x: np.ndarray, seeds: Sequence[np.ndarray], depth: float = 0.0,
+              **look: Any) -> None:
+    """The median over the seeds, and a band from the least to the greatest where there are several."""
+    values = np.stack(seeds)
+    axes.plot(x, np.median(values, axis=0), zorder=3 + depth, **look)
+    if len(values) > 1:
+        axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.15,
+                          linewidth=0, zorder=2)

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pontryagin.run.figures.canvas import handle, legend_below, log_y, new_figure, png, style
+from pontryagin.run.figures.canvas import Sketch, draw, legend_below, log_y, new_figure
+from pontryagin.run.figures.curves import Measure, draw_seeds
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.files import write_bytes
 from pontryagin.run.history import COLUMNS
 from pontryagin.run.tables import Drawing, Table, read_table
 
@@ -26,27 +25,36 @@ def draw_training(directory: Path, test_samples: int) -> list[Drawing]:
     expected.
     """
     metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
-    methods = in_order(metrics.values("method"))
-    if not (np.isfinite(metrics["train_loss"]) & (metrics["iteration"] > 0)).any():
-        return []
+    return draw(directory, {"training": lambda: _training(metrics, 0.5 / test_samples)})
+
+
+def _training(metrics: Table, least: float) -> Sketch | None:
+    evaluated = metrics.take(np.isfinite(metrics["train_loss"]) & (metrics["iteration"] > 0))
+    if not len(evaluated):
+        return None
     classified = bool(np.isfinite(metrics["test_accuracy"]).any())
-    with style():
-        sheet = new_figure(7.4)
-        panels = sheet.subplots(2, 2, sharey="row")
-        for column, effort in enumerate(("epoch", "seconds")):
-            _losses(panels[0, column], metrics, methods, effort)
-            if classified:
-                _accuracies(panels[1, column], metrics, methods, effort, 0.5 / test_samples)
-            else:
-                _test_losses(panels[1, column], metrics, methods, effort)
-            panels[1, column].set_xlabel("epoch" if effort == "epoch" else "seconds of training")
-        panels[0, 0].set_ylabel("train loss")
-        panels[1, 0].set_ylabel("test accuracy" if classified else "test loss")
-        legend_below(sheet, list(map(handle, methods)))
-        path = directory / "figures" / "training.png"
-        write_bytes(path, png(sheet))
-    return [Drawing("training", "Losses and accuracy" if classified else "Losses",
-                    _caption(metrics, classified), path)]
+    methods = in_order(metrics.values("method"))
+    sheet = new_figure(7.4)
+    panels = sheet.subplots(2, 2, sharey="row")
+    for (upper, lower), effort, name in zip(panels.T, ("epoch", "seconds"), ("epochs", "seconds"),
+                                            strict=True):
+        shown = [part for method in methods
+                 for part in _batches(upper, metrics.where(method=method), method, effort)]
+        log_y(upper, shown + _evaluated(upper, evaluated, methods, effort, lambda own: own["train_loss"]))
+        upper.set_title(f"Train loss against {name}")
+        if classified:
+            _percent_axis(lower, np.concatenate(_evaluated(
+                lower, evaluated, methods, effort, lambda own: np.maximum(1 - own["test_accuracy"], least))))
+        else:
+            log_y(lower, _evaluated(lower, evaluated, methods, effort, lambda own: own["test_loss"]))
+        lower.set_title(f"Test {'accuracy' if classified else 'loss'} against {name}")
+        lower.set_xlabel("epoch" if effort == "epoch" else "seconds of training")
+        upper.set_xlim(left=0)
+        lower.set_xlim(left=0)
+    panels[0, 0].set_ylabel("train loss")
+    panels[1, 0].set_ylabel("test accuracy" if classified else "test loss")
+    legend_below(sheet, methods)
+    return Sketch("Losses and accuracy" if classified else "Losses", _caption(metrics, classified), sheet)
 
 
 def _caption(metrics: Table, classified: bool) -> str:
@@ -58,70 +66,34 @@ def _caption(metrics: Table, classified: bool) -> str:
             f"evaluation and writing.{several}{accuracy}")
 
 
-def _losses(axes: Axes, metrics: Table, methods: Sequence[str], effort: str) -> None:
+def _evaluated(axes: Axes, rows: Table, methods: Sequence[str], effort: str,
+               measure: Measure) -> list[np.ndarray]:
+    return [value for method in methods
+            for value in draw_seeds(axes, rows.where(method=method), method, effort, measure, "iteration")]
+
+
+def _batches(axes: Axes, rows: Table, method: str, effort: str) -> list[np.ndarray]:
+    """The losses of batches, smoothed and pale; returns what is past the beginning."""
     shown = []
-    for method in methods:
-        rows = metrics.where(method=method)
-        for seed in rows.values("seed"):
-            own = rows.where(seed=seed).sort("iteration")
-            known = own.take(np.isfinite(own["batch_loss"]))
-            if len(known):
-                smooth = _smoothed(known["batch_loss"])
-                axes.plot(known[effort], smooth, color=style_of(method).color, linewidth=0.8, alpha=0.35,
-                          zorder=2)
-                shown.append(smooth[len(smooth) // 20:])
-        shown += _lines(axes, rows, method, effort, lambda own: own["train_loss"])
-    log_y(axes, shown)
-    axes.set_title(f"Train loss against {effort}s".replace("secondss", "seconds"))
-    axes.set_xlim(left=0)
+    for seed in rows.values("seed"):
+        own = rows.where(seed=seed).sort("iteration")
+        own = own.take(np.isfinite(own["batch_loss"]))
+        if len(own):
+            smooth = _smoothed(own["batch_loss"])
+            axes.plot(own[effort], smooth, color=style_of(method).color, linewidth=0.8, alpha=0.35, zorder=2)
+            shown.append(smooth[len(smooth) // 20:])
+    return shown
 
 
-def _test_losses(axes: Axes, metrics: Table, methods: Sequence[str], effort: str) -> None:
-    shown = []
-    for method in methods:
-        shown += _lines(axes, metrics.where(method=method), method, effort, lambda own: own["test_loss"])
-    log_y(axes, shown)
-    axes.set_title(f"Test loss against {effort}s".replace("secondss", "seconds"))
-    axes.set_xlim(left=0)
-
-
-def _accuracies(axes: Axes, metrics: Table, methods: Sequence[str], effort: str, least: float) -> None:
-    shown = []
-    for method in methods:
-        shown += _lines(axes, metrics.where(method=method), method, effort,
-                        lambda own: np.maximum(1 - own["test_accuracy"], least))
-    flat = np.concatenate(shown)
+def _percent_axis(axes: Axes, errors: np.ndarray) -> None:
+    """Accuracies by the logarithm of the errors, the best above."""
+    low, high = errors.min() / 1.3, min(1.0, errors.max() * 1.1)
     axes.set_yscale("log")
-    axes.set_ylim(min(1.0, flat.max() * 1.1), flat.min() / 1.3)
-    low, high = flat.min() / 1.3, min(1.0, flat.max() * 1.1)
-    ticks, close = ([error for error in errors if low <= error <= high] for errors in (_ERRORS, _CLOSE))
+    axes.set_ylim(high, low)
+    ticks, close = ([error for error in marks if low <= error <= high] for marks in (_ERRORS, _CLOSE))
     axes.yaxis.set_major_locator(FixedLocator(ticks if len(ticks) > 2 else close))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.4g} %"))
-    axes.set_title(f"Test accuracy against {effort}s".replace("secondss", "seconds"))
-    axes.set_xlim(left=0)
-
-
-def _lines(axes: Axes, rows: Table, method: str, effort: str, measure: Any) -> list[np.ndarray]:
-    """Every seed's evaluated points after the start, and their median where all seeds have the same
-    iterations."""
-    look, seeds = style_of(method), []
-    for seed in rows.values("seed"):
-        own = rows.where(seed=seed).sort("iteration")
-        own = own.take(np.isfinite(own["train_loss"]) & (own["iteration"] > 0))
-        if len(own):
-            seeds.append((own["iteration"], own[effort], measure(own)))
-    alone = len(seeds) == 1
-    for _, across, value in seeds:
-        axes.plot(across, value, color=look.color, linestyle=look.line, zorder=3,
-                  linewidth=look.width if alone else 0.6, alpha=1.0 if alone else 0.5,
-                  marker="o" if alone else None, markersize=3)
-    shared = min((len(own[0]) for own in seeds), default=0)
-    if not alone and shared and all(np.array_equal(own[0][:shared], seeds[0][0][:shared]) for own in seeds):
-        middle = [np.median([own[part][:shared] for own in seeds], axis=0) for part in (1, 2)]
-        axes.plot(*middle, color=look.color, linestyle=look.line, linewidth=look.width, marker="o",
-                  markersize=3, zorder=4)
-    return [value for _, _, value in seeds]
 
 
 def _smoothed(losses: np.ndarray) -> np.ndarray:

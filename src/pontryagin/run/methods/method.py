@@ -27,6 +27,11 @@ class MethodStyle:
     line: Any = "-"
     width: float = 1.5
 
+    @property
+    def look(self) -> dict[str, Any]:
+        """As matplotlib's arguments."""
+        return {"color": self.color, "linestyle": self.line, "linewidth": self.width}
+
 
 @dataclass(frozen=True)
 class Method:

@@ -1,20 +1,31 @@
-"""The iterations of one run in one picture: what was promised and done, C and rho, and where in the
-network."""
+"""The iterations of one run in one picture: what was promised and done, C and rho, and where in the network;
+heat maps, stage by iteration."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pontryagin.diagnostics import iteration_row, rejected_share, stage_rows
 from pontryagin.problem import ProblemError
-from pontryagin.run.figures.canvas import INK, MASKED, Sketch, iteration_axis, log_ticks, log_y, new_figure
+from pontryagin.run.figures.canvas import (
+    INK,
+    MASKED,
+    Sketch,
+    iteration_axis,
+    log_ticks,
+    log_y,
+    new_figure,
+    positive,
+)
+from pontryagin.run.figures.method_style import BLUE, PINK, RED
 from pontryagin.update import IterationRecord
 
-_BLUE, _RED, _PINK = "#0072B2", "#D55E00", "#CC79A7"
 _DECADES = 8
 
 
@@ -49,9 +60,9 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
 
 def _decrease(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     k = columns["iteration"]
-    axes.plot(k, _positive(columns["optimality_gap"]), color=_BLUE, label="predicted, mu")
-    axes.plot(k, _positive(columns["achieved"]), color=_RED, label="achieved")
-    axes.plot(k, _positive(columns["objective"]), color=INK, linewidth=0.9, label="J")
+    axes.plot(k, positive(columns["optimality_gap"]), color=BLUE, label="predicted, mu")
+    axes.plot(k, positive(columns["achieved"]), color=RED, label="achieved")
+    axes.plot(k, positive(columns["objective"]), color=INK, linewidth=0.9, label="J")
     log_y(axes, [columns["optimality_gap"], columns["achieved"], columns["objective"]])
     iteration_axis(axes, float(k[-1]))
     axes.set_title("Decrease of J")
@@ -60,10 +71,10 @@ def _decrease(axes: Axes, columns: dict[str, np.ndarray]) -> None:
 
 def _constant(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     k, rejected = columns["iteration"], columns["rejected"] > 0
-    axes.plot(k, _positive(columns["estimate"]), color=_PINK, marker="o", markersize=2.5, linewidth=0.9,
+    axes.plot(k, positive(columns["estimate"]), color=PINK, marker="o", markersize=2.5, linewidth=0.9,
               label="C")
-    axes.plot(k, columns["rho_state"] / 2, color=_BLUE, label="rho / 2")
-    axes.plot(k[rejected], columns["rho_state"][rejected] / 2, color=_BLUE, marker="x", linestyle="none",
+    axes.plot(k, columns["rho_state"] / 2, color=BLUE, label="rho / 2")
+    axes.plot(k[rejected], columns["rho_state"][rejected] / 2, color=BLUE, marker="x", linestyle="none",
               label="after rejections")
     log_y(axes, [columns["estimate"], columns["rho_state"] / 2], decades=10)
     iteration_axis(axes, float(k[-1]))
@@ -72,19 +83,33 @@ def _constant(axes: Axes, columns: dict[str, np.ndarray]) -> None:
 
 
 def _map(sheet: Figure, axes: Axes, values: np.ndarray, title: str) -> None:
-    shown = values[np.isfinite(values) & (values > 0)]
-    top = float(shown.max()) if shown.size else 1.0
-    low = max(float(shown.min()) if shown.size else 0.1, top * 10**-_DECADES)
-    axes.set_facecolor(MASKED)
-    mesh = axes.pcolormesh(np.arange(values.shape[1] + 1) + 0.5, np.arange(values.shape[0] + 1) - 0.5,
-                           np.ma.masked_less_equal(np.nan_to_num(values), 0.0), cmap="viridis",
-                           norm=LogNorm(min(low, top / 10), top))
-    axes.grid(False)
+    mesh = heat_map(axes, np.arange(values.shape[1] + 1) + 0.5, values, color_scale(values, _DECADES))
     axes.set(title=title, xlabel="iteration", ylabel="stage with a control")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    bar = sheet.colorbar(mesh, ax=axes, pad=0.02)
+    color_bar(sheet, mesh, [axes], pad=0.02)
+
+
+def heat_map(axes: Axes, edges: np.ndarray, values: np.ndarray, scale: LogNorm,
+             first: int = 0) -> ScalarMappable:
+    """values: (stage, iteration), grey where they are not positive. edges: of the iterations; first: stage's
+    number."""
+    axes.grid(visible=False)
+    axes.set_facecolor(MASKED)
+    return axes.pcolormesh(edges, np.arange(len(values) + 1) + first - 0.5,
+                           np.ma.masked_invalid(positive(values)), norm=scale, cmap="viridis")
+
+
+def color_scale(values: np.ndarray, decades: float) -> LogNorm:
+    """Around the positive values, no more than so many decades below the greatest."""
+    shown = values[np.isfinite(positive(values))]
+    high = float(shown.max()) if shown.size else 1.0
+    low = max(float(shown.min()), high * 10**-decades) if shown.size else 0.1
+    return LogNorm(low if low < high else high / 10, high, clip=True)
+
+
+def color_bar(sheet: Figure, mesh: ScalarMappable, panels: Sequence[Axes], **place: Any) -> None:
+    """Beside the panels."""
+    bar = sheet.colorbar(mesh, ax=list(panels), **place)
     log_ticks(bar.ax.yaxis)
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+    bar.ax.grid(visible=False)
+    bar.outline.set_visible(False)

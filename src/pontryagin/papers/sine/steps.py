@@ -1,32 +1,31 @@
 """What the iterations of the control methods promised and did: decrease of J, penalty rho, divergence of
 basic MSA."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from pontryagin.papers.sine.states import PREFERRED
+from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures.canvas import (
     INK,
     Sketch,
-    handle,
+    entry,
     iteration_axis,
     legend_below,
     log_ticks,
     log_y,
     new_figure,
+    positive,
 )
-from pontryagin.run.figures.method_style import figure_title, style_of
+from pontryagin.run.figures.method_style import BLUE, PINK, RED, style_of
 from pontryagin.run.tables import Run, Table, first_seed
 
 _SUMS: dict[str, dict[str, Any]] = {
-    "gain": {"color": "#0072B2", "linewidth": 1.7, "label": "gain: predicted decrease of J"},
-    "state_error": {"color": "#D55E00", "linewidth": 1.7, "linestyle": (0, (5, 1.5)), "label": "state error"},
-    "costate_error": {"color": "#CC79A7", "linewidth": 1.7, "linestyle": (0, (1, 1)),
-                      "label": "costate error"},
+    "gain": {"color": BLUE, "linewidth": 1.7, "label": "gain: predicted decrease of J"},
+    "state_error": {"color": RED, "linewidth": 1.7, "linestyle": (0, (5, 1.5)), "label": "state error"},
+    "costate_error": {"color": PINK, "linewidth": 1.7, "linestyle": (0, (1, 1)), "label": "costate error"},
 }
 """The three sums of Lemma 2."""
 _DECADES = 14
@@ -35,7 +34,8 @@ _DECADES = 14
 def decrease(run: Run) -> Sketch | None:
     """Predicted against achieved decrease of J."""
     methods = ("emsa-paper", "emsa")
-    steps = {figure: {method: _steps(run.metrics.where(figure=figure, method=method)) for method in methods}
+    steps = {figure: {method: achieved_steps(run.metrics.where(figure=figure, method=method))
+                      for method in methods}
              for figure in run.metrics.values("figure")}
     figures = [figure for figure,
                found in steps.items() if any((fell > 0).any() for _, fell in found.values())]
@@ -43,17 +43,20 @@ def decrease(run: Run) -> Sketch | None:
         return None
     sheet = new_figure(5.5 if len(figures) > 1 else 6.5)
     counts, raised = [], False
-    for axes, figure in zip(_row(sheet, len(figures)), figures, strict=True):
+    panels = sheet.subplots(1, len(figures), squeeze=False)[0]
+    panels[0].set_ylabel("achieved decrease of J")
+    for axes, figure in zip(panels, figures, strict=True):
         found = {method: pair for method, pair in steps[figure].items() if len(pair[0])}
         _scatter(axes, found)
         axes.set_title(figure_title(figure))
         counts += [f"{style_of(method).label} in ({figure}) {int((fell <= 0).sum())} of {len(fell)}"
                    for method, (_, fell) in found.items()]
         raised |= any((fell <= 0).any() for _, fell in found.values())
-    dots = [_mark("o", style_of(method).label, 5, style_of(method).color)
+    dots = [entry(style_of(method).label, style_of(method).color, "o", markersize=5)
             for method in methods if any(len(steps[figure][method][0]) for figure in figures)]
-    exact = Line2D([], [], color=INK, linewidth=0.9, label="achieved = predicted")
-    legend_below(sheet, [*dots, exact, *([_mark("|", "J did not fall", 7)] if raised else [])])
+    exact = entry("achieved = predicted", INK, linewidth=0.9)
+    legend_below(sheet,
+                 [*dots, exact, *([entry("J did not fall", marker="|", markersize=7)] if raised else [])])
     return Sketch("Predicted against achieved decrease",
                   "A dot is an accepted step of any seed: the decrease of J that it achieved over the one "
                   "that the Hamiltonian gains promised (their sum over the stages, the optimality gap). On "
@@ -64,8 +67,7 @@ def decrease(run: Run) -> Sketch | None:
 
 def rho(run: Run) -> Sketch | None:
     """The penalty, with the iterations in which trials were rejected."""
-    methods = [method for method in ("emsa", "emsa-secant", "emsa-paper")
-               if np.isfinite(run.metrics.where(method=method)["rho"]).any()]
+    methods = [method for method in PREFERRED if np.isfinite(run.metrics.where(method=method)["rho"]).any()]
     figures = [figure for figure in run.metrics.values("figure")
                if any(len(first_seed(run.metrics, figure, method)) for method in methods)]
     if not figures:
@@ -83,9 +85,10 @@ def rho(run: Run) -> Sketch | None:
         upper.set_title(figure_title(figure))
     panels[0, 0].set_ylabel("rho (state penalty)")
     panels[1, 0].set_ylabel("rejected trials")
-    marks = [_mark("o", "first trial accepted", 3.5), _mark("x", "accepted after rejections", 6),
-             _mark("s", "nothing accepted", 5)]
-    legend_below(sheet, [*map(handle, methods), *marks], columns=3)
+    marks = [entry("first trial accepted", marker="o", markersize=3.5),
+             entry("accepted after rejections", marker="x", markersize=6),
+             entry("nothing accepted", marker="s", markersize=5, markerfacecolor="white")]
+    legend_below(sheet, [*methods, *marks], columns=3)
     return Sketch("Penalty rho",
                   "The state penalty of the last trial of each iteration, first seed. A trial after which J "
                   "is not low enough is rejected, and the stages are maximized again with another rho. The "
@@ -104,32 +107,25 @@ def divergence(run: Run) -> Sketch | None:
     sentences = []
     for (left, right), figure in zip(panels, figures, strict=True):
         metrics = first_seed(run.metrics, figure, "msa")
-        iterations, sums = _sums(first_seed(run.stages, figure, "msa"))
+        iterations, sums = stage_sums(first_seed(run.stages, figure, "msa"))
         _draw_objective(left, run.metrics.where(figure=figure, method="msa"))
         for column, look in _SUMS.items():
-            right.plot(iterations, _positive(sums[column]), **look)
+            right.plot(iterations, positive(sums[column]), **look)
         log_y(right, list(sums.values()))
         iteration_axis(left, float(iterations.max()), first=0)
         iteration_axis(right, float(iterations.max()), first=0)
         left.set_title(f"{figure_title(figure)}: J")
         right.set_title("Sums over the stages")
-        sentences.append(f"In ({figure}), {_rise(metrics, iterations, sums)}.")
-    legend_below(sheet,
-                 [Line2D([], [], color=style_of("msa").color, linewidth=1.7, label="J (mean squared error)"),
-                         *(Line2D([], [], **look) for look in _SUMS.values())])
+        sentences.append(f"In ({figure}), {first_rise(metrics, iterations, sums)}.")
+    legend_below(sheet, [entry("J (mean squared error)", style_of("msa").color, linewidth=1.7),
+                         *(entry(**look) for look in _SUMS.values())])
     return Sketch("Basic MSA without penalties",
                   "J of every seed (left; a cross where it stops being finite), and for the first seed the "
                   "predicted decrease of J beside the feasibility errors that the prediction ignores (right; "
                   f"only what is positive). {' '.join(sentences)}", sheet)
 
 
-def _row(sheet: Figure, count: int) -> Sequence[Axes]:
-    axes = sheet.subplots(1, count, squeeze=False)[0]
-    axes[0].set_ylabel("achieved decrease of J")
-    return axes
-
-
-def _steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:
+def achieved_steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and achieved decrease of the accepted steps between consecutive rows, all seeds."""
     predicted, achieved = [np.empty(0)], [np.empty(0)]
     for seed in rows.values("seed"):
@@ -137,7 +133,8 @@ def _steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:
         with np.errstate(invalid="ignore"):
             fell = -np.diff(one["train_loss"])
         mu = one["optimality_gap"][1:]
-        keep = (np.diff(one["iteration"]) == 1) & (one["accepted"][1:] == 1) & np.isfinite(mu) & (mu > 0) & np.isfinite(fell)
+        taken = (np.diff(one["iteration"]) == 1) & (one["accepted"][1:] == 1)
+        keep = taken & np.isfinite(mu) & (mu > 0) & np.isfinite(fell)
         predicted.append(mu[keep])
         achieved.append(fell[keep])
     return np.concatenate(predicted), np.concatenate(achieved)
@@ -145,10 +142,8 @@ def _steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:
 
 def _scatter(axes: Axes, steps: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     values = [part[part > 0] for pair in steps.values() for part in pair]
-    low, high = min(part.min() for part in values if part.size), max(part.max()
-                                                                     for part in values if part.size)
-    low = max(low, high * 10**-_DECADES)
-    low, high = low / 2, high * 2
+    high = 2 * max(part.max() for part in values if part.size)
+    low = max(min(part.min() for part in values if part.size) / 2, high * 10**-_DECADES / 4)
     axes.plot([low, high], [low, high], color=INK, linewidth=0.9, zorder=1)
     for depth, (method, (mu, fell)) in enumerate(steps.items()):
         color = style_of(method).color
@@ -192,7 +187,7 @@ def _draw_objective(axes: Axes, rows: Table) -> None:
         one = rows.where(seed=seed).sort("iteration")
         losses.append(one["train_loss"])
         finite = np.flatnonzero(np.isfinite(one["train_loss"]))
-        axes.plot(one["iteration"], _positive(one["train_loss"]), color=look.color, linewidth=1.7, alpha=0.9)
+        axes.plot(one["iteration"], positive(one["train_loss"]), color=look.color, linewidth=1.7, alpha=0.9)
         if finite.size and finite[-1] + 1 < len(one):
             last = finite[-1]
             axes.plot(one["iteration"][last], one["train_loss"][last], color=look.color, marker="x",
@@ -200,14 +195,14 @@ def _draw_objective(axes: Axes, rows: Table) -> None:
     log_y(axes, losses)
 
 
-def _sums(rows: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def stage_sums(rows: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Iterations, and gain and feasibility errors summed over the stages of each."""
     iterations, index = np.unique(rows["iteration"], return_inverse=True)
     return iterations, {column: np.bincount(index, weights=rows[column], minlength=len(iterations))
                         for column in ("gain", "state_error", "costate_error")}
 
 
-def _rise(metrics: Table, iterations: np.ndarray, sums: dict[str, np.ndarray]) -> str:
+def first_rise(metrics: Table, iterations: np.ndarray, sums: dict[str, np.ndarray]) -> str:
     """The first iteration that raised J against its prediction, in words."""
     metrics = metrics.sort("iteration")
     losses = dict(zip(metrics["iteration"].tolist(), metrics["train_loss"].tolist(), strict=True))
@@ -218,13 +213,3 @@ def _rise(metrics: Table, iterations: np.ndarray, sums: dict[str, np.ndarray]) -
             return (f"iteration {iteration:g} was predicted to lower J by {promised:.2g}; J went from "
                     f"{before:.2g} to {after:.2g}, with feasibility errors of {error:.2g} in all")
     return "J did not rise in an iteration for which a decrease was predicted"
-
-
-def _mark(shape: str, label: str, size: float, color: str = "#666666") -> Line2D:
-    return Line2D([], [], color=color, marker=shape, markersize=size, linestyle="none", label=label,
-                  markerfacecolor="white" if shape == "s" else color)
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    """nan for what a logarithmic axis cannot show."""
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)

@@ -2,21 +2,38 @@
 sets."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pontryagin.audit import Audit
-from pontryagin.run.figures.canvas import INK, MASKED, Sketch, legend_below, log_y, new_figure, plain
+from pontryagin.run.figures.canvas import (
+    INK,
+    MASKED,
+    Sketch,
+    draw,
+    entry,
+    legend_below,
+    log_y,
+    new_figure,
+    plain,
+)
+from pontryagin.run.figures.method_style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
+from pontryagin.run.tables import Drawing
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLORS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)
 _NAMED = 30
 """Up to so many stages each has its name on the axis."""
 
 
-def stage_figure(audit: Audit) -> Sketch:
+def draw_audit(folder: Path, audit: Audit) -> list[Drawing]:
+    """folder/figures/stages.png and costs.png."""
+    return draw(folder, {"stages": lambda: _stages(audit), "costs": lambda: _sets(audit)})
+
+
+def _stages(audit: Audit) -> Sketch:
     """Gain with its error, costate norm and conditioning, stage by stage."""
     sheet = new_figure(7.0)
     gain, costate, condition = sheet.subplots(3, 1, sharex=True)
@@ -43,7 +60,7 @@ def stage_figure(audit: Audit) -> Sketch:
         f"{audit.damping:g} of its mean diagonal."), sheet)
 
 
-def cost_figure(audit: Audit) -> Sketch | None:
+def _sets(audit: Audit) -> Sketch | None:
     """A panel a set: predicted and true costs by stage. None without sets."""
     sets = [name for name in audit.sets if audit.ranking(name)]
     if not sets:
@@ -61,8 +78,7 @@ def cost_figure(audit: Audit) -> Sketch | None:
     if len(sets) % 2 and rows > 1:
         panels[-2, 1].tick_params(labelbottom=True)
         _stage_axis(panels[-2, 1], names)
-    legend_below(sheet, [Line2D([], [], color=INK, linestyle="none", marker=marker, markerfacecolor="none",
-                                label=label)
+    legend_below(sheet, [entry(label, INK, marker, markerfacecolor="none")
                          for marker, label in (("o", "predicted"), ("x", "true"))])
     return Sketch("What other sets would cost", (
         "Change of the mean loss when one stage alone is moved into the set, all others staying as they are. "

@@ -1,0 +1,117 @@
+"""The result of a benchmark as a table, a picture and a page."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pontryagin.bench.benchmark import COLUMNS
+from pontryagin.run.figures.method_style import in_order, style_of
+from pontryagin.run.reports.page import Banner, Block, Cells, pictures
+from pontryagin.run.reports.page import write_page as write_blocks
+from pontryagin.run.reports.words import lines, stacked, tuned
+from pontryagin.run.tables import Drawing, Table, read_table
+
+if TYPE_CHECKING:
+    from pontryagin.run.figures.canvas import Sketch
+
+_WORDS = (
+    "Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to "
+    "Adam. A target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them "
+    "(median over seeds, range): above 1 is sooner than Adam. A dash: not reached by most seeds; targets "
+    "that no method reached are left out. Train loss is that of the current controls on a thousand fixed "
+    "training samples, measured every five iterations outside the timed region, like the score that of the "
+    "averages where a method keeps averages (EMSA, averaged Adam, schedule-free AdamW); {}. Rates: {}.")
+
+
+def write_page(folder: Path) -> str:
+    """report.html with the table, the curves and the settings; returns the table as text."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    rows, task = table(summary), summary["settings"]["task"]
+    blocks: list[Block] = [_part(rows, [0, 1, 2, 3, -2, -1]), _part(rows, [0, *range(4, len(rows[0]) - 2)]),
+                           _WORDS.format(summary["schedule"], summary["tuning_rule"]),
+                           *pictures(lambda: _draw(folder, summary)),
+                           *tuned({task: summary["tuning"]}, {task: summary["results"]})]
+    write_blocks(folder, f"Optimizers on the clock: {task}", summary, blocks,
+                 Banner("Interrupted.", "Only what had been measured is shown."))
+    return lines(rows)
+
+
+def _part(rows: Sequence[Sequence[str]], columns: list[int]) -> Cells:
+    """These columns: all in one table would be wider than a page."""
+    head, *body = [[row[number] for number in columns] for row in rows]
+    return Cells(head, [list(map(stacked, row)) for row in body])
+
+
+def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A header, then a row a method."""
+    results = summary["results"]
+    losses, scores = (_reached(results, goal) for goal in ("to_loss", "to_score"))
+    rows = [("method", "rate", "cost", "memory", *(f"loss {t}" for t in losses),
+             *(f"{summary['score']} {t}" for t in scores),
+             "end loss", f"end {summary['score']}")]
+    for name, result in results.items():
+        rows.append((name, f"{result['learning_rate']:g}", _range(result["cost"], ".2f"),
+                     "-" if result["memory"] is None else f"{result['memory']:.2f}",
+                     *(_target(result["to_loss"][t]) for t in losses),
+                     *(_target(result["to_score"][t]) for t in scores), _range(result["train_loss"], ".3g"),
+                     _range(result["score"], ".4g")))
+    return rows
+
+
+def _reached(results: dict[str, Any], goal: str) -> list[str]:
+    """The targets that the median seed of some method has reached, in their order."""
+    targets = [target for result in results.values() for target in result[goal]]
+    return [target for target in dict.fromkeys(targets)
+            if any(result[goal][target]["iterations"]["median"] is not None for result in results.values())]
+
+
+def _range(spread: dict[str, Any], form: str) -> str:
+    if spread["median"] is None:
+        return "-"
+    middle, low, high = (f"{spread[name]:{form}}" for name in ("median", "min", "max"))
+    return middle if low == high else f"{middle} [{low}, {high}]"
+
+
+def _target(found: dict[str, Any]) -> str:
+    iterations, ratio = found["iterations"]["median"], found["adam_over_this"]
+    if iterations is None:
+        return "-"
+    sooner = "" if ratio["median"] is None else f" ({_range(ratio, '.2f')})"
+    return f"{iterations:.0f} it, {found['seconds']['median']:.1f} s{sooner}"
+
+
+def _draw(folder: Path, summary: dict[str, Any]) -> list[Drawing]:
+    from pontryagin.run.figures.canvas import draw
+
+    metrics = read_table(folder / "metrics.csv", COLUMNS[:1], COLUMNS[2:])
+    return draw(folder, {"train-loss": lambda: _curves(metrics, str(summary["score"]))})
+
+
+def _curves(metrics: Table, score: str) -> "Sketch":
+    """Train loss and score against iterations and seconds: the median over seeds."""
+    from pontryagin.run.figures.canvas import Sketch, legend_below, log_y, new_figure
+
+    methods, shown = in_order(metrics.values("method")), []
+    sheet = new_figure(7.0)
+    panels = sheet.subplots(2, 2, sharey="row", sharex="col")
+    for row, column in zip(panels, ("train_loss", "score"), strict=True):
+        for method in methods:
+            own = metrics.where(method=method)
+            own = own.take(np.isfinite(own[column]))
+            at = np.unique(own["iteration"])
+            value, seconds = (np.array([np.median(own[name][own["iteration"] == k]) for k in at])
+                              for name in (column, "seconds"))
+            shown += [value] if column == "train_loss" else []
+            for axes, effort in zip(row, (at, seconds), strict=True):
+                axes.plot(effort, value, **style_of(method).look)
+    log_y(panels[0, 0], shown)
+    panels[0, 0].set_ylabel("train loss")
+    panels[1, 0].set(xlabel="iteration", ylabel=score)
+    panels[1, 1].set_xlabel("seconds")
+    legend_below(sheet, methods)
+    return Sketch("Train loss and score",
+                  f"Medians over seeds. Above: train loss; below: {score} on held-out data. "
+                                          "Seconds are of training alone.", sheet)

@@ -1,0 +1,121 @@
+"""Numbers in words and cells, and the tables that several reports have. Markup is not escaped again."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, isfinite
+from typing import Any
+
+from markupsafe import Markup
+
+from pontryagin.run.figures.method_style import METHODS, in_order, style_of
+from pontryagin.run.reports.page import Block, Cells, Heading
+
+NONE = "—"
+
+
+def number(value: object) -> str:
+    """Three digits at most; what is not a number is a dash, what is not finite says so."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return NONE
+    if not isfinite(value):
+        return "not finite"
+    if value == 0 or 1e-2 <= abs(value) < 1000:
+        return f"{value:.3g}"
+    if 1000 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def loss_of(value: object) -> str:
+    """A loss; JSON has null for one that is not finite."""
+    return "not finite" if value is None else number(value)
+
+
+def bold(text: str) -> Markup:
+    """What a reader looks for first."""
+    return Markup("<b>{}</b>").format(text)
+
+
+def small(text: str) -> Markup:
+    """What explains."""
+    return Markup("<small>{}</small>").format(text)
+
+
+def unbroken(text: str) -> Markup:
+    """On one line."""
+    return Markup('<span class="nowrap">{}</span>').format(text)
+
+
+def stack(first: str, *below: str) -> Markup:
+    """A cell with small lines below its first."""
+    return Markup("<br>").join([first, *map(small, below)])
+
+
+def stacked(cell: str) -> Markup:
+    """A cell of text: what follows a comma, and what stands in brackets, on small lines of their own."""
+    return stack(*re.split(r", (?![^\[(]*[\])])| (?=[\[(])", cell, maxsplit=2))
+
+
+def spread(values: Mapping[str, Any], form: Callable[[Any], str] = loss_of) -> Markup:
+    """Median and range over seeds; the median alone where they are the same."""
+    middle, least, most = (form(values[key]) for key in ("median", "min", "max"))
+    return stack(bold(middle), *([] if values["min"] == values["max"] else [f"[{least}, {most}]"]))
+
+
+def label(method: str) -> Markup:
+    """A cell: the method for people, with the name that options and files use."""
+    return stack(style_of(method).label, *([method] if method in METHODS else []))
+
+
+def named(method: str) -> Markup:
+    """The method for people, within a sentence."""
+    return unbroken(style_of(method).label)
+
+
+def join(words: Sequence[str]) -> Markup:
+    """a, b and c."""
+    return Markup(" and ").join([part for part in (Markup(", ").join(words[:-1]), *words[-1:]) if part])
+
+
+def targets(methods: Mapping[str, Any]) -> list[str]:
+    """The losses that were asked for, largest first."""
+    found = {target for result in methods.values() for target in result["iterations_to"]}
+    return sorted(found, key=float, reverse=True)
+
+
+def tuned(tuning: Mapping[str, Any], results: Mapping[str, Any], rule: str = "") -> list[Block]:
+    """The score of every learning rate that was tried; bold: the one that was used. Nothing where none was.
+
+    tuning: scores by figure, method and rate; results: by figure and method; rule: what the score is.
+    """
+    rates = sorted({rate for methods in tuning.values() for scores in methods.values() for rate in scores},
+                   key=_as_number)
+    if not rates:
+        return []
+    rows = []
+    for figure, methods in tuning.items():
+        for method in in_order(methods):
+            used = results.get(figure, {}).get(method, {}).get("learning_rate")
+            cells = [number(methods[method].get(rate)) for rate in rates]
+            rows.append([f"({figure})", label(method),
+                         *(bold(cell) if _as_number(rate) == used else cell
+                           for rate, cell in zip(rates, cells, strict=True))])
+    return [Heading("Learning rates tried"),
+            f"The score of every rate, lower is better{rule and ': '}{rule}. Bold: the rate that was used; "
+            f"{NONE} where a score is not finite or a rate was not tried.",
+            Cells(["figure", "method", *rates], rows, names=2)]
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """A table as text, its columns aligned."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+                     for row in rows)
+
+
+def _as_number(rate: str) -> float:
+    try:
+        return float(rate)
+    except ValueError:
+        return inf
