@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> Path:
+def write_bytes(path: Path, content: bytes | memoryview) -> Path:
     """The whole file or the old one, never half of it; its folder is made. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")

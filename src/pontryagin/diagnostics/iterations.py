@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from pontryagin.diagnostics.files import write_whole
+from pontryagin.diagnostics.files import write_bytes
 from pontryagin.problem import ProblemError
 from pontryagin.update import IterationRecord
 
@@ -90,4 +90,4 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Numbe
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write_whole(path, buffer.getvalue().encode())
+    return write_bytes(path, buffer.getvalue().encode())

@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pontryagin.diagnostics.files import write_whole
+from pontryagin.diagnostics.files import write_bytes
 from pontryagin.export.packed import PackedWeight, packed_weight
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import DiscreteSet, Rows
@@ -85,7 +85,7 @@ def save_packed(path: str | Path, state: PackedState) -> None:
                     for key, part in parts.items()}
         entries.append({"name": name} | ({} if isinstance(value, Tensor) else _described(value)))
     described = json.dumps(entries)
-    write_whole(Path(path), safetensors.torch.save(
+    write_bytes(Path(path), safetensors.torch.save(
         tensors, {"format": FORMAT, "tensors": described, "checksum": checksum(described, tensors)}))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from pontryagin.diagnostics.files import write_bytes
 from pontryagin.run.errors import ExperimentError
 
 _MARK = "summary.json"
@@ -52,22 +53,8 @@ def sweep(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """The whole file or the old one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
-    """The same in UTF-8."""
+    """The whole file in UTF-8, or the old one."""
     write_bytes(path, text.encode())
 
 

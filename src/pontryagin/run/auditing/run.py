@@ -1,17 +1,24 @@
 """An audit from the first check to the last file."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from pontryagin.audit import Audit, auditing
-from pontryagin.run.auditing.files import write_files
+from pontryagin.audit.audit import Report
 from pontryagin.run.auditing.request import AuditSettings, requested
 from pontryagin.run.environment import machine, versions
-from pontryagin.run.files import prepare
+from pontryagin.run.files import Table, prepare, write_json
 from pontryagin.run.progress import Advance, Progress
+
+STAGES = ("name", "kind", "shape", "parameters", "inputs", "gain", "gain_error", "gain_here", "costate_norm",
+          "condition", "effective_rank", "rows")
+"""Of stages.csv, after the stage's number: attributes of a StageAudit."""
+RESTRICTIONS = ("change", "first_order", "predicted", "predicted_error", "true", "true_error")
+"""Of restrictions.csv, after the set, the rank and the stage: attributes of a Restriction."""
 
 
 def run_audit(settings: AuditSettings, command: str, progress: Progress) -> tuple[Audit | None, bool]:
@@ -26,44 +33,53 @@ def run_audit(settings: AuditSettings, command: str, progress: Progress) -> tupl
     prepare(settings.out, settings.overwrite)
     audit: Audit | None = None
     interrupted = False
-    watch = _Watch(progress)
     try:
-        for found in auditing(request.model, request.loss, request.batches, sets=settings.sets,
-                              measure=settings.measure, progress=watch):
-            audit = found
+        with _bars(progress) as report:
+            for found in auditing(request.model, request.loss, request.batches, sets=settings.sets,
+                                  measure=settings.measure, progress=report):
+                audit = found
     except KeyboardInterrupt:
         interrupted = True
-    finally:
-        watch.close()
     if audit is not None:
         _write(settings, command, audit, interrupted)
     return audit, interrupted
 
 
 def _write(settings: AuditSettings, command: str, audit: Audit, interrupted: bool) -> None:
-    said = {name: str(value) if isinstance(value, Path) else value for name,
-            value in asdict(settings).items()}
-    write_files(settings.out, audit,
-                {"experiment": "audit", "command": command, "interrupted": interrupted, "settings": said,
-                                      "versions": versions(), "machine": machine()})
+    """stages.csv, restrictions.csv and summary.json."""
+    numbers = {stage.name: number for number, stage in enumerate(audit.stages)}
+    with Table(settings.out / "stages.csv", ("stage", *STAGES)) as table:
+        for number, stage in enumerate(audit.stages):
+            values = {name: getattr(stage, name) for name in STAGES}
+            table.add(number, *(values | {"shape": "x".join(map(str, stage.shape))}).values())
+    with Table(settings.out / "restrictions.csv", ("set", "rank", "stage", "name", *RESTRICTIONS)) as table:
+        for name in audit.sets:
+            for stage, each in audit.ranking(name):
+                table.add(name, each.rank, numbers[stage.name], stage.name,
+                          *(getattr(each, column) for column in RESTRICTIONS))
+    results = audit.to_dict()
+    results["stages"] = {stage["name"]: stage | {
+        "restrictions": {each["set"]: each for each in stage["restrictions"]}} for stage in results["stages"]}
+    said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+    write_json(settings.out / "summary.json", {
+        "experiment": "audit", "command": command, "interrupted": interrupted, "settings": said,
+        "versions": versions(), "machine": machine(), "results": results})
 
 
-class _Watch:
+@contextmanager
+def _bars(progress: Progress) -> Iterator[Report]:
     """A bar after the other, from steps as the audit tells them."""
+    shown: tuple[str, Advance] | None = None
+    bars = ExitStack()
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.title = progress, ""
-        self._advance: Advance | None = None
-        self._bars = ExitStack()
+    def report(title: str, done: int, length: int) -> None:
+        nonlocal shown
+        if shown is None or title != shown[0]:
+            bars.close()
+            shown = title, bars.enter_context(progress.task(title, length))
+        shown[1](done, None)
 
-    def __call__(self, title: str, done: int, length: int) -> None:
-        if title != self.title:
-            self.close()
-            self.title = title
-            self._advance = self._bars.enter_context(self.progress.task(title, length))
-        if self._advance is not None:
-            self._advance(done, None)
-
-    def close(self) -> None:
-        """End the bar that is there."""
-        self._bars.close()
+    try:
+        yield report
+    finally:
+        bars.close()  # the last bar ends as the others do, after an interrupt too

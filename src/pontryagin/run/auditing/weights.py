@@ -15,24 +15,39 @@ _INSIDE = ("model", "state_dict", "model_state_dict")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Put a state dict, or that inside a checkpoint, into the model.
+    """Put a state dict, or that inside a checkpoint (`state_dict_of`), into the model.
 
-    The file is what torch.save wrote: tensors and plain types only. Prefixes of DataParallel (module.) and
-    torch.compile (_orig_mod.) are taken off. Raises ExperimentError.
+    Prefixes of DataParallel (module.) and torch.compile (_orig_mod.) are taken off. Raises ExperimentError.
     """
-    state = _state(_content(path), path)
+    state = state_dict_of(path)
     for prefix in ("module.", "_orig_mod."):
-        if state and all(name.startswith(prefix) for name in state):
+        if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise ExperimentError(f"{path}: does not fit the model: {' '.join(str(error).split())[:400]}") from error
-    broken = [name for name,
-              value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    broken = [name for name, value in state.items()
+              if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise ExperimentError(f"{path}: {', '.join(broken[:3])} hold NaN or infinite values: expected a "
                               "trained model")
+
+
+def state_dict_of(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file that torch.save wrote with tensors and plain types only, by itself or inside a
+    checkpoint. Raises ExperimentError."""
+    content = _content(path)
+    inside = [content[name] for name in _INSIDE if isinstance(content, Mapping)
+              and isinstance(content.get(name), Mapping)]
+    content = inside[0] if inside else content
+    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor)
+                                                                  for value in content.values()):
+        mapping = isinstance(content, Mapping)
+        held = ", ".join(map(str, list(content)[:5])) if mapping else type(content).__name__
+        raise ExperimentError(f"{path}: expected a state dict, by itself or under one of "
+                              f"{', '.join(_INSIDE)}; found {held}")
+    return dict(content)
 
 
 def _content(path: Path) -> Any:
@@ -42,20 +57,6 @@ def _content(path: Path) -> Any:
         raise ExperimentError(f"{path}: cannot be read ({error.strerror})") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError,
             AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExperimentError(f"{path}: expected a file of torch.save with tensors and plain types (a state "
-                              "dict); it cannot be loaded safely: "
-                              f"{str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
-
-
-def _state(content: Any, path: Path) -> dict[str, Tensor]:
-    for name in _INSIDE:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor)
-                                                                  for value in content.values()):
-        held = ", ".join(map(str, list(content)[:5])) if isinstance(content,
-                                                                    Mapping) else type(content).__name__
-        raise ExperimentError(f"{path}: expected a state dict, by itself or under one of "
-                              f"{', '.join(_INSIDE)}; found {held}")
-    return dict(content)
+                              f"dict); it cannot be loaded safely: {reason}") from error
