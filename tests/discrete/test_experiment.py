@@ -10,7 +10,7 @@ import torch
 from pontryagin.cli import main
 from pontryagin.export import load_packed, whole_state, with_packed_weights
 from pontryagin.papers.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, DiscreteSettings
-from pontryagin.papers.discrete.rounding import recalibrated, rounded_model
+from pontryagin.papers.discrete.weights import recalibrated, rounded_model
 from pontryagin.problem.admissible import Binary, Ternary
 from pontryagin.run.baselines import inside, split_parameters
 from pontryagin.run.data.images import load_images

@@ -6,7 +6,7 @@ from math import pi
 import pytest
 import torch
 
-from pontryagin.papers.sine.experiment import METRICS, STAGES, SineSettings, run_sine, score
+from pontryagin.papers.sine.experiment import TABLES, SineSettings, run_sine, score
 from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.task import SineTask, predict, total
 from pontryagin.run.errors import ExperimentError
@@ -106,7 +106,7 @@ def test_a_run_writes_documented_columns(tmp_path):
     assert not interrupted
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == METRICS
+    assert tuple(rows[0]) == TABLES["metrics"]
     assert len(rows) == 2 * 2 * 2 * 4  # figures, methods, seeds, iterations 0 to 3
     for row in rows:
         if row["method"] == "emsa" and row["iteration"] != "0":
@@ -115,7 +115,7 @@ def test_a_run_writes_documented_columns(tmp_path):
         assert float(row["train_loss"]) >= 0
     with (out / "stages.csv").open() as file:
         stages = list(csv.DictReader(file))
-    assert tuple(stages[0]) == STAGES
+    assert tuple(stages[0]) == TABLES["stages"]
     assert {int(row["stage"]) for row in stages} == set(range(20))
     summary = json.loads((out / "summary.json").read_text())
     assert summary["results"]["b"]["emsa"]["iterations"] == 3

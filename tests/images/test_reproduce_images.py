@@ -66,7 +66,7 @@ def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
 
     def fail(*arguments):
         raise AssertionError("tuned again")
-    monkeypatch.setattr("pontryagin.papers.images.tuning.score", fail)
+    monkeypatch.setattr("pontryagin.papers.images.tuning.score_training", fail)
     run_images(wanted(tmp_path / "second", "wall-clock", ("adam", "emsa")), "", ProgressDisplay())
     assert (tmp_path / "second"
             / "wall-clock.csv").read_text().startswith("method,goal,value,iteration,seconds\n")

@@ -9,10 +9,10 @@ from typing import Any
 from pontryagin.bench.memory import peak_growth
 from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import Task, make
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, at_least
 from pontryagin.run.methods import Method, choose
 from pontryagin.run.progress import Progress
-from pontryagin.run.study import at_least, study
+from pontryagin.run.study import study
 from pontryagin.run.summary import reached
 from pontryagin.run.tuning import TUNING_SEED, best, mean_log
 

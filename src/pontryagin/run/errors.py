@@ -1,4 +1,5 @@
-"""What can be wrong with a request for an experiment. Packages that only some commands need. A missing one is one line that says so, before any work."""
+"""What can be wrong with a request for an experiment. Packages that only some commands need. A missing one is
+one line that says so, before any work."""
 
 from importlib import import_module
 from typing import Any
@@ -7,6 +8,13 @@ from typing import Any
 class ExperimentError(ValueError):
     """A setting, a folder or a file of an experiment is wrong: says what was expected, found, and what to
     do."""
+
+
+def at_least(least: int, **settings: int | None) -> None:
+    """Raises ExperimentError for a setting below that; None counts as not given."""
+    for name, value in settings.items():
+        if value is not None and value < least:
+            raise ExperimentError(f"--{name.replace('_', '-')}: expected a number >= {least}, found {value}")
 
 
 EXTRAS = {"matplotlib": "plots", "scipy": "analysis", "sklearn": "data", "pytorch_optimizer": "baselines",

@@ -1,4 +1,5 @@
-"""How the learning rate falls over a run: a factor of the initial rate for every iteration. What a run of a training takes beside the task, checked before any work."""
+"""How the learning rate falls over a run: a factor of the initial rate for every iteration. What a run of a
+training takes beside the task, checked before any work."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pontryagin.run.errors import ExperimentError, need
+from pontryagin.run.errors import ExperimentError, at_least, need
 from pontryagin.run.methods import choose
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -60,12 +61,9 @@ class RunSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("train_samples", 1), ("tune", 0)):
-            _at_least(name, getattr(self, name), least)
-        for name, value in (("iterations", self.iterations), ("evaluations", self.evaluations),
-                            ("threads", self.threads)):
-            if value is not None:
-                _at_least(name, value, 1)
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size, train_samples=self.train_samples,
+                 iterations=self.iterations, evaluations=self.evaluations, threads=self.threads)
+        at_least(0, tune=self.tune)
         if not self.seeds or min(self.seeds) < 0:
             raise ExperimentError(f"--seeds: expected seeds >= 0, at least one, found {self.seeds}")
         if self.schedule not in SCHEDULES:
@@ -124,11 +122,6 @@ def settings_from(binding: Mapping[str, Any], out: Path, *, checkpoint_every: fl
         raise ExperimentError(f"the checkpoint's settings are not those of this version: {differing}")
     return RunSettings(out=out, checkpoint_every=checkpoint_every, tensorboard=tensorboard,
                        overwrite=overwrite, resume=resume, **fields)
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ExperimentError(f"--{name.replace('_', '-')}: expected a number >= {least}, found {value}")
 
 
 def _plain(value: Any) -> Any:

@@ -98,10 +98,3 @@ def choose(what: str, names: Sequence[str] | None, known: Mapping[str, N]) -> li
         if one.needs:
             need(one.needs, f"{what} {one.name}", f"leave it out of --{what}s")
     return chosen
-
-
-def at_least(least: int, **settings: int | None) -> None:
-    """Raises ExperimentError for a setting below that; None counts as not given."""
-    for name, value in settings.items():
-        if value is not None and value < least:
-            raise ExperimentError(f"--{name.replace('_', '-')}: expected a number >= {least}, found {value}")

@@ -12,8 +12,9 @@ from pontryagin.diagnostics import iteration_row, rejected_share
 from pontryagin.papers.certificate.tasks import TASKS, Descent, Task
 from pontryagin.papers.sine.methods import descend
 from pontryagin.problem import ControlProblem
+from pontryagin.run.errors import at_least
 from pontryagin.run.progress import Advance, Progress
-from pontryagin.run.study import Study, at_least, choose, study
+from pontryagin.run.study import Study, choose, study
 from pontryagin.run.summary import over_seeds, reached
 from pontryagin.run.tuning import TUNING_SEED, best, tuned
 from pontryagin.update import ExtendedMSA, FromEstimate, IterationRecord, PenaltyRule, PerStageEstimate

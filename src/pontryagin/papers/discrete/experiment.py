@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,18 @@ import torch
 
 from pontryagin.export import packed_state, save_packed, size_report
 from pontryagin.papers.discrete.paper import BATCH, EPOCHS, WIDTH, printed
-from pontryagin.papers.discrete.rounding import recalibrated, rounded_model
-from pontryagin.papers.discrete.watch import WeightWatcher, nonzero_share
+from pontryagin.papers.discrete.weights import (
+    WeightWatcher,
+    nonzero_share,
+    recalibrated,
+    rounded_model,
+    weights_of,
+)
 from pontryagin.problem.admissible import DiscreteSet
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.data.images import Images, load_images
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, at_least
 from pontryagin.run.evaluation import evaluate
 from pontryagin.run.files import write_json
 from pontryagin.run.methods.discrete import set_named
@@ -62,12 +68,9 @@ class DiscreteSettings:
 
     def __post_init__(self) -> None:
         printed(self.kind)
-        for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("width", self.width)):
-            if value < 1:
-                raise ExperimentError(f"--{name}: expected a number >= 1, found {value}")
-        given = ((self.methods or (), METHODS[self.kind]),
-                 ((*(self.options or ()), *(self.rates or ())), self.trained))
-        for names, known in given:
+        at_least(1, seeds=self.seeds, epochs=self.epochs, width=self.width)
+        for names, known in ((self.methods or (), METHODS[self.kind]),
+                             ((*(self.options or ()), *(self.rates or ())), self.trained)):
             unknown = sorted({*names} - {*known})
             if unknown:
                 raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))} of {self.kind}: "
@@ -91,8 +94,8 @@ class DiscreteSettings:
                                 value in short.items() if getattr(self, name) == getattr(usual, name)})
 
 
-def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisplay, progress: Progress) -> tuple[Path,
-                                                                                                      bool]:
+def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisplay,
+                 progress: Progress) -> tuple[Path, bool]:
     """Train, round and export; writes the files of a run, weights.csv, rounded models and packed ones.
 
     Returns the folder and whether something is left to be resumed. Raises ExperimentError before any work
@@ -100,9 +103,7 @@ def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisp
     """
     settings, folder = _resumed(settings) if settings.resume else (settings, settings.data)
     task = _task(settings, load_images(settings.dataset, settings.data, progress), folder)
-    run = _run_settings(settings, len(task.train) // BATCH)
-    admissible = set_named(settings.kind)
-    assert isinstance(admissible, DiscreteSet)
+    run, admissible = _run_settings(settings, len(task.train) // BATCH), _set(settings.kind)
     discrete = [name for name in run.methods if name != "adam"]
     outcome = run_training(task, run, command, display,
                            WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)))
@@ -121,39 +122,34 @@ def _resumed(settings: DiscreteSettings) -> tuple[DiscreteSettings, str | None]:
         raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is {task}")
     methods = tuple("rounding" if name == "adam" else name for name in run["methods"])
     return replace(settings, dataset=task["data"], data=settings.data or task["folder"],
-                   seeds=len(run["seeds"]), epochs=run["epochs"], width=task["width"],
-                   random_normalization=task["random_normalization"], methods=methods, threads=run["threads"],
-                   options=run["options"], rates=run["rates"], tune=run["tune"]), task["folder"]
+                   seeds=len(run["seeds"]), methods=methods,
+                   **{name: task[name] for name in ("width", "random_normalization")},
+                   **{name: run[name]
+                      for name in ("epochs", "threads", "options", "rates", "tune")}), task["folder"]
 
 
 def _task(settings: DiscreteSettings, images: Images, folder: str | None) -> Task:
-    shape, classes = tuple(images.train.shape[1:]), int(images.train_labels.max()) + 1
-    start = "random" if settings.random_normalization else "1 and 0"
+    sizes: dict[str, Any] = {"width": settings.width, "random_normalization": settings.random_normalization}
+    start, loss = "random" if settings.random_normalization else "1 and 0", printed(settings.kind).objective
     description = {"model": f"normalized_mlp, width {settings.width}, depth 3, normalizations begin at "
                             f"{start}",
-                   "data": settings.dataset, "loss": printed(settings.kind).objective,
-                   "weights": settings.kind,
-                   "width": settings.width, "random_normalization": settings.random_normalization,
+                   "data": settings.dataset, "loss": loss, "weights": settings.kind, **sizes,
                    "folder": folder}
-
-    def build() -> torch.nn.Module:
-        return normalized_mlp(shape, classes, width=settings.width,
-                              random_normalization=settings.random_normalization)
-
+    build = partial(normalized_mlp, tuple(images.train.shape[1:]), int(images.train_labels.max()) + 1,
+                    **sizes)
     return Task(f"{settings.dataset}, {settings.kind}", build,
                 TensorSamples(images.train, images.train_labels),
-                TensorSamples(images.test, images.test_labels),
-                objective_named(printed(settings.kind).objective), description)
+                TensorSamples(images.test, images.test_labels), objective_named(loss), description)
 
 
 def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
     """rounding stands for adam in the run itself."""
     methods = tuple("adam" if name == "rounding" else name for name in settings.chosen)
     price = {"nonzero": NONZERO} if settings.kind == "ternary" else {}
-    own: dict[str, dict[str, Any]] = {"emsa": {"admissible": settings.kind, **price},
-                                      "li-hao": {"admissible": settings.kind, "period": batches,
-                                                 **_START[settings.kind]},
-                                      "binaryconnect": {"admissible": settings.kind}}
+    own: dict[str, dict[str, Any]] = {
+        "emsa": {"admissible": settings.kind, **price},
+        "li-hao": {"admissible": settings.kind, "period": batches, **_START[settings.kind]},
+        "binaryconnect": {"admissible": settings.kind}}
     given = settings.options or {}
     options = {name: own.get(name, {}) | dict(given.get(name, {})) for name in methods}
     return RunSettings(out=settings.out, methods=methods, seeds=tuple(range(settings.seeds)),
@@ -165,55 +161,51 @@ def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
 
 
 def _finish(settings: DiscreteSettings, task: Task, admissible: DiscreteSet, methods: list[str]) -> None:
-    """What summary.json says beside a training's; rounded and packed models of these methods."""
-    path = settings.out / "summary.json"
+    """What summary.json says beside a training's; rounded models of Adam's and packed ones of these
+    methods."""
+    path, paper = settings.out / "summary.json", printed(settings.kind)
     summary = read_summary(path)
-    results = summary["results"][task.name]
+    results, seeds = summary["results"][task.name], range(settings.seeds)
     for name in methods:
-        runs = [f"{name}-seed{seed}" for seed in range(settings.seeds)]
-        found = [_packed(settings.out, task, admissible, run) for run in runs]
-        results[name] |= {"nonzero": [share for share, _ in found], "packed_bytes": found[0][1],
-                          "recalibrated_error": [_error(recalibrated(_trained(settings.out, task, run),
-                                                                     task.train), task)
-                                                 for run in runs]}
-    seeds = range(settings.seeds) if methods and "adam" in results else ()
-    rounded = [row for seed in seeds for row in _rounded(settings, task, seed)]
-    paper = printed(settings.kind)
+        runs = {f"{name}-seed{seed}": _trained(settings.out, task, f"{name}-seed{seed}") for seed in seeds}
+        for run, model in runs.items():
+            state = packed_state(model.state_dict(), dict.fromkeys(weights_of(model), admissible))
+            save_packed(settings.out / "models" / f"{run}.packed", state)
+            results[name].setdefault("packed_bytes", size_report(state).after)
+        results[name] |= {"nonzero": [nonzero_share(model) for model in runs.values()],
+                          "recalibrated_error": [_error(recalibrated(model, task.train), task)
+                                                 for model in runs.values()]}
+    rounded = [row for seed in (seeds if methods and "adam" in results else ())
+               for row in _rounded(settings, task, seed)]
     write_json(path, summary | {"experiment": settings.kind, "rounded": rounded, "printed": {
         "test_error": paper.errors, "nonzero": paper.nonzero, "epochs": EPOCHS}})
-
-
-def _packed(out: Path, task: Task, admissible: DiscreteSet, name: str) -> tuple[float, int]:
-    """Write models/NAME.packed; the share of non-zero weights and the bytes of the tensors."""
-    model = _trained(out, task, name)
-    weights = [key for key, value in model.named_parameters() if value.ndim > 1]
-    state = packed_state(model.state_dict(), dict.fromkeys(weights, admissible))
-    save_packed(out / "models" / f"{name}.packed", state)
-    return nonzero_share(model), size_report(state).after
 
 
 def _rounded(settings: DiscreteSettings, task: Task, seed: int) -> list[dict[str, Any]]:
     """Test error of the rounded network, by how its scales and normalizations are chosen."""
     model, found = _trained(settings.out, task, f"adam-seed{seed}"), []
     for scale, name in (("one for all rows", settings.kind), ("one per row", f"{settings.kind}-rows")):
-        admissible = set_named(name)
-        assert isinstance(admissible, DiscreteSet)
-        rounded = rounded_model(model, admissible)
+        rounded = rounded_model(model, _set(name))
         for again in (False, True):
             current = recalibrated(rounded, task.train) if again else rounded
             found.append({"seed": seed, "scale": scale, "recalibrated": again,
-                          "test_error": _error(current, task),
-                          "nonzero": nonzero_share(rounded)})
+                          "test_error": _error(current, task), "nonzero": nonzero_share(rounded)})
     return found
 
 
 def _error(model: torch.nn.Module, task: Task) -> float:
     """Test error in per cent."""
-    return 100 * (1 - (evaluate(model, task.test, torch.arange(len(task.test)), task.objective).accuracy
-                       or 0.0))
+    found = evaluate(model, task.test, torch.arange(len(task.test)), task.objective)
+    return 100 * (1 - (found.accuracy or 0.0))
 
 
 def _trained(out: Path, task: Task, name: str) -> torch.nn.Module:
     model = task.build()
     model.load_state_dict(checkpoint.read(out / "models" / f"{name}.pt")["model"])
     return model.eval()
+
+
+def _set(name: str) -> DiscreteSet:
+    found = set_named(name)
+    assert isinstance(found, DiscreteSet)
+    return found

@@ -9,7 +9,7 @@ from pontryagin.papers.images.report import section
 from pontryagin.papers.images.tuning import Budget, Scores, best, recalled, tuned
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, at_least
 from pontryagin.run.parts import from_description, task_from
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.task import Task
@@ -36,11 +36,8 @@ class Request:
     model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.paper_iterations < 1:
-            raise ExperimentError("--paper-iterations: expected a number >= 1, found "
-                                  f"{self.paper_iterations}")
-        if self.tune < 0:
-            raise ExperimentError(f"--tune: expected a number >= 0, found {self.tune}")
+        at_least(1, paper_iterations=self.paper_iterations)
+        at_least(0, tune=self.tune)
 
     @property
     def figure(self) -> Figure:
@@ -77,7 +74,8 @@ def run_images(request: Request, command: str, display: ProgressDisplay) -> Outc
     return run_training(task, settings, command, display, context=context)
 
 
-def _scores(request: Request, task: Task, settings: RunSettings, resumed: bool, display: ProgressDisplay) -> Scores:
+def _scores(request: Request, task: Task, settings: RunSettings, resumed: bool,
+            display: ProgressDisplay) -> Scores:
     """Of the tuning: a run that is resumed has its rates already, and only shows them."""
     budget, path = Budget(request.tune), request.tuning_file()
     if resumed:

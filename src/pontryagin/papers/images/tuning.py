@@ -10,11 +10,12 @@ from typing import Any
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.files import write_json
-from pontryagin.run.methods import Method, choose
+from pontryagin.run.methods import choose
 from pontryagin.run.processes import present
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task
-from pontryagin.run.tuning import RULE, TUNING_SEED, score_training
+from pontryagin.run.tuning import RULE, TUNING_SEED, score_training, search
+from pontryagin.run.tuning import best as least
 
 SHARE = 10
 """An iteration of the paper's E-MSA costs that of many others: its tuning runs are so much shorter."""
@@ -52,13 +53,18 @@ def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, display
     methods = [method for method in choose(settings.methods) if len(method.rates) > 1
                and method.name not in settings.rates]
     for method in methods:
-        scores = known.setdefault(method.name, {})
-        for rate in method.rates:
-            if rate not in scores:
-                scores[rate] = _score(placed, settings, method, rate, budget.of(method.name))
-                display.say(f"tuning {method.name}: rate {rate:g} scores {scores[rate]:.3f}")
-                if present().rank == 0:
-                    _write(path, identity, known)
+        short = RunSettings(methods=(method.name,), batch_size=settings.batch_size, device=settings.device,
+                            dtype=settings.dtype, tune=budget.of(method.name))
+
+        def found(rate: float, score: float, name: str = method.name) -> None:
+            display.say(f"tuning {name}: rate {rate:g} scores {score:.3f}")
+            if present().rank == 0:
+                write_json(path,
+                           identity | {"scores": {method: {f"{rate:g}": value for rate, value in own.items()}
+                                                        for method, own in known.items()}})
+
+        search(method.rates, lambda rate: score_training(placed, short, method, rate),  # noqa: B023
+               known.setdefault(method.name, {}), found)
     return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in methods}
 
 
@@ -78,20 +84,12 @@ def best(scores: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
         if min(found.values()) == inf:
             raise ExperimentError(f"{method} diverged at every rate of its grid "
                                   f"({', '.join(f'{rate:g}' for rate in found)})")
-    return {method: min(found, key=found.__getitem__) for method, found in scores.items()}
+    return {method: least(found) for method, found in scores.items()}
 
 
 def _identity(task: Task, settings: RunSettings, budget: Budget) -> dict[str, Any]:
     return {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
             "iterations": budget.iterations, "seed": TUNING_SEED, "rule": RULE}
-
-
-def _score(task: Task, settings: RunSettings, method: Method, rate: float, iterations: int) -> float:
-    found = score_training(task,
-                  RunSettings(methods=(method.name,), batch_size=settings.batch_size, device=settings.device,
-                                    dtype=settings.dtype, tune=iterations), method, rate)
-    assert found is not None
-    return found
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> Scores:
@@ -111,8 +109,3 @@ def _read(path: Path, identity: Mapping[str, Any]) -> Scores:
         raise ExperimentError(f"--tuning {path}: is of another tuning, it differs in {', '.join(differing)}; "
                               "name another file or remove it")
     return scores
-
-
-def _write(path: Path, identity: Mapping[str, Any], scores: Scores) -> None:
-    write_json(path, {**identity, "scores": {method: {f"{rate:g}": value for rate, value in found.items()}
-                                             for method, found in scores.items()}})

@@ -10,9 +10,9 @@ from torch import Tensor
 from pontryagin.diagnostics import Density
 from pontryagin.papers.saddle.hessians import Place, along, negative, place, spectrum, zeros
 from pontryagin.papers.sine.task import SineTask
-from pontryagin.run.errors import need
+from pontryagin.run.errors import at_least, need
 from pontryagin.run.progress import Progress
-from pontryagin.run.study import Study, at_least, study
+from pontryagin.run.study import Study, study
 
 TABLES = {"eigenvalues": ("at", "index", "eigenvalue"), "density": ("at", "eigenvalue", "density"),
           "curvature": ("method", "iteration", "loss", "gradient_norm", "least", "greatest")}

@@ -12,9 +12,11 @@ from pontryagin.papers.sine.pictures import write_fit, write_states
 from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
 from pontryagin.problem import NonFiniteError
 from pontryagin.run.environment import Stopwatch
+from pontryagin.run.errors import at_least
 from pontryagin.run.progress import Progress
-from pontryagin.run.study import Study, at_least, choose, study
+from pontryagin.run.study import Study, choose, study
 from pontryagin.run.summary import Measured, summarize
+from pontryagin.run.tables import FIT, METRICS, STAGES, STATES
 from pontryagin.run.tuning import TUNING_SEED, best, tuned
 from pontryagin.update import IterationRecord
 
@@ -35,12 +37,8 @@ PAPER = {
 }
 """End values read off the paper's Figure 1."""
 
-METRICS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss",
-           "accepted", "rho", "optimality_gap", "rejected")
-STAGES = ("figure", "method", "seed", "iteration", "stage", "gain", "state_error", "costate_error")
-TABLES = {"metrics": METRICS, "stages": STAGES,
-          "states": ("figure", "method", "x", "time", "component", "state"),
-          "fit": ("figure", "method", "x", "target", "prediction")}
+TABLES = {name: (*text, *numbers) for name, (text, numbers) in
+          {"metrics": METRICS, "stages": STAGES, "states": STATES, "fit": FIT}.items()}
 _QUICK_LENGTH, _QUICK = 200, {"emsa-paper": 30, "msa": 5, "lm": 20}
 """Iterations of a first look: seconds for each method."""
 

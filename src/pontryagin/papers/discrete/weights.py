@@ -1,24 +1,40 @@
-"""What discrete weights do in training, looked at between the timed steps: in the set, always; flips and
-zeros, often."""
+"""Discrete weights during and after training: in the set, always; flips and zeros, often; and a real-valued
+network rounded at the end."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
-from pontryagin.problem.admissible import MatrixSet
-from pontryagin.run.baselines import inside
+from pontryagin.problem.admissible import DiscreteSet, MatrixSet
+from pontryagin.run.baselines import inside, rounded
 from pontryagin.run.callbacks import Callback
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.files import Table
 from pontryagin.run.race import Run
 from pontryagin.run.tables import read_table
+from pontryagin.run.task import Samples
 
 COLUMNS = ("method", "seed", "iteration", "epoch", "stage", "flips", "nonzero")
 ROWS = 500
 """At most so many iterations of a run are recorded."""
+CHUNK, CHUNKS = 500, 20
+"""Samples in a pass of recalibration, and passes."""
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters with two axes or more, by name."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.ndim > 1}
+
+
+def nonzero_share(model: nn.Module) -> float:
+    """Of all its weights."""
+    weights = weights_of(model).values()
+    return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
 class WeightWatcher(Callback):
@@ -46,17 +62,16 @@ class WeightWatcher(Callback):
     def before(self, run: Run) -> None:
         """An iteration."""
         due = run.method.name in self._sets and run.iteration % max(1, run.horizon // ROWS) == 0
-        self._before = [weight.clone() for weight in _weights(run).values()] if due else []
+        self._before = [weight.clone() for weight in weights_of(run.trainer.model).values()] if due else []
 
     def after(self, run: Run, point: Point) -> None:
         """The iteration. Raises ExperimentError when a weight has left its set."""
         self._check(run)
         if not self._before or self._table is None:
             return
-        for (name, weight), old in zip(_weights(run).items(), self._before, strict=True):
-            flips = int(torch.count_nonzero(weight - old)) / weight.numel()
-            nonzero = int(torch.count_nonzero(weight)) / weight.numel()
-            self._table.add(run.method.name, run.seed, point.iteration, point.epoch, name, flips, nonzero)
+        for (name, weight), old in zip(weights_of(run.trainer.model).items(), self._before, strict=True):
+            shares = (int(entries.count_nonzero()) / weight.numel() for entries in (weight - old, weight))
+            self._table.add(run.method.name, run.seed, point.iteration, point.epoch, name, *shares)
         if point.train is not None:
             self._table.flush()
 
@@ -68,23 +83,10 @@ class WeightWatcher(Callback):
 
     def _check(self, run: Run) -> None:
         admissible = self._sets.get(run.method.name)
-        if admissible is None:
-            return
-        for name, weight in _weights(run).items():
-            if not inside(weight, admissible):
+        for name, weight in weights_of(run.trainer.model).items():
+            if admissible is not None and not inside(weight, admissible):
                 raise ExperimentError(f"{run.name}: {name} has left {admissible!r} in iteration "
                                       f"{run.iteration}: this is a defect of the method")
-
-
-def nonzero_share(model: nn.Module) -> float:
-    """Of all weights of a model: the parameters with two axes or more."""
-    weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    return sum(int(torch.count_nonzero(weight)) for weight in weights) / sum(weight.numel()
-                                                                             for weight in weights)
-
-
-def _weights(run: Run) -> dict[str, Tensor]:
-    return {name: value.detach() for name, value in run.trainer.model.named_parameters() if value.ndim > 1}
 
 
 def _kept(path: Path, begun: Mapping[tuple[str, int], int]) -> list[tuple[object, ...]]:
@@ -94,3 +96,23 @@ def _kept(path: Path, begun: Mapping[tuple[str, int], int]) -> list[tuple[object
     whole = [(method, int(seed), int(iteration), *rest) for method, seed, iteration, *rest in rows]
     last = min((seed for _, seed in begun), default=0)
     return [row for row in whole if row[1] < last or row[2] <= begun.get((row[0], row[1]), -1)]
+
+
+def rounded_model(model: nn.Module, admissible: DiscreteSet) -> nn.Module:
+    """A copy whose weights are rounded: with a scale per row to the nearest, else by sign or threshold as
+    BinaryConnect."""
+    copied = copy.deepcopy(model)
+    for weight in weights_of(copied).values():
+        weight.copy_(rounded(weight, admissible))
+    return copied
+
+
+def recalibrated(model: nn.Module, samples: Samples) -> nn.Module:
+    """The model itself, its normalizations' running statistics averaged anew over 10000 training samples,
+    evenly chosen, in chunks of about CHUNK rows that each spread over all of them."""
+    rows = torch.arange(len(samples))
+    if len(samples) >= CHUNK * CHUNKS:
+        rows = torch.arange(CHUNK * CHUNKS) * len(samples) // (CHUNK * CHUNKS)
+    count = max(1, len(rows) // CHUNK)
+    update_bn((samples.rows(rows[first::count])[0] for first in range(count)), model)
+    return model.eval()
