@@ -10,8 +10,7 @@ from pontryagin.run.data import images as images_module
 from pontryagin.run.data import load_images, load_text
 from pontryagin.run.data.catalog import IMAGE_SETS
 from pontryagin.run.data.idx import read_idx
-from pontryagin.run.data.images import locate
-from pontryagin.run.data.places import cache_folder, cached
+from pontryagin.run.data.places import cache_folder, cached, locate
 from pontryagin.run.errors import ExperimentError
 
 

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from pontryagin.run.data.catalog import image_set
 from pontryagin.run.data.fetch import MIRRORS, fetch
-from pontryagin.run.data.inventory import inventory
-from pontryagin.run.data.places import CACHE, FOLDER, cache_folder, cached
+from pontryagin.run.data.places import CACHE, FOLDER, cache_folder, cached, inventory
 from pontryagin.run.progress import TerminalProgress
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: made safely, written so that nothing measured is lost. One process a folder."""
+"""The folder of a run: made safely, for one process, and written so that nothing measured is lost."""
 
 import csv
 import io
@@ -6,16 +6,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from pontryagin.diagnostics.files import write_bytes
 from pontryagin.run.errors import ExperimentError
 
-_MARK = "summary.json"
+_MARKS = {"metrics.csv", "summary.json", "checkpoint.pt", "checkpoint.previous.pt"}
+"""A folder with one of these holds a run."""
 _MOST = 1 << 16
-"""Characters of rows that wait to be written."""
+"""Characters of rows that wait to be written: some hundred rows, one call of the system."""
 
 
 def prepare(out: Path, overwrite: bool) -> Path:
@@ -29,7 +32,7 @@ def prepare(out: Path, overwrite: bool) -> Path:
         raise ExperimentError(f"--out {out}: expected a folder, found a file; name another one")
     held = sorted(path.name for path in out.iterdir() if not _is_passing(path.name)) if out.is_dir() else []
     if held:
-        if not {"metrics.csv", _MARK, "checkpoint.pt", "checkpoint.previous.pt"} & set(held):
+        if not _MARKS & set(held):
             raise ExperimentError(f"--out {out}: expected a new or empty folder, or that of a run; found "
                                   f"{held[0]!r} and {len(held) - 1} others; name another folder")
         if not overwrite:
@@ -119,18 +122,14 @@ class Table:
     def __enter__(self) -> "Table":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.flush()
         self._file.close()
 
 
 def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return int(value)
-    return repr(value) if isinstance(value, float) else value
+    """csv writes None as an empty cell, and floats with all their digits."""
+    return int(value) if isinstance(value, bool) else value
 
 
 def _plain(value: Any) -> Any:
@@ -138,9 +137,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def _is_passing(name: str) -> bool:
@@ -159,39 +156,11 @@ def _remove_run_file(path: Path) -> None:
         path.unlink()
 
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there nothing is guarded
-    fcntl = None  # type: ignore[assignment]
-
-
-class Lock:
-    """Held on out/.lock until the process ends, however it ends."""
-
-    def __init__(self, out: Path) -> None:
-        self._path, self._file = out / ".lock", None
-        if self._path.exists():
-            self.take()
-
-    _file: IO[bytes] | None
-
-    def take(self) -> None:
-        """Once the folder is there. Raises ExperimentError when another process has it."""
-        if self._file is not None or fcntl is None:
-            return
-        file = self._path.open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise ExperimentError(f"--out {self._path.parent}: another process is running in this folder; "
-                                  "wait for it, stop it, or name another folder") from error
-        self._file = file
-
-    def __enter__(self) -> "Lock":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+def take(lock: FileLock) -> None:
+    """A run folder's lock, until it is released or the process ends, however it ends. Raises ExperimentError
+    when another process has it."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ExperimentError(f"--out {Path(lock.lock_file).parent}: another process is running in this folder; "
+                              "wait for it, stop it, or name another folder") from error

@@ -1,12 +1,12 @@
-"""All that a run writes: the table, checkpoints, models, summary and report. The run folder of the processes that write nothing."""
+"""All that a training writes: the table, checkpoints, models, summary and report."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 import pontryagin
 from pontryagin.distributed import Communicator
@@ -18,7 +18,7 @@ from pontryagin.run.environment import machine, versions
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.figures import left_out
-from pontryagin.run.files import Lock, Table, prepare, sweep, write_json
+from pontryagin.run.files import Table, prepare, sweep, take, write_json
 from pontryagin.run.history import COLUMNS, History, row
 from pontryagin.run.race import Run
 from pontryagin.run.reports import training as report
@@ -27,37 +27,39 @@ from pontryagin.run.task import Task
 from pontryagin.run.tuning import RULE
 
 _FIRST_REPORT = 2.0
-"""Seconds after the start."""
+"""Seconds after the start: soon something to look at, and none of a run that is over at once."""
 _SHARE = 20
-"""Reports and checkpoints in the course of a run take about one part in so many of its time."""
+"""Reports and checkpoints in the course of a run take about one part in so many of its time: 5 %."""
 
 
 class RunFolder:
-    """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError
-    before any work."""
+    """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError before
+    any work.
 
-    def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay, lock: Lock,
+    lock: of the folder, taken here. history: what decisions rest on; tuning: scores by method and rate.
+    """
+
+    def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay, lock: FileLock,
                  context: ReportContext) -> None:
         self.task, self.settings, self.command, self.display, self.context = task, settings, command, display, context
         self.out, self.path = settings.out, settings.out / "checkpoint.pt"
-        self.history, self.tuning = History(), {}
+        self.history = History()
+        if Path(lock.lock_file).exists():
+            take(lock)
         self.saved = self._resumed() if settings.resume else None
         if self.saved is None:
             prepare(settings.out, settings.overwrite or (settings.resume and not self._holds_rows()))
-        lock.take()
+        take(lock)
         sweep(self.out)
-        keep = self.saved["metrics"] if self.saved else None
-        self.table = Table(self.out / "metrics.csv", COLUMNS, keep)
+        self.table = Table(self.out / "metrics.csv", COLUMNS, self.saved["metrics"] if self.saved else None)
+        self.tuning: dict[str, dict[float, float]] = self.saved["tuning"] if self.saved else {}
         if self.saved:
             self.history.read(self.out / "metrics.csv")
             self.history.stopped = self.saved["stopped"]
-            self.tuning = self.saved["tuning"]
         self.tracking = Tracking(self.out / "tensorboard") if settings.tensorboard else None
         self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
         if without := left_out():
             display.say(f"{without}; when it is there, --resume draws them, after the end too")
-
-    tuning: dict[str, dict[float, float]]
 
     def record(self, run: Run, point: Point) -> None:
         """Every iteration up to 1000, then every tenth, and those that are evaluated."""
@@ -113,9 +115,8 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.table.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self.table.__exit__()
         if self.tracking:
             self.tracking.close()
 
@@ -179,7 +180,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
 
 
 class ReadOnlyFolder:
-    """Knows what rank 0 found in the folder, and keeps the history that decisions rest on. See RunFolder."""
+    """The folder of the processes that write nothing: knows what rank 0 found in it, and keeps the history that
+    decisions rest on. See RunFolder; what it leaves out, rank 0 does."""
 
     def __init__(self, saved: dict[str, Any] | None) -> None:
         self.saved, self.history = saved, History()
@@ -189,21 +191,10 @@ class ReadOnlyFolder:
         """Into the history alone."""
         self.history.take(run, point)
 
-    def checkpoint_if_due(self, index: int, runs: Sequence[Run]) -> None:
-        """Rank 0 does."""
+    def _leave(self, *_: object) -> None:
+        """To rank 0."""
 
-    def checkpoint(self, index: int, runs: Sequence[Run]) -> None:
-        """Rank 0 does."""
-
-    def save_model(self, run: Run, point: Point) -> None:
-        """Rank 0 does."""
-
-    def report_if_due(self) -> None:
-        """Rank 0 does."""
-
-    def report(self, state: str) -> Path | None:
-        """Rank 0 does."""
-        return None
+    checkpoint = checkpoint_if_due = save_model = report_if_due = report = _leave
 
 
 def open_together(communicator: Communicator,

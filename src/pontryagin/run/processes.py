@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill, noted and obeyed between two iterations. A run by several processes: what each of them does, and what rank 0 alone does."""
+"""A run by several processes, each of which does the same but for what rank 0 alone does; and how it stops."""
 
 import hashlib
 import signal
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,31 +14,6 @@ from torch import nn
 
 from pontryagin.distributed import Alone, Communicator, join, require_same
 from pontryagin.distributed.agreement import digest, versions, words
-
-
-class Stop:
-    """While entered: the first SIGINT or SIGTERM sets `asked`, a second SIGINT ends the program at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __enter__(self) -> "Stop":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no signals
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
 
 _current: ContextVar[Communicator | None] = ContextVar("processes", default=None)
 
@@ -74,18 +49,35 @@ def mean(value: float) -> float:
     return communicator.sum(torch.tensor(value, dtype=torch.float64)).item() / communicator.size
 
 
-class StopTogether:
-    """`asked` as soon as any process has been asked to stop; read by all of them equally often."""
+class Stop:
+    """While entered: the first SIGINT or SIGTERM is noted, to be obeyed between two iterations; a second SIGINT
+    ends the program at once."""
 
-    def __init__(self, stop: Stop) -> None:
-        self._stop, self._communicator = stop, present()
+    def __init__(self) -> None:
+        self._communicator, self._noted = present(), False
+        self._before: dict[signal.Signals, Any] = {}
 
     @property
     def asked(self) -> bool:
-        """By anyone."""
+        """Whether any process has been asked to stop; to be read by all of them equally often."""
         if self._communicator.size == 1:
-            return self._stop.asked
-        return bool(self._communicator.sum(torch.tensor(float(self._stop.asked))))
+            return self._noted
+        return bool(self._communicator.sum(torch.tensor(float(self._noted))))
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._noted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._noted = True
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def require_same_run(description: dict[str, Any], settings: dict[str, Any], model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""What a training run asks of a method, and how a torch optimizer answers."""
+"""What a training asks of a method, and how a torch optimizer answers."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,9 +21,8 @@ class StepRecord:
     """One iteration. loss: mean over the batch, without regularizer, at the controls before the step.
 
     evaluations: passes of the batch through all stages, forward, with or without a backward pass. The rest,
-    where a method has
-    it: whether the last trial was accepted, its state penalty rho, the decrease of J that it predicted
-    (mu_k), and how many trials were rejected.
+    where a method has it: whether the last trial was accepted, its state penalty rho, the decrease of J that it
+    predicted (mu_k), and how many trials were rejected.
     """
 
     loss: float
@@ -37,11 +36,10 @@ class StepRecord:
 class Trainer(Protocol):
     """A method with the model that it trains.
 
-    The runner saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together, with
-    the states of
-    the global random generators, are all that a method may depend on: training goes on bitwise from them. For
-    evaluation, between steps, the runner calls the model of `evaluated()` in eval mode without gradients, and
-    sets train mode back.
+    The training saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together, with
+    the states of the global random generators, are all that a method may depend on: training goes on bitwise
+    from them. For evaluation, between steps, the model of `evaluated()` is called in eval mode without
+    gradients, and set back to train mode.
     """
 
     @property
@@ -68,23 +66,14 @@ class Trainer(Protocol):
 
 
 class Optimizer(Protocol):
-    """What is asked of a torch optimizer."""
+    """What is asked of a torch optimizer: each as torch's."""
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """As torch's."""
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-
-    def step(self) -> Any:
-        """Use the gradients."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's."""
+    def param_groups(self) -> list[dict[str, Any]]: ...
+    def zero_grad(self) -> None: ...
+    def step(self) -> Any: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 @runtime_checkable
@@ -99,18 +88,15 @@ class Averaging(Protocol):
 
 
 class OptimizerTrainer:
-    """Any torch optimizer: propagate, differentiate, step. network: what is called in the place of the model;
-    by default the model itself, or with several processes its DistributedDataParallel. Losses are means over
-    the batches of all processes."""
+    """Any torch optimizer: propagate, differentiate, step; with several processes the model's
+    DistributedDataParallel. Losses are means over the batches of all processes."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective,
-                 network: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective) -> None:
         self._model, self.optimizer, self.objective = model, optimizer, objective
-        self._network = network_of(model) if network is None else network
+        self._network = network_of(model)
 
     @property
     def model(self) -> nn.Module:
-        """The model."""
         return self._model
 
     @contextmanager
@@ -126,7 +112,6 @@ class OptimizerTrainer:
             self.optimizer.train()
 
     def step(self, batch: Batch) -> StepRecord:
-        """One iteration of the optimizer."""
         inputs, targets = batch
         self.optimizer.zero_grad()
         loss = self.objective.mean(self._network(inputs), targets)
@@ -144,11 +129,9 @@ class OptimizerTrainer:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Into the optimizer."""
         self.optimizer.load_state_dict(state)
 
 

@@ -5,15 +5,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from pontryagin.run.callbacks import Callback, ProgressDisplay, ReportContext
 from pontryagin.run.environment import threads
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Evaluation
-from pontryagin.run.files import Lock
 from pontryagin.run.folder import ReadOnlyFolder, RunFolder, open_together
 from pontryagin.run.history import sentences
 from pontryagin.run.methods import Method, choose
-from pontryagin.run.processes import Stop, StopTogether, present, require_same_run
+from pontryagin.run.processes import Stop, present, require_same_run
 from pontryagin.run.race import Run, race
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task, run_of
@@ -46,8 +47,8 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
         _check(task, settings)
         with _folder(task, settings, command, display, context or ReportContext()) as folder:
             with Stop() as stop:
-                finished = _Training(task, settings, folder, display, StopTogether(stop),
-                                     callback or Callback(), Evaluation(task, settings)).all_seeds()
+                finished = _Training(task, settings, folder, display, stop, callback or Callback(),
+                                     Evaluation(task, settings)).all_seeds()
             report = folder.report("complete" if finished else "interrupted")
     return Outcome(settings.out, not finished,
                    sentences({task.name: folder.history.results(settings.batch_size)}), report)
@@ -61,7 +62,7 @@ class _Training:
     settings: RunSettings
     folder: RunFolder | ReadOnlyFolder
     display: ProgressDisplay
-    stop: StopTogether
+    stop: Stop
     callback: Callback
     evaluation: Evaluation
 
@@ -170,7 +171,8 @@ def _folder(task: Task, settings: RunSettings, command: str, display: ProgressDi
         return
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(Lock(settings.out))
+            lock = FileLock(settings.out / ".lock", thread_local=False)
+            stack.callback(lock.release, force=True)
             found: RunFolder | ExperimentError = stack.enter_context(
                 RunFolder(task, settings, command, display, lock, context))
         except ExperimentError as error:

@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from filelock import FileLock
 from rich.console import Console
 from torch import Tensor
 
@@ -22,11 +21,8 @@ MIRRORS = "PONTRYAGIN_MIRRORS"
 
 
 def mirrors(wanted: ImageSet) -> tuple[str, ...]:
-    """Addresses of folders with the files: the public ones, or a subfolder of the data set's name at each of
-    PONTRYAGIN_MIRRORS.
-
-    PONTRYAGIN_MIRRORS holds addresses with spaces between; if it is empty, nothing is fetched.
-    """
+    """Addresses of folders with the files: the public ones, or a subfolder of the data set's name at each
+    address in PONTRYAGIN_MIRRORS, with spaces between; if that is empty, nothing is fetched."""
     own = os.environ.get(MIRRORS)
     return wanted.mirrors if own is None else tuple(f"{base.rstrip('/')}/{wanted.name}/"
                                                     for base in own.split())
@@ -34,8 +30,7 @@ def mirrors(wanted: ImageSet) -> tuple[str, ...]:
 
 def fetch(wanted: ImageSet, progress: Progress | None = None,
           patience: Patience | None = None) -> list[Tensor]:
-    """The content of the files, out of the cache, where those that are missing or wrong are fetched into
-    first.
+    """The content of the files, out of the cache, into which those that are missing or wrong are fetched first.
 
     A file enters the cache whole, once its uncompressed content has the right MD5. An interrupted download
     goes on where it stopped. Raises ExperimentError, with every other way to get the files, when no mirror
@@ -44,7 +39,7 @@ def fetch(wanted: ImageSet, progress: Progress | None = None,
     shown, folder = progress or TerminalProgress(Console(stderr=True)), cached(wanted)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with FileLock(folder / ".lock"):  # one process at a time, others wait
             return [_obtain(wanted, file, folder, shown, patience or Patience()) for file in wanted.files]
     except OSError as error:
         raise ExperimentError(f"{folder}: the cache cannot be written ({error.strerror or error}); name "
@@ -110,16 +105,3 @@ def _keep(partial: Path, path: Path) -> None:
     partial.replace(path)
     for other in path.parent.glob(f".{path.name.removesuffix('.gz')}.*.part"):
         other.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time, where the system can lock files; others wait."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

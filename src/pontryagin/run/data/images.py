@@ -10,7 +10,7 @@ from torch import Tensor
 from pontryagin.run.data.catalog import ImageSet, image_set
 from pontryagin.run.data.fetch import fetch
 from pontryagin.run.data.idx import read_idx
-from pontryagin.run.data.places import cached, find, holds_all, named_folder
+from pontryagin.run.data.places import cached, find, locate
 from pontryagin.run.errors import need
 from pontryagin.run.progress import Progress
 
@@ -45,16 +45,6 @@ def load_images(name: str, folder: str | Path | None = None, progress: Progress 
     train, train_labels, test, test_labels = _tensors(wanted, folder, progress)
     return Images(_pixels(train[:TRAINING]), train_labels[:TRAINING].long(), _pixels(test),
                   test_labels.long(), _pixels(train[TRAINING:]), train_labels[TRAINING:].long())
-
-
-def locate(wanted: ImageSet, folder: str | Path | None = None) -> Path | None:
-    """The first place on this machine that holds all files, by name; None when they would have to be
-    fetched."""
-    named = named_folder(wanted, folder)
-    if named:
-        return named
-    others = [cached(wanted)] + ([Path(wanted.debian)] if wanted.debian else [])
-    return next((place for place in others if holds_all(place, wanted)), None)
 
 
 def _tensors(wanted: ImageSet, folder: str | Path | None, progress: Progress | None) -> list[Tensor]:

@@ -1,9 +1,12 @@
-"""Where data sets are looked for on this machine."""
+"""Which data sets there are, and where each is looked for on this machine."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from pontryagin.run.data.catalog import IdxFile, ImageSet
+from pontryagin.run.data.catalog import IMAGE_SETS, IdxFile, ImageSet
 from pontryagin.run.errors import ExperimentError
 
 FOLDER = "PONTRYAGIN_DATA"
@@ -50,6 +53,35 @@ def find(base: Path, file: IdxFile) -> Path | None:
     return next((path for path in (base / file.name, base / f"{file.name}.gz") if path.is_file()), None)
 
 
-def holds_all(base: Path, wanted: ImageSet) -> bool:
-    """Whether a folder has all files, by name."""
-    return all(find(base, file) for file in wanted.files)
+def locate(wanted: ImageSet, folder: str | Path | None = None) -> Path | None:
+    """The first place on this machine that holds all files, by name; None when they would have to be fetched."""
+    others = [cached(wanted)] + ([Path(wanted.debian)] if wanted.debian else [])
+    return named_folder(wanted, folder) or next(
+        (place for place in others if all(find(place, file) for file in wanted.files)), None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A data set: its name, what it is, and where it is, or what is wrong there."""
+
+    name: str
+    content: str
+    place: str
+
+
+def inventory(folder: str | Path | None = None) -> Iterator[Entry]:
+    """Every data set that load_images and load_text know; nothing is fetched or verified."""
+    digits = "inside scikit-learn" if find_spec("sklearn") else "missing: pip install 'pontryagin[data]'"
+    yield Entry("digits", "1500 + 297 images of 8x8, 10 classes", digits)
+    for wanted in IMAGE_SETS.values():
+        try:
+            place = locate(wanted, folder)
+        except ExperimentError as error:
+            yield Entry(wanted.name, _SIZES, str(error))
+            continue
+        missing = f"not on this machine: pontryagin data fetch {wanted.name}"
+        yield Entry(wanted.name, _SIZES, missing if place is None else str(place))
+    yield Entry("text", "about 5 million characters, 97 different ones", "Python's standard library")
+
+
+_SIZES = "55000 + 5000 + 10000 images of 28x28, 10 classes"

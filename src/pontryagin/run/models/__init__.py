@@ -1,10 +1,8 @@
 """Ready networks. Those that are an nn.Sequential have one child a stage, so that every method can train
 them."""
 
-from pontryagin.run.models.autoencoder import autoencoder
 from pontryagin.run.models.character_model import CharacterModel
-from pontryagin.run.models.mlp import mlp
-from pontryagin.run.models.normalized_mlp import normalized_mlp
+from pontryagin.run.models.fully_connected import autoencoder, mlp, normalized_mlp
 from pontryagin.run.models.residual_cnn import ResidualStep, residual_cnn
 
 __all__ = ["CharacterModel", "ResidualStep", "autoencoder", "mlp", "normalized_mlp", "residual_cnn"]

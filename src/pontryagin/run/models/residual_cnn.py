@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.models.initialization import normal
-from pontryagin.run.models.sizes import positive
+from pontryagin.run.models.start import normal, positive
 
 
 class ResidualStep(nn.Module):

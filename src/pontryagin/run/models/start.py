@@ -1,8 +1,17 @@
-"""Where the weights of the ready networks start."""
+"""How the ready networks begin: sizes that can be, and random weights."""
 
 from math import sqrt
 
 from torch import nn
+
+from pontryagin.run.errors import ExperimentError
+
+
+def positive(**sizes: int) -> None:
+    """Each must be a whole number of at least 1. Raises ExperimentError that names the first which is not."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ExperimentError(f"{name}: expected a whole number >= 1, found {size!r}")
 
 
 def normal(model: nn.Module, gain: float = 1.0) -> nn.Module:
