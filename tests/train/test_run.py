@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +94,8 @@ def test_a_run_leaves_what_is_documented(tmp_path):
     page = (outcome.out / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert "Not finished" not in page
-    assert "http" not in page.replace("http-equiv", "")
+    text = re.sub('data:image/png;base64,[^"]+', "", page)  # in which http may come up by chance
+    assert "http" not in text.replace("http-equiv", "")
 
 
 def test_scores_are_those_of_the_controls_reached(tmp_path):
