@@ -6,7 +6,7 @@ costates there are those of what comes after. So nothing of phi has to be linear
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,33 +25,19 @@ _FOLLOWED = {function for room in (torch, Tensor, F, torch._C._nn) for name in _
 
 
 @dataclass
-class _Node:
-    """A tensor on the way, its version when it came, the step that made it, how many functions have taken
-    it."""
-
-    tensor: Tensor
-    version: int
-    step: Step | None = None
-    uses: int = 0
-
-
-@dataclass
 class Track:
-    """The way of one z. given: the copy of z that the network goes on with."""
+    """The way of one z. given: the copy of z that the network goes on with. nodes: the tensors on the way,
+    their versions when they came, and the steps that made them. open: nothing has taken the last one yet."""
 
     given: Tensor
-    nodes: list[_Node] = field(default_factory=list)
+    nodes: list[tuple[Tensor, int, Step | None]]
+    open: bool = True
 
     def end(self) -> tuple[Tensor, list[Step]]:
         """The last tensor on which everything after depends through it alone, and the steps from z to it."""
-        last = reached = 0
-        while reached + 1 < len(self.nodes) and self.nodes[reached].uses == 1:
-            reached += 1
-            # not changed in place since
-            if self.nodes[reached].tensor._version == self.nodes[reached].version:
-                last = reached
-        return self.nodes[last].tensor, [node.step for node in self.nodes[1:last + 1]
-                                         if node.step is not None]
+        last = max(place for place, (tensor, version, _) in enumerate(self.nodes)
+                   if not place or tensor._version == version)  # not changed in place since
+        return self.nodes[last][0], [step for _, _, step in self.nodes[:last + 1] if step is not None]
 
 
 class Follower(TorchFunctionMode):
@@ -66,7 +52,7 @@ class Follower(TorchFunctionMode):
 
     def follow(self, z: Tensor, given: Tensor) -> Track:
         """The track of z, which the network knows as `given`."""
-        track = Track(given, [_Node(z, z._version)])
+        track = Track(given, [(z, z._version, None)])
         self._places.setdefault(id(given), []).append((track, 0))
         return track
 
@@ -85,14 +71,15 @@ class Follower(TorchFunctionMode):
     def _note(self, taken: Tensor, result: Any, step: Step | None) -> None:
         """A function took a followed tensor; step: what it did, None for one that ends the way."""
         places = self._places.pop(id(taken))
-        for track, place in places:
-            track.nodes[place].uses += 1
         if result is not taken:
             self._places[id(taken)] = places
-        for track, place in places if step is not None else ():
-            if place == len(track.nodes) - 1:
-                track.nodes.append(_Node(result, result._version, step))
+        for track, place in places:
+            if step is not None and track.open and place == len(track.nodes) - 1:
+                track.nodes.append((result, result._version, step))
                 self._places.setdefault(id(result), []).append((track, place + 1))
+            else:
+                track.open = False
+                del track.nodes[place + 1:]
 
 
 def _step(function: Any, arguments: tuple[Any, ...], named: dict[str, Any], alone: bool) -> Step | None:

@@ -107,14 +107,14 @@ def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projec
     scale = (size / torch.linalg.vector_norm(direction)).nan_to_num(1.0, posinf=1.0).item() or 1.0
     if bias is not None:
         bias = None if way.bias is None else bias + scale * way.bias.reshape(bias.shape).to(bias.dtype)
-    return Trial(number, tuple(weights), leaf + scale * direction.to(leaf.dtype), bias, scale), prediction
+    return Trial(number, (*weights, leaf + scale * direction.to(leaf.dtype)), bias, scale), prediction
 
 
 def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried], watch: Watch,
              memory: int) -> None:
     """Adds the means over one batch, computed on parts of it that fit into memory."""
     # a change of z and its costate, of 8 bytes at most, for every set and the direction
-    per_sample = 16 * sum(watch.sizes.get(trial.number, 0) * (len(trial.weights) + 1) for trial, _ in tried)
+    per_sample = 16 * sum(watch.sizes.get(trial.number, 0) * len(trial.weights) for trial, _ in tried)
     part = max(min(batch.samples, memory // max(per_sample, 1)), 1)
     for _, prediction in tried:
         for means in (*prediction.cost.values(), *prediction.first_order.values()):
@@ -124,14 +124,14 @@ def _predict(network: Network, loss: MeanLoss, batch: Batch, tried: list[Tried],
         share = loss.counted(some.targets) / batch.counted
         if not share:  # all targets of the part are ignored
             continue
-        outputs, moves, gradient = output_changes(network, loss, some, [trial for trial, _ in tried], watch)
-        for (_, prediction), move in zip(tried, moves, strict=True):
-            slope = by_sample(gradient).to(move.way.dtype)
-            slopes, along = torch.einsum("nkf,nf->k", move.linear, slope).tolist(), (move.way * slope).sum(1)
-            for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, some.targets, move.sets),
+        outputs, gradient, moves = output_changes(network, loss, some, [trial for trial, _ in tried], watch)
+        for (trial, prediction), (moved, linear) in zip(tried, moves, strict=True):
+            slope, way = by_sample(gradient).to(linear.dtype), linear[:, -1] / trial.scale
+            slopes, along = torch.einsum("nkf,nf->k", linear[:, :-1], slope).tolist(), (way * slope).sum(1)
+            for name, cost, first_order in zip(prediction.cost, costs(loss, outputs, some.targets, moved),
                                                slopes, strict=True):
                 prediction.cost[name][-1] += share * cost
                 prediction.first_order[name][-1] += share * first_order
             prediction.slope += along.sum().item() * share * batch.weight
             prediction.slopes += along.abs().sum().item() * share * batch.weight
-            prediction.curvature += curvature(loss, outputs, some.targets, move.way) * share * batch.weight
+            prediction.curvature += curvature(loss, outputs, some.targets, way) * share * batch.weight

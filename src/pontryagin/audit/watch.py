@@ -27,24 +27,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class Trial:
-    """A stage with what is tried on it. weights: W in other sets, shaped as the parameter; way, bias_way: a
-    small step along the argmax's direction, `scale` times as long as the direction itself."""
+    """A stage with what is tried on it: W in other sets, then (W, b) a small step along the argmax's
+    direction, `scale` times as long as the direction itself. W is shaped as the parameter."""
 
     number: int
     weights: tuple[Tensor, ...]
-    way: Tensor
-    bias_way: Tensor | None
+    bias: Tensor | None
     scale: float
-
-
-@dataclass(frozen=True)
-class OutputChanges:
-    """Of a stage. sets: by the weights in sets, with the stage's own activation as it is; linear: to first
-    order; way: by the argmax's direction, to first order."""
-
-    sets: Moves
-    linear: Moves
-    way: Float[Tensor, "sample output"]
 
 
 def probe(network: Network, batch: Batch) -> Watch:
@@ -74,8 +63,9 @@ def _per_sample(lengths: Sequence[int], samples: int) -> tuple[int, ...]:
 
 
 def output_changes(network: Network, loss: MeanLoss, part: Part, trials: list[Trial], watch: Watch
-                   ) -> tuple[Tensor, list[OutputChanges], Tensor]:
-    """Outputs, what every trial does to them, and the gradient of the mean loss there."""
+                   ) -> tuple[Tensor, Tensor, list[tuple[Moves, Moves]]]:
+    """Outputs, the gradient of the mean loss there, and what every trial does to them: by the weights in sets
+    with the stage's own activation as it is, and by all weights to first order."""
     outputs, calls = network.record(part.inputs, part.draw)
     value = outputs.detach().requires_grad_()
     gradient, = torch.autograd.grad(loss(value, part.targets), value)
@@ -87,11 +77,12 @@ def output_changes(network: Network, loss: MeanLoss, part: Part, trials: list[Tr
     moves = []
     for trial in trials:
         if trial.number in watched:
-            delta, sets = combined(found[trial.number], basis, factors), len(trial.weights)
-            moves.append(OutputChanges(delta[:, :sets], delta[:, sets:-1], delta[:, -1] / trial.scale))
+            delta, sets = combined(found[trial.number], basis, factors), len(trial.weights) - 1
+            moves.append((delta[:, :sets], delta[:, sets:]))
         else:
-            moves.append(_by_difference(network, part, trial))
-    return outputs.detach(), moves, gradient
+            linear = _by_difference(network, part, trial)
+            moves.append((linear[:, :-1], linear))
+    return outputs.detach(), gradient, moves
 
 
 def _by_costates(network: Network, outputs: Tensor, calls: list[Call], basis: Tensor,
@@ -124,14 +115,15 @@ def _by_costates(network: Network, outputs: Tensor, calls: list[Call], basis: Te
 
 @torch.no_grad()
 def _state_changes(network: Network, call: Call, trial: Trial) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The end of the call's track; there the changes by the weights in sets; of z those and that by the
-    way."""
+    """The end of the call's track; the changes there by the weights in sets, and those of z by all
+    weights."""
     end, steps = call.track.end()  # type: ignore[union-attr]
-    z = call.output.detach()  # type: ignore[union-attr]
-    moved = [network.output(call, weight) for weight in trial.weights]
-    linear = [each - z for each in moved] + [network.output(call, trial.way, trial.bias_way) - z]
+    moved = [network.output(call, weight) for weight in trial.weights[:-1]]
+    moved.append(network.output(call, trial.weights[-1], trial.bias))
+    linear = [each - call.output.detach() for each in moved]  # type: ignore[union-attr]
     if not steps:
         return end, linear[:-1], linear
+    moved.pop()
     for step in steps:
         moved = [step(each) for each in moved]
     return end, [each - end for each in moved], linear
@@ -143,19 +135,20 @@ def _products(state: Float[Tensor, "sample change state"], costate: Tensor | Non
     return torch.bmm(state, costate.reshape(len(state), -1, 1).to(state.dtype)).squeeze(2)
 
 
-def _by_difference(network: Network, part: Part, trial: Trial) -> OutputChanges:
-    """The same without costates, where a stage's z cannot be watched: a central difference for every change,
-    all linear."""
+def _by_difference(network: Network, part: Part, trial: Trial) -> Moves:
+    """By all weights to first order, without costates, where a stage's z cannot be watched: central
+    differences."""
     leaf, bias = network.weight(trial.number), network.bias(trial.number)
     relative = torch.finfo(leaf.dtype).eps ** (1 / 3)  # where rounding and the third derivative cost the same
     found = []
-    for weight, other in [(weight, bias) for weight in trial.weights] + [(trial.way, trial.bias_way)]:
-        change = weight - leaf
+    for place, weight in enumerate(trial.weights, 1):
+        change, shift = weight - leaf, None
+        if bias is not None and trial.bias is not None and place == len(trial.weights):
+            shift = trial.bias - bias
         h = relative * (torch.linalg.vector_norm(leaf)
                         / torch.linalg.vector_norm(change)).nan_to_num(1.0, posinf=1.0).item()
-        sides = [network.run(part.inputs, part.draw, network.replaced(
-            trial.number, leaf + step * change,
-            None if bias is None or other is None else bias + step * (other - bias))) for step in (h, -h)]
-        found.append(by_sample((sides[0] - sides[1]) / (2 * h)))
-    changes = torch.stack(found, 1)
-    return OutputChanges(changes[:, :-1], changes[:, :-1], changes[:, -1] / trial.scale)
+        plus, minus = (network.run(part.inputs, part.draw, network.replaced(
+            trial.number, leaf + step * change, None if shift is None else bias + step * shift))
+                       for step in (h, -h))
+        found.append(by_sample((plus - minus) / (2 * h)))
+    return torch.stack(found, 1)

@@ -58,12 +58,12 @@ def _write(settings: AuditSettings, command: str, audit: Audit, interrupted: boo
                 table.add(name, each.rank, numbers[stage.name], stage.name,
                           *(getattr(each, column) for column in RESTRICTIONS))
     results = audit.to_dict()
-    results["stages"] = {stage["name"]: stage | {
-        "restrictions": {each["set"]: each for each in stage["restrictions"]}} for stage in results["stages"]}
+    stages = {stage["name"]: stage | {"restrictions": {each["set"]: each for each in stage["restrictions"]}}
+              for stage in results.pop("stages")}
     said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
     write_json(settings.out / "summary.json", {
         "experiment": "audit", "command": command, "interrupted": interrupted, "settings": said,
-        "versions": versions(), "machine": machine(), "results": results})
+        "versions": versions(), "machine": machine(), "results": results | {"stages": stages}})
 
 
 @contextmanager
