@@ -137,6 +137,7 @@ def test_random_data_sets_go_on_bitwise(own):
         assert run("train", *common, "--out", "stopped") == 130
     state = checkpoint.read(Path("stopped/checkpoint.pt"))["runs"][0]
     assert 0 < state["iteration"] < 18
+    assert run("predict", "stopped/checkpoint.pt", *common[:4]) == 0
     assert run("train", *common[:4], "--out", "stopped", "--resume") == 0
     one, other = (checkpoint.read(Path(out) / "models" / "emsa-seed0.pt")["model"]
                   for out in ("whole", "stopped"))

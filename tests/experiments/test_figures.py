@@ -14,7 +14,8 @@ from run_directory import HEADERS, read_rows, write_run, write_table
 from pontryagin.papers.sine.losses import Curve, band, curves
 from pontryagin.papers.sine.report import draw_figures
 from pontryagin.papers.sine.steps import achieved_steps, first_rise, stage_sums
-from pontryagin.run.tables import METRICS, Drawing, ReportError, first_seed, read_run, read_table
+from pontryagin.papers.sine.tables import METRICS, first_seed, read_folder
+from pontryagin.run.tables import Drawing, ReportError, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
 
@@ -213,7 +214,7 @@ def test_thinned_metrics_give_no_achieved_decrease(whole_run: Path) -> None:
 
 
 def test_the_caption_of_divergence_tells_the_first_rise(whole_run: Path, drawings: list[Drawing]) -> None:
-    run = read_run(whole_run)
+    run = read_folder(whole_run)
     metrics = first_seed(run.metrics, "a", "msa")
     text = first_rise(metrics, *stage_sums(first_seed(run.stages, "a", "msa")))
     losses = metrics["train_loss"][np.isfinite(metrics["train_loss"])]

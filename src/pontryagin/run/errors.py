@@ -1,13 +1,12 @@
-"""What can be wrong with a request for an experiment. Packages that only some commands need. A missing one is
-one line that says so, before any work."""
+"""What can be wrong with a request: a setting, a file, a package that only some commands need. One line says
+so, before any work."""
 
 from importlib import import_module
 from typing import Any
 
 
 class ExperimentError(ValueError):
-    """A setting, a folder or a file of an experiment is wrong: says what was expected, found, and what to
-    do."""
+    """A setting, a folder or a file of an experiment is wrong: says what was expected, found, and what to do."""
 
 
 def at_least(least: int, **settings: int | None) -> None:
@@ -30,10 +29,7 @@ class MissingExtraError(ExperimentError):
 
 def need(module: str, what: str, instead: str = "") -> Any:
     """The module, of one of the packages in EXTRAS. what: asks for it, a singular; instead: what else can be
-    done.
-
-    Raises MissingExtraError.
-    """
+    done. Raises MissingExtraError."""
     package = module.partition(".")[0]
     try:
         import_module(package)

@@ -1,4 +1,4 @@
-"""Models, data and losses by name: a ready one, or a user's own by import path. A task from names: a ready model and data, or a user's own by import path."""
+"""A task from names: models, data and losses that are ready, or a user's own by import path."""
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
@@ -15,12 +15,16 @@ from pontryagin.run.data import load_images
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.run.objective import OBJECTIVES, Objective, objective_named
-from pontryagin.run.task import Task, samples_of
+from pontryagin.run.task import Task, kind_of, samples_of
 from pontryagin.run.user_code import call, import_object
 
 READY_MODELS: dict[str, Callable[..., nn.Module]] = {
     "residual-cnn": residual_cnn, "mlp": mlp, "normalized-mlp": normalized_mlp, "autoencoder": autoencoder}
 READY_DATA = ("digits", "mnist", "fashion-mnist")
+DESCRIPTION = ("model", "model_args", "data", "data_args", "loss")
+"""Keys of a description; its values are the arguments of `task_from`."""
+OWN_CODE = ("model", "data", "loss")
+"""Those that may name a user's own code, as package.module:name."""
 
 Part = tuple[Tensor, Tensor] | Dataset[Any]
 """(inputs, targets), the first axis of both the samples, or a torch Dataset of such pairs."""
@@ -41,13 +45,43 @@ class Splits:
     def outputs(self) -> int | None:
         """How many numbers a model should give: classes, components of a target; None when it cannot be told
         without a pass."""
-        if isinstance(self.train, tuple):
-            targets = self.train[1]
-        elif isinstance(self.train, TensorDataset) and len(self.train.tensors) == 2:
-            targets = self.train.tensors[1]
-        else:
+        targets = _all_targets(self.train)
+        if targets is None:
             return None
         return prod(targets.shape[1:]) if targets.is_floating_point() else int(targets.max()) + 1
+
+
+def task_from(model: str, data: str, loss: str | None = None, model_args: Mapping[str, Any] | None = None,
+              data_args: Mapping[str, Any] | None = None) -> Task:
+    """loss: one of OBJECTIVES or `my.module:function`; by default cross-entropy for whole-number targets, else
+    squared error. Raises ExperimentError."""
+    splits = load_data(data, data_args)
+    with torch.random.fork_rng():
+        build_model(model, model_args, splits)  # what is wrong with it is said before any work
+    described = {"model": model, "model_args": dict(model_args or {}), "data": data,
+                 "data_args": dict(data_args or {}), "loss": loss}
+    name = " on ".join(spec.rpartition(":")[2] for spec in (model, data))
+    return Task(name, lambda: build_model(model, model_args, splits), samples_of(splits.train),
+                samples_of(splits.test), _objective(loss, splits), described)
+
+
+def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -> Task:
+    """The task of a checkpoint. given: names on the command line; a file alone never decides what code is
+    imported.
+
+    Raises ExperimentError when the description names code of a user's own that is not given again.
+    """
+    if set(description) != set(DESCRIPTION):
+        raise ExperimentError("the checkpoint's task was not made from names: expected "
+                              f"{', '.join(DESCRIPTION)}, found "
+                              f"{', '.join(map(str, description)) or 'nothing'}")
+    unconfirmed = [part for part in OWN_CODE
+                   if ":" in str(description[part]) and given.get(part) != description[part]]
+    if unconfirmed:
+        wanted = " ".join(f"--{part} {description[part]}" for part in unconfirmed)
+        raise ExperimentError("the checkpoint was made with code that it does not hold; to import that "
+                              f"code, add: {wanted}")
+    return task_from(**description)
 
 
 def load_data(spec: str, arguments: Mapping[str, Any] | None = None) -> Splits:
@@ -73,8 +107,8 @@ def ready_data(name: str, *, folder: str | Path | None = None, standardize: bool
     standardized then.
     """
     images = load_images(name, folder)
-    shift, scale = (images.train.mean(), images.train.std()) if standardize and not reconstruct else (0.0,
-                                                                                                      1.0)
+    moved = standardize and not reconstruct
+    shift, scale = (images.train.mean(), images.train.std()) if moved else (0.0, 1.0)
 
     def part(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return (pixels, pixels.flatten(1)) if reconstruct else ((pixels - shift) / scale, labels)
@@ -117,6 +151,18 @@ def load_cost(spec: str) -> Callable[[Tensor, Tensor], Tensor]:
     return import_object(spec, "loss")
 
 
+def _objective(loss: str | None, splits: Splits) -> Objective:
+    """By name, by import path, or by the kind of the targets."""
+    targets = _all_targets(splits.train)
+    if targets is None:
+        targets = torch.as_tensor(_example(splits.train)[1]).unsqueeze(0)
+    if loss is None:
+        return OBJECTIVES["squared-error" if targets.is_floating_point() else "cross-entropy"]
+    if ":" not in loss:
+        return objective_named(loss)
+    return Objective(loss, load_cost(loss), classifies=not targets.is_floating_point() and targets.ndim == 1)
+
+
 def _splits(found: Any, what: str) -> Splits:
     keys = ("train", "test", "validation")
     if isinstance(found, Splits):
@@ -128,7 +174,7 @@ def _splits(found: Any, what: str) -> Splits:
         found = tuple(found.get(key) for key in keys)
     if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
         raise ExperimentError(f"{what}: expected (train, test) or (train, test, validation), each a torch "
-                              f"Dataset or a pair of tensors (inputs, targets); found {_described(found)}")
+                              f"Dataset or a pair of tensors (inputs, targets); found {kind_of(found)}")
     parts = [None if key == "validation" and part is None else _part(part, f"{what}, {key}")
              for key, part in zip(keys, found, strict=False)]
     return Splits(*parts)  # type: ignore[arg-type]
@@ -146,7 +192,7 @@ def _part(part: Any, what: str) -> Part:
         return inputs, targets
     if not isinstance(part, Dataset) or not isinstance(part, Sized):
         raise ExperimentError(f"{what}: expected a torch Dataset with a length or a pair of tensors (inputs, "
-                              f"targets), found {_described(part)}")
+                              f"targets), found {kind_of(part)}")
     if not len(part):
         raise ExperimentError(f"{what}: the {type(part).__name__} is empty")
     _example(part, what)
@@ -160,76 +206,12 @@ def _example(part: Part, what: str = "data") -> tuple[Tensor, Any]:
     item = call(lambda: part[0], {}, f"{what}, sample 0")
     if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], Tensor):
         raise ExperimentError(f"{what}, sample 0: expected a pair (input, target), the input a tensor; found "
-                              f"{_described(item)}")
+                              f"{kind_of(item)}")
     return item[0], item[1]
 
 
-def _described(found: Any) -> str:
-    if isinstance(found, (tuple, list)):
-        return "(" + ", ".join(_described(part) for part in found) + ")"
-    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-
-
-DESCRIPTION = ("model", "model_args", "data", "data_args", "loss")
-"""Keys of a description; its values are the arguments of `task_from`."""
-OWN_CODE = ("model", "data", "loss")
-"""Those that may name a user's own code, as package.module:name."""
-
-
-def task_from(model: str, data: str, loss: str | None = None, model_args: Mapping[str, Any] | None = None,
-              data_args: Mapping[str, Any] | None = None) -> Task:
-    """loss: one of OBJECTIVES or `my.module:function`; by default cross-entropy for whole-number targets,
-    else squared error.
-
-    Raises ExperimentError.
-    """
-    splits = load_data(data, data_args)
-    with torch.random.fork_rng():
-        build_model(model, model_args, splits)  # what is wrong with it is said before any work
-    described = {"model": model, "model_args": dict(model_args or {}), "data": data,
-                 "data_args": dict(data_args or {}),
-                 "loss": loss}
-    return Task(f"{_short(model)} on {_short(data)}", lambda: build_model(model, model_args, splits),
-                samples_of(splits.train), samples_of(splits.test), objective_from(loss, splits), described)
-
-
-def objective_from(loss: str | None, splits: Splits) -> Objective:
-    """By name, by import path, or by the kind of the targets."""
-    targets = _targets(splits.train)
-    if loss is None:
-        return OBJECTIVES["squared-error" if targets.is_floating_point() else "cross-entropy"]
-    if ":" not in loss:
-        return objective_named(loss)
-    return Objective(loss, load_cost(loss), classifies=not targets.is_floating_point() and targets.ndim == 1)
-
-
-def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -> Task:
-    """The task of a checkpoint. given: names on the command line; a file alone never decides what code is
-    imported.
-
-    Raises ExperimentError when the description names code of a user's own that is not given again.
-    """
-    if set(description) != set(DESCRIPTION):
-        raise ExperimentError("the checkpoint's task was not made from names: expected "
-                              f"{', '.join(DESCRIPTION)}, found "
-                              f"{', '.join(map(str, description)) or 'nothing'}")
-    unconfirmed = [part for part in OWN_CODE if ":" in str(description[part])
-                   and given.get(part) != description[part]]
-    if unconfirmed:
-        wanted = " ".join(f"--{part} {description[part]}" for part in unconfirmed)
-        raise ExperimentError("the checkpoint was made with code that it does not hold; to import that "
-                              f"code, add: {wanted}")
-    return task_from(**description)
-
-
-def _targets(part: Part) -> Tensor:
-    """Of some samples, with their axis."""
-    if isinstance(part, tuple):
-        return part[1]
+def _all_targets(part: Part) -> Tensor | None:
+    """None where they are known sample by sample alone."""
     if isinstance(part, TensorDataset) and len(part.tensors) == 2:
         return part.tensors[1]
-    return torch.as_tensor(part[0][1]).unsqueeze(0)
-
-
-def _short(spec: str) -> str:
-    return spec.rpartition(":")[2]
+    return part[1] if isinstance(part, tuple) else None

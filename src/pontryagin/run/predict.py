@@ -17,7 +17,7 @@ from pontryagin.run.evaluation import chunk_size, evaluate
 from pontryagin.run.files import write_text
 from pontryagin.run.parts import from_description
 from pontryagin.run.settings import DTYPES
-from pontryagin.run.task import Task
+from pontryagin.run.task import Samples, Task
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def _model(wanted: Prediction) -> tuple[Path, dict[str, Any]]:
     path = wanted.path
     if path.is_dir():
         models = sorted((path / "models").glob("*.pt"))
-        chosen = [model for model in models if _is_wanted(model, wanted)]
+        chosen = [model for model in models
+                  if wanted.method in (None, model.stem.rpartition("-seed")[0])
+                  and (wanted.seed is None or model.stem.endswith(f"-seed{wanted.seed}"))]
         if len(chosen) > 1:
             raise ExperimentError(f"{path} holds several models: name one by --method and --seed, or by its "
                                   f"file: {', '.join(model.name for model in chosen)}")
@@ -82,8 +84,8 @@ def _model(wanted: Prediction) -> tuple[Path, dict[str, Any]]:
                                   f"{', '.join(model.stem for model in models)}")
         path = chosen[0] if chosen else path / "checkpoint.pt"
     saved = checkpoint.read(path, wanted.device)
-    if "jobs" in saved:
-        saved = _job(path, saved, wanted)
+    if "runs" in saved:
+        saved = _one_run(path, saved, wanted)
     missing = {"model", "task", "dtype", "method", "seed", "iteration"} - saved.keys()
     if missing or saved["dtype"] not in DTYPES:
         raise CheckpointError(f"{path}: expected a trained model or the checkpoint of a run; missing: "
@@ -91,20 +93,15 @@ def _model(wanted: Prediction) -> tuple[Path, dict[str, Any]]:
     return path, saved
 
 
-def _job(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:
+def _one_run(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:
     """Of a run that is going on."""
-    jobs = [job for job in saved["jobs"] if wanted.method in (None, job["method"])
-            and wanted.seed in (None, job["seed"])]
-    if len(jobs) != 1:
-        found = ", ".join(f"--method {job['method']} --seed {job['seed']}" for job in saved["jobs"])
-        raise ExperimentError(f"{path} holds {len(saved['jobs'])} models: name one "
+    runs = [run for run in saved["runs"] if wanted.method in (None, run["method"])
+            and wanted.seed in (None, run["seed"])]
+    if len(runs) != 1:
+        found = ", ".join(f"--method {run['method']} --seed {run['seed']}" for run in saved["runs"])
+        raise ExperimentError(f"{path} holds {len(saved['runs'])} models: name one "
                               f"({found or 'the run has not begun'})")
-    return {**jobs[0], "task": saved["task"], "dtype": saved["settings"]["dtype"]}
-
-
-def _is_wanted(model: Path, wanted: Prediction) -> bool:
-    method, _, seed = model.stem.rpartition("-seed")
-    return wanted.method in (None, method) and (wanted.seed is None or str(wanted.seed) == seed)
+    return {**runs[0], "task": saved["task"], "dtype": saved["settings"]["dtype"]}
 
 
 def _described(path: Path, saved: dict[str, Any], given: Mapping[str, str],
@@ -121,7 +118,7 @@ def _described(path: Path, saved: dict[str, Any], given: Mapping[str, str],
 
 
 @torch.no_grad()
-def _table(task: Task, model: torch.nn.Module, samples: Any, rows: Tensor) -> str:
+def _table(task: Task, model: torch.nn.Module, samples: Samples, rows: Tensor) -> str:
     """Classification: row, target, prediction, confidence (the softmax of the predicted class). Else: row and
     every component of target and prediction."""
     text = io.StringIO()
@@ -131,15 +128,12 @@ def _table(task: Task, model: torch.nn.Module, samples: Any, rows: Tensor) -> st
         inputs, targets = samples.rows(chunk)
         output = model(inputs).double().cpu()
         if task.objective.classifies:
-            confidence, prediction = output.softmax(1).max(1)
-            columns = [chunk.tolist(), targets.tolist(), prediction.tolist(), confidence.tolist()]
-            names = ["row", "target", "prediction", "confidence"]
+            columns = {"target": targets, "prediction": output.argmax(1), "confidence": output.softmax(1).amax(1)}
         else:
-            known, found = targets.flatten(1) if targets.ndim > 1 else targets.unsqueeze(1), output.reshape(len(output), -1)
-            columns = [chunk.tolist(), *known.T.tolist(), *found.T.tolist()]
-            names = ["row", *(f"target_{n}" for n in range(known.shape[1])),
-                     *(f"prediction_{n}" for n in range(found.shape[1]))]
+            known, found = (values.reshape(len(chunk), -1).T for values in (targets, output))
+            columns = {f"target_{n}": values for n, values in enumerate(known)}
+            columns |= {f"prediction_{n}": values for n, values in enumerate(found)}
         if not int(chunk[0]):
-            table.writerow(names)
-        table.writerows(zip(*columns, strict=True))
+            table.writerow(["row", *columns])
+        table.writerows(zip(chunk.tolist(), *(values.tolist() for values in columns.values()), strict=True))
     return text.getvalue()

@@ -1,5 +1,4 @@
-"""How the learning rate falls over a run: a factor of the initial rate for every iteration. What a run of a
-training takes beside the task, checked before any work."""
+"""What a training takes beside the task, checked before any work."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,9 +18,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 """By name: the factor when the share `done` in [0, 1) of the iterations has been run."""
 
-
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 _FREE = ("out", "overwrite", "resume", "checkpoint_every", "tensorboard")
+"""Settings that may be others when a training is resumed."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,8 @@ class RunSettings:
 def settings_from(binding: Mapping[str, Any], out: Path, *, checkpoint_every: float, tensorboard: bool,
                   overwrite: bool, resume: bool) -> RunSettings:
     """Of a checkpoint's binding settings. Raises ExperimentError when they are not those of this version."""
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name,
-                              value in binding.items()}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                              for name, value in binding.items()}
     expected = {name for name in RunSettings.__dataclass_fields__ if name not in _FREE}
     if set(fields) != expected:
         differing = ", ".join(sorted(expected ^ set(fields)))

@@ -14,18 +14,6 @@ import numpy as np
 
 from pontryagin.run.errors import ExperimentError
 
-METRICS = (("figure", "method"),
-           ("seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss", "accepted",
-                                  "rho", "optimality_gap", "rejected"))
-"""Columns of metrics.csv, text and numbers: a row for every seed and iteration, 0 before training; seconds of
-training and evaluations (propagations) since the start of it; losses in the units of the terminal cost."""
-STAGES = (("figure", "method"), ("seed", "iteration", "stage", "gain", "state_error", "costate_error"))
-"""Columns of stages.csv: Hamiltonian gain and feasibility errors (squared), means over samples."""
-STATES = (("figure", "method"), ("x", "time", "component", "state"))
-"""Columns of states.csv: the final controls' trajectories, first seed."""
-FIT = (("figure", "method"), ("x", "target", "prediction"))
-"""Columns of fit.csv: the final controls' function, first seed."""
-
 
 class ReportError(ExperimentError):
     """A file of a run directory is missing, or is not what figures and report need."""
@@ -33,8 +21,7 @@ class ReportError(ExperimentError):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of a run directory. name: file name without suffix; caption: plain text; path: the PNG
-    file."""
+    """A picture of a run directory. name: file name without suffix; caption: plain text; path: the PNG file."""
 
     name: str
     title: str
@@ -74,28 +61,6 @@ class Table:
         return list(dict.fromkeys(self.columns[column].tolist()))
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run directory in memory. Tables that were not written are empty."""
-
-    metrics: Table
-    stages: Table
-    states: Table
-    fit: Table
-    summary: dict[str, Any]
-
-
-def read_run(directory: Path) -> Run:
-    """Tables and summary; metrics.csv and summary.json must be there. Raises ReportError."""
-    return Run(
-        metrics=read_table(directory / "metrics.csv", *METRICS),
-        stages=read_table(directory / "stages.csv", *STAGES, optional=True),
-        states=read_table(directory / "states.csv", *STATES, optional=True),
-        fit=read_table(directory / "fit.csv", *FIT, optional=True),
-        summary=read_summary(directory / "summary.json"),
-    )
-
-
 def read_table(path: Path, text: Sequence[str], numbers: Sequence[str], optional: bool = False) -> Table:
     """The named columns of a CSV file with a header; others are ignored. Raises ReportError."""
     if optional and not path.exists():
@@ -112,9 +77,11 @@ def read_table(path: Path, text: Sequence[str], numbers: Sequence[str], optional
 def read_summary(path: Path) -> dict[str, Any]:
     """summary.json, its results checked. Raises ReportError."""
     try:
-        summary = json.loads(_text(path))
+        summary = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ReportError(f"{path}: expected JSON, found {error}") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise _unreadable(path, error) from error
     _expect(path, "", summary, ("experiment", "command", "interrupted", "results"))
     for figure, methods in _items(path, "results", summary["results"]):
         for method, result in _items(path, f"results.{figure}", methods):
@@ -128,12 +95,6 @@ def read_summary(path: Path) -> dict[str, Any]:
             for method, entry in _items(path, f"{name}.{figure}", methods):
                 _expect(path, f"{name}.{figure}.{method}", entry, keys)
     return summary
-
-
-def first_seed(table: Table, figure: str, method: str) -> Table:
-    """A method's rows for one figure and the first seed that it was run with."""
-    rows = table.where(figure=figure, method=method)
-    return rows.where(seed=rows["seed"].min()) if len(rows) else rows
 
 
 def _columns(path: Path, lines: Iterator[list[str]], text: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -155,13 +116,6 @@ def _columns(path: Path, lines: Iterator[list[str]], text: Sequence[str], number
             value.append(_number(cells[name], path, line, name))
     return Table({**{name: np.array(word, dtype=object) for name, word in words.items()},
                   **{name: np.array(value) for name, value in values.items()}})
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: Exception) -> ReportError:

@@ -1,4 +1,4 @@
-"""What is trained: a network, the samples of a data set by their rows, the batches of each seed, an objective."""
+"""What is trained: a network, samples by their rows, an objective, and the batches of each seed."""
 
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
@@ -72,14 +72,14 @@ class DatasetSamples:
 
     def rows(self, rows: Tensor) -> Batch:
         items = [self.dataset[row] for row in rows.tolist()]
+        expected = f"{type(self.dataset).__name__}: expected items (input, target) of"
         try:
             inputs, targets = default_collate(items)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ExperimentError(f"{type(self.dataset).__name__}: expected items (input, target) of equal "
-                                  f"shapes that torch can stack, found {_shape(items[0])} first ({error})") from error
+            raise ExperimentError(f"{expected} equal shapes that torch can stack, found {kind_of(items[0])} first "
+                                  f"({error})") from error
         if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
-            raise ExperimentError(f"{type(self.dataset).__name__}: expected items (input, target) of tensors "
-                                  f"or numbers, found {_shape(items[0])}")
+            raise ExperimentError(f"{expected} tensors or numbers, found {kind_of(items[0])}")
         return _moved(inputs, self.device, self.dtype), _moved(targets, self.device, self.dtype)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "DatasetSamples":
@@ -97,10 +97,11 @@ def _moved(values: Tensor, device: torch.device | str, dtype: torch.dtype) -> Te
     return values.to(device, dtype) if values.is_floating_point() else values.to(device)
 
 
-def _shape(item: object) -> str:
+def kind_of(item: object) -> str:
+    """In words, for errors."""
     if isinstance(item, (tuple, list)):
-        return "(" + ", ".join(_shape(part) for part in item) + ")"
-    return f"a tensor {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+        return "(" + ", ".join(map(kind_of, item)) + ")"
+    return f"a tensor of shape {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
 
 
 @dataclass(frozen=True)
@@ -137,20 +138,16 @@ class Sampler:
 
     def epoch(self, number: int) -> Tensor:
         """The rows of all batches of epoch 0, 1, ...: (batch, row)."""
-        generator = torch.Generator().manual_seed(_mixed(self.seed, number))
-        order = torch.randperm(self.samples, generator=generator)
+        # 32 bits, all that torch's generator takes in, that depend on both numbers as a whole
+        mixed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(mixed))
         whole = order[:self.batches * self.batch_size].view(self.batches, self.batch_size)
         return whole[:, self.rank::self.processes]
 
 
-@lru_cache(maxsize=64)  # of the runs that take turns now
+@lru_cache(maxsize=2)  # runs that take turns are in the same epoch, or an iteration apart
 def _epoch(sampler: Sampler, number: int) -> Tensor:
     return sampler.epoch(number)
-
-
-def _mixed(seed: int, epoch: int) -> int:
-    """32 bits, all that torch's generator takes in, that depend on both numbers as a whole."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -183,17 +180,16 @@ class Task:
                     output = model(inputs)
                     loss = self.objective.mean(output, targets)
             except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                raise ExperimentError(f"{self.name}: network, data and loss {self.objective.name} do not "
-                                      f"fit: inputs {tuple(inputs.shape)} {inputs.dtype}, targets "
-                                      f"{tuple(targets.shape)} {targets.dtype}: "
-                                      f"{' '.join(str(error).split())}") from error
-            if loss.ndim:
-                raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number "
-                                      "was expected")
-            if self.objective.classifies and (*output.shape[:1], *output.shape[2:]) != tuple(targets.shape):
-                raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and "
-                                      f"targets (sample, ...), found {tuple(output.shape)} and "
-                                      f"{tuple(targets.shape)}")
+                raise ExperimentError(
+                    f"{self.name}: network, data and loss {self.objective.name} do not fit: inputs "
+                    f"{tuple(inputs.shape)} {inputs.dtype}, targets {tuple(targets.shape)} {targets.dtype}: "
+                    f"{' '.join(str(error).split())}") from error
+        if loss.ndim:
+            raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number was "
+                                  "expected")
+        if self.objective.classifies and (*output.shape[:1], *output.shape[2:]) != tuple(targets.shape):
+            raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and targets "
+                                  f"(sample, ...), found {tuple(output.shape)} and {tuple(targets.shape)}")
 
 
 def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: float) -> Run:

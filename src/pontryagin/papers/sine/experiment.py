@@ -9,6 +9,7 @@ from typing import Any
 
 from pontryagin.papers.sine.methods import METHODS, Method
 from pontryagin.papers.sine.pictures import write_fit, write_states
+from pontryagin.papers.sine.tables import FIT, METRICS, STAGES, STATES
 from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
 from pontryagin.problem import NonFiniteError
 from pontryagin.run.environment import Stopwatch
@@ -16,7 +17,6 @@ from pontryagin.run.errors import at_least
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import Study, choose, study
 from pontryagin.run.summary import Measured, summarize
-from pontryagin.run.tables import FIT, METRICS, STAGES, STATES
 from pontryagin.run.tuning import TUNING_SEED, best, tuned
 from pontryagin.update import IterationRecord
 

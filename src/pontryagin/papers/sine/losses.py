@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from pontryagin.papers.sine.tables import SineTables
 from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures.canvas import (
     INK,
@@ -20,7 +21,7 @@ from pontryagin.run.figures.canvas import (
     plain,
 )
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.tables import Run, Table
+from pontryagin.run.tables import Table
 
 FLOOR = 1e-9
 """Losses below are not shown."""
@@ -77,7 +78,7 @@ def band(seeds: Sequence[Curve], points: int = 600) -> Band | None:
     return Band(grid, *np.exp([np.median(logs, axis=0), logs.min(axis=0), logs.max(axis=0)]))
 
 
-def loss_figure(run: Run, figure: str) -> Sketch | None:
+def loss_figure(run: SineTables, figure: str) -> Sketch | None:
     """Train loss in three measures of effort, test loss in one."""
     metrics = run.metrics.where(figure=figure)
     trained = {method: found for method in in_order(metrics.values("method"))

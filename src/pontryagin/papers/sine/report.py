@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pontryagin.papers.sine.tables import read_folder
 from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, write_page
@@ -26,7 +27,7 @@ from pontryagin.run.reports.words import (
     tuned,
     unbroken,
 )
-from pontryagin.run.tables import Drawing, read_run, read_summary
+from pontryagin.run.tables import Drawing, read_summary
 
 Result = dict[str, Any]
 _TASK = Markup("A residual network is trained to compute sin x, as in Figure 1 of Li, Chen, Tai and E, "
@@ -60,7 +61,7 @@ def draw_figures(folder: Path) -> list[Drawing]:
     from pontryagin.papers.sine.steps import decrease, divergence, rho
     from pontryagin.run.figures.canvas import draw
 
-    run = read_run(folder)
+    run = read_folder(folder)
     sketches = {"states": states, "decrease": decrease, "gain": gain, "feasibility": feasibility, "rho": rho,
                 "divergence": divergence}
     return draw(folder,

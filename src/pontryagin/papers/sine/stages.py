@@ -3,16 +3,16 @@
 import numpy as np
 
 from pontryagin.papers.sine.states import PREFERRED
+from pontryagin.papers.sine.tables import SineTables, first_seed
 from pontryagin.run.figures.canvas import Sketch, iteration_axis, new_figure, positive
 from pontryagin.run.figures.iterations import color_bar, color_scale, heat_map
 from pontryagin.run.figures.method_style import style_of
-from pontryagin.run.tables import Run, first_seed
 
 _DECADES = 12
 """Colors span no more; smaller values have the darkest."""
 
 
-def gain(run: Run) -> Sketch | None:
+def gain(run: SineTables) -> Sketch | None:
     """The Hamiltonian gain."""
     return _sketch(
         run, {"gain": "Hamiltonian gain"}, "Hamiltonian gain by stage",
@@ -21,7 +21,7 @@ def gain(run: Run) -> Sketch | None:
         "gap.")
 
 
-def feasibility(run: Run) -> Sketch | None:
+def feasibility(run: SineTables) -> Sketch | None:
     """Both feasibility errors."""
     return _sketch(
         run, {"state_error": "state error", "costate_error": "costate error"}, "Feasibility errors by stage",
@@ -30,7 +30,7 @@ def feasibility(run: Run) -> Sketch | None:
         "relied on.")
 
 
-def _sketch(run: Run, columns: dict[str, str], title: str, caption: str) -> Sketch | None:
+def _sketch(run: SineTables, columns: dict[str, str], title: str, caption: str) -> Sketch | None:
     """A panel for every figure of the run and every column; one color scale a column."""
     method = next((name for name in PREFERRED if name in run.stages.values("method")), "")
     tables = {figure: first_seed(run.stages, figure, method) for figure in run.stages.values("figure")}

@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import SubFigure
 
+from pontryagin.papers.sine.tables import SineTables
 from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures.canvas import Sketch, entry, legend_below, log_y, new_figure
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.tables import Run, Table
+from pontryagin.run.tables import Table
 
 PREFERRED = ("emsa", "emsa-secant", "emsa-paper")
 """Of these methods, the first that was run is the one that figures look into."""
@@ -19,7 +20,7 @@ _MOST = 4
 _TARGET: dict[str, Any] = {"color": "#BBBBBB", "linewidth": 5}
 
 
-def states(run: Run) -> Sketch | None:
+def states(run: SineTables) -> Sketch | None:
     """A row for every figure of the run: trajectories left, the fitted function and its error right."""
     finite = run.states.take(np.isfinite(run.states["state"]))
     fitted = run.fit.take(np.isfinite(run.fit["prediction"]))

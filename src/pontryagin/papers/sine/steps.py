@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pontryagin.papers.sine.states import PREFERRED
+from pontryagin.papers.sine.tables import SineTables, first_seed
 from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures.canvas import (
     INK,
@@ -20,7 +21,7 @@ from pontryagin.run.figures.canvas import (
     positive,
 )
 from pontryagin.run.figures.method_style import BLUE, PINK, RED, style_of
-from pontryagin.run.tables import Run, Table, first_seed
+from pontryagin.run.tables import Table
 
 _SUMS: dict[str, dict[str, Any]] = {
     "gain": {"color": BLUE, "linewidth": 1.7, "label": "gain: predicted decrease of J"},
@@ -31,7 +32,7 @@ _SUMS: dict[str, dict[str, Any]] = {
 _DECADES = 14
 
 
-def decrease(run: Run) -> Sketch | None:
+def decrease(run: SineTables) -> Sketch | None:
     """Predicted against achieved decrease of J."""
     methods = ("emsa-paper", "emsa")
     steps = {figure: {method: achieved_steps(run.metrics.where(figure=figure, method=method))
@@ -65,7 +66,7 @@ def decrease(run: Run) -> Sketch | None:
                   f"edge: {'; '.join(counts)}.", sheet)
 
 
-def rho(run: Run) -> Sketch | None:
+def rho(run: SineTables) -> Sketch | None:
     """The penalty, with the iterations in which trials were rejected."""
     methods = [method for method in PREFERRED if np.isfinite(run.metrics.where(method=method)["rho"]).any()]
     figures = [figure for figure in run.metrics.values("figure")
@@ -96,7 +97,7 @@ def rho(run: Run) -> Sketch | None:
                   "in size.", sheet)
 
 
-def divergence(run: Run) -> Sketch | None:
+def divergence(run: SineTables) -> Sketch | None:
     """Basic MSA: what its gains promise and what happens to J."""
     figures = [figure for figure in run.metrics.values("figure")
                if len(first_seed(run.metrics, figure, "msa")) and len(first_seed(run.stages, figure, "msa"))]

@@ -1,9 +1,10 @@
-"""The methods of training, each by the name that options, tables and figures use. A new one is a file with its
-Method and a line here."""
+"""The methods of training, each by the name that options, tables and figures use.
+
+A new one is a file with its Method, and its name in METHODS.
+"""
 
 from collections.abc import Mapping, Sequence
 
-from pontryagin.run.errors import ExperimentError, need
 from pontryagin.run.methods.discrete import BINARY_CONNECT, BOP, LI_HAO
 from pontryagin.run.methods.emsa import EMSA
 from pontryagin.run.methods.gradient import (
@@ -19,6 +20,7 @@ from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.methods.muon import MUON
 from pontryagin.run.methods.packaged import SCHEDULE_FREE, SHAMPOO, SOAP
 from pontryagin.run.methods.paper_emsa import EMSA_PAPER
+from pontryagin.run.study import choose as named
 
 __all__ = ["BENCH_ONLY", "METHODS", "Method", "MethodStyle", "choose"]
 
@@ -30,13 +32,6 @@ BENCH_ONLY = {method.name: method for method in (SHAMPOO, ADAM_DEFAULT)}
 
 
 def choose(names: Sequence[str] | None, methods: Mapping[str, Method] = METHODS) -> list[Method]:
-    """The methods with these names, all if None, in the order of `methods`. Raises ExperimentError for a name
-    that is unknown or whose package is missing."""
-    unknown = sorted(set(names or ()) - methods.keys())
-    if unknown:
-        raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))}: expected one or more of "
-                              f"{', '.join(methods)}")
-    for name in names or ():
-        if methods[name].needs:
-            need(methods[name].needs, f"method {name}", "leave it out")
-    return [method for method in methods.values() if names is None or method.name in names]
+    """The methods with these names, in the order of `methods`; all if None, also those whose package is
+    missing. Raises ExperimentError for a name that is unknown or whose package is missing."""
+    return list(methods.values()) if names is None else named("method", names, methods)
