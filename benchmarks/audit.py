@@ -13,7 +13,6 @@ growth of the peak resident set.
 
 import argparse
 import os
-import resource
 import sys
 from statistics import median
 from time import perf_counter, process_time
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from pontryagin.audit import Audit, audit
 from pontryagin.audit.result import spearman
+from pontryagin.bench.memory import resident
 from pontryagin.run.data import load_images
 from pontryagin.run.models import mlp, residual_cnn
 
@@ -166,7 +166,7 @@ def large() -> None:
     for name, (model, x, classes) in models.items():
         y = torch.randint(0, classes, (len(x),))
         count = sum(parameter.numel() for parameter in model.parameters())
-        before, began, worked = _peak(), perf_counter(), process_time()
+        before, began, worked = resident(peak=True), perf_counter(), process_time()
         titles: dict[str, float] = {}
 
         def note(title: str, done: int, length: int, titles: dict[str, float] = titles,
@@ -178,12 +178,9 @@ def large() -> None:
         phases = ", ".join(f"{title} until {second:.0f} s" for title, second in titles.items())
         print(f"\n{name}: {count / 1e6:.1f} million parameters, {len(result.stages)} stages, "
               f"{result.samples} samples: {perf_counter() - began:.0f} s, {process_time() - worked:.0f} s of "
-              f"the processor ({phases}); peak resident set {before:.0f} MB before, {_peak():.0f} MB after; "
+              f"the processor ({phases}); peak resident set {before / 2**20:.0f} MB before, "
+              f"{resident(peak=True) / 2**20:.0f} MB after; "
               f"weights {count * 4 / 2**20:.0f} MB; {torch.get_num_threads()} thread", flush=True)
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -12,39 +12,42 @@ loss is that of its averages.
 
 import warnings
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
-from time import process_time
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from pontryagin.optim import EMSA
+from benchmarks.measure import METHODS, known, middle, train
+from benchmarks.zoo.family import Batch, Build, Family
+from pontryagin.bench.tasks import character_loss
 from pontryagin.run.data import load_images, load_text
 from pontryagin.run.errors import ExperimentError
-
-METHODS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
-    "EMSA": EMSA,
-    "AdamW 1e-3": lambda model: torch.optim.AdamW(model.parameters(), 1e-3),
-    "AdamW 3e-3": lambda model: torch.optim.AdamW(model.parameters(), 3e-3),
-}
-Build = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
 class Data:
+    """train, held_out: inputs and targets. unit: of the losses that are reported."""
+
     train: tuple[Tensor, Tensor]
     held_out: tuple[Tensor, Tensor]
     cost: Callable[[Tensor, Tensor], Tensor]
     unit: float = 1.0
 
-    def batches(self, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(seed)
-        while True:
+    def family(self, build: Build, size: int) -> Family:
+        """A network on batches of so many of these samples."""
+
+        def draw(generator: Generator) -> Batch:
             rows = torch.randint(len(self.train[0]), (size,), generator=generator)
-            yield self.train[0][rows], self.train[1][rows]
+            return {"x": self.train[0][rows], "y": self.train[1][rows]}
+
+        @torch.no_grad()
+        def held_out(family: Family, model: nn.Module) -> float:
+            return self.cost(model(self.held_out[0]), self.held_out[1]).item() / self.unit
+
+        return Family(build, draw, lambda model, batch: self.cost(model(batch["x"]), batch["y"]),
+                      held_out=held_out)
 
 
 def images(folder: str | None) -> Data:
@@ -71,11 +74,8 @@ def text(length: int = 64) -> tuple[Data, int]:
     windows = characters.unfold(0, length + 1, 16)
     cut = len(windows) * 9 // 10
 
-    def cost(output: Tensor, target: Tensor) -> Tensor:
-        return functional.cross_entropy(output.flatten(0, 1), target.flatten())
-
     train, held_out = windows[:cut], windows[cut:][::len(windows) // 500]
-    return Data((train[:, :-1], train[:, 1:]), (held_out[:, :-1], held_out[:, 1:]), cost), size
+    return Data((train[:, :-1], train[:, 1:]), (held_out[:, :-1], held_out[:, 1:]), character_loss), size
 
 
 def plain(inputs: int, outputs: int, depth: int, width: int = 64, activation: Build = nn.ReLU,
@@ -168,27 +168,6 @@ def networks(folder: str | None) -> dict[str, tuple[Build, Data, int]]:
     }
 
 
-def train(build: Build, data: Data, size: int, method: str, seed: int, iterations: int) -> tuple[float,
-                                                                                                 float]:
-    """The held-out loss, and ms an iteration."""
-    torch.manual_seed(seed)
-    model, batches = build(), data.batches(size, seed)
-    optimizer = METHODS[method](model)
-    began = process_time()
-    for _ in range(iterations):
-        x, y = next(batches)
-        optimizer.zero_grad()
-        data.cost(model(x), y).backward()
-        optimizer.step()
-    seconds = process_time() - began
-    if isinstance(optimizer, EMSA):
-        optimizer.eval()
-    model.eval()
-    with torch.no_grad():
-        return data.cost(model(data.held_out[0]),
-                         data.held_out[1]).item() / data.unit, 1e3 * seconds / iterations
-
-
 def main() -> None:
     options = ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--data", help="folder of MNIST's IDX files (or PONTRYAGIN_DATA)")
@@ -202,18 +181,17 @@ def main() -> None:
         found = networks(given.data)
     except ExperimentError as error:
         options.error(str(error))
-    names = given.only or list(found)
-    if unknown := [name for name in names if name not in found]:
-        options.error(f"unknown network {unknown[0]!r}: expected one or more of "
-                      f"{', '.join(map(repr, found))}")
     print("| | " + " | ".join(METHODS) + " | ms |\n" + "|---" * (len(METHODS) + 2) + "|")
-    for name in names:
+    for name in known(options, "network", given.only or [], found):
         cells, milliseconds = [], []
+        build, data, size = found[name]
         for method in METHODS:
-            runs = [train(*found[name], method, seed, given.iterations) for seed in range(given.seeds)]
-            losses = [loss for loss, _ in runs]
-            cells.append(f"{median(losses):.3g} [{min(losses):.3g}, {max(losses):.3g}]")
-            milliseconds.append(f"{median(time for _, time in runs):.2g}")
+            runs = [train(data.family(build, size), method, seed, given.iterations)
+                    for seed in range(given.seeds)]
+            losses = [run.held_out for run in runs]
+            cells.append(next((run.failure for run in runs if run.failure), "")
+                         or f"{middle(losses, '.3g')} [{min(losses):.3g}, {max(losses):.3g}]")
+            milliseconds.append(middle([run.milliseconds for run in runs], ".2g"))
         print(f"| {name} | " + " | ".join(cells) + f" | {', '.join(milliseconds)} |", flush=True)
 
 

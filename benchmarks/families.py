@@ -16,110 +16,21 @@ written in the place of its loss, and the exit status is then 1.
 """
 
 import csv
-import math
 import sys
-import traceback
 import warnings
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from importlib.util import find_spec
-from statistics import fmean, median
+from statistics import median
 from textwrap import shorten
-from time import process_time
 
 import torch
-from torch import Generator, nn
 
-from benchmarks.zoo import FAMILIES, Family
-from pontryagin.optim import EMSA
+from benchmarks.measure import METHODS, Outcome, attempt, known, middle
+from benchmarks.zoo import FAMILIES
 
-METHODS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
-    "EMSA": EMSA,
-    "AdamW 1e-3": lambda model: torch.optim.AdamW(model.parameters(), 1e-3),
-    "AdamW 3e-3": lambda model: torch.optim.AdamW(model.parameters(), 3e-3),
-}
-_LAST, _HELD_OUT = 5, 987654321
-"""How many losses are averaged at the end, and the seed of the held-out batch."""
 _SHARE = 3e-4
 """Classes that hold less than this are put together."""
-_GRADIENT = 1e-6
-"""A parameter whose gradient is below this may stay where it is: 1 + lr * 1e-8 is 1 in float32."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Of one run. failure: why there are no losses, in a line. left: the sizes of the parameters that EMSA
-    left to AdamW, by the class of the module that holds them."""
-
-    loss: float = math.nan
-    held_out: float = math.nan
-    milliseconds: float = math.nan
-    parameters: int = 0
-    left: Counter[str] = field(default_factory=Counter)
-    failure: str = ""
-
-
-def left_to_adamw(model: nn.Module, optimizer: EMSA) -> dict[str, nn.Parameter]:
-    """The parameters that EMSA trains by AdamW, by name: in stages() they are rows of their own."""
-    names = {row.name for row in optimizer.stages().rows if row.maximized.startswith("AdamW")}
-    return {name: parameter for name, parameter in _trained(model).items() if name in names}
-
-
-def unmoved(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
-    """The parameters that have a gradient, and are where they were before."""
-    return [name for name, parameter in _trained(model).items()
-            if parameter.grad is not None and parameter.grad.abs().max() > _GRADIENT
-            and torch.equal(parameter, before[name])]
-
-
-def attempt(family: Family, method: str, seed: int, steps: int) -> Outcome:
-    """train, or what it raised, in a line; the traceback goes to stderr."""
-    try:
-        return train(family, method, seed, steps)
-    except Exception as error:  # noqa: BLE001
-        traceback.print_exc()
-        return Outcome(failure=f"crash: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
-
-
-def train(family: Family, method: str, seed: int, steps: int) -> Outcome:
-    """A fresh model through so many steps."""
-    torch.manual_seed(seed)
-    model = family.build().train()
-    before = {name: parameter.detach().clone() for name, parameter in _trained(model).items()}
-    parts = family.parts(model)
-    optimizers, batches = [METHODS[method](part) for part in parts], Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # of dropout
-    losses, seconds = [], 0.0
-    for step in range(steps):
-        batch = family.draw(batches)
-        began = process_time()
-        losses.append(family.iterate(family, model, batch, optimizers))
-        seconds += process_time() - began
-        if not math.isfinite(losses[-1]):
-            return Outcome(failure=f"not finite: the loss of step {step + 1} is {losses[-1]}")
-    if still := unmoved(model, before):
-        return Outcome(failure=f"not moved: {', '.join(still)}")
-    left: Counter[str] = Counter()
-    for part, optimizer in zip(parts, optimizers, strict=True):
-        if isinstance(optimizer, EMSA):
-            for name, parameter in left_to_adamw(part, optimizer).items():
-                left[owner(part, name)] += parameter.numel()
-            optimizer.eval()
-    held_out = family.loss(model.eval(), family.draw(Generator().manual_seed(_HELD_OUT))).item()
-    return Outcome(fmean(losses[-_LAST:]), held_out, 1e3 * seconds / steps,
-                   sum(map(torch.numel, before.values())), left)
-
-
-def owner(model: nn.Module, name: str) -> str:
-    """The class of the module that a parameter belongs to."""
-    path = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
-    return type(model.get_submodule(path)).__name__
-
-
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _row(name: str, outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
@@ -131,14 +42,10 @@ def _row(name: str, outcomes: dict[str, list[Outcome]]) -> dict[str, object]:
     row: dict[str, object] = {"family": name, "parameters": sizes, "maximized": share}
     for method, runs in outcomes.items():
         failure = next((one.failure for one in runs if one.failure), "")
-        row |= {method: failure or _middle(one.loss for one in runs),
-                f"{method}, held out": _middle(one.held_out for one in runs),
-                f"{method}, ms": _middle(one.milliseconds for one in runs)}
+        row |= {method: failure or middle(one.loss for one in runs),
+                f"{method}, held out": middle(one.held_out for one in runs),
+                f"{method}, ms": middle(one.milliseconds for one in runs)}
     return row | {"left to AdamW": "; ".join(f"{kind} {size}" for kind, size in first.left.most_common())}
-
-
-def _middle(values: Iterable[float]) -> str:
-    return f"{median(values):.4g}"
 
 
 def _line(row: dict[str, object], outcome: Outcome) -> str:
@@ -180,9 +87,7 @@ def main() -> int:
     options.add_argument("--seeds", type=int, default=1)
     options.add_argument("--csv", help="file to be written")
     given = options.parse_args()
-    names = given.families.split(",") if given.families else list(FAMILIES)
-    if unknown := [name for name in names if name not in FAMILIES]:
-        options.error(f"unknown family {unknown[0]!r}: expected one or more of {', '.join(FAMILIES)}")
+    names = known(options, "family", given.families.split(",") if given.families else [], FAMILIES)
     if find_spec("transformers") is None:
         options.error("most families are of transformers: pip install '.[integration]'")
     torch.set_num_threads(1)

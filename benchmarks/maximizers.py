@@ -10,10 +10,10 @@ propagation: that is the last row.
 
 from collections.abc import Callable
 from statistics import median
-from time import perf_counter
 
 import torch
 
+from benchmarks.measure import in_turn
 from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, Maximizer, RowGaussNewton, StageByStage
 from pontryagin.papers.sine.task import SineTask
@@ -24,13 +24,7 @@ ROUNDS = 15
 
 def main() -> None:
     torch.set_num_threads(1)
-    steps = prepare()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS):
-        for name, step in steps.items():
-            began = perf_counter()
-            step()
-            seconds[name].append(perf_counter() - began)
+    seconds = in_turn(prepare(), ROUNDS)
     slow = median(seconds["L-BFGS, 10 iterations, stage by stage"])
     for name, times in seconds.items():
         print(f"{name:42s} {1e3 * median(times):8.2f} ms   1/{slow / median(times):.1f}")

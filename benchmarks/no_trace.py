@@ -8,6 +8,7 @@ Medians over rounds; and memory in use.
 
 import gc
 from argparse import ArgumentParser
+from functools import partial
 from statistics import median
 from time import process_time
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
+from benchmarks.measure import in_turn
 from pontryagin.optim import EMSA
 
 
@@ -24,12 +26,9 @@ def network() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(128, 10))
 
 
-def one_pass(model: nn.Module, x: Tensor) -> float:
-    """Seconds of process time."""
+def one_pass(model: nn.Module, x: Tensor) -> None:
     model.zero_grad()
-    began = process_time()
     model(x).square().mean().backward()
-    return process_time() - began
 
 
 def steps(model: nn.Module, optimizer: EMSA, x: Tensor, count: int) -> None:
@@ -63,14 +62,12 @@ def main() -> None:
         steps(used, EMSA(used), x, 1)
     after = tensors(used)
     assert not torch_modules._global_forward_hooks, "hooks are left where no look is due"
-    seconds: dict[str, list[float]] = {"plain": [], "live": [], "used": []}
-    for _ in range(given.rounds):
-        for name, model in (("plain", plain), ("live", live), ("used", used)):
-            seconds[name].append(one_pass(model, x))
-    base = median(seconds["plain"])
-    live_ratio, used_ratio = (median(seconds[name]) / base for name in ("live", "used"))
-    print(f"forward and backward, {1e3 * base:.2f} ms: beside a live EMSA {live_ratio:.3f} of it, after "
-          f"fifty {used_ratio:.3f}; tensors {after / 1e6:.2f} MB, before the fifty {before / 1e6:.2f} MB")
+    seconds = in_turn({name: partial(one_pass, model, x) for name, model in
+                       (("plain", plain), ("live", live), ("used", used))}, given.rounds, process_time)
+    _, live_ratio, used_ratio = (median(each) / median(seconds["plain"]) for each in seconds.values())
+    print(f"forward and backward, {1e3 * median(seconds['plain']):.2f} ms: beside a live EMSA "
+          f"{live_ratio:.3f} of it, after fifty {used_ratio:.3f}; tensors {after / 1e6:.2f} MB, before the "
+          f"fifty {before / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -27,17 +27,23 @@ def descend(family: "Family", model: nn.Module, batch: Batch, optimizers: Optimi
     return loss.item()
 
 
+def of_another_batch(family: "Family", model: nn.Module) -> float:
+    """The loss of a batch that no training sees."""
+    return family.loss(model, family.draw(torch.Generator().manual_seed(987654321))).item()
+
+
 @dataclass(frozen=True)
 class Family:
     """build: a fresh model, random by torch's seed. draw: a batch, random by the generator alone. loss: what
     is minimized, or at least reported. parts: the modules that have an optimizer each. iterate: one
-    iteration, which returns the loss."""
+    iteration, which returns the loss. held_out: the loss of a trained model on other samples."""
 
     build: Build
     draw: Callable[[torch.Generator], Batch]
     loss: Callable[[nn.Module, Batch], Tensor] = own_loss
     parts: Callable[[nn.Module], list[nn.Module]] = lambda model: [model]
     iterate: Callable[["Family", nn.Module, Batch, Optimizers], float] = descend
+    held_out: Callable[["Family", nn.Module], float] = of_another_batch
 
 
 def configured(head: str, kind: str, **options: object) -> Build:
