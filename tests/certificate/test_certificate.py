@@ -39,7 +39,7 @@ def short(name: str, samples: int) -> Callable[[int], ControlProblem]:
 
 def test_the_sine_starts_where_the_paper_does() -> None:
     for figure in "ab":
-        task, problem = SineTask(figure, 3), sine(figure)(3)
+        task, problem = SineTask(figure, 3), sine(figure, 3)
         found = Propagation(problem, problem.initial_controls()).objective
         assert found == pytest.approx(task.loss(task.start()).item(), rel=1e-12)
 
@@ -63,7 +63,7 @@ def test_adam_is_torch_s_on_the_same_objective() -> None:
     task = SineTask("a", 0)
     theta = task.start().requires_grad_()
     optimizer = torch.optim.Adam([theta], lr=0.05)
-    problem = sine("a")(0)
+    problem = sine("a", 0)
     assert Propagation(problem,
                        problem.initial_controls()).objective == pytest.approx(task.loss(theta).item())
     expected = []
@@ -73,7 +73,7 @@ def test_adam_is_torch_s_on_the_same_objective() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert adam(sine_descent("a")(0), 0.05, 3) == pytest.approx(expected, rel=1e-9)
+    assert adam(sine_descent("a", 0), 0.05, 3) == pytest.approx(expected, rel=1e-9)
 
 
 def test_tuning_takes_the_rate_that_reaches_lowest_and_no_rate_that_diverges() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from pontryagin.cli import main
 from pontryagin.papers.saddle import experiment
-from pontryagin.papers.saddle.hessians import along, place, zeros
+from pontryagin.papers.saddle.experiment import along, place, zeros
 from pontryagin.papers.sine.task import SineTask
 
 

@@ -9,7 +9,7 @@ from builders import assert_close, mixed_problem, normal, objective, split_probl
 from pontryagin.diagnostics import extreme_eigenvalues, module_hessian, problem_hessian, spectral_density
 from pontryagin.diagnostics.hessian import HessianOperator
 from pontryagin.diagnostics.spectrum import lanczos
-from pontryagin.papers.saddle.hessians import hessian_at
+from pontryagin.papers.saddle.experiment import hessian_at
 from pontryagin.papers.sine.task import LAYERS, SineTask
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,26 +31,18 @@ class Task:
     needs: str = ""
 
 
-def sine(figure: str) -> Callable[[int], ControlProblem]:
+def sine(figure: str, seed: int) -> ControlProblem:
     """Figure 1's problem, each step split at its affine map; data and initial controls depend on the seed."""
-
-    def make(seed: int) -> ControlProblem:
-        task = SineTask(figure, seed)
-        problem, rows = task.split_problem(), iter(task.start())
-        stages = [replace(one, start=next(rows).clone()) if one.size else one for one in problem.stages]
-        return ControlProblem(stages, problem.terminal_cost, problem.initial_state, problem.target)
-
-    return make
+    task = SineTask(figure, seed)
+    problem, rows = task.split_problem(), iter(task.start())
+    stages = [replace(one, start=next(rows).clone()) if one.size else one for one in problem.stages]
+    return ControlProblem(stages, problem.terminal_cost, problem.initial_state, problem.target)
 
 
-def sine_descent(figure: str) -> Callable[[int], Descent]:
+def sine_descent(figure: str, seed: int) -> Descent:
     """The same by the plain loop over layers, all controls in one tensor."""
-
-    def make(seed: int) -> Descent:
-        task = SineTask(figure, seed)
-        return [task.start()], lambda controls: task.loss(controls[0])
-
-    return make
+    task = SineTask(figure, seed)
+    return [task.start()], lambda controls: task.loss(controls[0])
 
 
 def cnn_descent(seed: int) -> Descent:
@@ -83,7 +76,8 @@ def digits_cnn(seed: int) -> ControlProblem:
 
 
 TASKS = {task.name: task for task in (
-    Task("sine-a", f"sine, {FIGURES['a']}", sine("a"), sine_descent("a"), adam=300, emsa=100),
-    Task("sine-b", f"sine, {FIGURES['b']}", sine("b"), sine_descent("b"), adam=500, emsa=450),
+    *(Task(f"sine-{figure}", f"sine, {FIGURES[figure]}", partial(sine, figure), partial(sine_descent, figure),
+           *lengths)
+      for figure, lengths in (("a", (300, 100)), ("b", (500, 450)))),
     Task("cnn", "CNN on digits", digits_cnn, cnn_descent, adam=150, emsa=30, needs="sklearn"),
 )}

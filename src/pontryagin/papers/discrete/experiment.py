@@ -28,7 +28,7 @@ from pontryagin.run.methods.discrete import set_named
 from pontryagin.run.models import normalized_mlp
 from pontryagin.run.objective import objective_named
 from pontryagin.run.progress import Progress
-from pontryagin.run.settings import RunSettings
+from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.tables import read_summary
 from pontryagin.run.task import Task, TensorSamples
 from pontryagin.run.training import run_training
@@ -86,6 +86,13 @@ class DiscreteSettings:
         """The names that the run itself, its rates and options have: rounding is training by adam."""
         return tuple("adam" if name == "rounding" else name for name in METHODS[self.kind])
 
+    def description(self) -> dict[str, Any]:
+        """Of the task, for its checkpoints."""
+        start = "random" if self.random_normalization else "1 and 0"
+        return {"model": f"normalized_mlp, width {self.width}, depth 3, normalizations begin at {start}",
+                "data": self.dataset, "loss": printed(self.kind).objective, "weights": self.kind,
+                "width": self.width, "random_normalization": self.random_normalization, "folder": self.data}
+
     def quick(self) -> "DiscreteSettings":
         """A first look, in what is at its default: digits, a narrower network, more epochs of less data."""
         short: dict[str, Any] = {"dataset": "digits", "epochs": QUICK_EPOCHS, "width": QUICK_WIDTH}
@@ -98,48 +105,34 @@ def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisp
                  progress: Progress) -> tuple[Path, bool]:
     """Train, round and export; writes the files of a run, weights.csv, rounded models and packed ones.
 
-    Returns the folder and whether something is left to be resumed. Raises ExperimentError before any work
-    when a setting is wrong, and when a weight leaves its set.
+    Returns the folder and whether something is left to be resumed: then it goes on with what it was started
+    with, but for a folder of data that is named now. Raises ExperimentError before any work when a setting is
+    wrong, and when a weight leaves its set.
     """
-    settings, folder = _resumed(settings) if settings.resume else (settings, settings.data)
-    task = _task(settings, load_images(settings.dataset, settings.data, progress), folder)
-    run, admissible = _run_settings(settings, len(task.train) // BATCH), _set(settings.kind)
-    discrete = [name for name in run.methods if name != "adam"]
+    saved = checkpoint.read_last(settings.out / "checkpoint.pt") if settings.resume else None
+    description = settings.description() if saved is None else saved[0]["task"]
+    if description.get("weights") != settings.kind:
+        raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is "
+                              f"{description}")
+    task = _task(description,
+                 load_images(description["data"], settings.data or description["folder"], progress))
+    run = _run_settings(settings, len(task.train) // BATCH) if saved is None else settings_from(
+        saved[0]["settings"], settings.out, checkpoint_every=RunSettings.checkpoint_every, tensorboard=False,
+        overwrite=False, resume=True)
+    admissible, discrete = _set(settings.kind), [name for name in run.methods if name != "adam"]
     outcome = run_training(task, run, command, display,
                            WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)))
-    _finish(settings, task, admissible, [] if outcome.interrupted else discrete)
+    _finish(settings.kind, run, task, [] if outcome.interrupted else discrete)
     return settings.out, outcome.interrupted
 
 
-def _resumed(settings: DiscreteSettings) -> tuple[DiscreteSettings, str | None]:
-    """With what the run in the folder was started with, but for a folder of data that is named now; and the
-    folder named then."""
-    saved = checkpoint.read_last(settings.out / "checkpoint.pt")
-    if saved is None:
-        return settings, settings.data
-    run, task = saved[0]["settings"], saved[0]["task"]
-    if task.get("weights") != settings.kind:
-        raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is {task}")
-    methods = tuple("rounding" if name == "adam" else name for name in run["methods"])
-    return replace(settings, dataset=task["data"], data=settings.data or task["folder"],
-                   seeds=len(run["seeds"]), methods=methods,
-                   **{name: task[name] for name in ("width", "random_normalization")},
-                   **{name: run[name]
-                      for name in ("epochs", "threads", "options", "rates", "tune")}), task["folder"]
-
-
-def _task(settings: DiscreteSettings, images: Images, folder: str | None) -> Task:
-    sizes: dict[str, Any] = {"width": settings.width, "random_normalization": settings.random_normalization}
-    start, loss = "random" if settings.random_normalization else "1 and 0", printed(settings.kind).objective
-    description = {"model": f"normalized_mlp, width {settings.width}, depth 3, normalizations begin at "
-                            f"{start}",
-                   "data": settings.dataset, "loss": loss, "weights": settings.kind, **sizes,
-                   "folder": folder}
+def _task(description: Mapping[str, Any], images: Images) -> Task:
     build = partial(normalized_mlp, tuple(images.train.shape[1:]), int(images.train_labels.max()) + 1,
-                    **sizes)
-    return Task(f"{settings.dataset}, {settings.kind}", build,
+                    width=description["width"], random_normalization=description["random_normalization"])
+    return Task(f"{description['data']}, {description['weights']}", build,
                 TensorSamples(images.train, images.train_labels),
-                TensorSamples(images.test, images.test_labels), objective_named(loss), description)
+                TensorSamples(images.test, images.test_labels), objective_named(description["loss"]),
+                dict(description))
 
 
 def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
@@ -160,31 +153,31 @@ def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
                        overwrite=settings.overwrite, resume=settings.resume)
 
 
-def _finish(settings: DiscreteSettings, task: Task, admissible: DiscreteSet, methods: list[str]) -> None:
+def _finish(kind: str, run: RunSettings, task: Task, methods: list[str]) -> None:
     """What summary.json says beside a training's; rounded models of Adam's and packed ones of these
     methods."""
-    path, paper = settings.out / "summary.json", printed(settings.kind)
+    path, paper = run.out / "summary.json", printed(kind)
     summary = read_summary(path)
-    results, seeds = summary["results"][task.name], range(settings.seeds)
+    results = summary["results"][task.name]
     for name in methods:
-        runs = {f"{name}-seed{seed}": _trained(settings.out, task, f"{name}-seed{seed}") for seed in seeds}
-        for run, model in runs.items():
-            state = packed_state(model.state_dict(), dict.fromkeys(weights_of(model), admissible))
-            save_packed(settings.out / "models" / f"{run}.packed", state)
+        models = {f"{name}-seed{seed}": _trained(run.out, task, f"{name}-seed{seed}") for seed in run.seeds}
+        for file, model in models.items():
+            state = packed_state(model.state_dict(), dict.fromkeys(weights_of(model), _set(kind)))
+            save_packed(run.out / "models" / f"{file}.packed", state)
             results[name].setdefault("packed_bytes", size_report(state).after)
-        results[name] |= {"nonzero": [nonzero_share(model) for model in runs.values()],
+        results[name] |= {"nonzero": [nonzero_share(model) for model in models.values()],
                           "recalibrated_error": [_error(recalibrated(model, task.train), task)
-                                                 for model in runs.values()]}
-    rounded = [row for seed in (seeds if methods and "adam" in results else ())
-               for row in _rounded(settings, task, seed)]
-    write_json(path, summary | {"experiment": settings.kind, "rounded": rounded, "printed": {
+                                                 for model in models.values()]}
+    rounded = [row for seed in (run.seeds if methods and "adam" in results else ())
+               for row in _rounded(kind, _trained(run.out, task, f"adam-seed{seed}"), task, seed)]
+    write_json(path, summary | {"experiment": kind, "rounded": rounded, "printed": {
         "test_error": paper.errors, "nonzero": paper.nonzero, "epochs": EPOCHS}})
 
 
-def _rounded(settings: DiscreteSettings, task: Task, seed: int) -> list[dict[str, Any]]:
+def _rounded(kind: str, model: torch.nn.Module, task: Task, seed: int) -> list[dict[str, Any]]:
     """Test error of the rounded network, by how its scales and normalizations are chosen."""
-    model, found = _trained(settings.out, task, f"adam-seed{seed}"), []
-    for scale, name in (("one for all rows", settings.kind), ("one per row", f"{settings.kind}-rows")):
+    found = []
+    for scale, name in (("one for all rows", kind), ("one per row", f"{kind}-rows")):
         rounded = rounded_model(model, _set(name))
         for again in (False, True):
             current = recalibrated(rounded, task.train) if again else rounded

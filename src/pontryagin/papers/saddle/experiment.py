@@ -1,15 +1,24 @@
 """`pontryagin reproduce saddle`: the Hessian's spectrum at the zero initialization, and its ends along two
 runs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from pontryagin.diagnostics import Density
-from pontryagin.papers.saddle.hessians import Place, along, negative, place, spectrum, zeros
-from pontryagin.papers.sine.task import SineTask
+from pontryagin.diagnostics import (
+    Density,
+    Extremes,
+    HessianOperator,
+    extreme_eigenvalues,
+    problem_hessian,
+    spectral_density,
+)
+from pontryagin.papers.sine.methods import METHODS
+from pontryagin.papers.sine.task import LAYERS, SineTask, Theta
 from pontryagin.run.errors import at_least, need
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import Study, study
@@ -20,6 +29,8 @@ ADAM_RATE = 1e-2
 """Slow enough for its plateau to be seen: the paper's Adam stays there for 3000 iterations."""
 LENGTHS = {"adam": 1200, "emsa": 40}
 """Iterations of each run."""
+COUNT = 5
+"""Eigenvalues at each end."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,23 @@ class SaddleSettings:
     def __post_init__(self) -> None:
         at_least(2, places=self.places)
         at_least(0, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The Hessian at some controls."""
+
+    method: str
+    iteration: int
+    loss: float
+    gradient_norm: float
+    extremes: Extremes
+
+    @property
+    def row(self) -> tuple[str, int, float, float, float, float]:
+        """A row of curvature.csv."""
+        return (self.method, self.iteration, self.loss, self.gradient_norm, float(self.extremes.lowest[0]),
+                float(self.extremes.highest[-1]))
 
 
 @dataclass
@@ -82,3 +110,46 @@ def _spectra(task: SineTask, results: SaddleResults, running: Study, progress: P
             running.tables["density"].add_all(
                 (name, *pair) for pair in zip(curve.grid.tolist(), curve.density.tolist(), strict=True))
             advance(number, None)
+
+
+def zeros() -> Theta:
+    """W = b = 0 in every layer."""
+    return torch.zeros(LAYERS, 30, dtype=torch.float64)
+
+
+def hessian_at(task: SineTask, theta: Theta) -> HessianOperator:
+    """Of the mean squared error over the task's 1000 samples, in all 600 controls."""
+    return problem_hessian(task.problem(), list(theta.unbind()))
+
+
+def place(task: SineTask, method: str, iteration: int, theta: Theta) -> Place:
+    """Loss, gradient and extreme eigenvalues."""
+    hessian = hessian_at(task, theta)
+    return Place(method, iteration, task.loss(theta).item(), hessian.gradient_norm,
+                 extreme_eigenvalues(hessian, COUNT))
+
+
+def spectrum(task: SineTask, theta: Theta) -> tuple[Tensor, Density]:
+    """All 600 eigenvalues from the dense matrix, and the density from Lanczos quadrature, which needs no
+    matrix."""
+    hessian = hessian_at(task, theta)
+    return torch.linalg.eigvalsh(hessian.dense()), spectral_density(hessian)
+
+
+def negative(values: Tensor) -> int:
+    """How many eigenvalues are below zero by more than rounding, 1e-9 of the largest."""
+    return int((values < -1e-9 * values.abs().max()).sum())
+
+
+def along(task: SineTask, method: str, iterations: int, rate: float, chosen: Callable[[int], bool]
+          ) -> list[tuple[int, Theta]]:
+    """The controls of a run of a method of the sine at the chosen iterations, from the initial ones
+    (iteration 0)."""
+    seen = [task.start()]
+
+    def observe(theta: Theta, evaluations: int, record: object) -> bool:
+        seen.append(theta)
+        return True
+
+    METHODS[method].run(task, iterations, rate, observe)
+    return [(number, theta) for number, theta in enumerate(seen) if number == 0 or chosen(number)]

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from pontryagin.papers.saddle.experiment import ADAM_RATE, SaddleResults
-from pontryagin.papers.saddle.hessians import negative
+from pontryagin.papers.saddle.experiment import ADAM_RATE, SaddleResults, negative
 from pontryagin.run.figures.canvas import INK, Sketch, draw, entry, legend_below, log_y, new_figure
 from pontryagin.run.figures.method_style import BLUE, RED, style_of
 from pontryagin.run.reports.page import Banner, Cells, write_page
