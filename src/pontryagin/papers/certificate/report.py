@@ -11,16 +11,7 @@ from matplotlib.axes import Axes
 
 from pontryagin.papers.certificate.experiment import LABELS, TaskResult, verdicts
 from pontryagin.papers.certificate.tasks import TASKS
-from pontryagin.run.figures.canvas import (
-    Sketch,
-    draw,
-    entry,
-    iteration_axis,
-    legend_below,
-    log_y,
-    new_figure,
-    positive,
-)
+from pontryagin.run.figures import canvas
 from pontryagin.run.figures.curves import draw_band
 from pontryagin.run.figures.iterations import record_figure
 from pontryagin.run.figures.method_style import BLUE, GREEN, PINK, RED
@@ -46,7 +37,8 @@ def write_report(folder: Path, results: Mapping[str, TaskResult]) -> tuple[Path,
     sketches |= {f"iterations-{name}": partial(_first_seed, name, result) for name, result in results.items()}
     rows = [row for name, result in results.items() for row in _rows(name, result)]
     blocks: list[Block] = [_WORDS, Cells(HEAD, [list(map(stacked, row)) for row in rows], names=2)]
-    blocks += [block for drawing in draw(folder, sketches) for block in (Heading(drawing.title), drawing)]
+    blocks += [block for drawing in canvas.draw(folder, sketches)
+               for block in (Heading(drawing.title), drawing)]
     return write_page(folder, "Steps that certify themselves", summary, blocks, Banner(
         "Interrupted.", "Tasks or seeds are missing.")), lines([HEAD, *rows])
 
@@ -69,14 +61,14 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2g} [{values['min']:.2g}, {values['max']:.2g}]"
 
 
-def _first_seed(name: str, result: TaskResult) -> Sketch:
+def _first_seed(name: str, result: TaskResult) -> canvas.Sketch:
     return record_figure(result.records["estimate"][0],
                          f"{TASKS[name].label}: {LABELS['estimate']}, first seed")
 
 
-def _rules(results: Mapping[str, TaskResult]) -> Sketch:
+def _rules(results: Mapping[str, TaskResult]) -> canvas.Sketch:
     """A column a task: J above; rho / 2 under rho = 2C, beside the C_k seen, below."""
-    sheet = new_figure(7.2)
+    sheet = canvas.new_figure(7.2)
     panels = sheet.subplots(2, len(results), squeeze=False)
     for (upper, lower), (name, result) in zip(panels.T, results.items(), strict=True):
         _objectives(upper, result)
@@ -85,10 +77,12 @@ def _rules(results: Mapping[str, TaskResult]) -> Sketch:
             _penalty(lower, result)
     panels[0, 0].set_ylabel("J")
     panels[1, 0].set_ylabel("rho / 2 and C (first seed)")
-    marks = [entry("C of an iteration", PINK, "o", markersize=3), entry("after rejections", BLUE, "x")]
-    legend_below(sheet, [*(entry(LABELS[method], color) for method, color in _COLORS.items()), *marks],
+    marks = [canvas.entry("C of an iteration", PINK, "o", markersize=3),
+             canvas.entry("after rejections", BLUE, "x")]
+    canvas.legend_below(sheet,
+                        [*(canvas.entry(LABELS[method], color) for method, color in _COLORS.items()), *marks],
                  columns=4)
-    return Sketch("Steps that certify themselves",
+    return canvas.Sketch("Steps that certify themselves",
                   "Above: J by iteration; line: median over the seeds, band: from the least to the greatest. "
                   "E-MSA has no rate; Adam's is the best of a grid. Below, for rho = 2C: rho / 2 and the "
                   "constant of Lemma 2 that each iteration has shown; with momentum the rule measures C "
@@ -105,8 +99,8 @@ def _objectives(axes: Axes, result: TaskResult) -> None:
             length = min(map(len, seeds))
             draw_band(axes, np.arange(1, length), [values[1:length] for values in seeds],
                       color=_COLORS[method])
-    log_y(axes, [np.concatenate(seeds) for seeds in runs.values() if seeds], decades=10)
-    iteration_axis(axes, max(map(len, runs["adam"]), default=1))
+    canvas.log_y(axes, [np.concatenate(seeds) for seeds in runs.values() if seeds], decades=10)
+    canvas.iteration_axis(axes, max(map(len, runs["adam"]), default=1))
 
 
 def _penalty(axes: Axes, result: TaskResult) -> None:
@@ -114,8 +108,8 @@ def _penalty(axes: Axes, result: TaskResult) -> None:
     k, half, estimate, rejected = (np.array(values) for values in zip(*(
         (record.iteration, record.penalties.rho_state / 2, record.estimate, record.rejected > 0)
         for record in records), strict=True))
-    axes.plot(k, positive(estimate), color=PINK, marker="o", markersize=2.5, linestyle="none")
+    axes.plot(k, canvas.positive(estimate), color=PINK, marker="o", markersize=2.5, linestyle="none")
     axes.plot(k, half, color=BLUE, linewidth=1.3)
     axes.plot(k[rejected], half[rejected], color=BLUE, marker="x", linestyle="none")
-    log_y(axes, [half, estimate], decades=10)
-    iteration_axis(axes, float(k[-1]))
+    canvas.log_y(axes, [half, estimate], decades=10)
+    canvas.iteration_axis(axes, float(k[-1]))

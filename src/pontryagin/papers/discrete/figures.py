@@ -8,18 +8,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from pontryagin.run.figures.canvas import (
-    INK,
-    Sketch,
-    draw,
-    entry,
-    legend_below,
-    log_x,
-    log_y,
-    new_figure,
-)
+from pontryagin.run.figures import canvas
 from pontryagin.run.figures.curves import Measure, draw_seeds
 from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.tables import Drawing, Table, read_table
@@ -36,15 +26,16 @@ def draw_discrete(directory: Path, summary: dict[str, Any]) -> list[Drawing]:
     """
     metrics = read_table(directory / "metrics.csv", *_METRICS)
     weights = read_table(directory / "weights.csv", *_WEIGHTS, optional=True)
-    return draw(directory, {"error": partial(_error, metrics, summary), "flips": partial(_flips, weights),
+    return canvas.draw(directory,
+                       {"error": partial(_error, metrics, summary), "flips": partial(_flips, weights),
                             "nonzero": partial(_nonzero, weights, summary)})
 
 
-def _error(metrics: Table, summary: dict[str, Any]) -> Sketch | None:
+def _error(metrics: Table, summary: dict[str, Any]) -> canvas.Sketch | None:
     known = metrics.take(np.isfinite(metrics["test_accuracy"]) & (metrics["epoch"] > 0))
     if not len(known):
         return None
-    sheet = new_figure(5.6)
+    sheet = canvas.new_figure(5.6)
     axes = sheet.subplots()
     methods, last = in_order(known.values("method")), float(known["epoch"].max())
     shown = [value for method in methods for value in draw_seeds(
@@ -52,32 +43,28 @@ def _error(metrics: Table, summary: dict[str, Any]) -> Sketch | None:
     entries: list[Any] = list(methods)
     printed = _printed(summary, "test_error", last)
     if printed.size:
-        axes.plot(*printed, color=INK, linewidth=1, zorder=5, **_PRINTED)
-        entries.append(entry("Li and Hao, printed", INK, **_PRINTED))
+        axes.plot(*printed, color=canvas.INK, linewidth=1, zorder=5, **_PRINTED)
+        entries.append(canvas.entry("Li and Hao, printed", canvas.INK, **_PRINTED))
         shown.append(printed[1])
-    log_y(axes, shown, margin=1.15)
-    if last > 20:
-        log_x(axes, 1, last)
-    else:
-        axes.set_xlim(0.5, max(last, 1) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.set(xlabel="epoch", ylabel="test error, %")
-    legend_below(sheet, entries)
-    return Sketch("Test error", (
+    canvas.log_y(axes, shown, margin=1.15)
+    canvas.iteration_axis(axes, last, "epoch")
+    axes.set_ylabel("test error, %")
+    canvas.legend_below(sheet, entries)
+    return canvas.Sketch("Test error", (
         "After every epoch, of the weights as they are (for Adam: real ones). Line: median over seeds; thin "
         "lines: each seed. Diamonds: what Li and Hao's released notebooks printed"
         + ("." if printed.size else ", shown for runs on MNIST of such length.")), sheet)
 
 
-def _flips(weights: Table) -> Sketch | None:
+def _flips(weights: Table) -> canvas.Sketch | None:
     return _by_stage("Flips of every stage", (
         "The share of a stage's weights that one iteration changes, a running mean over ten recorded "
         "iterations. Where a line ends or falls below the picture, nothing flipped."), weights,
                      "share of flips per iteration",
-        lambda own: _smoothed(own["flips"]), log_y)
+        lambda own: _smoothed(own["flips"]), canvas.log_y)
 
 
-def _nonzero(weights: Table, summary: dict[str, Any]) -> Sketch | None:
+def _nonzero(weights: Table, summary: dict[str, Any]) -> canvas.Sketch | None:
     if (weights["nonzero"] == 1).all():
         return None
     shares = summary.get("printed", {}).get("nonzero", {})
@@ -90,13 +77,13 @@ def _nonzero(weights: Table, summary: dict[str, Any]) -> Sketch | None:
 
 
 def _by_stage(title: str, caption: str, weights: Table, label: str, measure: Measure,
-              scale: Callable[[Axes, list[np.ndarray]], Any]) -> Sketch | None:
+              scale: Callable[[Axes, list[np.ndarray]], Any]) -> canvas.Sketch | None:
     """A panel a stage, every method's curves in it."""
     stages, methods = sorted(weights.values("stage")), in_order(weights.values("method"))
     if not stages:
         return None
     rows = -(-len(stages) // 2)
-    sheet = new_figure(1.0 + 2.6 * rows)
+    sheet = canvas.new_figure(1.0 + 2.6 * rows)
     panels = list(sheet.subplots(rows, 2, squeeze=False, sharex=True).flat)
     for axes in panels[len(stages):]:
         axes.set_visible(False)
@@ -110,8 +97,8 @@ def _by_stage(title: str, caption: str, weights: Table, label: str, measure: Mea
         axes.set_ylabel(label, fontsize=8)
     for axes in panels[-2:]:
         axes.set_xlabel("epoch")
-    legend_below(sheet, methods)
-    return Sketch(title, caption, sheet)
+    canvas.legend_below(sheet, methods)
+    return canvas.Sketch(title, caption, sheet)
 
 
 def _printed(summary: dict[str, Any], name: str, last: float) -> np.ndarray:

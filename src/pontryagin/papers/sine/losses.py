@@ -9,17 +9,7 @@ from matplotlib.axes import Axes
 
 from pontryagin.papers.sine.tables import SineTables
 from pontryagin.papers.sine.task import figure_title
-from pontryagin.run.figures.canvas import (
-    INK,
-    Sketch,
-    entry,
-    iteration_axis,
-    legend_below,
-    log_x,
-    log_y,
-    new_figure,
-    plain,
-)
+from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.tables import Table
 
@@ -78,7 +68,7 @@ def band(seeds: Sequence[Curve], points: int = 600) -> Band | None:
     return Band(grid, *np.exp([np.median(logs, axis=0), logs.min(axis=0), logs.max(axis=0)]))
 
 
-def loss_figure(run: SineTables, figure: str) -> Sketch | None:
+def loss_figure(run: SineTables, figure: str) -> canvas.Sketch | None:
     """Train loss in three measures of effort, test loss in one."""
     metrics = run.metrics.where(figure=figure)
     trained = {method: found for method in in_order(metrics.values("method"))
@@ -89,27 +79,29 @@ def loss_figure(run: SineTables, figure: str) -> Sketch | None:
              mark in run.summary["paper"].get(figure, {}).items() if method in trained}
     inside, clipped = _inside(metrics, [float(mark["loss"]) for mark in marks.values()])
     ends = [float(curve.x[-1]) for seeds in trained.values() for curve in seeds]
-    sheet = new_figure(8.2)
+    sheet = canvas.new_figure(8.2)
     panels = sheet.subplot_mosaic([["iteration"] * 3, ["evaluations", "seconds", "test"]],
                                   height_ratios=[1.45, 1])
     for name, axes in panels.items():
         effort, loss = ("iteration", "test_loss") if name == "test" else (name, "train_loss")
         end = _draw_losses(axes, metrics, list(trained), effort, loss, float(inside.max()))
-        log_y(axes, [inside])
+        canvas.log_y(axes, [inside])
         axes.set_title(f"{loss.replace('_', ' ').capitalize()} against "
                        f"{effort.replace('iteration', 'iterations')}")
         if effort == "iteration":
             marked = [float(mark["iteration"]) for mark in marks.values() if name == effort]
-            iteration_axis(axes, 1.08 * max([*ends, *marked]))
+            canvas.iteration_axis(axes, 1.08 * max([*ends, *marked]))
         else:
-            log_x(axes, _smallest(metrics[effort], end), 1.08 * end)
+            canvas.log_x(axes, _smallest(metrics[effort], end), 1.08 * end)
             axes.set_xlabel("evaluations (propagations)" if effort == "evaluations" else effort)
     _mark_paper(panels["iteration"], marks)
     for name in ("iteration", "evaluations"):
         panels[name].set_ylabel("mean squared error")
-    legend_below(sheet, [*trained, *([entry("end value in the paper", **_CIRCLE)] if marks else [])])
+    canvas.legend_below(sheet,
+                        [*trained, *([canvas.entry("end value in the paper", **_CIRCLE)] if marks else [])])
     diverged = any(curve.diverged for seeds in trained.values() for curve in seeds)
-    return Sketch(figure_title(figure), _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
+    return canvas.Sketch(figure_title(figure),
+                         _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
                   sheet)
 
 
@@ -151,7 +143,7 @@ def _mark_paper(axes: Axes, marks: dict[str, dict[str, float]]) -> None:
     for iteration in {mark["iteration"] for mark in marks.values()}:
         top = max(mark["loss"] for mark in marks.values() if mark["iteration"] == iteration)
         axes.annotate("paper", (iteration, top), xytext=(0, 6), textcoords="offset points", ha="center",
-                      va="bottom", fontsize=8, color=INK, zorder=7)
+                      va="bottom", fontsize=8, color=canvas.INK, zorder=7)
 
 
 def _smallest(values: np.ndarray, fallback: float) -> float:
@@ -179,7 +171,7 @@ def _caption(seeds: int, marked: bool, diverged: bool, clipped: bool) -> str:
         "seeds, where others had already stopped.": seeds > 1,
         "Circles: where the paper's figure ends, read off its plot.": marked,
         "Crosses: from there on the loss is not finite.": diverged,
-        f"Losses below {plain(FLOOR)} or more than ten times the initial one are outside the frame.": clipped}
+        f"Losses below {canvas.plain(FLOOR)} or more than ten times the initial one are outside the frame.": clipped}
     return " ".join(sentence for sentence, holds in told.items() if holds)
 
 

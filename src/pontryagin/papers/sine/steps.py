@@ -9,17 +9,7 @@ from matplotlib.axes import Axes
 from pontryagin.papers.sine.states import PREFERRED
 from pontryagin.papers.sine.tables import SineTables, first_seed
 from pontryagin.papers.sine.task import figure_title
-from pontryagin.run.figures.canvas import (
-    INK,
-    Sketch,
-    entry,
-    iteration_axis,
-    legend_below,
-    log_ticks,
-    log_y,
-    new_figure,
-    positive,
-)
+from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import BLUE, PINK, RED, style_of
 from pontryagin.run.tables import Table
 
@@ -32,98 +22,89 @@ _SUMS: dict[str, dict[str, Any]] = {
 _DECADES = 14
 
 
-def decrease(run: SineTables) -> Sketch | None:
+def decrease(run: SineTables) -> canvas.Sketch | None:
     """Predicted against achieved decrease of J."""
-    methods = ("emsa-paper", "emsa")
-    steps = {figure: {method: achieved_steps(run.metrics.where(figure=figure, method=method))
-                      for method in methods}
-             for figure in run.metrics.values("figure")}
-    figures = [figure for figure,
-               found in steps.items() if any((fell > 0).any() for _, fell in found.values())]
-    if not figures:
+    steps = {figure: {method: pair for method in ("emsa-paper", "emsa") if len(
+        (pair := achieved_steps(run.metrics.where(figure=figure, method=method)))[0])}
+        for figure in run.metrics.values("figure")}
+    steps = {figure: found for figure,
+             found in steps.items() if any((fell > 0).any() for _, fell in found.values())}
+    if not steps:
         return None
-    sheet = new_figure(5.5 if len(figures) > 1 else 6.5)
-    counts, raised = [], False
-    panels = sheet.subplots(1, len(figures), squeeze=False)[0]
+    sheet = canvas.new_figure(5.5 if len(steps) > 1 else 6.5)
+    panels = sheet.subplots(1, len(steps), squeeze=False)[0]
     panels[0].set_ylabel("achieved decrease of J")
-    for axes, figure in zip(panels, figures, strict=True):
-        found = {method: pair for method, pair in steps[figure].items() if len(pair[0])}
+    for axes, (figure, found) in zip(panels, steps.items(), strict=True):
         _scatter(axes, found)
         axes.set_title(figure_title(figure))
-        counts += [f"{style_of(method).label} in ({figure}) {int((fell <= 0).sum())} of {len(fell)}"
-                   for method, (_, fell) in found.items()]
-        raised |= any((fell <= 0).any() for _, fell in found.values())
-    dots = [entry(style_of(method).label, style_of(method).color, "o", markersize=5)
-            for method in methods if any(len(steps[figure][method][0]) for figure in figures)]
-    exact = entry("achieved = predicted", INK, linewidth=0.9)
-    legend_below(sheet,
-                 [*dots, exact, *([entry("J did not fall", marker="|", markersize=7)] if raised else [])])
-    return Sketch("Predicted against achieved decrease",
-                  "A dot is an accepted step of any seed: the decrease of J that it achieved over the one "
-                  "that the Hamiltonian gains promised (their sum over the stages, the optimality gap). On "
-                  "the line the prediction was exact; the distance below it is the price of the feasibility "
-                  "errors (Lemma 2 of the paper). Steps after which J was not lower, strokes at the lower "
-                  f"edge: {'; '.join(counts)}.", sheet)
+    missed = {f"{style_of(method).label} in ({figure}) {{}} of {len(fell)}": int((fell <= 0).sum())
+              for figure, found in steps.items() for method, (_, fell) in found.items()}
+    dots = [canvas.entry(style_of(method).label, style_of(method).color, "o", markersize=5)
+            for method in ("emsa-paper", "emsa") if any(method in found for found in steps.values())]
+    exact = canvas.entry("achieved = predicted", canvas.INK, linewidth=0.9)
+    strokes = [canvas.entry("J did not fall", marker="|", markersize=7)] if any(missed.values()) else []
+    canvas.legend_below(sheet, [*dots, exact, *strokes])
+    counts = "; ".join(text.format(count) for text, count in missed.items())
+    return canvas.Sketch("Predicted against achieved decrease", (
+        "A dot is an accepted step of any seed: the decrease of J that it achieved over the one that the "
+        "Hamiltonian gains promised (their sum over the stages, the optimality gap). On the line the "
+        "prediction was exact; the distance below it is the price of the feasibility errors (Lemma 2 of the "
+        f"paper). Steps after which J was not lower, strokes at the lower edge: {counts}."), sheet)
 
 
-def rho(run: SineTables) -> Sketch | None:
+def rho(run: SineTables) -> canvas.Sketch | None:
     """The penalty, with the iterations in which trials were rejected."""
     methods = [method for method in PREFERRED if np.isfinite(run.metrics.where(method=method)["rho"]).any()]
-    figures = [figure for figure in run.metrics.values("figure")
-               if any(len(first_seed(run.metrics, figure, method)) for method in methods)]
+    figures = {figure: found for figure in run.metrics.values("figure") if any(map(len, (found := {
+        method: first_seed(run.metrics, figure, method) for method in methods}).values()))}
     if not figures:
         return None
-    sheet = new_figure(5.4)
+    sheet = canvas.new_figure(5.4)
     panels = sheet.subplots(2, len(figures), squeeze=False, height_ratios=[3, 1], sharex="col")
-    for (upper, lower), figure in zip(panels.T, figures, strict=True):
-        last = max(_draw_rho(upper, lower, first_seed(run.metrics, figure, method), method)
-                   for method in methods)
-        log_y(upper, [first_seed(run.metrics, figure, method)["rho"] for method in methods], decades=300)
-        iteration_axis(upper, last, label=False)
-        iteration_axis(lower, last)
+    for (upper, lower), (figure, found) in zip(panels.T, figures.items(), strict=True):
+        last = max(_draw_rho(upper, lower, rows, method) for method, rows in found.items())
+        canvas.log_y(upper, [rows["rho"] for rows in found.values()], decades=300)
+        canvas.iteration_axis(upper, last, label="")
+        canvas.iteration_axis(lower, last)
         lower.set_ylim(0, max(1.0, lower.dataLim.y1) * 1.1)
         lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         upper.set_title(figure_title(figure))
     panels[0, 0].set_ylabel("rho (state penalty)")
     panels[1, 0].set_ylabel("rejected trials")
-    marks = [entry("first trial accepted", marker="o", markersize=3.5),
-             entry("accepted after rejections", marker="x", markersize=6),
-             entry("nothing accepted", marker="s", markersize=5, markerfacecolor="white")]
-    legend_below(sheet, [*methods, *marks], columns=3)
-    return Sketch("Penalty rho",
-                  "The state penalty of the last trial of each iteration, first seed. A trial after which J "
-                  "is not low enough is rejected, and the stages are maximized again with another rho. The "
-                  "secant method's rho divides a quasi-Newton step, so it is not comparable with the others "
-                  "in size.", sheet)
+    marks = [canvas.entry("first trial accepted", marker="o", markersize=3.5),
+             canvas.entry("accepted after rejections", marker="x", markersize=6),
+             canvas.entry("nothing accepted", marker="s", markersize=5, markerfacecolor="white")]
+    canvas.legend_below(sheet, [*methods, *marks], columns=3)
+    return canvas.Sketch("Penalty rho", (
+        "The state penalty of the last trial of each iteration, first seed. A trial after which J is not low "
+        "enough is rejected, and the stages are maximized again with another rho. The secant method's rho "
+        "divides a quasi-Newton step, so it is not comparable with the others in size."), sheet)
 
 
-def divergence(run: SineTables) -> Sketch | None:
+def divergence(run: SineTables) -> canvas.Sketch | None:
     """Basic MSA: what its gains promise and what happens to J."""
-    figures = [figure for figure in run.metrics.values("figure")
-               if len(first_seed(run.metrics, figure, "msa")) and len(first_seed(run.stages, figure, "msa"))]
+    figures = {figure: (metrics, *stage_sums(stages)) for figure in run.metrics.values("figure")
+               if len(metrics := first_seed(run.metrics, figure, "msa"))
+               and len(stages := first_seed(run.stages, figure, "msa"))}
     if not figures:
         return None
-    sheet = new_figure(3.1 * len(figures) + 0.5)
+    sheet = canvas.new_figure(3.1 * len(figures) + 0.5)
     panels = sheet.subplots(len(figures), 2, squeeze=False)
-    sentences = []
-    for (left, right), figure in zip(panels, figures, strict=True):
-        metrics = first_seed(run.metrics, figure, "msa")
-        iterations, sums = stage_sums(first_seed(run.stages, figure, "msa"))
+    for (left, right), (figure, (_, iterations, sums)) in zip(panels, figures.items(), strict=True):
         _draw_objective(left, run.metrics.where(figure=figure, method="msa"))
         for column, look in _SUMS.items():
-            right.plot(iterations, positive(sums[column]), **look)
-        log_y(right, list(sums.values()))
-        iteration_axis(left, float(iterations.max()), first=0)
-        iteration_axis(right, float(iterations.max()), first=0)
-        left.set_title(f"{figure_title(figure)}: J")
-        right.set_title("Sums over the stages")
-        sentences.append(f"In ({figure}), {first_rise(metrics, iterations, sums)}.")
-    legend_below(sheet, [entry("J (mean squared error)", style_of("msa").color, linewidth=1.7),
-                         *(entry(**look) for look in _SUMS.values())])
-    return Sketch("Basic MSA without penalties",
-                  "J of every seed (left; a cross where it stops being finite), and for the first seed the "
-                  "predicted decrease of J beside the feasibility errors that the prediction ignores (right; "
-                  f"only what is positive). {' '.join(sentences)}", sheet)
+            right.plot(iterations, canvas.positive(sums[column]), **look)
+        canvas.log_y(right, list(sums.values()))
+        for axes, title in ((left, f"{figure_title(figure)}: J"), (right, "Sums over the stages")):
+            canvas.iteration_axis(axes, float(iterations.max()), first=0)
+            axes.set_title(title)
+    canvas.legend_below(sheet, [canvas.entry("J (mean squared error)", style_of("msa").color, linewidth=1.7),
+                                *(canvas.entry(**look) for look in _SUMS.values())])
+    rises = " ".join(f"In ({figure}), {first_rise(*found)}." for figure, found in figures.items())
+    return canvas.Sketch("Basic MSA without penalties", (
+        "J of every seed (left; a cross where it stops being finite), and for the first seed the predicted "
+        "decrease of J beside the feasibility errors that the prediction ignores (right; only what is "
+        "positive). " + rises), sheet)
 
 
 def achieved_steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +126,7 @@ def _scatter(axes: Axes, steps: dict[str, tuple[np.ndarray, np.ndarray]]) -> Non
     values = [part[part > 0] for pair in steps.values() for part in pair]
     high = 2 * max(part.max() for part in values if part.size)
     low = max(min(part.min() for part in values if part.size) / 2, high * 10**-_DECADES / 4)
-    axes.plot([low, high], [low, high], color=INK, linewidth=0.9, zorder=1)
+    axes.plot([low, high], [low, high], color=canvas.INK, linewidth=0.9, zorder=1)
     for depth, (method, (mu, fell)) in enumerate(steps.items()):
         color = style_of(method).color
         axes.scatter(mu[fell > 0], fell[fell > 0], s=9, color=color, alpha=0.5, linewidths=0,
@@ -154,8 +135,8 @@ def _scatter(axes: Axes, steps: dict[str, tuple[np.ndarray, np.ndarray]]) -> Non
                   markersize=6, alpha=0.6, linestyle="none", transform=axes.get_xaxis_transform(), zorder=2)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="predicted decrease mu")
     axes.set_box_aspect(1)
-    log_ticks(axes.xaxis)
-    log_ticks(axes.yaxis)
+    canvas.log_ticks(axes.xaxis)
+    canvas.log_ticks(axes.yaxis)
 
 
 def _draw_rho(upper: Axes, lower: Axes, rows: Table, method: str) -> float:
@@ -163,37 +144,33 @@ def _draw_rho(upper: Axes, lower: Axes, rows: Table, method: str) -> float:
     rows = rows.take(np.isfinite(rows["rho"]) & (rows["iteration"] > 0))
     if not len(rows):
         return 1.0
-    look = style_of(method)
-    iterations, values, rejected, accepted = (rows[name]
-                                              for name in ("iteration", "rho", "rejected", "accepted"))
-    upper.plot(iterations, values, color=look.color, linestyle=look.line, linewidth=1.0)
+    look = style_of(method).look | {"linewidth": 1.0}
+    k, values, rejected, accepted = (rows[name] for name in ("iteration", "rho", "rejected", "accepted"))
+    upper.plot(k, values, **look)
     if np.nansum(rejected) or len(np.unique(values)) > 1:
-        shapes: tuple[tuple[np.ndarray, dict[str, Any]], ...] = (
-            ((accepted == 1) & ~(rejected > 0), {"marker": "o", "markersize": 2.2}),
-            ((accepted == 1) & (rejected > 0), {"marker": "x", "markersize": 5, "markeredgewidth": 1.2}),
-            (accepted == 0, {"marker": "s", "markersize": 5, "markerfacecolor": "white"}),
-        )
-        for chosen, marks in shapes:
-            upper.plot(iterations[chosen], values[chosen], color=look.color, linestyle="none", zorder=3,
-                       **marks)
-        lower.vlines(iterations[rejected > 0], 0, rejected[rejected > 0], color=look.color, linewidth=1.2,
+        for chosen, marker, size, more in (
+                ((accepted == 1) & ~(rejected > 0), "o", 2.2, {}),
+                ((accepted == 1) & (rejected > 0), "x", 5, {"markeredgewidth": 1.2}),
+                (accepted == 0, "s", 5, {"markerfacecolor": "white"})):
+            upper.plot(k[chosen], values[chosen], marker=marker, markersize=size, zorder=3,
+                       **look | {"linestyle": "none"} | more)
+        lower.vlines(k[rejected > 0], 0, rejected[rejected > 0], color=look["color"], linewidth=1.2,
                      alpha=0.8)
-    return float(iterations[-1])
+    return float(k[-1])
 
 
 def _draw_objective(axes: Axes, rows: Table) -> None:
-    look = style_of("msa")
-    losses = [np.empty(0)]
+    color, losses = style_of("msa").color, [np.empty(0)]
     for seed in rows.values("seed"):
         one = rows.where(seed=seed).sort("iteration")
-        losses.append(one["train_loss"])
-        finite = np.flatnonzero(np.isfinite(one["train_loss"]))
-        axes.plot(one["iteration"], positive(one["train_loss"]), color=look.color, linewidth=1.7, alpha=0.9)
+        k, loss = one["iteration"], one["train_loss"]
+        axes.plot(k, canvas.positive(loss), color=color, linewidth=1.7, alpha=0.9)
+        finite = np.flatnonzero(np.isfinite(loss))
         if finite.size and finite[-1] + 1 < len(one):
-            last = finite[-1]
-            axes.plot(one["iteration"][last], one["train_loss"][last], color=look.color, marker="x",
-                      markersize=7, markeredgewidth=1.7)
-    log_y(axes, losses)
+            axes.plot(k[finite[-1]], loss[finite[-1]], color=color, marker="x", markersize=7,
+                      markeredgewidth=1.7)
+        losses.append(loss)
+    canvas.log_y(axes, losses)
 
 
 def stage_sums(rows: Table) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -9,17 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pontryagin.audit import Audit
-from pontryagin.run.figures.canvas import (
-    INK,
-    MASKED,
-    Sketch,
-    draw,
-    entry,
-    legend_below,
-    log_y,
-    new_figure,
-    plain,
-)
+from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
 from pontryagin.run.tables import Drawing
 
@@ -30,15 +20,15 @@ _NAMED = 30
 
 def draw_audit(folder: Path, audit: Audit) -> list[Drawing]:
     """folder/figures/stages.png and costs.png."""
-    return draw(folder, {"stages": lambda: _stages(audit), "costs": lambda: _sets(audit)})
+    return canvas.draw(folder, {"stages": lambda: _stages(audit), "costs": lambda: _sets(audit)})
 
 
-def _stages(audit: Audit) -> Sketch:
+def _stages(audit: Audit) -> canvas.Sketch:
     """Gain with its error, costate norm and conditioning, stage by stage."""
-    sheet = new_figure(7.0)
+    sheet = canvas.new_figure(7.0)
     gain, costate, condition = sheet.subplots(3, 1, sharex=True)
     x = np.arange(len(audit.stages))
-    gain.axhline(0, color=INK, linewidth=0.8)
+    gain.axhline(0, color=canvas.INK, linewidth=0.8)
     gain.errorbar(x, _values(stage.gain for stage in audit.stages),
                   _values(stage.gain_error for stage in audit.stages), fmt="o", color=_COLORS[0],
                   markersize=4, capsize=2, linewidth=1)
@@ -49,10 +39,10 @@ def _stages(audit: Audit) -> Sketch:
             (condition, _values(stage.condition for stage in audit.stages),
              "Condition of the damped Gram matrix", _COLORS[2])):
         axes.plot(x, values, "o", color=color, markersize=4)
-        log_y(axes, [values])
+        canvas.log_y(axes, [values])
         axes.set_title(title)
     _stage_axis(condition, [stage.name for stage in audit.stages])
-    return Sketch("Stages", (
+    return canvas.Sketch("Stages", (
         "Gain: how much the stage's Hamiltonian would still rise if the stage alone went to its argmax, in "
         "units of the loss, with its standard error over batches; noise adds nothing to it, so at a "
         "converged stage it lies around zero. Costate norm: root mean square over samples. Condition: "
@@ -60,13 +50,13 @@ def _stages(audit: Audit) -> Sketch:
         f"{audit.damping:g} of its mean diagonal."), sheet)
 
 
-def _sets(audit: Audit) -> Sketch | None:
+def _sets(audit: Audit) -> canvas.Sketch | None:
     """A panel a set: predicted and true costs by stage. None without sets."""
     sets = [name for name in audit.sets if audit.ranking(name)]
     if not sets:
         return None
     rows = -(-len(sets) // 2)
-    sheet = new_figure(2.7 * rows + 0.4 + (0.8 if len(audit.stages) <= _NAMED else 0.0))
+    sheet = canvas.new_figure(2.7 * rows + 0.4 + (0.8 if len(audit.stages) <= _NAMED else 0.0))
     panels = sheet.subplots(rows, 2, sharex=True, squeeze=False)
     names = [stage.name for stage in audit.stages if stage.restrictions]
     for axes, name, color in zip(panels.flat, sets, _COLORS, strict=False):
@@ -78,9 +68,9 @@ def _sets(audit: Audit) -> Sketch | None:
     if len(sets) % 2 and rows > 1:
         panels[-2, 1].tick_params(labelbottom=True)
         _stage_axis(panels[-2, 1], names)
-    legend_below(sheet, [entry(label, INK, marker, markerfacecolor="none")
+    canvas.legend_below(sheet, [canvas.entry(label, canvas.INK, marker, markerfacecolor="none")
                          for marker, label in (("o", "predicted"), ("x", "true"))])
-    return Sketch("What other sets would cost", (
+    return canvas.Sketch("What other sets would cost", (
         "Change of the mean loss when one stage alone is moved into the set, all others staying as they are. "
         "Circles: predicted from the costates of the outputs; crosses: measured with the weights replaced. "
         "The axis is linear near zero and logarithmic beyond. r: rank correlation of predicted with true "
@@ -93,15 +83,15 @@ def _costs(axes: Axes, audit: Audit, name: str, names: Sequence[str], color: str
     predicted, true = _values(each.predicted for _, each in pairs), _values(each.true for _, each in pairs)
     both = np.abs(np.concatenate([predicted, true]))
     both = both[np.isfinite(both) & (both > 0)]
-    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.axhline(0, color=canvas.INK, linewidth=0.8)
     for place, first, second in zip(x, predicted, true, strict=True):
-        axes.plot([place, place], [first, second], color=MASKED, linewidth=1, zorder=1)
+        axes.plot([place, place], [first, second], color=canvas.MASKED, linewidth=1, zorder=1)
     axes.plot(x, predicted, "o", markerfacecolor="none", color=color, markersize=5, label="predicted")
     axes.plot(x, true, "x", color=color, markersize=5, label="true")
     if both.size:
         axes.set_yscale("symlog", linthresh=float(np.quantile(both, 0.2)), linscale=1.0)
         axes.margins(y=0.12)
-        axes.yaxis.set_major_formatter(FuncFormatter(plain))
+        axes.yaxis.set_major_formatter(FuncFormatter(canvas.plain))
     agreement = audit.agreement(name)
     axes.set_title(name + ("" if agreement is None else f": r = {agreement:.2f}"))
     axes.set_ylabel("change of the loss")

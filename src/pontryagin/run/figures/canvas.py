@@ -18,22 +18,9 @@ from pontryagin.run.figures.method_style import style_of
 from pontryagin.run.files import write_bytes
 from pontryagin.run.tables import Drawing
 
-DPI = 150
 WIDTH = 10.0
 """Inches."""
-INK, FAINT, MASKED = "#222222", "#DDDDDD", "#B5B5B5"
-
-_STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.titleweight": "bold",
-    "axes.titlelocation": "left", "axes.titlepad": 7, "axes.labelsize": 9, "axes.labelcolor": INK,
-    "axes.edgecolor": "#666666", "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.6,
-    "xtick.color": "#666666", "ytick.color": "#666666", "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "text.color": INK, "legend.frameon": False,
-    "legend.fontsize": 9,
-    "figure.facecolor": "white", "savefig.facecolor": "white", "figure.constrained_layout.h_pad": 0.07,
-    "figure.constrained_layout.w_pad": 0.07, "savefig.dpi": DPI, "figure.dpi": DPI,
-}
+INK, MASKED = "#222222", "#B5B5B5"
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,9 @@ def draw(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]]) -> l
     """Every sketch that there is, as folder/figures/NAME.png, by name; matplotlib's settings stay as they
     are."""
     drawings = []
-    with matplotlib.rc_context(_STYLE):
+    style = matplotlib.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"),
+                                           use_default_template=False)
+    with matplotlib.rc_context(style):
         for name, sketched in sketches.items():
             if sketch := sketched():
                 path, content = folder / "figures" / f"{name}.png", io.BytesIO()
@@ -93,15 +82,14 @@ def log_x(axes: Axes, first: float, last: float) -> None:
     log_ticks(axes.xaxis)
 
 
-def iteration_axis(axes: Axes, last: float, label: bool = True, first: float = 1) -> None:
-    """Iterations from the first: logarithmic, or linear when they are few or the first is 0."""
+def iteration_axis(axes: Axes, last: float, label: str = "iteration", first: float = 1) -> None:
+    """Iterations (or epochs) from the first: logarithmic, or linear when they are few or the first is 0."""
     if last > 20 and first > 0:
         log_x(axes, first, last)
     else:
         axes.set_xlim(first - 0.5, max(last, 1) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    if label:
-        axes.set_xlabel("iteration")
+    axes.set_xlabel(label)
 
 
 def log_y(axes: Axes, values: Sequence[np.ndarray], decades: float = 14, margin: float = 1.6) -> None:

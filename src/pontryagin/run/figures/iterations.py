@@ -13,23 +13,14 @@ from matplotlib.ticker import MaxNLocator
 
 from pontryagin.diagnostics import iteration_row, rejected_share, stage_rows
 from pontryagin.problem import ProblemError
-from pontryagin.run.figures.canvas import (
-    INK,
-    MASKED,
-    Sketch,
-    iteration_axis,
-    log_ticks,
-    log_y,
-    new_figure,
-    positive,
-)
+from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import BLUE, PINK, RED
 from pontryagin.update import IterationRecord
 
 _DECADES = 8
 
 
-def record_figure(records: Sequence[IterationRecord], title: str = "Iterations") -> Sketch:
+def record_figure(records: Sequence[IterationRecord], title: str = "Iterations") -> canvas.Sketch:
     """Predicted and achieved decrease, C_k beside rho / 2, Hamiltonian gain and feasibility errors by stage
     and iteration.
 
@@ -39,7 +30,7 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
         raise ProblemError("record_figure: expected iteration records, found none")
     rows = [iteration_row(record) for record in records]
     columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-    sheet = new_figure(7.6)
+    sheet = canvas.new_figure(7.6)
     panels = sheet.subplots(2, 2)
     _decrease(panels[0, 0], columns)
     _constant(panels[0, 1], columns)
@@ -50,7 +41,7 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
     _map(sheet, panels[1, 0], gains, "Hamiltonian gain by stage")
     _map(sheet, panels[1, 1], errors, "Feasibility errors by stage (state + costate)")
     rises = sum(record.objective_after > record.objective_before for record in records)
-    return Sketch(title, (
+    return canvas.Sketch(title, (
         "Predicted decrease: the sum of the Hamiltonian gains, mu; achieved: that of the same trial, J "
         "before minus J after. C: the constant of Lemma 2 as the trial shows it, (mu - achieved) / "
         "feasibility errors; with rho above it J falls, and rho = 2C is the step of least J. Crosses: "
@@ -60,24 +51,24 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
 
 def _decrease(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     k = columns["iteration"]
-    axes.plot(k, positive(columns["optimality_gap"]), color=BLUE, label="predicted, mu")
-    axes.plot(k, positive(columns["achieved"]), color=RED, label="achieved")
-    axes.plot(k, positive(columns["objective"]), color=INK, linewidth=0.9, label="J")
-    log_y(axes, [columns["optimality_gap"], columns["achieved"], columns["objective"]])
-    iteration_axis(axes, float(k[-1]))
+    axes.plot(k, canvas.positive(columns["optimality_gap"]), color=BLUE, label="predicted, mu")
+    axes.plot(k, canvas.positive(columns["achieved"]), color=RED, label="achieved")
+    axes.plot(k, canvas.positive(columns["objective"]), color=canvas.INK, linewidth=0.9, label="J")
+    canvas.log_y(axes, [columns["optimality_gap"], columns["achieved"], columns["objective"]])
+    canvas.iteration_axis(axes, float(k[-1]))
     axes.set_title("Decrease of J")
     axes.legend()
 
 
 def _constant(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     k, rejected = columns["iteration"], columns["rejected"] > 0
-    axes.plot(k, positive(columns["estimate"]), color=PINK, marker="o", markersize=2.5, linewidth=0.9,
+    axes.plot(k, canvas.positive(columns["estimate"]), color=PINK, marker="o", markersize=2.5, linewidth=0.9,
               label="C")
     axes.plot(k, columns["rho_state"] / 2, color=BLUE, label="rho / 2")
     axes.plot(k[rejected], columns["rho_state"][rejected] / 2, color=BLUE, marker="x", linestyle="none",
               label="after rejections")
-    log_y(axes, [columns["estimate"], columns["rho_state"] / 2], decades=10)
-    iteration_axis(axes, float(k[-1]))
+    canvas.log_y(axes, [columns["estimate"], columns["rho_state"] / 2], decades=10)
+    canvas.iteration_axis(axes, float(k[-1]))
     axes.set_title("Constant of Lemma 2 and penalty (largest over stages)")
     axes.legend()
 
@@ -91,17 +82,17 @@ def _map(sheet: Figure, axes: Axes, values: np.ndarray, title: str) -> None:
 
 def heat_map(axes: Axes, edges: np.ndarray, values: np.ndarray, scale: LogNorm,
              first: int = 0) -> ScalarMappable:
-    """values: (stage, iteration), grey where they are not positive. edges: of the iterations; first: stage's
-    number."""
+    """values: (stage, iteration), grey where they are not canvas.positive. edges: of the iterations; first:
+    stage's number."""
     axes.grid(visible=False)
-    axes.set_facecolor(MASKED)
+    axes.set_facecolor(canvas.MASKED)
     return axes.pcolormesh(edges, np.arange(len(values) + 1) + first - 0.5,
-                           np.ma.masked_invalid(positive(values)), norm=scale, cmap="viridis")
+                           np.ma.masked_invalid(canvas.positive(values)), norm=scale, cmap="viridis")
 
 
 def color_scale(values: np.ndarray, decades: float) -> LogNorm:
-    """Around the positive values, no more than so many decades below the greatest."""
-    shown = values[np.isfinite(positive(values))]
+    """Around the canvas.positive values, no more than so many decades below the greatest."""
+    shown = values[np.isfinite(canvas.positive(values))]
     high = float(shown.max()) if shown.size else 1.0
     low = max(float(shown.min()), high * 10**-decades) if shown.size else 0.1
     return LogNorm(low if low < high else high / 10, high, clip=True)
@@ -110,6 +101,6 @@ def color_scale(values: np.ndarray, decades: float) -> LogNorm:
 def color_bar(sheet: Figure, mesh: ScalarMappable, panels: Sequence[Axes], **place: Any) -> None:
     """Beside the panels."""
     bar = sheet.colorbar(mesh, ax=list(panels), **place)
-    log_ticks(bar.ax.yaxis)
+    canvas.log_ticks(bar.ax.yaxis)
     bar.ax.grid(visible=False)
     bar.outline.set_visible(False)

@@ -16,9 +16,11 @@ _SOLVERS = {
     "lm": MethodStyle("Levenberg–Marquardt", BLACK, (0, (1, 1)), 1.3),
 }
 """Methods of the experiments on control problems."""
-_FIRST = ("emsa", "emsa-secant", "emsa-paper", "msa", "li-hao", "bop", "binaryconnect", "adam", "adam-averaged",
+_FIRST = ("emsa", "emsa-secant", "emsa-paper", "msa", "li-hao", "bop", "binaryconnect", "adam",
+          "adam-averaged",
           "adam-default", "adagrad")
-"""Legends and tables begin with control methods, and Adam before other optimizers; the classical ones end them."""
+"""Legends and tables begin with control methods, and Adam before other optimizers; the classical ones end
+them."""
 
 _STYLES = {name: method.style for name, method in (TRAINED | BENCH_ONLY).items()} | _SOLVERS
 METHODS = {name: _STYLES[name] for name in (*_FIRST, *_STYLES)}
