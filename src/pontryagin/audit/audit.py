@@ -44,18 +44,16 @@ def audit(model: nn.Module, loss: LossLike, batches: Iterable[Any], *, sets: Set
     Args:
         model: any module whose output is one tensor, (sample,) or (sample, ...).
         loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch,
-        or
-            one number a sample, (sample,) (MeanLoss; class indices of -100 do not count).
+            or one number a sample, (sample,) (MeanLoss; class indices of -100 do not count).
         batches: pairs (inputs, targets), three or more, for errors are those between batches (eight are
-            better), all held in memory. Inputs: a tensor (sample, ...), or a tuple or dict of them as positional
-            or named arguments of the model.
+            better), all held in memory. Inputs: a tensor (sample, ...), or a tuple or dict of them as
+            positional or named arguments of the model.
         sets: names out of int8, int4, ternary, binary, 2:4 and 50%, or sets by name with project(W) and
             check(rows, inputs); by default all of those names.
         measure: also measure the true costs, a pass over the batches for every stage and set, which takes
             longest.
         memory: bytes that the changes of several stages, and those of their states, may take at a time; 512
-        MiB
-            by default, 1 MiB at least.
+            MiB by default, 1 MiB at least.
         progress: told what is being done, how many steps of it are done, and of how many.
 
     Raises:

@@ -88,8 +88,7 @@ def across_batches(total: float, own: Sequence[float], cross: Sequence[float],
 
 
 class _Sums:
-    """What the first pass adds up over batches: mean gradients, rows of inputs and squared costates, by
-    stage."""
+    """What the first pass adds up by stage: mean gradients, rows of inputs, squares of costates."""
 
     def __init__(self, network: Network, batches: int) -> None:
         self.network, self.batches = network, batches
@@ -136,8 +135,8 @@ class _Sums:
         return found
 
 
-def _gradients(network: Network, value: Tensor, watched: Sequence[Call] = ()) -> tuple[dict[int, Change],
-                                                                                  Sequence[Tensor | None]]:
+def _gradients(network: Network, value: Tensor, watched: Sequence[Call] = ()
+               ) -> tuple[dict[int, Change], Sequence[Tensor | None]]:
     """(G, g) of every stage, minus the gradients of the mean loss; and the costates of the calls watched."""
     names = [name for name in dict.fromkeys((*network.weights, *network.biases)) if name is not None]
     targets = [*(network.leaves[name] for name in names), *(call.output for call in watched)]
@@ -145,13 +144,13 @@ def _gradients(network: Network, value: Tensor, watched: Sequence[Call] = ()) ->
     by_name = dict(zip(names, arrived, strict=False))
     found = {}
     for number, stage in enumerate(network.stages):
-        weight, bias = by_name[network.weights[number]], None
+        weight, bias_name = by_name[network.weights[number]], network.biases[number]
         if weight is None:
             continue
         matrix = -stage.layer.matrix(weight.to(wide(weight.dtype)))
-        if (name := network.biases[number]) is not None:
-            given = by_name[name]
-            bias = torch.zeros_like(matrix[...,
-                                           0]) if given is None else -given.to(matrix.dtype).reshape(matrix.shape[:2])
+        bias = None
+        if bias_name is not None:
+            bias, given = torch.zeros_like(matrix[..., 0]), by_name[bias_name]
+            bias = bias if given is None else -given.to(bias.dtype).reshape(bias.shape)
         found[number] = Change(matrix, bias)
     return found, arrived[len(names):]

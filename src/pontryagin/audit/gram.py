@@ -14,8 +14,8 @@ from pontryagin.optim.stage_step import argmax
 from pontryagin.optim.thinning import chosen, thinned
 
 _EXACT = 512
-"""Up to so many inputs A is summed whole; beyond, where its eigenvectors would take long, a sample of
-rows stands for it."""
+"""Up to so many inputs A is summed whole; beyond, where its eigenvectors would take long, a sample of rows
+stands for it."""
 _ROWS, _KEPT = 4096, 256
 """Rows that enter A at most, eight for each of the inputs; and rows that stand for it, half as many as
 inputs."""

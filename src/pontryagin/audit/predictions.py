@@ -23,8 +23,7 @@ class Prediction:
     """Of one stage. The lists hold one number a batch: its mean over samples.
 
     slope, curvature: d loss / dh and d^2 loss / dh^2 along h times the argmax's direction; slopes: the mean
-    of
-    |d Phi_i / dh|. change: |dW| / |W|. cost, first_order: by set. omitted: sets that do not fit, and why.
+    of |d Phi_i / dh|. change: |dW| / |W|. cost, first_order: by set. omitted: sets that do not fit, and why.
     """
 
     slope: float = 0.0

@@ -22,8 +22,7 @@ class Part(NamedTuple):
 
 class Batch(NamedTuple):
     """Inputs, targets, how many samples; counted: how many by the loss, without those whose target is
-    ignored;
-    weight: its share of what is counted in all batches."""
+    ignored; weight: its share of what is counted in all batches."""
 
     inputs: Inputs
     targets: Tensor

@@ -90,11 +90,9 @@ def module_hessian(model: nn.Module, loss: LossLike,
         model: any module whose output is one tensor; its parameters that require a gradient, in their order,
             are one vector.
         loss: "cross-entropy", "squared-error", or a function of outputs and targets: the mean over a batch,
-        or
-            one number a sample, (sample,) (MeanLoss; class indices of -100 do not count).
+            or one number a sample, (sample,) (MeanLoss; class indices of -100 do not count).
         batches: pairs (inputs, targets), gone through once and held. Inputs: a tensor (sample, ...), or a
-        tuple
-            or dict of them as positional or named arguments of the model.
+            tuple or dict of them as positional or named arguments of the model.
 
     Raises:
         ProblemError: a wrong request, or functions that have no second derivative in torch.

@@ -39,7 +39,8 @@ def stage_rows(record: IterationRecord) -> list[dict[str, Number | str]]:
     """The stages of one iteration by STAGE_COLUMNS."""
     return [{"iteration": record.iteration, "stage": one.stage, "name": one.name, "gain": one.gain,
              "state_error": one.state_error, "costate_error": one.costate_error,
-             "rho_state": one.penalties.rho_state, "rho_costate": one.penalties.rho_costate} for one in record.stages]
+             "rho_state": one.penalties.rho_state, "rho_costate": one.penalties.rho_costate}
+            for one in record.stages]
 
 
 def rejected_share(records: Sequence[IterationRecord]) -> float:

@@ -62,8 +62,8 @@ def kept_buffers(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def second_derivatives(what: str) -> Iterator[None]:
-    """Around passes and derivatives: attention by plain products and softmax, for torch's fused kernels can
-    be differentiated only once. ProblemError, naming `what`, for other functions without a second
+    """Around passes and derivatives: attention by plain products and softmax, for torch's fused kernels
+    can be differentiated only once. ProblemError, naming `what`, for other functions without a second
     derivative."""
     try:
         with sdpa_kernel(SDPBackend.MATH):
@@ -95,8 +95,8 @@ def check_arguments(what: str, model: nn.Module, inputs: Inputs) -> None:
         signature(model.forward).bind(*positional, **named)
     except TypeError as error:
         given = f"a dict of {', '.join(map(str, named))}" if named else f"{len(positional)} arguments"
-        raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a "
-                           "tuple of inputs is spread over positional arguments, a dict over named ones)") from error
+        raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a tuple "
+                           "of inputs is spread over positional arguments, a dict over named ones)") from error
     except ValueError:  # a forward without a signature
         pass
 

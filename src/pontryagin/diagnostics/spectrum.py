@@ -99,8 +99,7 @@ def spectral_density(hessian: HessianOperator, *, probes: int = 10, steps: int =
         steps: of Lanczos for each probe, one product each; min(steps, size) are taken.
         points: of the grid, from 4 widths below the least node to 4 above the greatest.
         width: standard deviation of the Gaussians, in units of the eigenvalues; by default 1/200 of the
-        range,
-            so that 800 points resolve each with four.
+            range, so that 800 points resolve each with four.
         seed: of the probes.
 
     Raises:

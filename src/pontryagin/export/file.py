@@ -5,8 +5,7 @@ NAME.scales. The metadata of the header hold
 
     format    pontryagin-packed-weights-1
     tensors   JSON, an entry for each tensor of the state dict in its order: its name; of a packed weight also
-    its
-              shape, step and limit of its codes, and groups, if it is that of a transposed convolution (`Rows`)
+              its shape, step and limit of its codes, and groups, if of a transposed convolution (`Rows`)
     checksum  SHA-256 of all that (`checksum`)
 
 Codes come row by row, rows the first axis, or output channels where groups are given. Nothing in a file is
@@ -44,7 +43,7 @@ def packed_state(state: Mapping[str, Tensor], sets: Mapping[str, DiscreteSet]) -
     Args:
         state: a model's state dict, dense tensors of floating-point numbers, integers or bools.
         sets: by name, the set in which a weight lies exactly, such as Ternary(scale="row"); no others are
-        packed.
+            packed.
 
     Raises:
         ProblemError: names that the state lacks, weights outside their set, or other tensors.

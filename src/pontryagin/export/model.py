@@ -35,8 +35,7 @@ def with_packed_weights(model: nn.Module, state: PackedState) -> nn.Module:
 
     Args:
         model: one whose state dict has these names and shapes. It is changed and returned, or, where its own
-        weight
-            is packed, what stands for it.
+            weight is packed, what stands for it.
         state: of `packed_state` or `load_packed`.
 
     Raises:

@@ -60,7 +60,8 @@ def _write(settings: AuditSettings, command: str, audit: Audit, interrupted: boo
     results = audit.to_dict()
     stages = {stage["name"]: stage | {"restrictions": {each["set"]: each for each in stage["restrictions"]}}
               for stage in results.pop("stages")}
-    said = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+    said = {name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(settings).items()}
     write_json(settings.out / "summary.json", {
         "experiment": "audit", "command": command, "interrupted": interrupted, "settings": said,
         "versions": versions(), "machine": machine(), "results": results | {"stages": stages}})

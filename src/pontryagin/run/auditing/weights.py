@@ -26,7 +26,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ExperimentError(f"{path}: does not fit the model: {' '.join(str(error).split())[:400]}") from error
+        told = " ".join(str(error).split())[:400]
+        raise ExperimentError(f"{path}: does not fit the model: {told}") from error
     broken = [name for name, value in state.items()
               if value.is_floating_point() and not value.isfinite().all()]
     if broken:
