@@ -39,3 +39,20 @@ def test_the_names_are_those_of_their_rooms() -> None:
     assert pontryagin.stage is problem.stage
     with pytest.raises(AttributeError, match="'pontryagin' has no attribute 'ExtendedMSAs'"):
         pontryagin.ExtendedMSAs  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments",
+                         [("--version",), ("--help",), ("reproduce", "--help"), ("bench", "--help")])
+def test_the_version_and_the_lists_of_commands_come_without_torch(arguments: tuple[str, ...]) -> None:
+    code = f"""
+import sys
+from pontryagin.cli import main
+try:
+    main({arguments!r})
+except SystemExit as ended:
+    assert not ended.code
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+    assert "pontryagin" in done.stdout

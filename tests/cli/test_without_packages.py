@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pontryagin.cli import main
-from pontryagin.cli.main import parser
+from pontryagin.cli.commands import parser
 from pontryagin.run.errors import EXTRAS, MissingExtraError, need
 
 PROGRAM = Path(__file__).parent / "without_packages.py"

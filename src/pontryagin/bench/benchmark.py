@@ -11,6 +11,7 @@ from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import Task, make
 from pontryagin.run.errors import ExperimentError, at_least
 from pontryagin.run.methods import Method, choose
+from pontryagin.run.option import option
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import study
 from pontryagin.run.summary import reached
@@ -27,16 +28,16 @@ class BenchSettings:
     """What `bench optimizers` takes. iterations: horizon of every run, by default the task's; tuning: of the
     tuning runs."""
 
-    task: str = "cnn"
-    dataset: str = "digits"
-    data: str | None = None
-    methods: tuple[str, ...] | None = None
-    seeds: int = 3
-    iterations: int | None = None
-    tuning: int = 150
-    threads: int = 1
-    out: Path = Path("runs/bench")
-    overwrite: bool = False
+    task: str = option("cnn (the paper's), mlp, autoencoder or transformer", "cnn")
+    dataset: str = option("digits, mnist or fashion-mnist", "digits")
+    data: str | None = option("folder of the IDX files (or PONTRYAGIN_DATA)", None)
+    methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}", None)
+    seeds: int = option("runs of every method, on other weights and batches", 3)
+    iterations: int | None = option("horizon of every run; by default the task's", None)
+    tuning: int = option("iterations of a tuning run; each grid has four rates", 150)
+    threads: int = option("threads of torch", 1)
+    out: Path = option("folder for the results, new or empty", Path("runs/bench"))
+    overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
         at_least(1, seeds=self.seeds, tuning=self.tuning, threads=self.threads, iterations=self.iterations)

@@ -13,6 +13,7 @@ from typing import Any
 from pontryagin.bench.scaling_cases import MAXIMIZERS, NUMBERS, SHARES, TEXT, cases
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.files import prepare, write_json
+from pontryagin.run.option import option
 from pontryagin.run.study import described
 from pontryagin.run.tables import Table, read_table
 
@@ -25,12 +26,12 @@ class ScalingSettings:
     """processes: numbers of processes beside one. rounds: iterations measured of every case by every number
     of processes."""
 
-    processes: tuple[int, ...] = (2,)
-    maximizers: tuple[str, ...] = MAXIMIZERS
-    rounds: int = 7
-    quick: bool = False
-    out: Path = Path("runs/scaling")
-    overwrite: bool = False
+    processes: tuple[int, ...] = option("numbers of processes beside one, with commas", (2,))
+    maximizers: tuple[str, ...] = option(f"all, or names with commas: {', '.join(MAXIMIZERS)}", MAXIMIZERS)
+    rounds: int = option("iterations measured of every case", 7)
+    quick: bool = option("fewer and smaller cases", False)
+    out: Path = option("folder for the results, new or empty", Path("runs/scaling"))
+    overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.processes or min(self.processes) < 1:

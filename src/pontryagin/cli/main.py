@@ -4,36 +4,14 @@ import errno
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser, Namespace
-
-import pontryagin
-from pontryagin.cli import audit, bench, compare, data, export, predict, reproduce, train
-from pontryagin.distributed import launched
-from pontryagin.problem import NonFiniteError, ProblemError
+from pontryagin.cli.commands import called
+from pontryagin.cli.options import Call
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.processes import processes
 
 WRONG_REQUEST, NO_ROOM, INTERRUPTED = 2, 74, 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TOGETHER = ("train", "compare", "reproduce")
 """Commands that torchrun may start in several processes."""
-
-
-def parser() -> ArgumentParser:
-    """The whole command line. Every command takes --config FILE (YAML) and --print_config too."""
-    top = ArgumentParser(allow_abbrev=False, prog="pontryagin", version=pontryagin.__version__,
-                         description="Deep learning as optimal control: training by Pontryagin's maximum "
-                                     "principle.")
-    commands = top.add_subcommands(dest="command")
-    train.add_to(commands)
-    compare.add_to(commands)
-    predict.add_to(commands)
-    reproduce.add_to(commands)
-    bench.add_to(commands)
-    data.add_to(commands)
-    export.add_to(commands)
-    audit.add_to(commands)
-    return top
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,14 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Started by torchrun, the processes work together. Then what ends one of them is left to torchrun, which
     ends the others and names the first cause.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    settings = parser().parse_args(given)
+    names, call = called(list(sys.argv[1:] if arguments is None else arguments))
+    from pontryagin.distributed import launched
+    from pontryagin.problem import NonFiniteError, ProblemError
+
     if launched():
         from torch.distributed.elastic.multiprocessing.errors import record
 
-        sys.exit(INTERRUPTED if record(_together)(settings, given) else 0)
+        sys.exit(INTERRUPTED if record(_together)(names[0], call) else 0)
     try:
-        status = _dispatch(settings, given)
+        interrupted = call.command.run(call)
     except (ExperimentError, ProblemError, NonFiniteError) as error:
         print(f"pontryagin: {error}", file=sys.stderr)
         sys.exit(WRONG_REQUEST)
@@ -64,24 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("pontryagin: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    sys.exit(INTERRUPTED if status else 0)
+    sys.exit(INTERRUPTED if interrupted else 0)
 
 
-def _together(settings: Namespace, arguments: Sequence[str]) -> bool:
-    """The chosen command, in one of several processes; whether it was interrupted."""
-    if settings.command not in TOGETHER:
-        raise ExperimentError(f"{settings.command} is run by one process: start it without torchrun")
+def _together(name: str, call: Call) -> bool:
+    """The command, in one of several processes; whether it was interrupted."""
+    from pontryagin.run.processes import processes
+
+    if name not in TOGETHER:
+        raise ExperimentError(f"{name} is run by one process: start it without torchrun")
     with processes():
-        return _dispatch(settings, arguments)
-
-
-def _dispatch(settings: Namespace, arguments: Sequence[str]) -> bool:
-    """Run the chosen command; whether it was interrupted."""
-    command, options = settings.command, settings[settings.command]
-    if command in ("train", "compare"):
-        named = parser().parse_args(arguments, defaults=False)[command]
-        return {"train": train.run, "compare": compare.run}[command](options, named, arguments)
-    commands = {"predict": predict.run, "reproduce": reproduce.run, "bench": bench.run, "data": data.run,
-                "export": export.run,
-                "audit": audit.run}
-    return commands[command](options)
+        return call.command.run(call)

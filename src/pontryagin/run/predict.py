@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import chunk_size, evaluate
 from pontryagin.run.files import write_text
+from pontryagin.run.option import option
 from pontryagin.run.parts import from_description
 from pontryagin.run.settings import DTYPES
 from pontryagin.run.task import Samples, Task
@@ -22,32 +22,37 @@ from pontryagin.run.task import Samples, Task
 
 @dataclass(frozen=True)
 class Prediction:
-    """path: a run's folder, a model's file or a checkpoint. method, seed: which model, None where there is
-    one. split: train or test. predictions: where the table goes."""
+    """Which model (method, seed: None where there is one) on what; data may be others than it was trained on,
+    a user's own code is named again."""
 
-    path: Path
-    method: str | None = None
-    seed: int | None = None
-    split: str = "test"
-    device: str = "cpu"
-    predictions: Path | None = None
-    overwrite: bool = False
+    path: Path = option("the folder of a run, a file of its models, or its checkpoint.pt")
+    method: str | None = option("which, if the folder has several", None)
+    seed: int | None = option("which, if the folder has several", None)
+    split: str = option("train or test", "test")
+    device: str = option("cpu, cuda, ...", "cpu")
+    predictions: Path | None = option("a csv file: row, target, prediction, confidence", None)
+    overwrite: bool = option("replace that file", False)
+    model: str | None = option("your own model's class again", None)
+    data: str | None = option("other data, or your own function again", None)
+    data_args: dict[str, Any] | None = option("its arguments", None)
+    loss: str | None = option("your own loss again", None)
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What the user has named of the task."""
+        found = {"model": self.model, "data": self.data, "loss": self.loss}
+        return {name: spec for name, spec in found.items() if spec is not None}
 
 
-def predict(wanted: Prediction, given: Mapping[str, str],
-            data_args: Mapping[str, Any] | None = None) -> list[str]:
-    """Lines that say what was evaluated and how it did. given: model, data, loss as named by the user; data
-    may be others.
-
-    Raises ExperimentError.
-    """
+def predict(wanted: Prediction) -> list[str]:
+    """Lines that say what was evaluated and how it did. Raises ExperimentError."""
     if wanted.split not in ("train", "test"):
         raise ExperimentError(f"--split: expected train or test, found {wanted.split!r}")
     if wanted.predictions is not None and wanted.predictions.exists() and not wanted.overwrite:
         raise ExperimentError(f"--predictions {wanted.predictions}: is there already; add --overwrite to "
                               "replace it")
     path, saved = _model(wanted)
-    task = from_description(_described(path, saved, given, data_args), given)
+    task = from_description(_described(path, saved, wanted), wanted.named)
     task = task.to(torch.device(wanted.device), DTYPES[saved["dtype"]])
     samples = getattr(task, wanted.split)
     model = task.build()
@@ -104,17 +109,16 @@ def _one_run(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str,
     return {**runs[0], "task": saved["task"], "dtype": saved["settings"]["dtype"]}
 
 
-def _described(path: Path, saved: dict[str, Any], given: Mapping[str, str],
-               data_args: Mapping[str, Any] | None) -> dict[str, Any]:
+def _described(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:
     """The task of the file, on the user's data if these are named."""
-    described = dict(saved["task"])
+    described, given = dict(saved["task"]), wanted.named
     if given.get("model", described.get("model")) != described.get("model"):
         raise ExperimentError(f"{path}: was trained with the model {described.get('model')}, --model names "
                               f"{given['model']}")
     if given.get("data", described.get("data")) != described.get("data"):
         described["data_args"] = {}
     described |= {name: given[name] for name in ("data", "loss") if name in given}
-    return described if data_args is None else described | {"data_args": dict(data_args)}
+    return described if wanted.data_args is None else described | {"data_args": dict(wanted.data_args)}
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 
 from pontryagin.run.errors import ExperimentError, at_least, need
 from pontryagin.run.methods import choose
+from pontryagin.run.option import option
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda done: 1 - done,
@@ -19,7 +20,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """By name: the factor when the share `done` in [0, 1) of the iterations has been run."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
-_FREE = ("out", "overwrite", "resume", "checkpoint_every", "tensorboard")
+FREE = ("out", "overwrite", "resume", "checkpoint_every", "tensorboard")
 """Settings that may be others when a training is resumed."""
 
 
@@ -36,28 +37,30 @@ class RunSettings:
     one. checkpoint_every: seconds.
     """
 
-    out: Path = Path("runs/train")
+    out: Path = option("folder for the results, new or empty", Path("runs/train"))
     methods: tuple[str, ...] = ("emsa",)
     seeds: tuple[int, ...] = (0,)
-    epochs: int = 10
-    iterations: int | None = None
-    batch_size: int = 100
-    rates: Mapping[str, float] = field(default_factory=dict)
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    epochs: int = option("passes over the training set", 10)
+    iterations: int | None = option("mini-batches, in the place of --epochs", None)
+    batch_size: int = option("samples of a mini-batch", 100)
+    rates: dict[str, float] = option("by method, such as --rates.adam 0.002; not tuned", {})
+    options: dict[str, dict[str, Any]] = option(
+        """by method, such as --options '{"emsa": {"damping": 0.3}}'""", {})
     limits: Mapping[str, int] = field(default_factory=dict)
-    schedule: str = "linear"
-    evaluations: int | None = None
-    train_samples: int = 2000
-    target_accuracy: float | None = None
-    target_loss: float | None = None
+    schedule: str = option(f"of the learning rate: {', '.join(SCHEDULES)}", "linear")
+    evaluations: int | None = option("by default one an epoch, at least ten", None)
+    train_samples: int = option("training samples that an evaluation uses", 2000)
+    target_accuracy: float | None = option("stop at this share of the test set, as 0.98", None)
+    target_loss: float | None = option("stop at this train loss", None)
     tune: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    threads: int | None = None
-    checkpoint_every: float = 10.0
-    tensorboard: bool = False
-    overwrite: bool = False
-    resume: bool = False
+    device: str = option("cpu, cuda, cuda:1, ...", "cpu")
+    dtype: str = option(", ".join(DTYPES), "float32")
+    threads: int | None = option("of torch; by default all cores", None)
+    checkpoint_every: float = option("seconds between checkpoints", 10.0)
+    tensorboard: bool = option("write event files for TensorBoard too", False)
+    overwrite: bool = option("replace the run that is in the folder", False)
+    resume: bool = option("go on with the run in the folder, bit by bit as if it had not been stopped; its "
+                          "settings are those of its checkpoint", False)
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size, train_samples=self.train_samples,
@@ -106,7 +109,7 @@ class RunSettings:
 
     def binding(self) -> dict[str, Any]:
         """What must not change when a run is resumed, threads as they are in force."""
-        kept = {name: value for name, value in self.plain().items() if name not in _FREE}
+        kept = {name: value for name, value in self.plain().items() if name not in FREE}
         return kept | {"threads": self.threads or torch.get_num_threads()}
 
 
@@ -115,7 +118,7 @@ def settings_from(binding: Mapping[str, Any], out: Path, *, checkpoint_every: fl
     """Of a checkpoint's binding settings. Raises ExperimentError when they are not those of this version."""
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                               for name, value in binding.items()}
-    expected = {name for name in RunSettings.__dataclass_fields__ if name not in _FREE}
+    expected = {name for name in RunSettings.__dataclass_fields__ if name not in FREE}
     if set(fields) != expected:
         differing = ", ".join(sorted(expected ^ set(fields)))
         raise ExperimentError(f"the checkpoint's settings are not those of this version: {differing}")

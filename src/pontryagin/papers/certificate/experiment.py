@@ -13,6 +13,7 @@ from pontryagin.papers.certificate.tasks import TASKS, Descent, Task
 from pontryagin.papers.sine.methods import descend
 from pontryagin.problem import ControlProblem
 from pontryagin.run.errors import at_least
+from pontryagin.run.option import option
 from pontryagin.run.progress import Advance, Progress
 from pontryagin.run.study import Study, choose, study
 from pontryagin.run.summary import over_seeds, reached
@@ -34,11 +35,11 @@ _QUICK_RATES, _QUICK = (1e-2, 1e-1), 10
 class CertificateSettings:
     """What `reproduce certificate` takes. quick: one seed, few iterations, for a first look."""
 
-    out: Path = Path("runs/certificate")
-    seeds: int = 5
-    tasks: tuple[str, ...] | None = None
-    quick: bool = False
-    overwrite: bool = False
+    out: Path = option("folder for the results, new or empty", Path("runs/certificate"))
+    seeds: int = option("runs of every method, on other data or initial controls", 5)
+    tasks: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(TASKS)}", None)
+    quick: bool = option("one seed and few iterations, for a first look", False)
+    overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
         at_least(1, seeds=self.seeds)

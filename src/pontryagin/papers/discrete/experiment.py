@@ -27,6 +27,7 @@ from pontryagin.run.files import write_json
 from pontryagin.run.methods.discrete import set_named
 from pontryagin.run.models import normalized_mlp
 from pontryagin.run.objective import objective_named
+from pontryagin.run.option import option
 from pontryagin.run.progress import Progress
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.tables import read_summary
@@ -51,20 +52,22 @@ class DiscreteSettings:
     folder of IDX files."""
 
     kind: str
-    out: Path
-    dataset: str = "mnist"
-    data: str | None = None
-    seeds: int = 1
-    epochs: int = 10
-    width: int = WIDTH
-    random_normalization: bool = False
-    methods: tuple[str, ...] | None = None
-    threads: int | None = 1
-    options: Mapping[str, Mapping[str, Any]] | None = None
-    rates: Mapping[str, float] | None = None
-    tune: int = 0
-    overwrite: bool = False
-    resume: bool = False
+    out: Path = option("folder for the results, new or empty", Path("runs/discrete"))
+    dataset: str = option("mnist, fashion-mnist or digits", "mnist")
+    data: str | None = option("folder of the IDX files (or PONTRYAGIN_DATA)", None)
+    seeds: int = option("runs of every method, on other weights and batches", 1)
+    epochs: int = option("passes over the training set", 10)
+    width: int = option("units of each of the three hidden layers", WIDTH)
+    random_normalization: bool = option(
+        "scales and shifts of the normalizations begin at random, as in the authors' code, not at 1 and 0",
+        False)
+    methods: tuple[str, ...] | None = option("all, or names with commas", None)
+    threads: int = option("of torch", 1)
+    options: dict[str, dict[str, Any]] = option("by method, as --options.li-hao.rho 0.3", {})
+    rates: dict[str, float] = option("by method, such as --rates.binaryconnect 3e-3", {})
+    tune: int = option("iterations of a tuning run of each rate of a grid; 0: none", 0)
+    overwrite: bool = option("replace the run that is in the folder", False)
+    resume: bool = option("go on with the run in the folder, with its own settings", False)
 
     def __post_init__(self) -> None:
         printed(self.kind)

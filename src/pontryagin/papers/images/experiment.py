@@ -10,6 +10,7 @@ from pontryagin.papers.images.tuning import Budget, Scores, best, recalled, tune
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext
 from pontryagin.run.errors import ExperimentError, at_least
+from pontryagin.run.option import option
 from pontryagin.run.parts import from_description, task_from
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.task import Task
@@ -29,10 +30,11 @@ class Request:
 
     name: str
     settings: RunSettings
-    data: str | None = None
-    paper_iterations: int = 100
-    tune: int = 150
-    tuning: Path | None = None
+    data: str | None = option("folder of the IDX files, else looked for and fetched", None)
+    paper_iterations: int = option("after which emsa-paper stops; one costs that of many", 100)
+    tune: int = option("iterations of a tuning run at every rate of a grid (emsa-paper: a tenth); 0: no "
+                       "tuning, each method's first rate", 150)
+    tuning: Path | None = option("file of the tuning's scores, used if there", None)
     model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

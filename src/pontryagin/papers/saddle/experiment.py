@@ -20,6 +20,7 @@ from pontryagin.diagnostics import (
 from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.task import LAYERS, SineTask, Theta
 from pontryagin.run.errors import at_least, need
+from pontryagin.run.option import option
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import Study, study
 
@@ -37,10 +38,10 @@ COUNT = 5
 class SaddleSettings:
     """What `reproduce saddle` takes. places: Hessians along each of the two runs."""
 
-    out: Path = Path("runs/saddle")
-    seed: int = 0
-    places: int = 25
-    overwrite: bool = False
+    out: Path = option("folder for the results, new or empty", Path("runs/saddle"))
+    seed: int = option("of data and initial noise", 0)
+    places: int = option("Hessians along each of the two runs", 25)
+    overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
         at_least(2, places=self.places)

@@ -1,8 +1,7 @@
 """What is to be audited, as named by the user: the model with its weights, the loss, and batches drawn from
 the data."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,35 @@ from pontryagin.audit.sets import SETS
 from pontryagin.run.auditing.weights import load_weights
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
-from pontryagin.run.parts import Part, Splits, build_model, load_cost, load_data
+from pontryagin.run.option import option
+from pontryagin.run.parts import READY_DATA, READY_MODELS, Part, Splits, build_model, load_cost, load_data
 
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """model, data: ready names or my.module:object, with arguments. weights: a file; None: those the model is
-    made with.
+    """loss None: cross-entropy for whole-number targets, else squared error. sets: names; None for all.
+    measure: also the true costs."""
 
-    loss: one of OBJECTIVES or my.module:function; None: cross-entropy for whole-number targets, else squared
-    error. part: train, test or validation. sets: names; None for all. measure: also the true costs. seed: of
-    the samples drawn.
-    """
-
-    model: str
-    data: str
-    out: Path
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    data_args: Mapping[str, Any] = field(default_factory=dict)
-    weights: Path | None = None
-    loss: str | None = None
-    part: str = "train"
-    sets: tuple[str, ...] | None = None
+    model: str = option(f"{', '.join(READY_MODELS)}, or a class or function of yours that makes a torch "
+                        "module, as my.module:Net")
+    data: str = option(f"{', '.join(READY_DATA)}, or a function of yours that returns (train, test), as "
+                       "my.module:load")
+    out: Path = option("folder for the results, new or empty", Path("runs/audit"))
+    model_args: dict[str, Any] = option("its arguments, such as --model-args.width 64", {})
+    data_args: dict[str, Any] = option("its arguments, such as --data-args.folder FOLDER", {})
+    weights: Path | None = option(
+        "the model's weights: a state dict saved by torch.save, or a checkpoint that holds one; by default "
+        "as the model is made", None)
+    loss: str | None = option(f"{', '.join(OBJECTIVES)}, or my.module:function of (output, target); by "
+                              "default by the kind of the targets", None)
+    part: str = option("of the data: train, test or validation", "train")
+    sets: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(SETS)}", None)
     measure: bool = True
-    batches: int = 16
-    batch_size: int = 64
-    seed: int = 0
-    threads: int | None = None
-    overwrite: bool = False
+    batches: int = option("how many; errors come from the differences between them", 16)
+    batch_size: int = option("samples of each", 64)
+    seed: int = option("of the samples drawn", 0)
+    threads: int | None = option("of torch; by default all cores", None)
+    overwrite: bool = option("replace the run that is in the folder", False)
 
 
 @dataclass(frozen=True)

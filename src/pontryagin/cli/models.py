@@ -1,0 +1,127 @@
+"""`pontryagin audit`, `export` and `predict`: what is done with a trained model."""
+
+import io
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pontryagin.cli.options import Call, Command
+from pontryagin.export import detected_sets, load_packed, packed_state, save_packed, size_report, whole_state
+from pontryagin.run.auditing.report import write_report
+from pontryagin.run.auditing.request import AuditSettings
+from pontryagin.run.auditing.run import run_audit
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.figures import left_out
+from pontryagin.run.files import write_bytes
+from pontryagin.run.option import option
+from pontryagin.run.predict import Prediction, predict
+from pontryagin.run.progress import TerminalProgress
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """A file into another."""
+
+    model: Path = option("the file to read")
+    out: Path | None = option("the file to write", None)
+    unpack: bool = option("from a packed file to a state dict", False)
+    overwrite: bool = option("replace the file to write", False)
+
+    def target(self) -> Path:
+        """The file to write. Raises ExperimentError when one of the two will not do."""
+        if not self.model.is_file():
+            raise ExperimentError(f"{self.model}: expected a file with a model, found "
+                                  f"{'a folder' if self.model.is_dir() else 'nothing'}")
+        if self.out is None:
+            raise ExperimentError("--out: name the file to write")
+        if self.out.exists() and not (self.overwrite and self.out.is_file()):
+            raise ExperimentError(f"--out {self.out} exists already; name another file"
+                                  + ("" if self.out.is_dir() else ", or add --overwrite"))
+        if not self.out.parent.is_dir():
+            raise ExperimentError(f"--out {self.out}: its folder does not exist")
+        return self.out
+
+
+@dataclass(frozen=True)
+class PredictOnly:
+    """What an audit may leave out."""
+
+    predict_only: bool = option("do not measure the true costs, which takes longest", False)
+
+
+def _audit(call: Call) -> bool:
+    call.say(left_out())
+    settings = call.make(AuditSettings, measure=not call.values["predict_only"])
+    audit, interrupted = run_audit(settings, call.line, TerminalProgress(call.console))
+    if audit is None:
+        raise KeyboardInterrupt
+    call.say(audit, f"Report: {write_report(settings.out, audit)}")
+    return interrupted
+
+
+def _predict(call: Call) -> bool:
+    call.say(*predict(call.make(Prediction)))
+    return False
+
+
+def _export(call: Call) -> bool:
+    settings = call.make(ExportSettings)
+    (_unpack if settings.unpack else _pack)(call, settings.model, settings.target())
+    return False
+
+
+def _pack(call: Call, source: Path, out: Path) -> None:
+    state = _state_dict(source)
+    sets = detected_sets(state)
+    if not sets:
+        raise ExperimentError(f"{source}: no matrix has entries of one size (and 0) in each row, so nothing "
+                              "can be packed; train it over a discrete set first")
+    packed = packed_state(state, sets)
+    save_packed(out, packed)
+    call.say(size_report(packed), f"{out}: {out.stat().st_size:,} bytes, {source}: {source.stat().st_size:,}")
+
+
+def _unpack(call: Call, source: Path, out: Path) -> None:
+    packed, buffer = load_packed(source), io.BytesIO()
+    torch.save(whole_state(packed), buffer)
+    write_bytes(out, buffer.getvalue())
+    call.say(size_report(packed))
+
+
+def _state_dict(source: Path) -> dict[str, Tensor]:
+    if not zipfile.is_zipfile(source):
+        raise ExperimentError(f"{source}: cannot be loaded: it is not what torch.save writes (a zip archive)")
+    try:
+        found = torch.load(source, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ExperimentError(f"{source}: cannot be loaded as tensors and plain types ({reason})") from error
+    state = found.get("model", found) if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor)
+                                                           for value in state.values()):
+        raise ExperimentError(f"{source}: expected a state dict of tensors, or one under 'model'")
+    return dict(state)
+
+
+COMMANDS = {
+    "audit": Command(
+        _audit,
+        "For every affine stage of a trained network: the Hamiltonian gain still to be had, costates, "
+        "conditioning, and the predicted and true cost of other admissible sets. Writes stages.csv, "
+        "restrictions.csv, summary.json, figures and report.html. The model's file is only read.",
+        (AuditSettings, PredictOnly)),
+    "export": Command(
+        _export,
+        "Pack the weights of a model that lie in {-a, a} (1 bit) or {-a, 0, a} (2 bits), with a scale a for "
+        "each output row, and report the sizes. MODEL is what torch.save wrote: a state dict, or a file with "
+        "one under 'model', such as models/METHOD-seed0.pt of a run. With --unpack MODEL is a packed file, "
+        "and a state dict is written. Predictions are equal bit by bit.", (ExportSettings,), config=False),
+    "predict": Command(
+        _predict,
+        "Load a trained model or a checkpoint, without executing anything that it holds, and evaluate it: "
+        "loss, accuracy, and the predictions as a table if asked.", (Prediction,), config=False),
+}

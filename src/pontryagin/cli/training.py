@@ -1,0 +1,149 @@
+"""`pontryagin train` and `pontryagin compare`: a model, data, methods."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pontryagin.cli.options import Call, Command
+from pontryagin.run import checkpoint
+from pontryagin.run.callbacks import TerminalDisplay
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.methods import METHODS, choose
+from pontryagin.run.objective import OBJECTIVES
+from pontryagin.run.option import option
+from pontryagin.run.parts import DESCRIPTION, READY_DATA, READY_MODELS, from_description, task_from
+from pontryagin.run.settings import FREE, RunSettings, settings_from
+from pontryagin.run.task import Task
+from pontryagin.run.training import Outcome, run_training
+
+QUICK = {"epochs": 2, "seeds": 1}
+_RENAMED = {"method": "methods", "lr": "rates", "seed": "seeds"}
+"""Options that decide a setting of another name."""
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What is trained."""
+
+    model: str = option(f"{', '.join(READY_MODELS)}, or a class or function of yours that makes a torch "
+                        "module, as my.module:Net", "residual-cnn")
+    model_args: dict[str, Any] = option("its arguments, such as --model-args.width 64", {})
+    data: str = option(f"{', '.join(READY_DATA)}, or a function of yours that returns (train, test), each a "
+                       "torch Dataset or a pair of tensors", "digits")
+    data_args: dict[str, Any] = option("its arguments", {})
+    loss: str | None = option(
+        f"{', '.join(OBJECTIVES)}, or my.module:function of (output, target), one number a sample; by "
+        "default cross-entropy for whole-number targets and squared-error for others", None)
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """Which seeds, and how long."""
+
+    seed: int = option("of the initial weights and batches; the first of several", 0)
+    seeds: int = option("how many runs, on other weights and batches", 1)
+    quick: bool = option("two epochs with one seed, for a first look", False)
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """Of one method."""
+
+    method: str = option(", ".join(METHODS), "emsa")
+    lr: float | None = option("learning rate; by default the method's own", None)
+    options: dict[str, Any] = option("of the method, such as --options.damping 0.3", {})
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Of several methods."""
+
+    methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}",
+                                             ("emsa", "sgd-momentum", "adam"))
+    tune: int = option("iterations of a tuning run at every rate of the grid; 0: no tuning", 0)
+
+
+def _train(call: Call) -> bool:
+    chosen = call.make(MethodOptions)
+    rates = {} if chosen.lr is None else {chosen.method: chosen.lr}
+    options = {chosen.method: chosen.options} if chosen.options else {}
+    return _run(call, {"methods": (chosen.method,), "rates": rates, "options": options})
+
+
+def _compare(call: Call) -> bool:
+    chosen = call.make(CompareOptions)
+    return _run(call,
+                {"methods": tuple(method.name for method in choose(chosen.methods)), "tune": chosen.tune})
+
+
+def _run(call: Call, methods: Mapping[str, Any]) -> bool:
+    task, settings = request(call, methods)
+    call.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for testing; loss: "
+             f"{task.objective.name}")
+    return tell(call, run_training(task, settings, call.line, TerminalDisplay(call.console)), "add")
+
+
+def tell(call: Call, outcome: Outcome, resume: str) -> bool:
+    """Say how it went, and where everything is; whether it was interrupted. resume: what goes on, less its
+    options."""
+    call.say(*outcome.sentences)
+    if outcome.interrupted:
+        call.say(f"Interrupted, with a checkpoint. Go on: {resume} --resume --out {outcome.out}")
+    if outcome.report is not None:
+        call.say(f"Report: {outcome.report}")
+    return outcome.interrupted
+
+
+def request(call: Call, methods: Mapping[str, Any]) -> tuple[Task, RunSettings]:
+    """The task and settings that the options ask for; with --resume those of the checkpoint, which the
+    options that the user gave must not contradict. methods: the settings that name methods. Raises
+    ExperimentError."""
+    named, settings = call.of(TaskOptions), {**call.of(RunSettings), **methods, "seeds": seeds(call)}
+    free = {name: settings[name] for name in FREE}
+    found = checkpoint.read_last(free["out"] / "checkpoint.pt") if free["resume"] else None
+    if found is None:
+        return task_from(**named), RunSettings(**settings)
+    saved, given = found[0], call.given | (QUICK.keys() if call.values["quick"] else set())
+    asked = {name: named[name] for name in DESCRIPTION if name in given}
+    bound = {name: settings[name] for name in {_RENAMED.get(name, name) for name in given}
+             if name in settings and name not in FREE}
+    differing = _differing(saved["task"], asked) + _differing(saved["settings"], bound)
+    if differing:
+        raise ExperimentError(f"--resume: the run in {free['out']} has other settings "
+                              f"({'; '.join(differing)}): leave these options out, or start anew in another "
+                              "folder")
+    return (from_description(saved["task"], {name: str(value) for name, value in asked.items()}),
+            settings_from(saved["settings"], **free))
+
+
+def seeds(call: Call) -> tuple[int, ...]:
+    """As many as --seeds says, from --seed on. Raises ExperimentError."""
+    first, count = call.values.get("seed", 0), call.values["seeds"]
+    if count < 1:
+        raise ExperimentError(f"--seeds: expected a number >= 1, found {count}")
+    return tuple(range(first, first + count))
+
+
+def _differing(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+    return [f"{name}: {saved.get(name)!r} there, {value!r} asked for" for name, value in plain.items()
+            if saved.get(name) != value]
+
+
+_GRIDS = "; ".join(f"{name}: {', '.join(f'{rate:g}' for rate in method.rates)}"
+                   for name, method in METHODS.items())
+COMMANDS = {
+    "train": Command(
+        _train, "Train a model on data by a method. Writes metrics.csv, summary.json, figures, report.html, "
+        "checkpoint.pt and the trained model into the folder. Ctrl-C stops it after the current iteration; "
+        "--resume goes on, after a kill too. Without options: the paper's residual network on digits, by "
+        "EMSA.",
+        (TaskOptions, MethodOptions, SeedOptions, RunSettings), without={"rates"}, quick=QUICK),
+    "compare": Command(
+        _compare,
+        "Train a model by several methods that take turns, an iteration each, from equal weights on equal "
+        "batches. Writes the same files as `train`. With --tune, learning rates are chosen on these grids "
+        f"(else the first is taken): {_GRIDS}.",
+        (TaskOptions, CompareOptions, SeedOptions, RunSettings), defaults={"out": "runs/compare"},
+        quick=QUICK),
+}
