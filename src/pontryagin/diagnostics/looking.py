@@ -95,8 +95,9 @@ def check_arguments(what: str, model: nn.Module, inputs: Inputs) -> None:
         signature(model.forward).bind(*positional, **named)
     except TypeError as error:
         given = f"a dict of {', '.join(map(str, named))}" if named else f"{len(positional)} arguments"
-        raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a tuple "
-                           "of inputs is spread over positional arguments, a dict over named ones)") from error
+        raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a "
+                           "tuple of inputs is spread over positional arguments, a dict over named "
+                           "ones)") from error
     except ValueError:  # a forward without a signature
         pass
 
