@@ -11,7 +11,7 @@ from pontryagin.bench.report import table
 from pontryagin.bench.tasks import make
 from pontryagin.cli import main
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.progress import Silent
+from pontryagin.run.progress import Progress
 
 
 def silent(done: int, loss: float | None) -> None:
@@ -50,7 +50,7 @@ def test_methods_start_alike_and_learn(method):
 
 
 def test_of_all_methods_those_without_their_package_are_left_out_and_named(monkeypatch):
-    class Said(Silent):
+    class Said(Progress):
         def say(self, text):
             lines.append(text)
 

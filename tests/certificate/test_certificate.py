@@ -18,7 +18,7 @@ from pontryagin.papers.certificate.tasks import TASKS, cnn_descent, digits_cnn, 
 from pontryagin.papers.sine.task import SineTask
 from pontryagin.problem import ControlProblem
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.progress import Advance, Silent
+from pontryagin.run.progress import Advance, Progress
 from pontryagin.run.study import choose
 from pontryagin.run.tuning import best, tuned
 from pontryagin.trajectory import Propagation
@@ -77,7 +77,7 @@ def test_adam_is_torch_s_on_the_same_objective() -> None:
 
 
 def test_tuning_takes_the_rate_that_reaches_lowest_and_no_rate_that_diverges() -> None:
-    class Counted(Silent):
+    class Counted(Progress):
         @contextmanager
         def task(self, title: str, length: int) -> Iterator[Advance]:
             yield lambda number, loss: done.append((title, number, length))

@@ -12,7 +12,7 @@ from pontryagin.run.data.download import Patience
 from pontryagin.run.data.fetch import fetch, mirrors
 from pontryagin.run.data.places import cached
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.progress import Silent
+from pontryagin.run.progress import Progress
 
 FIRST = f"/{NAMES[0]}.gz"
 QUICK = Patience(pause=0.0)
@@ -37,10 +37,10 @@ def is_complete(wanted) -> bool:
 
 def test_all_files_come_and_are_cached(mirror, use_set):
     wanted = use_set(small_set(mirror.address))
-    images = load_images("mnist", progress=Silent())
+    images = load_images("mnist", progress=Progress())
     assert is_complete(wanted)
     assert len(mirror.requests) == 4
-    again = load_images("mnist", progress=Silent())
+    again = load_images("mnist", progress=Progress())
     assert torch.equal(again.train, images.train)
     assert len(mirror.requests) == 4
 
@@ -48,7 +48,7 @@ def test_all_files_come_and_are_cached(mirror, use_set):
 def test_a_dropped_connection_is_resumed(mirror):
     mirror.faults = ["drop"]
     wanted = small_set(mirror.address)
-    fetch(wanted, Silent(), QUICK)
+    fetch(wanted, Progress(), QUICK)
     assert is_complete(wanted)
     half = len(mirror.files[FIRST]) // 2
     assert mirror.requests[:2] == [(FIRST, None), (FIRST, f"bytes={half}-")]
@@ -58,9 +58,9 @@ def test_an_interrupted_download_goes_on_in_the_next_call(mirror):
     wanted = small_set(mirror.address)
     mirror.faults = ["drop", "missing"]
     with pytest.raises(ExperimentError, match="404"):
-        fetch(wanted, Silent(), QUICK)
+        fetch(wanted, Progress(), QUICK)
     assert not any(name.endswith("ubyte.gz") for name in held(wanted))
-    fetch(wanted, Silent(), QUICK)
+    fetch(wanted, Progress(), QUICK)
     assert is_complete(wanted)
     assert mirror.requests[2] == (FIRST, f"bytes={len(mirror.files[FIRST]) // 2}-")
 
@@ -68,7 +68,7 @@ def test_an_interrupted_download_goes_on_in_the_next_call(mirror):
 def test_a_server_without_ranges_starts_over(mirror):
     mirror.ranges, mirror.faults = False, ["drop"]
     wanted = small_set(mirror.address)
-    fetch(wanted, Silent(), QUICK)
+    fetch(wanted, Progress(), QUICK)
     assert is_complete(wanted)
 
 
@@ -77,10 +77,10 @@ def test_a_partial_file_of_something_else_is_dropped(mirror, left):
     wanted = small_set(mirror.address)
     mirror.faults = ["drop", "missing"]
     with pytest.raises(ExperimentError):
-        fetch(wanted, Silent(), QUICK)
+        fetch(wanted, Progress(), QUICK)
     partial = next(path for path in cached(wanted).iterdir() if path.suffix == ".part")
     partial.write_bytes(mirror.files[FIRST] if left == b"whole" else left)
-    fetch(wanted, Silent(), QUICK)
+    fetch(wanted, Progress(), QUICK)
     assert is_complete(wanted)
 
 
@@ -88,7 +88,7 @@ def test_a_partial_file_of_something_else_is_dropped(mirror, left):
 def test_passing_troubles_are_waited_out(mirror, faults):
     mirror.faults = faults
     wanted = small_set(mirror.address)
-    fetch(wanted, Silent(), HASTY)
+    fetch(wanted, Progress(), HASTY)
     assert is_complete(wanted)
 
 
@@ -97,7 +97,7 @@ def test_the_next_mirror_is_asked_and_nothing_wrong_is_kept(mirror, fault):
     with serving() as other:
         mirror.faults = [fault]
         wanted = small_set(mirror.address, other.address)
-        fetch(wanted, Silent(), QUICK)
+        fetch(wanted, Progress(), QUICK)
         assert is_complete(wanted)
         assert [path for path, _ in other.requests] == [FIRST]
 
@@ -110,7 +110,7 @@ def test_without_a_good_mirror_the_reasons_are_told_and_the_cache_stays_empty(mi
     mirror.faults = [fault] * 20
     wanted = small_set(mirror.address)
     with pytest.raises(ExperimentError, match=f"(?s){reason}.*PONTRYAGIN_DATA"):
-        fetch(wanted, Silent(), HASTY)
+        fetch(wanted, Progress(), HASTY)
     assert not held(wanted)
     assert len(mirror.requests) <= HASTY.attempts
 
@@ -119,7 +119,7 @@ def test_a_wrong_file_in_the_cache_is_fetched_again(mirror):
     wanted = small_set(mirror.address)
     write_set(cached(wanted))
     (cached(wanted) / f"{NAMES[0]}.gz").write_bytes(b"spoilt")
-    fetch(wanted, Silent(), QUICK)
+    fetch(wanted, Progress(), QUICK)
     assert is_complete_by_content(wanted)
     assert [path for path, _ in mirror.requests] == [FIRST]
 
@@ -132,7 +132,7 @@ def is_complete_by_content(wanted) -> bool:
 def test_a_mirror_may_serve_plain_files_under_the_same_names(mirror):
     mirror.files = {f"/{name}.gz": content for name, content in contents().items()}
     wanted = small_set(mirror.address)
-    fetch(wanted, Silent(), QUICK)
+    fetch(wanted, Progress(), QUICK)
     assert held(wanted) == contents()
 
 
@@ -140,7 +140,7 @@ def test_other_schemes_are_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("PONTRYAGIN_MIRRORS")
     write_set(tmp_path)
     with pytest.raises(ExperimentError, match="begins with http"):
-        fetch(small_set(f"file://{tmp_path}/"), Silent(), QUICK)
+        fetch(small_set(f"file://{tmp_path}/"), Progress(), QUICK)
 
 
 def test_mirrors_of_ones_own(monkeypatch):
@@ -153,7 +153,7 @@ def test_mirrors_of_ones_own(monkeypatch):
 
 def _fetch_in_process(address: str) -> None:
     os.environ.pop("PONTRYAGIN_MIRRORS", None)
-    fetch(small_set(address), Silent(), Patience(pause=0.0))
+    fetch(small_set(address), Progress(), Patience(pause=0.0))
 
 
 def test_two_processes_fetch_once(mirror):
@@ -191,4 +191,4 @@ def test_the_command_fetches_and_lists(mirror, use_set, capsys):
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch):
     monkeypatch.setenv("PONTRYAGIN_CACHE", "/proc/nowhere")
     with pytest.raises(ExperimentError, match="PONTRYAGIN_CACHE"):
-        fetch(small_set(), Silent(), QUICK)
+        fetch(small_set(), Progress(), QUICK)

@@ -10,7 +10,7 @@ from pontryagin.papers.sine.experiment import TABLES, SineSettings, run_sine, sc
 from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.task import SineTask, predict, total
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.progress import Silent
+from pontryagin.run.progress import Progress
 from pontryagin.run.tuning import best
 from pontryagin.trajectory import propagate
 
@@ -102,7 +102,7 @@ def test_basic_msa_does_not_converge_though_every_iteration_predicts_a_decrease(
 
 def test_a_run_writes_documented_columns(tmp_path):
     settings = SineSettings(tmp_path / "run", seeds=2, iterations=3, methods=("emsa", "sgd"))
-    out, interrupted = run_sine(settings, "pontryagin reproduce sine", Silent())
+    out, interrupted = run_sine(settings, "pontryagin reproduce sine", Progress())
     assert not interrupted
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -126,7 +126,7 @@ def test_a_run_writes_documented_columns(tmp_path):
 
 def test_threads_are_set_back(tmp_path):
     threads = torch.get_num_threads()
-    run_sine(SineSettings(tmp_path / "run", seeds=1, iterations=1, methods=("sgd",)), "", Silent())
+    run_sine(SineSettings(tmp_path / "run", seeds=1, iterations=1, methods=("sgd",)), "", Progress())
     assert torch.get_num_threads() == threads
 
 

@@ -1,5 +1,4 @@
-"""Who sees a training go: callbacks between the timed steps, the display for people, TensorBoard; and what the
-training is for."""
+"""Who sees a training go: callbacks between its timed steps, a display, TensorBoard; and what it is for."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +76,8 @@ class TerminalDisplay(ProgressDisplay):
         loss, accuracy = run.smoothed_loss, self._accuracy.get(run.name)
         first, since = self._begun[run.name]
         done = run.iteration - first
-        left = "" if not done else f"  {_time((monotonic() - since) / done * (run.length - run.iteration))} left"
+        each = (monotonic() - since) / done if done else 0.0
+        left = f"  {_time(each * (run.length - run.iteration))} left" if done else ""
         return (f"epoch {point.epoch:.1f}" + ("" if loss is None else f"  loss {loss:.3g}")
                 + ("" if accuracy is None else f"  accuracy {100 * accuracy:.2f} %")
                 + f"  {run.samples_per_second:,.0f} samples/s{left}")

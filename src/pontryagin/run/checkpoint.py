@@ -29,8 +29,7 @@ class CheckpointError(ExperimentError):
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """The whole file or the old one. Raises CheckpointError when the content is not of tensors and plain
-    types."""
+    """The whole file or the old one. Raises CheckpointError for more than tensors and plain types."""
     _check_plain(content, "")
     write_bytes(path, packed({"format": FORMAT} | content))
 
@@ -68,8 +67,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def read_last(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], str] | None:
-    """The checkpoint, or the previous one with the reason why the last cannot be used; None when there is
-    neither."""
+    """The checkpoint, or the one before it and why the last cannot be used; None when there is neither."""
     if not path.exists() and not previous(path).exists():
         return None
     if not path.exists():

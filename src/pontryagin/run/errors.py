@@ -1,12 +1,11 @@
-"""What can be wrong with a request: a setting, a file, a package that only some commands need. One line says
-so, before any work."""
+"""What can be wrong with a request, a setting, a file or a missing package: one line, before any work."""
 
 from importlib import import_module
 from typing import Any
 
 
 class ExperimentError(ValueError):
-    """A setting, a folder or a file of an experiment is wrong: says what was expected, found, and what to do."""
+    """A setting, a folder or a file is wrong: says what was expected, found, and what to do."""
 
 
 def at_least(least: int, **settings: int | None) -> None:

@@ -15,13 +15,13 @@ from pontryagin.run.task import Samples, Task
 from pontryagin.run.trainer import StepRecord
 
 _CHUNKS = {"cpu": 100}
-"""Samples that are propagated at once: on a CPU so few that activations stay in its caches, elsewhere 1000."""
+"""Samples that are propagated at once, elsewhere 1000: on a CPU so few that activations stay in its caches."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """loss: mean over samples; accuracy: share of right predictions, None where nothing is classified. Both of
-    targets that count: not of class indices -100."""
+    """loss: mean over samples; accuracy: share of right predictions, None where nothing is classified. Both
+    of targets that count: not of class indices -100."""
 
     loss: float
     accuracy: float | None
@@ -59,8 +59,7 @@ def chunk_size(model: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Point:
-    """A run after `iteration` iterations. step: of that iteration, None at the start; train, test: where it
-    was evaluated."""
+    """A run after `iteration` iterations. step: the last one's record; train, test: if evaluated."""
 
     iteration: int
     epoch: float
@@ -111,8 +110,8 @@ class Evaluation:
             with run.trainer.evaluated() as model:
                 train = evaluate(model, self.task.train, self._train_rows, self.task.objective)
                 test = evaluate(model, self.task.test, self._test_rows, self.task.objective)
-        return Point(run.iteration, run.iteration / self.batches, run.evaluations, run.watch.seconds, step, train,
-                     test)
+        return Point(run.iteration, run.iteration / self.batches, run.evaluations, run.watch.seconds, step,
+                     train, test)
 
 
 def _spread_rows(samples: int, wanted: int) -> Tensor:

@@ -44,7 +44,8 @@ def prepare(out: Path, overwrite: bool) -> Path:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise ExperimentError(f"--out {out}: cannot be written ({error.strerror}); name a folder that can") from error
+        raise ExperimentError(f"--out {out}: cannot be written ({error.strerror}); name a folder that "
+                              "can") from error
     for name in held:
         _remove_run_file(out / name)
     return out
@@ -162,5 +163,5 @@ def take(lock: FileLock) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ExperimentError(f"--out {Path(lock.lock_file).parent}: another process is running in this folder; "
-                              "wait for it, stop it, or name another folder") from error
+        raise ExperimentError(f"--out {Path(lock.lock_file).parent}: another process is running in this "
+                              "folder; wait for it, stop it, or name another folder") from error

@@ -33,15 +33,16 @@ _SHARE = 20
 
 
 class RunFolder:
-    """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError before
-    any work.
+    """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError
+    before any work.
 
     lock: of the folder, taken here. history: what decisions rest on; tuning: scores by method and rate.
     """
 
-    def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay, lock: FileLock,
-                 context: ReportContext) -> None:
-        self.task, self.settings, self.command, self.display, self.context = task, settings, command, display, context
+    def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay,
+                 lock: FileLock, context: ReportContext) -> None:
+        self.task, self.settings, self.command = task, settings, command
+        self.display, self.context = display, context
         self.out, self.path = settings.out, settings.out / "checkpoint.pt"
         self.history = History()
         if Path(lock.lock_file).exists():
@@ -106,8 +107,7 @@ class RunFolder:
             self._report_due = monotonic() + max(2.0, _SHARE * (monotonic() - begun))
 
     def report(self, state: str) -> Path:
-        """summary.json, figures and report.html. state: running, interrupted or complete. Returns the
-        page."""
+        """summary.json, figures, report.html, whose path it is. state: running, interrupted, complete."""
         self.table.flush()
         write_json(self.out / "summary.json", self._summary(state))
         return report.write_report(self.out, self.context)
@@ -180,8 +180,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
 
 
 class ReadOnlyFolder:
-    """The folder of the processes that write nothing: knows what rank 0 found in it, and keeps the history that
-    decisions rest on. See RunFolder; what it leaves out, rank 0 does."""
+    """The folder of the processes that write nothing: knows what rank 0 found in it, and keeps the history
+    that decisions rest on. See RunFolder; what it leaves out, rank 0 does."""
 
     def __init__(self, saved: dict[str, Any] | None) -> None:
         self.saved, self.history = saved, History()
@@ -199,8 +199,8 @@ class ReadOnlyFolder:
 
 def open_together(communicator: Communicator,
                   folder: "RunFolder | ExperimentError | None") -> RunFolder | ReadOnlyFolder:
-    """The folder on rank 0, a ReadOnlyFolder that knows its checkpoint on the others; all raise what kept rank 0
-    from opening it.
+    """The folder on rank 0, a ReadOnlyFolder that knows its checkpoint on the others; all raise what kept
+    rank 0 from opening it.
 
     folder: rank 0's, or why there is none; None on the others.
     """

@@ -62,11 +62,13 @@ class History:
 
 def sentences(results: dict[str, dict[str, Any]]) -> list[str]:
     """Of results by figure and method: what each method reached, after how much work."""
-    return [f"{method}: {_sentence(result)}" for methods in results.values() for method, result in methods.items()]
+    return [f"{method}: {_sentence(result)}"
+            for methods in results.values() for method, result in methods.items()]
 
 
 def _sentence(result: dict[str, Any]) -> str:
-    told = [f"test accuracy {percent(result['test_accuracy']['median'])}"] if "test_accuracy" in result else []
+    accuracy = result.get("test_accuracy")
+    told = [f"test accuracy {percent(accuracy['median'])}"] if accuracy else []
     told += [f"{part} loss {_shown(result[f'{part}_loss']['median'])}" for part in ("train", "test")]
     seconds = result["iterations"] * (result["seconds_per_iteration"] or 0.0)
     speed = result["samples_per_second"]

@@ -38,8 +38,7 @@ class Objective:
         return costs.mean()
 
     def counted(self, target: Tensor) -> Tensor:
-        """How many samples of a batch count, a double; one of several positions in part where some of them
-        are ignored."""
+        """How many samples of a batch count, a double: one with ignored positions counts in part."""
         return samples_counted(target) if self._ignores else torch.tensor(float(len(target)),
                                                                           dtype=torch.float64)
 

@@ -43,8 +43,7 @@ class Splits:
         return tuple(_example(self.train)[0].shape)
 
     def outputs(self) -> int | None:
-        """How many numbers a model should give: classes, components of a target; None when it cannot be told
-        without a pass."""
+        """Classes, or components of a target, that a model should give; None when only a pass tells."""
         targets = _all_targets(self.train)
         if targets is None:
             return None
@@ -53,8 +52,8 @@ class Splits:
 
 def task_from(model: str, data: str, loss: str | None = None, model_args: Mapping[str, Any] | None = None,
               data_args: Mapping[str, Any] | None = None) -> Task:
-    """loss: one of OBJECTIVES or `my.module:function`; by default cross-entropy for whole-number targets, else
-    squared error. Raises ExperimentError."""
+    """loss: one of OBJECTIVES or `my.module:function`; by default cross-entropy for whole-number targets,
+    else squared error. Raises ExperimentError."""
     splits = load_data(data, data_args)
     with torch.random.fork_rng():
         build_model(model, model_args, splits)  # what is wrong with it is said before any work

@@ -132,7 +132,8 @@ def _table(task: Task, model: torch.nn.Module, samples: Samples, rows: Tensor) -
         inputs, targets = samples.rows(chunk)
         output = model(inputs).double().cpu()
         if task.objective.classifies:
-            columns = {"target": targets, "prediction": output.argmax(1), "confidence": output.softmax(1).amax(1)}
+            columns = {"target": targets, "prediction": output.argmax(1),
+                       "confidence": output.softmax(1).amax(1)}
         else:
             known, found = (values.reshape(len(chunk), -1).T for values in (targets, output))
             columns = {f"target_{n}": values for n, values in enumerate(known)}

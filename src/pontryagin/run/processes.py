@@ -1,4 +1,4 @@
-"""A run by several processes, each of which does the same but for what rank 0 alone does; and how it stops."""
+"""A run by several processes, all of which do the same but for what rank 0 does; and how it stops."""
 
 import hashlib
 import signal
@@ -20,8 +20,7 @@ _current: ContextVar[Communicator | None] = ContextVar("processes", default=None
 
 @contextmanager
 def processes(timeout: float | None = None) -> Iterator[Communicator]:
-    """The processes that torchrun has started, for all that is run inside; this one alone without
-    torchrun."""
+    """The processes that torchrun has started, for all that is run inside; without it this one alone."""
     with join() if timeout is None else join(timeout) as communicator:
         token = _current.set(communicator)
         try:
@@ -36,8 +35,7 @@ def present() -> Communicator:
 
 
 def network_of(model: nn.Module) -> nn.Module:
-    """What a training step calls: the model, or its DistributedDataParallel, which averages gradients over
-    processes."""
+    """What a training step calls: the model, or its DistributedDataParallel, which averages gradients."""
     return model if present().size == 1 else nn.parallel.DistributedDataParallel(model)
 
 
@@ -50,8 +48,8 @@ def mean(value: float) -> float:
 
 
 class Stop:
-    """While entered: the first SIGINT or SIGTERM is noted, to be obeyed between two iterations; a second SIGINT
-    ends the program at once."""
+    """While entered: the first SIGINT or SIGTERM is noted, to be obeyed between two iterations; a second
+    SIGINT ends the program at once."""
 
     def __init__(self) -> None:
         self._communicator, self._noted = present(), False
@@ -81,8 +79,7 @@ class Stop:
 
 
 def require_same_run(description: dict[str, Any], settings: dict[str, Any], model: nn.Module) -> None:
-    """Refuse processes of other versions, data, settings, seeds or initial weights. Raises ProblemError on
-    all."""
+    """Refuse processes of other versions, data, settings or initial weights. Raises ProblemError on all."""
     communicator = present()
     if communicator.size > 1:
         weights = digest(*model.state_dict().values())

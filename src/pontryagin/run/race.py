@@ -41,8 +41,8 @@ C = TypeVar("C", bound=Contestant)
 def race(contestants: Sequence[C], turn: Callable[[C], bool]) -> bool:
     """An iteration each in turn until all have ended, so that a noisy machine is fair to all.
 
-    turn: one iteration of a contestant (or its end), and whether the race goes on. Whose turn it is depends on
-    the numbers of iterations alone, so that it is the same after a resume. Returns whether all have ended.
+    turn: one iteration of a contestant (or its end), and whether the race goes on. Whose turn it is depends
+    on the numbers of iterations alone, so that it is the same after a resume. Returns whether all have ended.
     """
     while active := [one for one in contestants if not one.ended]:
         if not turn(min(active, key=lambda one: one.iteration)):
@@ -65,7 +65,8 @@ class Run:
                  objective: Objective, batch: Callable[[int], Batch], horizon: int, *, batch_size: int,
                  length: int | None = None, schedule: str = "linear",
                  options: Mapping[str, Any] | None = None, title: str = "") -> None:
-        self.method, self.seed, self.rate, self.horizon, self.batch_size = method, seed, rate, horizon, batch_size
+        self.method, self.seed, self.rate = method, seed, rate
+        self.horizon, self.batch_size = horizon, batch_size
         self.length = horizon if length is None else min(length, horizon)
         self.name = f"{method.name}-seed{seed}"
         self.title = title or self.name
@@ -104,8 +105,8 @@ class Run:
             self.random = generator_states()
 
     def iterate(self) -> StepRecord | None:
-        """One iteration, of which the method's step alone is timed; None when what is not finite ended the run
-        in the place of it."""
+        """One iteration, of which the method's step alone is timed; None when what is not finite ended the
+        run in the place of it."""
         batch = self._batch(self.iteration)
         self.trainer.set_factor(self._factor(self.iteration / self.horizon))
         self.watch.start()
@@ -136,8 +137,9 @@ class Run:
         """Go on from there."""
         self.trainer.model.load_state_dict(state["model"])
         self.trainer.load_state_dict(state["trainer"])
-        self.random, self.iteration, self.evaluations = state["random"], state["iteration"], state["evaluations"]
-        self.watch.seconds, self._mean, self.ended = state["seconds"], state["mean"], state["ended"]
+        self.random, self.ended, self._mean = state["random"], state["ended"], state["mean"]
+        self.iteration, self.evaluations = state["iteration"], state["evaluations"]
+        self.watch.seconds = state["seconds"]
 
 
 def seed_generators(seed: int) -> None:
@@ -148,7 +150,7 @@ def seed_generators(seed: int) -> None:
 
 
 def generator_states() -> dict[str, Any]:
-    """Of all global generators that a model, a data set or a method may draw from, as tensors and plain types."""
+    """Of all global generators that models, data or methods may draw from, as tensors and plain types."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     state = {"torch": torch.get_rng_state(), "python": [version, torch.tensor(numbers), gauss],

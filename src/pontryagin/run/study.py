@@ -1,5 +1,4 @@
-"""A study: an experiment of one process that fills tables and a summary in a folder, and keeps what it has at
-Ctrl-C."""
+"""A study: an experiment of one process that fills tables and a summary, and keeps them at Ctrl-C."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress

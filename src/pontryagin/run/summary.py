@@ -62,7 +62,8 @@ def summarize_training(runs: Sequence[Sequence[Measured]], rate: float | None,
                        batch_size: int) -> dict[str, Any]:
     """The same of a training, at LOSSES; with samples per second, and accuracies and when they were reached
     where classes are told."""
-    lowest = min((point.train_loss for run in runs for point in run if isfinite(point.train_loss)), default=0.0)
+    lowest = min((point.train_loss for run in runs for point in run if isfinite(point.train_loss)),
+                 default=0.0)
     result = summarize(runs, [target for target in LOSSES if target >= lowest], rate)
     seconds = result["seconds_per_iteration"]
     result["samples_per_second"] = batch_size / seconds if seconds else None
@@ -86,5 +87,6 @@ def _accurate(runs: Sequence[Sequence[Measured]], target: float) -> dict[str, An
     found = [next((one for one in run if (one.test_accuracy or 0.0) >= target), None) for run in runs]
     iterations, seconds = (reached([None if one is None else float(getattr(one, axis)) for one in found])
                            for axis in ("iteration", "seconds"))
-    return {"iterations": iterations["median"], "seconds": seconds["median"], "reached": iterations["reached"],
+    return {"iterations": iterations["median"], "seconds": seconds["median"],
+            "reached": iterations["reached"],
             "seeds": iterations["seeds"]}

@@ -21,7 +21,7 @@ class ReportError(ExperimentError):
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of a run directory. name: file name without suffix; caption: plain text; path: the PNG file."""
+    """A picture of a run directory. name: of the file, without suffix; caption: plain text; path: the PNG."""
 
     name: str
     title: str
@@ -149,7 +149,8 @@ def _check_result(path: Path, place: str, result: object) -> None:
             try:
                 float(target)
             except ValueError:
-                raise ReportError(f"{path}: {place}.{cost}: expected losses as keys, found {target!r}") from None
+                raise ReportError(f"{path}: {place}.{cost}: expected losses as keys, found "
+                                  f"{target!r}") from None
             if target not in result["iterations_to"]:
                 raise ReportError(f"{path}: {place}: expected the same losses in iterations_to and {cost}, "
                                   f"found {target!r} in {cost} only")

@@ -26,8 +26,7 @@ class Samples(Protocol):
         """How many."""
 
     def rows(self, rows: Tensor) -> Batch:
-        """The inputs and targets of these rows, where the run is: on its device, floating point numbers in
-        its dtype."""
+        """The inputs and targets of these rows, on the run's device, floating point numbers in its dtype."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "Samples":
         """The same there."""
@@ -59,8 +58,7 @@ class TensorSamples:
 
 @dataclass(frozen=True)
 class DatasetSamples:
-    """A torch Dataset of (input, target), read in this process, so that random transforms go on bitwise after
-    a resume."""
+    """A torch Dataset of (input, target), read in this process: random transforms resume bitwise."""
 
     dataset: Dataset[Any]
     device: torch.device | str = "cpu"
@@ -76,8 +74,8 @@ class DatasetSamples:
         try:
             inputs, targets = default_collate(items)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ExperimentError(f"{expected} equal shapes that torch can stack, found {kind_of(items[0])} first "
-                                  f"({error})") from error
+            raise ExperimentError(f"{expected} equal shapes that torch can stack, found {kind_of(items[0])} "
+                                  f"first ({error})") from error
         if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
             raise ExperimentError(f"{expected} tensors or numbers, found {kind_of(items[0])}")
         return _moved(inputs, self.device, self.dtype), _moved(targets, self.device, self.dtype)
@@ -188,15 +186,16 @@ class Task:
             raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number was "
                                   "expected")
         if self.objective.classifies and (*output.shape[:1], *output.shape[2:]) != tuple(targets.shape):
-            raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and targets "
-                                  f"(sample, ...), found {tuple(output.shape)} and {tuple(targets.shape)}")
+            raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and "
+                                  f"targets (sample, ...), found {tuple(output.shape)} and "
+                                  f"{tuple(targets.shape)}")
 
 
 def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: float) -> Run:
     """A method with one seed at its start: weights and batches depend on the seed alone."""
     sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
     horizon = settings.iterations or settings.epochs * sampler.batches
-    return Run(method, seed, rate, task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)), horizon,
-               batch_size=settings.batch_size, length=settings.limits.get(method.name),
+    return Run(method, seed, rate, task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)),
+               horizon, batch_size=settings.batch_size, length=settings.limits.get(method.name),
                schedule=settings.schedule, options=settings.options.get(method.name),
                title=method.name if settings.seeds == (0,) else f"{method.name} seed {seed}")

@@ -21,8 +21,8 @@ class StepRecord:
     """One iteration. loss: mean over the batch, without regularizer, at the controls before the step.
 
     evaluations: passes of the batch through all stages, forward, with or without a backward pass. The rest,
-    where a method has it: whether the last trial was accepted, its state penalty rho, the decrease of J that it
-    predicted (mu_k), and how many trials were rejected.
+    where a method has it: whether the last trial was accepted, its state penalty rho, the decrease of J that
+    it predicted (mu_k), and how many trials were rejected.
     """
 
     loss: float
@@ -36,9 +36,9 @@ class StepRecord:
 class Trainer(Protocol):
     """A method with the model that it trains.
 
-    The training saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together, with
-    the states of the global random generators, are all that a method may depend on: training goes on bitwise
-    from them. For evaluation, between steps, the model of `evaluated()` is called in eval mode without
+    The training saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together,
+    with the states of the global random generators, are all that a method may depend on: training goes on
+    bitwise from them. For evaluation, between steps, the model of `evaluated()` is called in eval mode without
     gradients, and set back to train mode.
     """
 
@@ -47,19 +47,16 @@ class Trainer(Protocol):
         """The module whose parameters and buffers are the current controls after every step."""
 
     def evaluated(self) -> AbstractContextManager[nn.Module]:
-        """The module with the controls that are the method's result so far: to be evaluated and saved, not
-        stepped from."""
+        """The module with the method's result so far: to be evaluated and saved, not stepped from."""
 
     def step(self, batch: Batch) -> StepRecord:
-        """One iteration. Raises NonFiniteError, with the model as before, when the loss or a gradient is not
-        finite."""
+        """One iteration. Raises NonFiniteError, the model as before, when loss or gradient is not finite."""
 
     def set_factor(self, factor: float) -> None:
         """Take the coming steps at `factor` times the initial rate: the schedule, from 1 towards 0."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What the method knows beside the model's own state: tensors and plain types in dicts, lists and
-        tuples."""
+        """What the method knows beside the model's own state: tensors and plain types, nested."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from such a state."""

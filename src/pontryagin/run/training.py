@@ -1,4 +1,4 @@
-"""A training: every seed, the methods in a race, so that it can be stopped at any moment and goes on bitwise."""
+"""A training: every seed, the methods in a race; stopped at any moment, it goes on bitwise."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -146,7 +146,8 @@ class _Training:
         if run.ended:
             self.folder.save_model(run, point)
         if run.ended.startswith("not finite"):
-            self.folder.history.stopped.setdefault(run.method.name, []).append(f"seed {run.seed}: {run.ended}")
+            stopped = self.folder.history.stopped.setdefault(run.method.name, [])
+            stopped.append(f"seed {run.seed}: {run.ended}")
             self.display.say(f"{run.name}: stopped after {run.iteration} iterations: {run.ended}")
         if point.train is not None:
             self.folder.report_if_due()
@@ -157,7 +158,8 @@ def _check(task: Task, settings: RunSettings) -> None:
         raise ExperimentError("--target-accuracy needs a loss of classification, found "
                               f"{task.objective.name}; use --target-loss")
     for method in choose(settings.methods):
-        run = run_of(task, settings, method, settings.seeds[0], settings.rates.get(method.name, method.rates[0]))
+        rate = settings.rates.get(method.name, method.rates[0])
+        run = run_of(task, settings, method, settings.seeds[0], rate)
         require_same_run(task.description, settings.binding(), run.trainer.model)
 
 

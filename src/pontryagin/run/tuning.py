@@ -13,7 +13,8 @@ TUNING_SEED = 1000
 """Far from the seeds 0, 1, ... of reported runs."""
 SMOOTHING = 0.9
 """Of the batch losses that are scored: about ten batches."""
-RULE = "the rate with the least mean of log(smoothed batch loss) over a run of its own seed and of that length"
+RULE = ("the rate with the least mean of log(smoothed batch loss) over a run of its own seed and of that "
+        "length")
 
 
 def search(rates: Sequence[float], score: Callable[[float], float | None], known: dict[float, float],

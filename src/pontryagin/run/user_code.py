@@ -1,5 +1,4 @@
-"""A user's own classes and functions, by import path, and calls of them that say what went wrong and
-where."""
+"""A user's own classes and functions by import path, and calls that say what went wrong and where."""
 
 import importlib
 import inspect
@@ -24,8 +23,9 @@ def import_object(path: str, what: str) -> Callable[..., Any]:
     module_name, colon, name = path.partition(":")
     parts = (*module_name.split("."), *name.split("."))
     if not colon or not all(part.isidentifier() for part in parts):
-        hint = f"; for a file {module_name} write {module_name[:-3].replace(os.sep, '.')}:{name or 'name'}" if (
-            module_name.endswith(".py")) else ""
+        hint = ""
+        if module_name.endswith(".py"):
+            hint = f"; for a file {module_name} write {module_name[:-3].replace(os.sep, '.')}:{name or 'name'}"
         raise ExperimentError(f"{what} {path!r}: expected package.module:name{hint}")
     module = _import(module_name, f"{what} {path!r}")
     found: Any = module
@@ -43,8 +43,7 @@ def import_object(path: str, what: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., Any], arguments: Mapping[str, Any], what: str) -> Any:
-    """function(**arguments). Raises ExperimentError for arguments that it does not take and for whatever it
-    raises itself."""
+    """function(**arguments). Raises ExperimentError for arguments it does not take and for what it raises."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # some built-in functions have none
@@ -53,7 +52,8 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any], what: str) 
         try:
             signature.bind(**arguments)
         except TypeError as error:
-            raise ExperimentError(f"{what}: takes {signature}, was given {_listed(arguments)}: {error}") from error
+            raise ExperimentError(f"{what}: takes {signature}, was given {_listed(arguments)}: "
+                                  f"{error}") from error
     try:
         return function(**arguments)
     except ExperimentError:
@@ -85,8 +85,8 @@ def _cause(error: BaseException) -> str:
               if not frame.filename.startswith("<")]
     own = [frame for frame in frames if frame.filename != __file__
            and os.sep + "importlib" + os.sep not in frame.filename]
-    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own and not isinstance(error,
-                                                                                      SyntaxError) else ""
+    there = own and not isinstance(error, SyntaxError)
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if there else ""
     return f"{type(error).__name__}: {message}{place}"
 
 

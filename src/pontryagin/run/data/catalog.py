@@ -7,8 +7,7 @@ from pontryagin.run.errors import ExperimentError
 
 @dataclass(frozen=True)
 class IdxFile:
-    """A file of unsigned bytes in IDX format. md5: of its uncompressed content, since gzip bytes differ by
-    source."""
+    """Unsigned bytes in IDX format. md5: of the uncompressed content; gzip bytes differ by source."""
 
     name: str
     shape: tuple[int, ...]

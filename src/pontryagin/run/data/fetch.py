@@ -30,7 +30,7 @@ def mirrors(wanted: ImageSet) -> tuple[str, ...]:
 
 def fetch(wanted: ImageSet, progress: Progress | None = None,
           patience: Patience | None = None) -> list[Tensor]:
-    """The content of the files, out of the cache, into which those that are missing or wrong are fetched first.
+    """The content of the files, out of the cache, into which what is missing or wrong is fetched first.
 
     A file enters the cache whole, once its uncompressed content has the right MD5. An interrupted download
     goes on where it stopped. Raises ExperimentError, with every other way to get the files, when no mirror
@@ -83,8 +83,7 @@ def _obtain(wanted: ImageSet, file: IdxFile, folder: Path, progress: Progress, p
 
 
 def _fetch_file(url: str, partial: Path, file: IdxFile, progress: Progress, patience: Patience) -> Tensor:
-    """The verified content, which is then in `partial`. What was continued and is wrong is fetched once more
-    as a whole."""
+    """The verified content, then in `partial`. What was continued and is wrong is fetched anew, whole."""
     largest = prod(file.shape) + (1 << 16)
     title = f"{file.name} from {urlsplit(url).netloc}, KiB"
     while True:

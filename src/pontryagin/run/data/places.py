@@ -54,7 +54,7 @@ def find(base: Path, file: IdxFile) -> Path | None:
 
 
 def locate(wanted: ImageSet, folder: str | Path | None = None) -> Path | None:
-    """The first place on this machine that holds all files, by name; None when they would have to be fetched."""
+    """The first place on this machine that holds all files, by name; None when they must be fetched."""
     others = [cached(wanted)] + ([Path(wanted.debian)] if wanted.debian else [])
     return named_folder(wanted, folder) or next(
         (place for place in others if all(find(place, file) for file in wanted.files)), None)

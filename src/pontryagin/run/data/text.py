@@ -9,8 +9,7 @@ from torch import Tensor
 
 
 def load_text() -> tuple[Tensor, int]:
-    """Characters of the modules of Python's standard library as indices, and how many different ones; about 5
-    million."""
+    """Python's standard library, about 5 million characters as indices, and how many different ones."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.py")))
     codes = np.frombuffer("".join(c if 32 <= ord(c) < 127 or c == "\n" else "?" for c in text).encode(),

@@ -10,8 +10,7 @@ from pontryagin.run.trainer import Optimizer
 
 
 class Averaged:
-    """An optimizer of a model whose result is the polynomial-decay average of its controls
-    (pontryagin.optim.averaging)."""
+    """An optimizer whose result is the average of its controls that pontryagin.optim.averaging keeps."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, eta: float = 8.0) -> None:
         self.optimizer, self.eta, self.steps = optimizer, eta, 0

@@ -1,5 +1,4 @@
-"""Methods of training over discrete weights: the parameters with two axes or more; the others are trained by
-Adam."""
+"""Methods over discrete weights, the parameters with two axes or more; Adam trains the others."""
 
 import torch
 from torch import nn
@@ -37,8 +36,7 @@ def set_named(name: str) -> MatrixSet:
 
 @torch.no_grad()
 def begin(model: nn.Module, name: str) -> MatrixSet:
-    """The set of that name. Weights are rounded to a discrete one as BinaryConnect rounds them: all methods
-    begin alike."""
+    """The set of that name; weights are rounded to a discrete one as by BinaryConnect: all begin alike."""
     found = set_named(name)
     if isinstance(found, DiscreteSet):
         for weight in split_parameters(model)[0]:

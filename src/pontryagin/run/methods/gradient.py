@@ -28,7 +28,8 @@ def sgd_momentum(model: nn.Module, objective: Objective, rate: float, *, momentu
 
 def adagrad(model: nn.Module, objective: Objective, rate: float, *, weight_decay: float = 0.0) -> Trainer:
     """Adagrad."""
-    return OptimizerTrainer(model, torch.optim.Adagrad(model.parameters(), lr=rate, weight_decay=weight_decay),
+    return OptimizerTrainer(model,
+                            torch.optim.Adagrad(model.parameters(), lr=rate, weight_decay=weight_decay),
                             objective)
 
 
@@ -60,7 +61,8 @@ def _pair(betas: Sequence[float]) -> tuple[float, float]:
 SGD = Method("sgd", sgd, (1e-1, 3e-2, 3e-1, 1.0), MethodStyle("SGD", "#CC79A7", (0, (6, 1.5, 1.5, 1.5))))
 SGD_MOMENTUM = Method("sgd-momentum", sgd_momentum, (1e-2, 3e-2, 1e-1, 3e-1),
                       MethodStyle("SGD with momentum", "#CC79A7"))
-ADAGRAD = Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1), MethodStyle("Adagrad", "#E69F00", (0, (5, 1.5))))
+ADAGRAD = Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1),
+                 MethodStyle("Adagrad", "#E69F00", (0, (5, 1.5))))
 ADAM = Method("adam", adam, _ADAM, MethodStyle("Adam", "#D55E00"))
 ADAM_DEFAULT = Method("adam-default", adam, _ADAM[:1],
                       MethodStyle("Adam at its default", "#D55E00", (0, (6, 1.5, 1.5, 1.5))))

@@ -19,8 +19,8 @@ defaults."""
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """How figures and tables show a method. label: for people; color: of Okabe and Ito's color-blind safe set;
-    line: matplotlib's style; width in points."""
+    """How figures and tables show a method. label: for people; color: of Okabe and Ito's color-blind safe
+    set; line: matplotlib's style; width in points."""
 
     label: str
     color: str
@@ -35,8 +35,8 @@ class MethodStyle:
 
 @dataclass(frozen=True)
 class Method:
-    """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never tuned.
-    needs: a package of an extra."""
+    """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never
+    tuned. needs: a package of an extra."""
 
     name: str
     make: Make
@@ -46,8 +46,7 @@ class Method:
 
     def trainer(self, model: nn.Module, objective: Objective, rate: float | None = None,
                 options: Mapping[str, Any] | None = None) -> Trainer:
-        """At its start. Raises ExperimentError for an option that the method does not have or a value that it
-        refuses."""
+        """At its start. Raises ExperimentError for an unknown option and for a value that is refused."""
         given = dict(options or {})
         known = [name for name, found in signature(self.make).parameters.items()
                  if found.kind is Parameter.KEYWORD_ONLY]
@@ -60,4 +59,5 @@ class Method:
         except (ProblemError, ExperimentError):
             raise
         except (TypeError, ValueError) as error:
-            raise ExperimentError(f"{self.name} cannot be made with rate {rate} and options {given}: {error}") from error
+            raise ExperimentError(f"{self.name} cannot be made with rate {rate} and options {given}: "
+                                  f"{error}") from error

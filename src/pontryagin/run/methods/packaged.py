@@ -56,5 +56,6 @@ SCHEDULE_FREE = Method("schedule-free", schedule_free, (2e-3, 1e-3, 5e-3, 1e-2),
                        MethodStyle("schedule-free AdamW", "#E69F00", (0, (1, 1.2))), "pytorch_optimizer")
 SOAP = Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2), MethodStyle("SOAP", "#7F7F7F", (0, (5, 1.5))),
               "pytorch_optimizer")
-SHAMPOO = Method("shampoo", shampoo, (1e-3, 3e-4, 3e-3, 1e-2), MethodStyle("Shampoo", "#7F7F7F", (0, (1, 1.2))),
+SHAMPOO = Method("shampoo", shampoo, (1e-3, 3e-4, 3e-3, 1e-2),
+                 MethodStyle("Shampoo", "#7F7F7F", (0, (1, 1.2))),
                  "pytorch_optimizer")

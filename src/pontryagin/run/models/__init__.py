@@ -1,5 +1,4 @@
-"""Ready networks. Those that are an nn.Sequential have one child a stage, so that every method can train
-them."""
+"""Ready networks. An nn.Sequential has one child a stage, so that every method can train it."""
 
 from pontryagin.run.models.character_model import CharacterModel
 from pontryagin.run.models.fully_connected import autoencoder, mlp, normalized_mlp

@@ -15,8 +15,7 @@ def positive(**sizes: int) -> None:
 
 
 def normal(model: nn.Module, gain: float = 1.0) -> nn.Module:
-    """Weights N(0, gain / fan_in), biases 0, in place; gain 1 suits tanh, 2 ReLU. From torch's global
-    generator."""
+    """Weights N(0, gain / fan_in), biases 0, from torch's global generator; gain 1 suits tanh, 2 ReLU."""
     for module in model.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.normal_(module.weight, std=sqrt(gain / module.weight[0].numel()))
