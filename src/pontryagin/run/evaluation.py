@@ -15,7 +15,7 @@ from pontryagin.run.task import Samples, Task
 from pontryagin.run.trainer import StepRecord
 
 _CHUNKS = {"cpu": 100}
-"""Samples that are propagated at once, elsewhere 1000: on a CPU so few that activations stay in its caches."""
+"""Samples that are propagated at once, elsewhere 1000: on a CPU so few that activations stay in caches."""
 
 
 @dataclass(frozen=True)

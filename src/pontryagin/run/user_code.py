@@ -25,7 +25,8 @@ def import_object(path: str, what: str) -> Callable[..., Any]:
     if not colon or not all(part.isidentifier() for part in parts):
         hint = ""
         if module_name.endswith(".py"):
-            hint = f"; for a file {module_name} write {module_name[:-3].replace(os.sep, '.')}:{name or 'name'}"
+            dotted = module_name[:-3].replace(os.sep, ".")
+            hint = f"; for a file {module_name} write {dotted}:{name or 'name'}"
         raise ExperimentError(f"{what} {path!r}: expected package.module:name{hint}")
     module = _import(module_name, f"{what} {path!r}")
     found: Any = module
