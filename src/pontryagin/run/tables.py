@@ -56,6 +56,10 @@ class Table:
         """Rows in increasing order of a column; equal ones keep their order."""
         return self.take(np.argsort(self.columns[column], kind="stable"))
 
+    def seeds(self, order: str = "iteration") -> list["Table"]:
+        """The rows of each seed, in increasing order of a column."""
+        return [self.where(seed=seed).sort(order) for seed in self.values("seed")]
+
     def values(self, column: str) -> list[Any]:
         """The different values of a column, in order of appearance."""
         return list(dict.fromkeys(self.columns[column].tolist()))

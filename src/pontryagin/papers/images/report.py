@@ -90,8 +90,7 @@ def _iteration_by_iteration(directory: Path) -> list[Block]:
 
 def running_loss(metrics: Any, method: str, iteration: int) -> float | None:
     """Of the first seed, bias-corrected; None when the method has not come so far."""
-    rows = metrics.where(method=method)
-    rows = rows.where(seed=rows.values("seed")[0]).sort("iteration")
+    rows = metrics.where(method=method).seeds()[0]
     rows = rows.take(np.isfinite(rows["batch_loss"]) & (rows["iteration"] <= iteration))
     if not len(rows) or rows["iteration"][-1] != iteration or len(rows) != iteration:
         return None

@@ -89,9 +89,7 @@ def _clock(metrics: Table) -> "Sketch":
     sheet = new_figure(4.6)
     left, right = sheet.subplots(1, 2)
     for method in methods:
-        rows = metrics.where(method=method)
-        for seed in rows.values("seed"):
-            own = rows.where(seed=seed).sort("iteration")
+        for own in metrics.where(method=method).seeds():
             own = own.take(np.isfinite(own["train_loss"]) & (own["seconds"] > 0))
             for axes, value in ((left, own["train_loss"]), (right, 100 * own["test_accuracy"])):
                 axes.plot(own["seconds"], value, **style_of(method).look)

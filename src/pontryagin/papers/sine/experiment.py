@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.papers.sine.methods import METHODS, Method
-from pontryagin.papers.sine.pictures import write_fit, write_states
-from pontryagin.papers.sine.tables import FIT, METRICS, STAGES, STATES
+from pontryagin.papers.sine.tables import FIT, METRICS, STAGES, STATES, write_fit, write_states
 from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
 from pontryagin.problem import NonFiniteError
 from pontryagin.run.environment import Stopwatch

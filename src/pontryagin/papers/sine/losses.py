@@ -41,11 +41,9 @@ class Band:
 
 def curves(metrics: Table, method: str, x: str, y: str) -> list[Curve]:
     """A curve for every seed that has one; cut where the loss is no longer finite."""
-    rows = metrics.where(method=method)
     found = []
-    for seed in rows.values("seed"):
-        seed_rows = rows.where(seed=seed).sort("iteration")
-        across, loss = seed_rows[x], seed_rows[y]
+    for rows in metrics.where(method=method).seeds():
+        across, loss = rows[x], rows[y]
         measured = np.isfinite(across) & (across > 0) & ~np.isnan(loss)
         across, loss = across[measured], loss[measured]
         broken = np.flatnonzero(~np.isfinite(loss))
@@ -171,7 +169,8 @@ def _caption(seeds: int, marked: bool, diverged: bool, clipped: bool) -> str:
         "seeds, where others had already stopped.": seeds > 1,
         "Circles: where the paper's figure ends, read off its plot.": marked,
         "Crosses: from there on the loss is not finite.": diverged,
-        f"Losses below {canvas.plain(FLOOR)} or more than ten times the initial one are outside the frame.": clipped}
+        f"Losses below {canvas.plain(FLOOR)} or more than ten times the initial one are outside the "
+        "frame.": clipped}
     return " ".join(sentence for sentence, holds in told.items() if holds)
 
 

@@ -110,8 +110,7 @@ def divergence(run: SineTables) -> canvas.Sketch | None:
 def achieved_steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and achieved decrease of the accepted steps between consecutive rows, all seeds."""
     predicted, achieved = [np.empty(0)], [np.empty(0)]
-    for seed in rows.values("seed"):
-        one = rows.where(seed=seed).sort("iteration")
+    for one in rows.seeds():
         with np.errstate(invalid="ignore"):
             fell = -np.diff(one["train_loss"])
         mu = one["optimality_gap"][1:]
@@ -161,8 +160,7 @@ def _draw_rho(upper: Axes, lower: Axes, rows: Table, method: str) -> float:
 
 def _draw_objective(axes: Axes, rows: Table) -> None:
     color, losses = style_of("msa").color, [np.empty(0)]
-    for seed in rows.values("seed"):
-        one = rows.where(seed=seed).sort("iteration")
+    for one in rows.seeds():
         k, loss = one["iteration"], one["train_loss"]
         axes.plot(k, canvas.positive(loss), color=color, linewidth=1.7, alpha=0.9)
         finite = np.flatnonzero(np.isfinite(loss))

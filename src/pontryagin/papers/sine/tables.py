@@ -1,9 +1,14 @@
 """The tables of a run of the sine: their columns, text and numbers, written and read."""
 
 from dataclasses import dataclass
+from math import pi
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from pontryagin.papers.sine.task import STEP_SIZE, Theta, inputs_at, predict, total, trajectory
+from pontryagin.run.files import Table as Written
 from pontryagin.run.tables import Table, read_summary, read_table
 
 METRICS = (("figure", "method"), ("seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss",
@@ -42,3 +47,24 @@ def first_seed(table: Table, figure: str, method: str) -> Table:
     """A method's rows for one figure and the first seed that it was run with."""
     rows = table.where(figure=figure, method=method)
     return rows.where(seed=rows["seed"].min()) if len(rows) else rows
+
+
+@torch.no_grad()
+def write_states(table: Written, figure: str, method: str, theta: Theta) -> None:
+    """Columns figure, method, x, time, component, state: five inputs, 21 times, 5 components."""
+    points = torch.linspace(-pi, pi, 5, dtype=torch.float64)
+    for step, state in enumerate(trajectory(theta, inputs_at(points))):
+        for x, components in zip(points.tolist(), state.tolist(), strict=True):
+            for component, value in enumerate(components):
+                table.add(figure, method, x, step * STEP_SIZE, component, value)
+    table.flush()
+
+
+@torch.no_grad()
+def write_fit(table: Written, figure: str, method: str, theta: Theta) -> None:
+    """Columns figure, method, x, target, prediction: 101 inputs."""
+    points = torch.linspace(-pi, pi, 101, dtype=torch.float64)
+    prediction = total(predict(theta, inputs_at(points)))
+    for row in zip(points.tolist(), points.sin().tolist(), prediction.tolist(), strict=True):
+        table.add(figure, method, *row)
+    table.flush()

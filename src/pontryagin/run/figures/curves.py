@@ -16,11 +16,7 @@ def draw_seeds(axes: Axes, rows: Table, method: str, x: str, measure: Measure, a
                marker: str | None = "o") -> list[np.ndarray]:
     """Every seed of a method, and their median as far as all seeds have the same values of `at` (by default
     of x). Returns the values of each seed."""
-    look, seeds = style_of(method).look, []
-    for seed in rows.values("seed"):
-        own = rows.where(seed=seed).sort(at or x)
-        if len(own):
-            seeds.append((own[at or x], own[x], measure(own)))
+    look, seeds = style_of(method).look, [(own[at or x], own[x], measure(own)) for own in rows.seeds(at or x)]
     alone = len(seeds) == 1
     thin = {} if alone else {"linewidth": 0.6, "alpha": 0.5, "marker": None}
     for _, across, value in seeds:

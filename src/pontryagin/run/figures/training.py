@@ -75,13 +75,10 @@ def _evaluated(axes: Axes, rows: Table, methods: Sequence[str], effort: str,
 def _batches(axes: Axes, rows: Table, method: str, effort: str) -> list[np.ndarray]:
     """The losses of batches, smoothed and pale; returns what is past the beginning."""
     shown = []
-    for seed in rows.values("seed"):
-        own = rows.where(seed=seed).sort("iteration")
-        own = own.take(np.isfinite(own["batch_loss"]))
-        if len(own):
-            smooth = _smoothed(own["batch_loss"])
-            axes.plot(own[effort], smooth, color=style_of(method).color, linewidth=0.8, alpha=0.35, zorder=2)
-            shown.append(smooth[len(smooth) // 20:])
+    for own in rows.take(np.isfinite(rows["batch_loss"])).seeds():
+        smooth = _smoothed(own["batch_loss"])
+        axes.plot(own[effort], smooth, color=style_of(method).color, linewidth=0.8, alpha=0.35, zorder=2)
+        shown.append(smooth[len(smooth) // 20:])
     return shown
 
 

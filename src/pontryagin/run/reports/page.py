@@ -15,18 +15,12 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
-@dataclass(frozen=True)
-class Heading:
+class Heading(str):
     """Of what follows."""
 
-    text: str
 
-
-@dataclass(frozen=True)
-class Command:
+class Command(str):
     """A line for a terminal."""
-
-    text: str
 
 
 @dataclass(frozen=True)

@@ -32,19 +32,9 @@ def loss_of(value: object) -> str:
     return "not finite" if value is None else number(value)
 
 
-def bold(text: str) -> Markup:
-    """What a reader looks for first."""
-    return Markup("<b>{}</b>").format(text)
-
-
-def small(text: str) -> Markup:
-    """What explains."""
-    return Markup("<small>{}</small>").format(text)
-
-
-def unbroken(text: str) -> Markup:
-    """On one line."""
-    return Markup('<span class="nowrap">{}</span>').format(text)
+bold, small = Markup("<b>{}</b>").format, Markup("<small>{}</small>").format
+unbroken = Markup('<span class="nowrap">{}</span>').format
+"""What a reader looks for first, what explains, what stays on one line."""
 
 
 def stack(first: str, *below: str) -> Markup:
