@@ -9,7 +9,7 @@ from pontryagin.cli import main
 from pontryagin.papers.images.experiment import Request, run_images
 from pontryagin.papers.images.paper import FIGURES, OURS
 from pontryagin.papers.images.report import running_loss
-from pontryagin.papers.images.tuning import Budget, best
+from pontryagin.papers.images.tuning import best, shortened
 from pontryagin.papers.images.wall_clock import csv_rows, goals_of
 from pontryagin.run import parts
 from pontryagin.run.callbacks import ProgressDisplay
@@ -107,7 +107,7 @@ def test_the_best_rate_and_the_budget():
                                                                                             "sgd": 0.3}
     with pytest.raises(ExperimentError, match=r"sgd diverged.*\(1, 0\.3\)"):
         best({"sgd": {1.0: float("inf"), 0.3: float("inf")}})
-    assert (Budget(150).of("adam"), Budget(150).of("emsa-paper"), Budget(3).of("emsa-paper")) == (150, 15, 3)
+    assert (shortened("adam", 150), shortened("emsa-paper", 150), shortened("emsa-paper", 3)) == (150, 15, 3)
 
 
 def test_seconds_to_goals_come_from_the_results():

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pontryagin.bench.scaling_cases import MAXIMIZERS, NUMBERS, SHARES, TEXT, cases
+from pontryagin.bench.scaling_worker import MAXIMIZERS, NUMBERS, SHARES, TEXT, cases
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.files import prepare, write_json
 from pontryagin.run.option import option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from pontryagin.bench.scaling_cases import SHARES
+from pontryagin.bench.scaling_worker import SHARES
 from pontryagin.run.reports.page import Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, lines, number
 from pontryagin.run.tables import Drawing

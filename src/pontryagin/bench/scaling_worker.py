@@ -1,7 +1,10 @@
-"""Started by torchrun, one thread a process: the cases of a request, or EMSA on the paper's CNN."""
+"""What `pontryagin bench scaling` measures: equal residual tanh stages of any depth, width and number of
+samples, and EMSA on the paper's CNN. Started by torchrun, one thread a process, it measures."""
 
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from statistics import median
@@ -11,16 +14,23 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pontryagin.bench.memory import reset_peak, resident
-from pontryagin.bench.scaling_cases import NUMBERS, SHARES, TEXT, Case, maximizer_of, problem_of
 from pontryagin.distributed import Processes, StageParallel, join
 from pontryagin.hamiltonian import Penalties
+from pontryagin.maximizer import LBFGS, ClosedForm, Maximizer
 from pontryagin.optim import EMSA
-from pontryagin.problem import ControlProblem
+from pontryagin.problem import ControlProblem, SquaredError, euler, split_euler
 from pontryagin.run.files import Table
 from pontryagin.run.models import residual_cnn
 from pontryagin.update import ExtendedMSA, Fixed
 from pontryagin.update.acceleration import Plain
 
+MAXIMIZERS = ("lbfgs", "closed-form")
+SHARES = ("propagation", "moments", "maximization", "communication")
+"""The parts of an iteration."""
+TEXT = ("series", "maximizer")
+NUMBERS = ("depth", "width", "samples", "processes", "round", "seconds", *SHARES, "memory")
+"""Columns of metrics.csv: an iteration by `processes` in seconds, and by how many MiB the resident set
+grew."""
 RHO = Penalties(50.0, 0.1)
 """Fixed: no trial is repeated, every iteration is the same work."""
 _MEASURED = ("seconds", *SHARES, "memory")
@@ -29,6 +39,54 @@ _LEAST = torch.tensor([name == "communication" for name in _MEASURED])
 parts the most."""
 BATCH, WARM_UP, ITERATIONS, LAYERS, CHANNELS = 100, 20, 60, 7, 32
 """Of EMSA: the paper's batch and network, timed after a warm-up."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """series: what it belongs to (strong, weak, depth, samples). processes: the numbers of processes that it
+    is run by."""
+
+    series: str
+    maximizer: str
+    depth: int
+    width: int
+    samples: int
+    processes: tuple[int, ...] = (1,)
+
+
+def cases(processes: Sequence[int], maximizers: Sequence[str], quick: bool) -> list[Case]:
+    """Strong scaling at 20 and 100 stages, narrow ones whose cost is that of calling and wide ones; weak
+    scaling with 20 stages a process; and the cost of one process by depth and by samples."""
+    every, found = tuple(sorted({1, *processes})), []
+    depths = (10, 30, 100) if quick else (10, 30, 100, 300, 1000)
+    batches = (500, 1000, 2000) if quick else (500, 1000, 2000, 4000, 8000)
+    for name in maximizers:
+        found += [Case("strong", name, depth, 8, 500, every) for depth in ((20,) if quick else (20, 100))]
+        found += [] if quick else [Case("strong", name, depth, 128, 250, every) for depth in (20, 100)]
+        found += [Case("weak", name, 20 * number, 8, 500, (number,)) for number in every]
+        found += [Case("samples", name, 20, 8, samples) for samples in batches]
+        found += [Case("depth", name, depth, 8, 500) for depth in depths]
+    return found
+
+
+def problem_of(case: Case) -> ControlProblem:
+    """Seeded; float64. T = 1 at every depth, so that states stay of one size."""
+    generator = torch.Generator().manual_seed(case.depth)
+    x = torch.randn(case.samples, case.width, generator=generator, dtype=torch.float64)
+    if case.maximizer == "closed-form":
+        stages = split_euler(torch.tanh, case.width, 1 / case.depth, case.depth, dtype=torch.float64)
+    else:
+        layer = nn.Sequential(nn.Linear(case.width, case.width), nn.Tanh()).double()
+        stages = euler(layer, 1 / case.depth, case.depth)
+    started = [replace(one,
+                       start=0.3 * torch.randn(one.start.shape, generator=generator, dtype=torch.float64))
+               if one.size else one for one in stages]
+    return ControlProblem(started, SquaredError(), x, x.sin())
+
+
+def maximizer_of(case: Case) -> Maximizer:
+    """As in the paper, or in closed form."""
+    return LBFGS(10) if case.maximizer == "lbfgs" else ClosedForm(0.05)
 
 
 def stages(request: Path) -> None:

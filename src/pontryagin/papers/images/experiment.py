@@ -1,12 +1,13 @@
 """One of the paper's image experiments: its task, the tuning, the run."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pontryagin.papers.images.paper import FIGURES, Figure
 from pontryagin.papers.images.report import section
-from pontryagin.papers.images.tuning import Budget, Scores, best, recalled, tuned
+from pontryagin.papers.images.tuning import Scores, best, recalled, tuned, words
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext
 from pontryagin.run.errors import ExperimentError, at_least
@@ -57,33 +58,28 @@ class Request:
 
 
 def run_images(request: Request, command: str, display: ProgressDisplay) -> Outcome:
-    """Tune, train, write. Ctrl-C leaves a checkpoint, from which it goes on with `resume` in the settings."""
-    settings = request.settings
+    """Tune, train, write. Ctrl-C leaves a checkpoint, from which it goes on with `resume` in the settings:
+    with the rates that it has, whose scores are only shown."""
+    settings, figure, file = request.settings, request.figure, request.tuning_file()
     saved = checkpoint.read_last(settings.out / "checkpoint.pt") if settings.resume else None
+    scores: Scores = {}
     if saved is not None:
         task, settings = _resumed(request, saved[0])
+        if request.tune:
+            scores = recalled(task, settings, request.tune, file)
     else:
         task = request.task()
-    context = ReportContext(request.name, request.figure.title, request.figure.plain(),
-                      command=f"reproduce {request.name}", section=lambda directory,
-                      summary: section(request.name, directory, summary))
+        if request.tune:
+            task.check()
+            scores = tuned(task, settings, request.tune, file, display)
+        limits = {"emsa-paper": request.paper_iterations} if "emsa-paper" in settings.methods else {}
+        settings = replace(settings, rates={**best(scores), **settings.rates},
+                           limits={**limits, **settings.limits})
+    context = ReportContext(request.name, figure.title, figure.plain(), command=f"reproduce {request.name}",
+                            section=partial(section, request.name))
     if request.tune:
-        scores = _scores(request, task, settings, saved is not None, display)
-        settings = settings if saved else replace(settings, rates={**best(scores), **settings.rates})
-        context = replace(context, tuning=scores, tuning_rule=Budget(request.tune).words())
-    if saved is None and "emsa-paper" in settings.methods:
-        settings = replace(settings, limits={"emsa-paper": request.paper_iterations, **settings.limits})
+        context = replace(context, tuning=scores, tuning_rule=words(request.tune))
     return run_training(task, settings, command, display, context=context)
-
-
-def _scores(request: Request, task: Task, settings: RunSettings, resumed: bool,
-            display: ProgressDisplay) -> Scores:
-    """Of the tuning: a run that is resumed has its rates already, and only shows them."""
-    budget, path = Budget(request.tune), request.tuning_file()
-    if resumed:
-        return recalled(task, settings, budget, path)
-    task.check()
-    return tuned(task, settings, budget, path, display)
 
 
 def _resumed(request: Request, saved: dict[str, Any]) -> tuple[Task, RunSettings]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -23,38 +22,32 @@ SHARE = 10
 Scores = dict[str, dict[float, float]]
 
 
-@dataclass(frozen=True)
-class Budget:
-    """iterations: of a tuning run at one rate; those of emsa-paper are a tenth as long, but at least five."""
-
-    iterations: int
-
-    def of(self, method: str) -> int:
-        """Iterations at each rate."""
-        return min(self.iterations,
-                   max(5, self.iterations // SHARE)) if method == "emsa-paper" else self.iterations
-
-    def words(self) -> str:
-        """The rule and the budget, for people."""
-        return (f"{RULE}; {self.iterations} iterations at each rate ({self.of('emsa-paper')} for the paper's "
-                "E-MSA, whose rate is 1 / rho); E-MSA in closed form runs at its default")
+def shortened(method: str, iterations: int) -> int:
+    """Iterations of a tuning run at one rate; those of emsa-paper are a tenth as long, but at least five."""
+    return min(iterations, max(5, iterations // SHARE)) if method == "emsa-paper" else iterations
 
 
-def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, display: ProgressDisplay) -> Scores:
+def words(iterations: int) -> str:
+    """The rule and the budget, for people."""
+    return (f"{RULE}; {iterations} iterations at each rate ({shortened('emsa-paper', iterations)} for the "
+            "paper's E-MSA, whose rate is 1 / rho); E-MSA in closed form runs at its default")
+
+
+def tuned(task: Task, settings: RunSettings, iterations: int, path: Path, display: ProgressDisplay) -> Scores:
     """The scores of every rate of the settings' methods that have a grid and no rate of the user's: out of
     the file, or tuned now and put into it.
 
     A file of another task, budget, batch size or dtype is refused (ExperimentError). Ctrl-C keeps what is
     complete.
     """
-    identity = _identity(task, settings, budget)
+    identity = _identity(task, settings, iterations)
     known = _read(path, identity)
     placed = task.to(*settings.place())
     methods = [method for method in choose(settings.methods) if len(method.rates) > 1
                and method.name not in settings.rates]
     for method in methods:
         short = RunSettings(methods=(method.name,), batch_size=settings.batch_size, device=settings.device,
-                            dtype=settings.dtype, tune=budget.of(method.name))
+                            dtype=settings.dtype, tune=shortened(method.name, iterations))
 
         def found(rate: float, score: float, name: str = method.name) -> None:
             display.say(f"tuning {name}: rate {rate:g} scores {score:.3f}")
@@ -68,11 +61,11 @@ def tuned(task: Task, settings: RunSettings, budget: Budget, path: Path, display
     return {method.name: {rate: known[method.name][rate] for rate in method.rates} for method in methods}
 
 
-def recalled(task: Task, settings: RunSettings, budget: Budget, path: Path) -> Scores:
+def recalled(task: Task, settings: RunSettings, iterations: int, path: Path) -> Scores:
     """The scores of the settings' methods in the file, for a run that is resumed; none when the file is not
     of this tuning."""
     try:
-        known = _read(path, _identity(task, settings, budget))
+        known = _read(path, _identity(task, settings, iterations))
     except ExperimentError:
         return {}
     return {method: scores for method, scores in known.items() if method in settings.methods}
@@ -87,9 +80,9 @@ def best(scores: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
     return {method: least(found) for method, found in scores.items()}
 
 
-def _identity(task: Task, settings: RunSettings, budget: Budget) -> dict[str, Any]:
+def _identity(task: Task, settings: RunSettings, iterations: int) -> dict[str, Any]:
     return {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
-            "iterations": budget.iterations, "seed": TUNING_SEED, "rule": RULE}
+            "iterations": iterations, "seed": TUNING_SEED, "rule": RULE}
 
 
 def _read(path: Path, identity: Mapping[str, Any]) -> Scores:
