@@ -4,6 +4,7 @@ from pontryagin.bench.benchmark import BenchSettings, run_bench
 from pontryagin.bench.report import write_page
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
 from pontryagin.bench.scaling_report import write_scaling_page
+from pontryagin.bench.scaling_worker import MAXIMIZERS
 from pontryagin.cli.options import Call, Command
 from pontryagin.run.figures import left_out
 from pontryagin.run.progress import TerminalProgress
