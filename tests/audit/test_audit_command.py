@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import textwrap
 
 import pytest
@@ -10,7 +11,9 @@ from torch import nn
 
 from pontryagin.cli import main
 from pontryagin.run.auditing import run as audit_run
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.models import mlp
+from pontryagin.run.weights import state_dict_of
 
 SMALL = ("--model-args.width", "12", "--model-args.depth", "3", "--batches", "4", "--batch-size", "20")
 
@@ -105,6 +108,26 @@ def test_wrong_weights_are_refused(write, message, tmp_path, capsys):
     assert shown.err.count("\n") == 1
     assert "executed" not in shown.out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_with_changed_bytes_are_loaded_or_refused(zipped, tmp_path):
+    """Nothing but ExperimentError, whatever the bytes are."""
+    path, chance = tmp_path / "net.pt", random.Random(0)
+    torch.save({"w": torch.randn(4, 4)}, path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    refused = 0
+    for number in range(300):
+        changed = bytearray(content if number % 2 else bytes(chance.randrange(256) for _ in range(number)))
+        for _ in range(3 if changed else 0):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        path.write_bytes(changed)
+        try:
+            state_dict_of(path)
+        except ExperimentError:
+            refused += 1
+    assert refused > 150
 
 
 @pytest.mark.parametrize(("options", "message"), [

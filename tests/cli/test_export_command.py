@@ -18,11 +18,11 @@ def model(seed: int = 0) -> nn.Module:
     return made
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_there_and_back(nested: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("inside", [None, "model", "state_dict"])
+def test_there_and_back(inside: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = model().state_dict()
     source, packed, back = (tmp_path / name for name in ("model.pt", "model.packed", "back.pt"))
-    torch.save({"model": state, "seed": 0} if nested else state, source)
+    torch.save({inside: state, "seed": 0} if inside else state, source)
     for arguments in ([str(source), "--out", str(packed)], [str(packed), "--unpack", "--out", str(back)]):
         with pytest.raises(SystemExit) as stop:
             main(["export", *arguments])

@@ -1,13 +1,10 @@
 """`pontryagin audit`, `export` and `predict`: what is done with a trained model."""
 
 import io
-import pickle
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pontryagin.cli.options import Call, Command
 from pontryagin.export import detected_sets, load_packed, packed_state, save_packed, size_report, whole_state
@@ -20,6 +17,7 @@ from pontryagin.run.files import write_bytes
 from pontryagin.run.option import option
 from pontryagin.run.predict import Prediction, predict
 from pontryagin.run.progress import TerminalProgress
+from pontryagin.run.weights import state_dict_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def _export(call: Call) -> bool:
 
 
 def _pack(call: Call, source: Path, out: Path) -> None:
-    state = _state_dict(source)
+    state = state_dict_of(source)
     sets = detected_sets(state)
     if not sets:
         raise ExperimentError(f"{source}: no matrix has entries of one size (and 0) in each row, so nothing "
@@ -90,21 +88,6 @@ def _unpack(call: Call, source: Path, out: Path) -> None:
     torch.save(whole_state(packed), buffer)
     write_bytes(out, buffer.getvalue())
     call.say(size_report(packed))
-
-
-def _state_dict(source: Path) -> dict[str, Tensor]:
-    if not zipfile.is_zipfile(source):
-        raise ExperimentError(f"{source}: cannot be loaded: it is not what torch.save writes (a zip archive)")
-    try:
-        found = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ExperimentError(f"{source}: cannot be loaded as tensors and plain types ({reason})") from error
-    state = found.get("model", found) if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor)
-                                                           for value in state.values()):
-        raise ExperimentError(f"{source}: expected a state dict of tensors, or one under 'model'")
-    return dict(state)
 
 
 COMMANDS = {

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from pontryagin.audit.sets import SETS
-from pontryagin.run.auditing.weights import load_weights
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
 from pontryagin.run.option import option
 from pontryagin.run.parts import READY_DATA, READY_MODELS, Part, Splits, build_model, load_cost, load_data
+from pontryagin.run.weights import load_weights
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Weights of a trained model, from a file that is loaded without executing anything in it."""
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from pontryagin.run.errors import ExperimentError
 
 _INSIDE = ("model", "state_dict", "model_state_dict")
 """Where checkpoints keep them."""
+_UNREADABLE = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError, TypeError,
+               AttributeError, AssertionError, ImportError)
+"""What torch.load raises for files of another kind, or with changed bytes: found by trying thousands."""
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -56,8 +60,7 @@ def _content(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read ({error.strerror})") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError,
-            AttributeError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ExperimentError(f"{path}: expected a file of torch.save with tensors and plain types (a state "
                               f"dict); it cannot be loaded safely: {reason}") from error
