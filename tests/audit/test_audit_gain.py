@@ -8,15 +8,15 @@ import torch
 from audit_builders import built, mean_loss
 from torch import Tensor, nn
 
+from pontryagin.affine import AffineMap, certain_maps
 from pontryagin.audit import audit
 from pontryagin.audit.change import Change
 from pontryagin.audit.gap import across_batches
 from pontryagin.audit.gram import Gram, GramRows
-from pontryagin.optim.layers import Layer, layer_of
 
 
-def gram_of(x: Tensor, module: nn.Module, damping: float = 0.1, batches: int = 1) -> tuple[Gram, Layer]:
-    layer = layer_of(module)[0]
+def gram_of(x: Tensor, module: nn.Module, damping: float = 0.1, batches: int = 1) -> tuple[Gram, AffineMap]:
+    layer = certain_maps(module)[0]
     rows = GramRows(layer, module.weight, batches)
     for part in x.chunk(batches):
         rows.add(part)

@@ -109,16 +109,6 @@ def test_measures_of_convolutions(name: str) -> None:
         assert_close(found, expected, 1e-12)
 
 
-OTHERS = {"groups": nn.Conv2d(4, 4, 3, groups=2),
-          "circular": nn.Conv2d(2, 2, 3, padding_mode="circular", padding=1),
-          "same": nn.Conv2d(2, 2, 3, padding="same"), "3d": nn.Conv3d(1, 1, 2)}
-
-
-@pytest.mark.parametrize("layer", OTHERS.values(), ids=OTHERS)
-def test_other_convolutions_have_no_closed_form(layer: nn.Module) -> None:
-    assert stage(layer).affine is None
-
-
 def deficient(samples: int, bias: bool) -> ControlProblem:
     """Inputs on a line: rank 1 (after centring, where there is a bias)."""
     directions = normal(1, 3, seed=8)

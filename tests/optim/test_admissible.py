@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from optim_builders import Attention, images, loss_of, net, parameters, vectors
 from torch import Tensor, nn
 
+from pontryagin.affine import VarianceProbe
 from pontryagin.optim import EMSA, Acceptance
 from pontryagin.optim.constrained.grid_step import Pace, moved, quantile, worths
-from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.constrained.names import sets_by_parameter
 from pontryagin.problem import (
     Binary,
@@ -175,13 +175,13 @@ def test_the_step_is_the_elementwise_argmax(seed: int, grid: Grid, power: float)
 
 
 def test_variances_are_streamed() -> None:
-    rows, variance = 3 + 2 * torch.randn(2, 40, 5, dtype=torch.float64), InputVariance()
+    rows, variance = 3 + 2 * torch.randn(2, 40, 5, dtype=torch.float64), VarianceProbe()
     for part in rows.split(13, dim=1):
         variance.add(part)
     taken = variance.take()
     assert taken is not None
-    torch.testing.assert_close(taken[0], rows.mean(1))
-    torch.testing.assert_close(variance_of(*taken), rows.var(1, correction=0))
+    torch.testing.assert_close(taken.mean, rows.mean(1))
+    torch.testing.assert_close(taken.variance, rows.var(1, correction=0))
     assert variance.take() is None
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from optim_builders import assert_close, mlp, train, vectors
 from torch import Tensor, nn
 
+from pontryagin.affine.variances import MeanVariance, VarianceProbe, growth, lag
 from pontryagin.optim import EMSA, reach
 from pontryagin.optim import emsa as emsa_module
 from pontryagin.optim.budget import is_glance_due
-from pontryagin.optim.growth import Glance, Spread, follow, lag, spreads_over_processes
+from pontryagin.optim.probes import variances_over_processes
 from pontryagin.problem import NonFiniteError
 
 seeds = st.integers(0, 10_000)
@@ -27,12 +28,12 @@ def rows(groups: int, positions: int, inputs: int, seed: int) -> Tensor:
 
 def spread_of(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = x.mean(1)
-    return mean, (x - mean.unsqueeze(1)).square().sum(2).mean(1)
+    return mean, (x - mean.unsqueeze(1)).square().mean(1)
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 3))
 def test_a_glance_is_mean_and_variance_of_all_its_rows(seed: int, parts: int, groups: int) -> None:
-    x, glance = rows(groups, 12, 5, seed), Glance()
+    x, glance = rows(groups, 12, 5, seed), VarianceProbe()
     assert glance.take() is None
     for part in x.split([1, 2, 4, 5][:parts - 1] + [12 - sum([1, 2, 4, 5][:parts - 1])], 1):
         glance.add(part)
@@ -55,8 +56,8 @@ def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale:
     expected = 0.85 * mean + 0.15 * x.mean(1) if centred else torch.zeros_like(mean)
     found = (x - (mean if centred else 0).unsqueeze(1) if centred else x).square().sum(2).mean(1)
     if centred:  # of the mixture of what was known and the batch, at its mean
-        found = spread_of(x)[1] + 0.85 * (x.mean(1) - mean).square().sum(1)
-    factor = follow(known, mean, [Spread(*spread_of(x), 9.0)], [2], centred)
+        found = spread_of(x)[1].sum(1) + 0.85 * (x.mean(1) - mean).square().sum(1)
+    factor = growth(known, mean, [MeanVariance(*spread_of(x), 9.0)], [2], centred)
     middle = torch.where(found > 1.25 * known, found / 1.25, known)
     middle = torch.where(known > 16 * found, torch.maximum(16 * found, known / 4), middle)
     assert_close(known * factor, 0.85 * middle + 0.15 * found)
@@ -66,11 +67,11 @@ def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale:
 
 def test_what_was_not_seen_or_has_no_variance_stays() -> None:
     mean, known = torch.ones(4, 3), torch.tensor([2.0, 0.0, 2.0, 2.0])
-    infinite = Spread(torch.full((1, 3), torch.inf), torch.tensor([torch.inf]), 5.0)
-    constant = Spread(torch.ones(1, 3), torch.ones(1), 5.0)
-    unseen = Spread(torch.full((1, 3), torch.nan), torch.tensor([torch.nan]), torch.nan)
+    infinite = MeanVariance(torch.full((1, 3), torch.inf), torch.full((1, 3), torch.inf), 5.0)
+    constant = MeanVariance(torch.ones(1, 3), torch.full((1, 3), 1 / 3), 5.0)
+    unseen = MeanVariance(torch.full((1, 3), torch.nan), torch.full((1, 3), torch.nan), torch.nan)
     for none in (None, unseen):
-        factor = follow(known, mean, [none, constant, infinite, constant], [1, 1, 1, 1], True)
+        factor = growth(known, mean, [none, constant, infinite, constant], [1, 1, 1, 1], True)
         assert torch.equal(factor[:3], torch.ones(3))
         assert torch.equal(mean, torch.ones(4, 3))
         assert factor[3].item() == pytest.approx(0.85 + 0.15 / 2)
@@ -206,7 +207,7 @@ def test_a_backward_pass_after_the_step_does_not_leak_into_a_later_glance() -> N
 
 def test_stages_on_several_devices_need_no_exchange_in_one_process() -> None:
     like = [torch.zeros(1, 3), torch.zeros(1, 3, device="meta")]
-    assert spreads_over_processes([None, None], like) == [None, None]
+    assert variances_over_processes([None, None], like) == [None, None]
 
 
 def trained(seed: int) -> tuple[float, float]:

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from optim_builders import assert_close, vectors
 from torch import Tensor, nn
 
+from pontryagin.affine import argmax, output_change
+from pontryagin.affine.metric import Diagonal, Factor, Metric, factorize, first_block, nystrom
+from pontryagin.affine.moments import IndexMoments, InputMoments, Moments
 from pontryagin.optim import EMSA
-from pontryagin.optim.metric import Diagonal, Factor, Metric, factorize, first_block, nystrom
-from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
-from pontryagin.optim.stage_step import argmax, output_change
 
 Sizes = tuple[int, int, int]
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 5))

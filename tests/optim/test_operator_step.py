@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from pontryagin.optim.metric import Factor, factorize
-from pontryagin.optim.operator_step import _QUINTICS, operator_step, polar_factor
+from pontryagin.affine.metric import Factor, factorize
+from pontryagin.affine.polar import _QUINTICS, polar_factor
+from pontryagin.optim.polar_step import operator_step
 
 DTYPE = torch.float64
 

@@ -11,6 +11,7 @@ import torch
 from optim_builders import assert_close, emsa, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
+from pontryagin.affine.moments import Moments
 from pontryagin.distributed.reductions import (
     largest_over_processes,
     mean_over_processes,
@@ -18,7 +19,6 @@ from pontryagin.distributed.reductions import (
     together,
 )
 from pontryagin.optim import EMSA
-from pontryagin.optim.moments import Moments
 from pontryagin.problem import Binary, Ternary
 
 CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite", "discrete", "glances"]

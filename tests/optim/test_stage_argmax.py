@@ -19,9 +19,9 @@ from optim_builders import assert_close
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
+from pontryagin.affine import argmax
+from pontryagin.affine.metric import Diagonal, Metric, factorize
 from pontryagin.optim.capture import capture
-from pontryagin.optim.metric import Diagonal, Metric, factorize
-from pontryagin.optim.stage_step import argmax
 
 DOUBLE = {"dtype": torch.float64}
 

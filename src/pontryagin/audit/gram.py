@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pontryagin.affine import AffineMap
+from pontryagin.affine.argmax import argmax
+from pontryagin.affine.metric import Diagonal, Factor, factorize
+from pontryagin.affine.moments import IndexMoments, InputMoments
+from pontryagin.affine.precision import wide
+from pontryagin.affine.rows import chosen, thinned
 from pontryagin.audit.change import Change
-from pontryagin.optim.layers import Layer
-from pontryagin.optim.metric import Diagonal, Factor, factorize
-from pontryagin.optim.moments import IndexMoments, InputMoments
-from pontryagin.optim.precision import wide
-from pontryagin.optim.stage_step import argmax
-from pontryagin.optim.thinning import chosen, thinned
 
 _EXACT = 512
 """Up to so many inputs A is summed whole; beyond, where its eigenvectors would take long, a sample of rows
@@ -65,7 +65,7 @@ class Gram:
 class GramRows:
     """Streams the rows of a stage, an equal share of them from every batch."""
 
-    def __init__(self, layer: Layer, weight: Tensor, batches: int) -> None:
+    def __init__(self, layer: AffineMap, weight: Tensor, batches: int) -> None:
         self.layer, self.has_bias = layer, layer.bias is not None
         self.whole = layer.one_hot or layer.matrix(weight).shape[2] <= _EXACT
         self._share = max((_ROWS if self.whole else _KEPT) // batches, 8)

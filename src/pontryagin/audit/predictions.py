@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pontryagin.affine.precision import wide
 from pontryagin.audit.change import Change
 from pontryagin.audit.gap import StageGradient
 from pontryagin.audit.network import Network
@@ -14,7 +15,6 @@ from pontryagin.audit.sets import Projection
 from pontryagin.audit.watch import Trial, Watch, output_changes, probe
 from pontryagin.diagnostics.batches import Batch
 from pontryagin.diagnostics.loss import MeanLoss
-from pontryagin.optim.precision import wide
 from pontryagin.problem import MatrixSet, ProblemError
 
 

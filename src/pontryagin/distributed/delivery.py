@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pontryagin.affine import StageMoments, merge_moments
 from pontryagin.distributed.assignment import Owners, share
 from pontryagin.distributed.communicator import Communicator, Form
-from pontryagin.hamiltonian.affine import AffineMoments, merge_moments
 from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer, MomentMaximizer
 from pontryagin.problem import ControlProblem, Controls
 from pontryagin.trajectory import ByTime, StageGroup, Trajectory, stage_group
@@ -45,7 +45,7 @@ class Delivery:
         parcels = [iter(arrived[rank]) for rank in senders]
         by_moments = {}
         for number in self._groups(me, moments=True):
-            parts = [_unpacked([next(parcel) for _ in range(6)]) for parcel in parcels]
+            parts = [StageMoments.from_tensors([next(parcel) for _ in range(6)]) for parcel in parcels]
             by_moments[number] = merge_moments(parts, [self._samples(rank) for rank in senders])
         states, costates = self._whole([list(parcel) for parcel in parcels])
         return [self._model(number, by_moments.get(number), states, costates)
@@ -86,7 +86,7 @@ class Delivery:
             assert isinstance(maximizer, MomentMaximizer)
             group = stage_group(self.problem, self._own(number, rank), self.controls, self.trajectory.states,
                                 self.trajectory.costates)
-            tensors += _packed(maximizer.moments(group))
+            tensors += maximizer.moments(group).tensors()
         for time in self._times(rank):
             tensors += [self.trajectory.states[time], self.trajectory.costates[time]]
         return tensors
@@ -98,10 +98,7 @@ class Delivery:
             stages = self._own(number, rank)
             affine, dtype = self.problem.stages[stages[0]].affine, self.trajectory.states[stages[0]].dtype
             assert affine is not None
-            m, d, k = affine.output_features, affine.input_features, len(stages)
-            reach = m * affine.taps
-            forms += [(torch.Size(shape), dtype)
-                      for shape in ((k, m, d), (k, m), (k, d, d), (k, d), (k, reach, reach), (1,))]
+            forms += [(shape, dtype) for shape in StageMoments.shapes(affine, len(stages))]
         for time in self._times(rank):
             state = self.trajectory.states[time]
             forms += [(torch.Size([samples, *state.shape[1:]]), state.dtype)] * 2
@@ -116,7 +113,7 @@ class Delivery:
                     for place, time in enumerate(times)}
         return states, costates
 
-    def _model(self, number: int, moments: AffineMoments | None, states: ByTime, costates: ByTime
+    def _model(self, number: int, moments: StageMoments | None, states: ByTime, costates: ByTime
                ) -> HamiltonianModel | None:
         stages, maximizer = self._own(number, self.stages.rank), self.chosen[number]
         if not stages:
@@ -136,17 +133,6 @@ def maximizer_of(maximizer: Maximizer, problem: ControlProblem, group: tuple[int
     while isinstance(maximizer, ByForm):
         maximizer = maximizer.choice(problem.stages[group[0]])
     return maximizer
-
-
-def _packed(moments: AffineMoments) -> list[Tensor]:
-    positions = moments.gradient.new_full((1,), moments.positions)
-    return [moments.gradient, moments.bias_gradient, moments.inputs, moments.input_mean, moments.costates,
-            positions]
-
-
-def _unpacked(tensors: list[Tensor]) -> AffineMoments:
-    gradient, bias_gradient, inputs, input_mean, costates, positions = tensors
-    return AffineMoments(gradient, bias_gradient, inputs, input_mean, costates, int(positions))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -78,15 +78,6 @@ def mean_over_processes(taken: AnyMoments | None, zeros: Callable[[], AnyMoments
     return type(own)(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
-def mean_over_ranks(value: Tensor | None, like: Tensor) -> Tensor | None:
-    """The mean over the processes that have a value, each counted alike; None without any."""
-    if is_alone():
-        return value
-    own = torch.zeros_like(like) if value is None else value
-    joint = summed(torch.cat([own.flatten(), like.new_full((1,), float(value is not None))]))
-    return joint[:-1].view_as(like) / joint[-1] if joint[-1] else None
-
-
 def sum_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
     return number if is_alone() else int(summed(torch.tensor(number, device=device)))

@@ -88,6 +88,8 @@ def measure(group: StageGroup, controls: Float[Tensor, "stage control"]) -> Meas
 
 def _pull_back(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> tuple[Tensor, Tensor]:
     """g(x, theta) and (dg/dx)^T p; samples are independent, so one product serves all of them."""
+    if not state.is_floating_point():
+        return stage(state, control), torch.zeros_like(state, dtype=next_costate.dtype)
     image, transposed, *_ = torch.func.vjp(lambda x: stage(x, control), state)
     return image, transposed(next_costate)[0]
 

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.affine import AffineForm, StageMoments, quadratic_forms, stage_moments
 from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.hamiltonian.affine import AffineMoments, affine_moments, quadratic_forms
 from pontryagin.maximizer.separable_cost import SeparableCost, separable_cost
-from pontryagin.problem import AffineForm, MatrixSet, PerParameter, ProblemError, Stage
+from pontryagin.problem import MatrixSet, PerParameter, ProblemError, Stage
 from pontryagin.trajectory import StageGroup
 
 Matrix = Float[Tensor, "stage row column"]
@@ -39,7 +39,7 @@ class ConstrainedQuadratic:
     theta: MatrixSet | None
     bias_theta: MatrixSet | None
     with_bias: bool
-    moments: AffineMoments
+    moments: StageMoments
     rho_state: float
 
     @property
@@ -101,7 +101,7 @@ class ConstrainedQuadratic:
         result = inputs.unsqueeze(1).expand(self.origin.shape)
         if costates is None:
             return result
-        channels = self.width // self.form.taps
+        channels = self.width // self.form.map.taps
         result = result.clone()
         result[..., :self.width] += self.form.by_output(costates.unsqueeze(1).expand(-1, channels, -1))
         return result
@@ -112,7 +112,7 @@ class StageQuadratic:
     """Moments of a group once, its quadratic model for any penalties."""
 
     group: StageGroup
-    moments: AffineMoments
+    moments: StageMoments
     cost: SeparableCost
     theta: MatrixSet | None
     bias_theta: MatrixSet | None
@@ -152,8 +152,11 @@ def stage_quadratic(group: StageGroup, method: str) -> StageQuadratic:
     if stage.affine is None:
         raise ProblemError(f"{method} needs a stage that is affine in its control, but {stage.name} is not "
                            "known to be: split it at its affine map (split_euler)")
+    if stage.affine.map.joint or stage.affine.map.one_hot:
+        raise ProblemError(f"{method} takes matrices whose inputs are numbers, but {stage.name} is "
+                           f"{stage.affine.map.kind}: leave its weights in R^p")
     theta, bias_theta = _sets(stage, method)
-    moments = affine_moments(group, stage.affine)
+    moments = stage_moments(stage.affine, group.states, group.next_costates)
     return StageQuadratic(group, moments, separable_cost(stage, moments.positions, method), theta, bias_theta)
 
 

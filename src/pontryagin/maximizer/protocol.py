@@ -5,8 +5,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.affine import StageMoments
 from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.hamiltonian.affine import AffineMoments
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
@@ -59,10 +59,10 @@ class MomentMaximizer(Maximizer, Protocol):
     models are QuadraticModels.
     """
 
-    def moments(self, group: StageGroup) -> AffineMoments:
+    def moments(self, group: StageGroup) -> StageMoments:
         """Of a group at its trajectory. ProblemError when the method cannot take the stages."""
 
-    def model_of_moments(self, group: StageGroup, moments: AffineMoments) -> QuadraticModel:
+    def model_of_moments(self, group: StageGroup, moments: StageMoments) -> QuadraticModel:
         """The model from moments; the group's states and costates are not read."""
 
 

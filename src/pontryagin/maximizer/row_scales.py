@@ -21,7 +21,7 @@ def fitted_scales(model: ConstrainedQuadratic, theta: DiscreteSet, point: Matrix
     own = ((codes @ inputs) * codes).sum(2) + cost.quadratic * codes.square().sum(2)
     system = torch.diag_embed(own)
     if model.costates is not None:
-        taps = model.form.taps
+        taps = model.form.map.taps
         by_tap = codes.unflatten(2, (-1, taps))
         coupling = model.costates.unflatten(2, (-1, taps)).unflatten(1, (-1, taps))
         system = system + torch.einsum("nict,nitks,nkcs->nik", by_tap, coupling, by_tap)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from pontryagin.affine.precision import wide
 from pontryagin.optim.fading import unit
 from pontryagin.optim.gradients import dense
-from pontryagin.optim.precision import wide
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8
 _LARGE = 2.0**50

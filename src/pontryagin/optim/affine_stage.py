@@ -5,15 +5,14 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from pontryagin.affine.metric import Factor, factorize, first_block, nystrom
+from pontryagin.affine.moments import InputMoments, Moments
+from pontryagin.affine.precision import extended, wide
+from pontryagin.affine.variances import lag
 from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
 from pontryagin.optim.budget import propagation_flops, refresh_flops
 from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.fading import extended
-from pontryagin.optim.growth import lag
-from pontryagin.optim.metric import Factor, factorize, first_block, nystrom
-from pontryagin.optim.moments import InputMoments, Moments
-from pontryagin.optim.operator_step import ROWS
-from pontryagin.optim.precision import wide
+from pontryagin.optim.polar_step import ROWS
 
 _FRESH = 0.15
 """Least weight of a new batch in the running moments."""

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pontryagin.optim.precision import wide
+from pontryagin.affine.precision import wide
 
 State = dict[str, Any]
 

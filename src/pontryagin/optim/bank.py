@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pontryagin.affine.argmax import argmax
+from pontryagin.affine.metric import Diagonal, Factor, Metric
+from pontryagin.affine.variances import MeanVariance, growth
 from pontryagin.optim.affine_stage import RUNNING, AffineStage
 from pontryagin.optim.fading import is_mild, unit
 from pontryagin.optim.gradients import dense
-from pontryagin.optim.growth import Spread, follow
-from pontryagin.optim.metric import Diagonal, Factor, Metric
-from pontryagin.optim.operator_step import operator_step
+from pontryagin.optim.polar_step import operator_step
 from pontryagin.optim.reach import reach, within
-from pontryagin.optim.stage_step import argmax, nesterov, outputs_scale
+from pontryagin.optim.row_step import nesterov, outputs_scale
 
 Move = tuple[Tensor, Tensor]
 """A parameter and the change that a whole step would add to it."""
@@ -105,20 +106,20 @@ class Bank:
         """The moments have changed."""
         self._metric = None
 
-    def follow(self, spreads: Mapping[AffineStage, Spread | None], groups: Sequence[dict[str, Any]]) -> None:
+    def follow(self, spreads: Mapping[AffineStage, MeanVariance | None], groups: Sequence[dict[str, Any]]) -> None:
         """The states have been glanced at. rho^2 is scaled along: as dW^2 A_c for a G that grows as its
         inputs do."""
         found = [spreads.get(member.stage) for member in self.members]
         if self._one_hot or not any(found):
             return
         known, power = Factor.of(self._state), groups[self.members[0].groups[0]]["power"]
-        factor = follow(known.trace, self._state["mean"], found, self._sizes,
+        factor = growth(known.trace, self._state["mean"], found, self._sizes,
                         self.members[0].bias is not None)
         for member, part in zip(self.members, factor.split(self._sizes), strict=True):
             member.stage.grow(member.state, part)
-        growth = factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None]
+        scale = factor.pow((1 if self._by_operator else 2) * (1 - power))[:, None]
         for name in ("square",) if self._by_operator else ("square", "long_square"):
-            self._state[name].mul_(growth)
+            self._state[name].mul_(scale)
         self.renew()
 
     def propose(self, groups: Sequence[dict[str, Any]], largest: Mapping[int, float],

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
+from pontryagin.affine import maps_of, own_parameters
 from pontryagin.optim.captured_stage import CapturedStage, is_recomputed
-from pontryagin.optim.layers import maps_of, own_parameters
 
 Users = dict[int, list[CapturedStage]]
 """By the id of a module: the stages that its calls feed."""
@@ -257,7 +257,7 @@ def _find(model: nn.Module, rows: int | None) -> tuple[list[Found],
             fed = by_module.setdefault(id(module), [])
             # tied: the same stage sees the inputs of both, if they are of one kind
             if id(parameter) in taken:
-                kinds = {(layer.kind, one.certain) for layer in one.alternatives}
+                kinds = {(layer.kind, one.certain) for layer in one.maps}
                 fed += [stage for stage in taken[id(parameter)].stages
                         if (stage.layer.kind, stage.certain) in kinds]
                 for stage in taken[id(parameter)].stages:
@@ -265,7 +265,7 @@ def _find(model: nn.Module, rows: int | None) -> tuple[list[Found],
                 continue
             full = f"{name}.{one.weight}".lstrip(".")
             stages = tuple(CapturedStage(full, module, layer, rows, one.certain)
-                           for layer in one.alternatives)
+                           for layer in one.maps)
             taken[id(parameter)] = Found(stages, one.certain)
             fed += stages
     order = {id(parameter): n for n, parameter in enumerate(model.parameters())}

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.growth import Glance
-from pontryagin.optim.layers import Layer, is_certain, own_parameters
-from pontryagin.optim.moments import IndexMoments, InputMoments, Moments
-from pontryagin.optim.precision import full_precision, wide
-from pontryagin.optim.thinning import thinned
+from pontryagin.affine import AffineMap, is_certain, own_parameters
+from pontryagin.affine.moments import IndexMoments, InputMoments, Moments
+from pontryagin.affine.precision import full_precision, wide
+from pontryagin.affine.rows import thinned
+from pontryagin.affine.variances import VarianceProbe
 
 _LEAST, _GLANCE = 8, 4
 """Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough
@@ -40,7 +40,7 @@ class CapturedStage:
     positions with u the gradient at z: together exactly the gradients of W and b.
     """
 
-    def __init__(self, name: str, module: nn.Module, layer: Layer, rows: int | None = None,
+    def __init__(self, name: str, module: nn.Module, layer: AffineMap, rows: int | None = None,
                  certain: bool = True) -> None:
         self.name, self.module, self.layer, self.rows, self.certain = name, module, layer, rows, certain
         self.weight: nn.Parameter = getattr(module, layer.weight)
@@ -48,7 +48,7 @@ class CapturedStage:
         self.moments = IndexMoments(self.weight.shape[0],
                                     wide(self.weight.dtype)) if layer.one_hot else InputMoments()
         self.armed = self.glancing = self.seen = self.tied = False
-        self.glance = Glance()
+        self.glance = VarianceProbe()
         self.calls = self.positions = 0
         """Of the last batch, and the rows of all its calls: the stage's share of the work."""
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
@@ -413,6 +413,6 @@ def _product(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Ten
     u = u.to(torch.promote_types(u.dtype, torch.float32))
     if stage.layer.one_hot:
         x = torch.nn.functional.one_hot(x.squeeze(2).long(), stage.weight.shape[0]).to(u.dtype)
-        if isinstance(padding := stage.module.padding_idx, int):
-            x[..., padding] = 0
+        if stage.layer.padding is not None:
+            x[..., stage.layer.padding] = 0
     return u.mT @ x.to(u.dtype).expand(-1, u.shape[1], -1), u.sum(1)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from pontryagin.affine.precision import full_precision
+from pontryagin.affine.variances import MeanVariance
 from pontryagin.distributed.reductions import largest_over_processes, together
 from pontryagin.optim import adamw
 from pontryagin.optim import averaging as averages
@@ -18,10 +20,9 @@ from pontryagin.optim.budget import is_due, is_glance_due, period
 from pontryagin.optim.capture import Capture
 from pontryagin.optim.constrained import ModelSets
 from pontryagin.optim.gradients import largest_entries
-from pontryagin.optim.growth import Spread, spreads_over_processes
 from pontryagin.optim.model_stages import ModelStages, Trained
 from pontryagin.optim.outside import warn
-from pontryagin.optim.precision import full_precision
+from pontryagin.optim.probes import variances_over_processes
 from pontryagin.optim.saved_state import LIKE_PARAMETERS, check_saved, check_shown
 from pontryagin.optim.settings import check_group, check_model, check_rates, check_settings
 from pontryagin.optim.table import StageTable, rows_of
@@ -424,7 +425,7 @@ class EMSA(torch.optim.Optimizer):
             for group in self.param_groups:
                 group["refresh_every"] = every
 
-    def _glances(self, trained: list[Trained]) -> dict[AffineStage, Spread | None]:
+    def _glances(self, trained: list[Trained]) -> dict[AffineStage, MeanVariance | None]:
         """What was seen of the inputs of the last batch, of the stages that glanced at it."""
         glancing = [stage for stage, weight,
                     _ in trained if stage.captured.glancing and has_moments(self.state[weight])]
@@ -433,7 +434,7 @@ class EMSA(torch.optim.Optimizer):
         for stage in glancing:
             if stage.captured.weight.grad is None:
                 stage.captured.forget()
-        found = spreads_over_processes([stage.captured.glance.take() for stage in glancing],
+        found = variances_over_processes([stage.captured.glance.take() for stage in glancing],
                                        [self.state[stage.captured.weight]["mean"] for stage in glancing])
         return dict(zip(glancing, found, strict=True))
 

@@ -40,11 +40,6 @@ _LARGEST = 126
 """Exponent of a unit: its inverse is a float32 too."""
 
 
-def extended(like: Tensor) -> torch.dtype:
-    """A dtype for squares of gradients: their range is twice that of gradients."""
-    return torch.float64 if like.device.type != "mps" else torch.float32
-
-
 def long_mean(known: Tensor, square: Tensor, steps: int) -> Tensor:
     """The mean over about the last ninth of `steps` steps, this one included."""
     return torch.lerp(known, square, (_WINDOW + 1) / (steps + _WINDOW))

@@ -22,13 +22,6 @@ def largest_entries(gradients: Sequence[Tensor]) -> list[float]:
     return sizes
 
 
-def largest_entry(value: Tensor) -> Tensor:
-    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on
-    CPUs.)"""
-    axes = tuple(range(1, value.ndim))
-    return torch.maximum(value.amax(axes), value.amin(axes).neg())
-
-
 def dense(gradient: Tensor) -> Tensor:
     """A sparse one as any other."""
     return gradient.to_dense() if gradient.is_sparse else gradient

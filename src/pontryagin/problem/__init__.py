@@ -1,5 +1,6 @@
 """What is solved: stages, costs, admissible sets, and continuous dynamics as stages."""
 
+from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.problem.admissible import (
     AdmissibleSet,
     Binary,
@@ -17,15 +18,13 @@ from pontryagin.problem.admissible import (
     TwoFourSparse,
     UnitNormRows,
 )
-from pontryagin.problem.affine import AffineForm
 from pontryagin.problem.control_problem import ControlProblem, Controls
 from pontryagin.problem.discretization import euler, split_euler
-from pontryagin.problem.errors import NonFiniteError, ProblemError
 from pontryagin.problem.running_cost import L0, L1, NoCost, Quadratic, RunningCost
 from pontryagin.problem.stage import Stage, stage
 from pontryagin.problem.terminal_cost import CrossEntropy, SquaredError, TerminalCost
 
-__all__ = ["L0", "L1", "AdmissibleSet", "AffineForm", "Binary", "Box", "Codebook", "ControlProblem",
+__all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlProblem",
            "Controls", "CrossEntropy", "DiscreteSet", "Interval", "KSparse", "MatrixSet", "NoCost",
            "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
            "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary", "TwoFourSparse",

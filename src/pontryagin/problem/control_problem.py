@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pontryagin.problem.errors import NonFiniteError, ProblemError
+from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.problem.stage import Stage
 from pontryagin.problem.terminal_cost import TerminalCost
 
@@ -34,7 +34,7 @@ class ControlProblem:
 
     stages: Sequence[Stage]
     terminal_cost: TerminalCost
-    initial_state: Float[Tensor, " sample *state"]
+    initial_state: Shaped[Tensor, " sample *state"]
     target: Tensor
 
     def __post_init__(self) -> None:
@@ -92,7 +92,7 @@ class ControlProblem:
         """A copy of the controls that the stages start from."""
         return tuple(stage.start.clone() for stage in self.stages)
 
-    def on(self, initial_state: Float[Tensor, " sample *state"], target: Tensor) -> "ControlProblem":
+    def on(self, initial_state: Shaped[Tensor, " sample *state"], target: Tensor) -> "ControlProblem":
         """The same problem on other samples, such as a mini-batch or a test set."""
         if initial_state.shape[1:] != self.initial_state.shape[1:]:
             raise ProblemError(f"expected states of shape {tuple(self.initial_state.shape[1:])}, "
@@ -149,8 +149,9 @@ def _terminal(terminal_cost: TerminalCost, state: Tensor, target: Tensor) -> Ten
 
 
 def _check_data(initial_state: Tensor, target: Tensor) -> None:
-    if not initial_state.is_floating_point():
-        raise ProblemError(f"the initial state must be floating point, found {initial_state.dtype}")
+    if initial_state.is_complex() or initial_state.dtype == torch.bool:
+        raise ProblemError("the initial state must be floating point, or whole numbers for a stage that looks "
+                           f"them up, found {initial_state.dtype}")
     if initial_state.ndim < 1 or initial_state.shape[0] == 0:
         raise ProblemError(f"the initial state holds no sample: its shape is {tuple(initial_state.shape)}")
     if target.ndim < 1 or target.shape[0] != initial_state.shape[0]:

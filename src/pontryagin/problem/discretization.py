@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pontryagin.affine import form_on
+from pontryagin.errors import ProblemError
 from pontryagin.problem.admissible import Admissible
-from pontryagin.problem.affine import AffineForm
 from pontryagin.problem.dynamics import Dynamics, EulerStep, Parameters
-from pontryagin.problem.errors import ProblemError
 from pontryagin.problem.running_cost import RunningCost
 from pontryagin.problem.stage import Stage, stage
 
@@ -71,7 +71,7 @@ def split_euler(
     affine = AffineMap(width)
     start = torch.zeros(width * width + width, dtype=dtype)
     layout = (("weight", torch.Size([width, width])), ("bias", torch.Size([width])))
-    form = AffineForm(width, width, affine.inputs, affine.adjoint)
+    form = form_on(width, affine.inputs, affine.adjoint, layout)
     move = stage(SplitStep(activation, width, step_size))
     first = replace(stage(affine, {"weight": start[:width * width].view(width, width),
                                    "bias": start[width * width:]},

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pontryagin.problem.errors import ProblemError
+from pontryagin.errors import ProblemError
 
 Parameters = Mapping[str, Tensor]
 Dynamics = Callable[[Tensor, Parameters], Tensor]
@@ -39,11 +39,6 @@ class ModuleDynamics:
 
     def __repr__(self) -> str:
         return repr(self.module)
-
-
-def identity(state: Tensor) -> Tensor:
-    """x."""
-    return state
 
 
 @dataclass(frozen=True)
@@ -97,13 +92,6 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _TORCH = frozenset(vars(nn.Module())) - {"training"}
 
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a layer of torch computes what its type says: no hooks, and the parameters it was made with."""
-    made_with = [name for name, value in layer._parameters.items() if value is not None]
-    return not layer._buffers and not any(vars(layer)[key] for key in _HOOKS) and made_with in (
-        ["weight"], ["weight", "bias"])
-
-
 def _same_settings(first: nn.Module, second: nn.Module) -> bool:
     if any(list(vars(first)[key].values()) != list(vars(second)[key].values()) for key in _HOOKS):
         return False
@@ -116,3 +104,8 @@ def _same_settings(first: nn.Module, second: nn.Module) -> bool:
 
 def _shapes(module: nn.Module) -> list[tuple[str, torch.Size, torch.dtype]]:
     return [(name, value.shape, value.dtype) for name, value in module.named_parameters(recurse=False)]
+
+
+def identity(state: Tensor) -> Tensor:
+    """x."""
+    return state

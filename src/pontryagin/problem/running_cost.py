@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.problem.errors import ProblemError
+from pontryagin.errors import ProblemError
 
 
 @runtime_checkable

@@ -6,9 +6,11 @@ from functools import cached_property
 from math import isfinite, prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from pontryagin.affine import AffineForm, form_of
+from pontryagin.errors import ProblemError
 from pontryagin.problem.admissible import (
     Admissible,
     AdmissibleSet,
@@ -17,10 +19,7 @@ from pontryagin.problem.admissible import (
     admissible_set,
     rows_by_name,
 )
-from pontryagin.problem.affine import AffineForm
-from pontryagin.problem.convolution import convolution_form
-from pontryagin.problem.dynamics import Dynamics, ModuleDynamics, identity, is_plain
-from pontryagin.problem.errors import ProblemError
+from pontryagin.problem.dynamics import Dynamics, ModuleDynamics
 from pontryagin.problem.running_cost import NoCost, RunningCost
 
 
@@ -60,7 +59,7 @@ class Stage:
             raise ProblemError(f"{self.name}: the initial control lies outside {self.admissible!r}; project "
                                "it first")
 
-    def __call__(self, state: Float[Tensor, " sample *state"], control: Float[Tensor, " control"]) -> Tensor:
+    def __call__(self, state: Shaped[Tensor, " sample *state"], control: Float[Tensor, " control"]) -> Tensor:
         """x_{n+1} = g(x_n, theta_n), one row a sample."""
         return self.dynamics(state, self.parameters(control))
 
@@ -89,7 +88,7 @@ class Stage:
         return (self.layout == other.layout and self.start.dtype == other.start.dtype
                 and self.start.device == other.start.device and self.step_size == other.step_size
                 and self.running_cost == other.running_cost and self.admissible == other.admissible
-                and self.affine == other.affine and self.dynamics == other.dynamics)
+                and (self.affine is None) == (other.affine is None) and self.dynamics == other.dynamics)
 
 
 def stage(
@@ -117,12 +116,7 @@ def stage(
     (dropout in training mode) or has parameters that are not floating point.
     Source: [LCTE] section 3.3: a layer is one time step of a controlled system.
     """
-    affine, rows = None, None
-    if type(dynamics) is nn.Linear and is_plain(dynamics):
-        affine = AffineForm(dynamics.in_features, dynamics.out_features, identity, identity,
-                            bias=dynamics.bias is not None)
-    if (type(dynamics) is nn.Conv1d or type(dynamics) is nn.Conv2d) and is_plain(dynamics):
-        affine = convolution_form(dynamics)
+    rows = None
     if isinstance(dynamics, nn.Module):
         if parameters is not None:
             raise ProblemError("a module brings its own parameters; pass `parameters` only with a function")
@@ -137,6 +131,7 @@ def stage(
     start, layout = flatten(parameters)
     theta = admissible_set(name or label, layout, RealSpace() if admissible is None else admissible, rows)
     start = start if theta.unconstrained or not start.isfinite().all() else theta.project(start)
+    affine = form_of(dynamics, layout) if isinstance(dynamics, nn.Module) else None
     return Stage(function, start, layout, step_size, running_cost or NoCost(), theta, affine, name or label)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pontryagin.problem import ControlProblem, Controls, Stage
@@ -35,7 +35,7 @@ class StageGroup:
     next_costates: _Each
 
     @cached_property
-    def state(self) -> Float[Tensor, "stage sample ..."]:
+    def state(self) -> Shaped[Tensor, "stage sample ..."]:
         """x_n, stacked."""
         return torch.stack(self.states)
 
@@ -59,7 +59,7 @@ class StageGroup:
         """Mean over samples of |p_{n+1}|^2, float64; of an affine stage only the part that its outputs
         see."""
         form = self.stage.affine
-        seen = [costate if form is None else form.adjoint(costate) for costate in self.next_costates]
+        seen = [costate if form is None else form.outputs(costate) for costate in self.next_costates]
         return torch.stack([costate.square().sum().double() / costate.shape[0] for costate in seen])
 
     @property

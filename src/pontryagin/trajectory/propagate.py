@@ -22,7 +22,8 @@ class Propagation:
         self.problem = problem
         self.controls = controls
         with torch.enable_grad():
-            state = problem.initial_state.detach().requires_grad_()
+            state = problem.initial_state.detach()
+            state = state.requires_grad_() if state.is_floating_point() else state
             self._states = [state]
             for stage, control in zip(problem.stages, controls, strict=True):
                 state = stage(state, control.detach())
@@ -44,8 +45,11 @@ class Propagation:
         """
         if not torch.isfinite(self._total):
             raise NonFiniteError(describe_non_finite(self.problem, [s.detach() for s in self._states]))
-        costates = torch.autograd.grad(self._total, self._states, -torch.ones_like(self._total),
-                                       allow_unused=True, materialize_grads=True)
+        known = [state for state in self._states if state.is_floating_point()]
+        costates = torch.autograd.grad(self._total, known, -torch.ones_like(self._total), allow_unused=True,
+                                       materialize_grads=True)
+        if len(known) < len(self._states):  # indices: nothing changes with them
+            costates = (torch.zeros_like(self._states[0], dtype=known[0].dtype), *costates)
         # an infinite sum is a hint only, for large finite numbers may overflow in it
         if not torch.stack([costate.sum() for costate in costates]).isfinite().all():
             _refuse_non_finite(costates)

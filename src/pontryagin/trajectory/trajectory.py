@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -10,6 +10,6 @@ from torch import Tensor
 class Trajectory:
     """x_0 ... x_N and p_0 ... p_N, one row a sample, and Phi_i of each sample. Costates are unscaled."""
 
-    states: tuple[Float[Tensor, "sample ..."], ...]
-    costates: tuple[Float[Tensor, "sample ..."], ...]
+    states: tuple[Shaped[Tensor, "sample ..."], ...]
+    costates: tuple[Shaped[Tensor, "sample ..."], ...]
     terminal: Float[Tensor, " sample"]

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.distributed.reductions import mean_over_ranks
+from pontryagin.affine import VarianceProbe
+from pontryagin.affine.precision import wide
 from pontryagin.optim.capture import CapturedStage
 from pontryagin.optim.constrained.grid_step import GridStep, Pace, Step
-from pontryagin.optim.constrained.input_variance import InputVariance, variance_of
 from pontryagin.optim.constrained.priced_step import PricedStep
 from pontryagin.optim.fading import floored, long_mean
-from pontryagin.optim.precision import wide
+from pontryagin.optim.probes import variances_over_processes
 from pontryagin.problem import DiscreteSet, ProblemError
 from pontryagin.problem.admissible.grid import short_scale
 
@@ -33,7 +33,7 @@ class DiscreteStage:
 
     def __init__(self, captured: CapturedStage, theta: DiscreteSet) -> None:
         self.captured, self.theta, self.name = captured, theta, captured.name
-        self._inputs = InputVariance()
+        self._inputs = VarianceProbe()
         captured.moments = self._inputs  # type: ignore[assignment]
         self._version = -1
 
@@ -116,11 +116,11 @@ class DiscreteStage:
     def _take_inputs(self, state: dict[str, Tensor]) -> None:
         # else they are not what W multiplies
         taken = self._inputs.take() if self.captured.verdict() is not False else None
-        like = torch.stack([state["variance"]] * 2)
-        means = mean_over_ranks(None if taken is None else torch.stack(taken).to(like.dtype), like)
-        if means is not None and means.isfinite().all():
+        found = variances_over_processes([taken], [state["variance"]])[0]
+        if found is not None and found.variance.isfinite().all():
             state["looks"] += 1
-            state["variance"].lerp_(variance_of(*means.unbind()), max(_FRESH, 1 / float(state["looks"])))
+            weight = max(_FRESH, 1 / float(state["looks"]))
+            state["variance"].lerp_(found.variance.to(state["variance"]), weight)
 
     def _check(self, state: dict[str, Tensor]) -> None:
         """The scales of the current matrix, where something else than this stage has written to it."""

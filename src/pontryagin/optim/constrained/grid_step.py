@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.thinning import chosen
+from pontryagin.affine.rows import chosen
 from pontryagin.problem.admissible import Grid
 
 Matrix = Float[Tensor, "row input"]

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pontryagin.errors import ProblemError
 from pontryagin.problem.admissible.grid import Grid, Scale, best_scale, check_scale
 from pontryagin.problem.admissible.sets import Matrix, MatrixSet
-from pontryagin.problem.errors import ProblemError
 
 
 class DiscreteSet(MatrixSet):

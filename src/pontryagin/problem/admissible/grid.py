@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.problem.errors import ProblemError
+from pontryagin.errors import ProblemError
 
 Scale = float | int | Literal["row"]
 """A fixed positive scale, or "row": every row of the matrix has a positive scale of its own."""

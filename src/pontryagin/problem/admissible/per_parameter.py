@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pontryagin.affine import Layout
+from pontryagin.errors import ProblemError
 from pontryagin.problem.admissible.rows import Rows
 from pontryagin.problem.admissible.sets import AdmissibleSet, Matrix, MatrixSet, RealSpace
-from pontryagin.problem.errors import ProblemError
 
-Layout = tuple[tuple[str, torch.Size], ...]
 Admissible = AdmissibleSet | MatrixSet | Mapping[str, MatrixSet | RealSpace]
 """A set of controls; a set of matrices, for every parameter with two axes or more; or sets by the parameters'
 names."""

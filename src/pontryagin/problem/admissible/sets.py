@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pontryagin.errors import ProblemError
 from pontryagin.problem.admissible.rows import Rows
-from pontryagin.problem.errors import ProblemError
 
 Matrix = Float[Tensor, "*stage row input"]
 

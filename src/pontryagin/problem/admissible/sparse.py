@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from pontryagin.errors import ProblemError
 from pontryagin.problem.admissible.rows import Rows
 from pontryagin.problem.admissible.sets import Matrix, MatrixSet
-from pontryagin.problem.errors import ProblemError
 
 Places = Bool[Tensor, "*stage row input"]
 

@@ -1,4 +1,4 @@
-"""The step of affine stages: the argmax in their metric, rho per output, momentum after the solve."""
+"""The length of a step by rows: rho per output, from what the argmax changes; momentum after the solve."""
 
 from collections.abc import Mapping
 
@@ -7,36 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.optim.fading import floored, long_mean, new_peak, unrisen
-from pontryagin.optim.metric import Metric
 
-Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 
 _LARGEST = 1e37
 """Of a scale, a float32 later: where all gradients have been tiny, the next may be 0 and is to stay it."""
-
-
-def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Metric, damping: float,
-           power: float) -> tuple[Matrix, Vector | None, Vector]:
-    """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(power/2)|^2 - 1/2 |dW s + db|^2.
-
-    dW = (G - g s^T)(A_c + delta I)^-power, and z moves by g in the mean: db = g - dW s. With power 1 and
-    damping 0 this is the argmax of the augmented Hamiltonian with rho_state = 1.
-
-    Also returns the mean squared change of each output z_i that the step causes. gradient is overwritten.
-    """
-    if bias_gradient is None:
-        change, square = metric.measured_solve(gradient, damping, power)
-        return change, None, square
-    right = gradient.baddbmm_(bias_gradient.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
-    change, square = metric.measured_solve(right, damping, power)
-    return change, bias_gradient - (change @ mean.unsqueeze(2)).squeeze(2), square + bias_gradient.square()
-
-
-def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) -> Vector:
-    """Mean squared change of each output z_i that the step causes. mean_change: dW s + db."""
-    square = metric.squared_change(change)
-    return square if mean_change is None else square + mean_change.square()
 
 
 def outputs_scale(state: Mapping[str, Tensor], square: Vector, unit: Tensor | None, memory: float, steps: int

@@ -12,13 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.thinning import chosen
+from pontryagin.affine.affine_map import AffineMap, Arguments, dense, first_argument, plain
+from pontryagin.affine.registry import register
+from pontryagin.affine.rows import chosen
 
 _SEQUENCES = 8
 """So many sequences enter the moments at most."""
 
 
-def rows_of(module: nn.RNNBase, layer: int, reverse: bool, hidden: bool) -> Callable[..., Tensor | None]:
+def _inputs_of(module: nn.RNNBase, layer: int, reverse: bool, hidden: bool) -> Callable[..., Tensor | None]:
     """x of a matrix among the arguments of a call: (position, input) of a few sequences; None for packed or
     unbatched ones.
 
@@ -72,3 +74,31 @@ def _states(module: nn.RNNBase, layer: int, reverse: bool, x: Tensor, start: tup
     x = x.flip(0) if reverse else x
     found = kernel(x.to(weights[0].dtype), first, weights, module.bias, 1, 0.0, False, False, False)[0]
     return found.flip(0) if reverse else found
+
+
+def _cell(module: nn.RNNCellBase) -> list[AffineMap]:
+    """The gates' maps of the input and of the hidden state."""
+
+    def hidden(arguments: Arguments, named: dict[str, Any], output: Any = None) -> Tensor | None:
+        state = (dict(zip(("input", "hx"), arguments, strict=False)) | named).get("hx")
+        return plain(state[0] if isinstance(state, tuple) else state)
+
+    return [_gates(module, end, inputs) for end, inputs in (("ih", first_argument), ("hh", hidden))]
+
+
+def _layers(module: nn.RNNBase) -> list[AffineMap]:
+    """Of every layer and direction the gates' maps of its inputs and of its hidden states."""
+    return [_gates(module, f"{name}_l{layer}{end}", _inputs_of(module, layer, bool(end), name == "hh"))
+            for layer in range(module.num_layers)
+            for end in ("", "_reverse")[:2 if module.bidirectional else 1] for name in ("ih", "hh")]
+
+
+def _gates(module: Any, end: str, inputs: Callable[..., Tensor | None]) -> AffineMap:
+    return dense(module, f"weight_{end}", f"bias_{end}" if module.bias else None, inputs=inputs,
+                 has_outputs=False, is_dense=False)
+
+
+for _kind in (nn.LSTMCell, nn.GRUCell, nn.RNNCell):
+    register(_kind, _cell)
+for _whole in (nn.LSTM, nn.GRU, nn.RNN):
+    register(_whole, _layers)

@@ -14,3 +14,9 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype of the running state of a parameter: float32 at least."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def extended(like: torch.Tensor) -> torch.dtype:
+    """For squares of gradients, whose range is twice that of gradients, and for factorizations of moments, whose
+    small eigenvalues are lost in float32: float64, where the device has it."""
+    return torch.float64 if like.device.type != "mps" else torch.float32

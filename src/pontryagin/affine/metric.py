@@ -1,8 +1,8 @@
 """The metric in which a stage's step is measured: powers of the damped second moment of its inputs.
 
 With A_c = mean (x - s)(x - s)^T and the shift delta = damping * mean(diag A_c), the metric is (A_c + delta
-I)^power. Power 1 is the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta I)^-1
-its argmax. Power 1/2 is the geometric mean of the state penalty and |dW|^2: it whitens the noise of G, whose
+I)^exponent. Exponent 1 is the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta I)^-1
+its argmax. Exponent 1/2 is the geometric mean of the state penalty and |dW|^2: it whitens the noise of G, whose
 covariance is close to U (x) A / samples.
 """
 
@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.moments import Moments
+from pontryagin.affine.moments import Moments
+from pontryagin.affine.precision import extended
+from pontryagin.errors import NonFiniteError
 
 _LEAST = 1e-30
 """Inputs that vary by less than 1e-15 are taken to vary by so much: the square of a step in their metric is a
@@ -26,7 +28,7 @@ Row = Float[Tensor, "group output"]
 
 @dataclass(frozen=True, eq=False)
 class Power:
-    """(A_c + delta I)^-power for a damping and a power; it serves until the next refresh.
+    """(A_c + delta I)^-exponent for a damping and a exponent; it serves until the next refresh.
 
     inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None
     where Q is square.
@@ -40,16 +42,17 @@ class Power:
 
 
 Powers = dict[tuple[float, float], Power]
+"""By damping and exponent."""
 
 
 class Metric(Protocol):
     """A second moment in a form that can be inverted."""
 
-    def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
-        """Right (A_c + delta I)^-power. With damping 0 the pseudo-inverse: directions without input variance
+    def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
+        """Right (A_c + delta I)^-exponent. With damping 0 the pseudo-inverse: directions without input variance
         get 0."""
 
-    def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
         """The same and its squared_change, which then costs next to nothing. right is overwritten."""
 
     def squared_change(self, change: Matrix) -> Row:
@@ -81,17 +84,17 @@ class Factor:
         """Of the entries basis, values and tail: the same tensors."""
         return cls(state["basis"], state["values"], state["tail"])
 
-    def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
+    def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
         """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside
         - outside)) Q^T."""
-        kept = self._power(damping, power)
+        kept = self._power(damping, exponent)
         if kept.outside is None:
             return right @ kept.product
         return torch.baddbmm(right * kept.outside, right @ self.basis, kept.product)
 
-    def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
         """dW Q = (right Q) * inside, and outside of Q dW is right * outside."""
-        kept = self._power(damping, power)
+        kept = self._power(damping, exponent)
         along = right @ self.basis
         moved = along * kept.inside
         square = _weighted(moved, self.values)
@@ -111,17 +114,17 @@ class Factor:
             result = result + (whole.square() - inside.square()).clamp_min(0)
         return result
 
-    def _power(self, damping: float, power: float) -> Power:
-        if (damping, power) not in self.powers:
-            self.powers[damping, power] = self._new_power(damping, power)
-        return self.powers[damping, power]
+    def _power(self, damping: float, exponent: float) -> Power:
+        if (damping, exponent) not in self.powers:
+            self.powers[damping, exponent] = self._new_power(damping, exponent)
+        return self.powers[damping, exponent]
 
-    def _new_power(self, damping: float, power: float) -> Power:
+    def _new_power(self, damping: float, exponent: float) -> Power:
         shift = damping * self.mean_diagonal
-        inside = _inverse_power(self.values + shift[:, None], self.values, power).unsqueeze(1)
+        inside = _inverse_power(self.values + shift[:, None], self.values, exponent).unsqueeze(1)
         if self.basis.shape[1] == self.basis.shape[2]:
             return Power(inside, None, (self.basis * inside) @ self.basis.mT)
-        outside = _inverse_power((self.tail + shift)[:, None], self.values, power).unsqueeze(2)
+        outside = _inverse_power((self.tail + shift)[:, None], self.values, exponent).unsqueeze(2)
         return Power(inside, outside, (self.basis * (inside - outside)).mT.contiguous())
 
 
@@ -132,16 +135,16 @@ class Diagonal:
     values: Float[Tensor, "group input"]
     powers: dict[tuple[float, float], Tensor] = field(default_factory=dict)
 
-    def solve(self, right: Matrix, damping: float, power: float) -> Matrix:
+    def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
         """Elementwise."""
-        if (damping, power) not in self.powers:
+        if (damping, exponent) not in self.powers:
             shifted = self.values + damping * self.values.mean(-1, keepdim=True)
-            self.powers[damping, power] = _inverse_power(shifted, self.values, power).unsqueeze(1)
-        return right * self.powers[damping, power]
+            self.powers[damping, exponent] = _inverse_power(shifted, self.values, exponent).unsqueeze(1)
+        return right * self.powers[damping, exponent]
 
-    def measured_solve(self, right: Matrix, damping: float, power: float) -> tuple[Matrix, Row]:
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
         """One after the other."""
-        change = self.solve(right, damping, power)
+        change = self.solve(right, damping, exponent)
         return change, self.squared_change(change)
 
     def squared_change(self, change: Matrix) -> Row:
@@ -171,7 +174,7 @@ def nystrom(moments: Moments) -> Factor:
     """
     assert moments.block is not None
     inputs, rank = moments.block.shape[1:]
-    dtype, wide = moments.product.dtype, torch.float64 if moments.product.device.type != "mps" else torch.float32
+    dtype, wide = moments.product.dtype, extended(moments.product)
     block, trace = moments.block.to(wide), moments.trace.to(wide)
     shift = torch.finfo(dtype).eps * trace[:, None, None] + torch.finfo(dtype).tiny
     product = moments.product.to(wide) + shift * block
@@ -195,9 +198,36 @@ def first_block(groups: int, inputs: int, rank: int, like: Tensor) -> Float[Tens
 def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and vectors of symmetric matrices, in float64 where there is one: a moment's small ones are
     lost in float32."""
-    return tuple(torch.linalg.eigh(matrix.double() if matrix.device.type != "mps" else matrix))
+    return tuple(torch.linalg.eigh(matrix.to(extended(matrix))))
 
 
-def _inverse_power(shifted: Tensor, values: Tensor, power: float) -> Tensor:
+def damped_eigen(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor | None]:
+    """Eigenvalues of matrix + damping * mean(diagonal) I, clipped at zero before, and eigenvectors, in float64;
+    of a diagonal, (group, n), no vectors. Raises NonFiniteError when the moments are not finite."""
+    exact = _exact(matrix)
+    if matrix.ndim == 2:
+        return exact.clamp_min(0) + damping * exact.mean(-1, keepdim=True), None
+    values, vectors = eigen(exact)
+    return values.clamp_min(0) + damping * exact.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True), vectors
+
+
+def damped(matrix: Tensor, damping: float) -> Moment:
+    """matrix + damping * mean(diagonal) I in float64; of a diagonal too. Raises NonFiniteError when the moments
+    are not finite."""
+    exact = _exact(matrix)
+    if matrix.ndim == 2:
+        return torch.diag_embed(exact + damping * exact.mean(-1, keepdim=True))
+    shift = damping * exact.diagonal(dim1=-2, dim2=-1).mean(-1)
+    return exact + shift[:, None, None] * torch.eye(exact.shape[-1], dtype=exact.dtype, device=exact.device)
+
+
+def _exact(matrix: Tensor) -> Tensor:
+    if not matrix.isfinite().all():
+        raise NonFiniteError("the moments of inputs or costates are NaN or infinite: some state or costate "
+                             "is too large")
+    return matrix.to(extended(matrix))
+
+
+def _inverse_power(shifted: Tensor, values: Tensor, exponent: float) -> Tensor:
     floor = torch.finfo(values.dtype).eps * values.shape[-1] * values.amax(-1, keepdim=True)
-    return torch.where(shifted > floor, shifted.clamp_min(_LEAST), torch.inf).pow(-power)
+    return torch.where(shifted > floor, shifted.clamp_min(_LEAST), torch.inf).pow(-exponent)

@@ -1,11 +1,4 @@
-"""The step of a stage that sees many rows: the argmax under a bound on the operator norm of the change.
-
-Maximizing <G, dW> + <g, db> where every direction of the inputs, measured in the metric M = (A_c + delta
-I)^power, may move the outputs by the same length gives the polar factor O of [(G - g s^T) M^-1, g], and dW =
-O_x M^-1. Against G M^-2 it treats all singular directions of the gradient alike, which pays when a batch has
-many more rows than the stage has inputs or outputs, so that the small singular values are signal. (The polar
-step is that of Muon, Jordan et al. 2024, in the metric of the states.)
-"""
+"""The polar step of a stage that sees many rows: momentum before the argmax, one length for all outputs."""
 
 from collections.abc import Mapping
 
@@ -13,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pontryagin.affine.argmax import bias_change, largest_entry, output_change
+from pontryagin.affine.metric import Metric
+from pontryagin.affine.polar import polar_argmax
 from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak
-from pontryagin.optim.gradients import largest_entry
-from pontryagin.optim.metric import Metric
 from pontryagin.optim.reach import within
-from pontryagin.optim.stage_step import output_change
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
@@ -30,21 +23,15 @@ signal."""
 _NOISE = 0.25
 """What Nesterov momentum of 0.9 leaves of gradients that are noise alone, root mean square: 0.27."""
 _SIZE_MEMORY = 0.98
-_QUINTICS = ((8.0934, -23.6205, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
-"""Of the composition of three odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.27
-there. Each is the best on the interval that the one before maps to (Amsel et al. 2025 prove that this is
-optimal); found by linear programming."""
 
 
 def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: Vector | None, largest: Size,
-                  metric: Metric, damping: float, power: float, memory: float | None, limit: Size, steps: int
+                  metric: Metric, damping: float, exponent: float, memory: float | None, limit: Size, steps: int
                   ) -> tuple[Matrix, Vector | None, Size, dict[str, Tensor]]:
     """(dW, db, the norms of dW, what is new in the state), scaled to a mean squared change of an output of 1.
     Nesterov momentum before the argmax, bias-corrected.
 
-    The metric enters with half of `power` on either side of the polar factor: (G - g s^T) M^-1 and O_x M^-1
-    with M = (A_c + delta I)^(power / 2), so that the whole scales as the step by rows does. largest: the
-    largest entries of the gradients. memory: of the mean squared change; None: not renewed in this step, for
+    largest: the largest entries of the gradients. memory: of the mean squared change; None: not renewed in this step, for
     a polar factor's changes little. limit: of the norm of dW (reach.py). steps: this one included.
 
     A polar factor knows nothing of the length of its argument, so its own length is that of the momentum
@@ -58,12 +45,7 @@ def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: 
         size = torch.maximum(size, largest_entry(bias_gradient))
         right = torch.baddbmm(right, bias_gradient.unsqueeze(2), state["mean"].unsqueeze(1), alpha=-1)
     length, sizes = _length(state, largest, size, steps)
-    joint = metric.solve(right, damping, power / 2)
-    if bias_gradient is not None:
-        joint = torch.cat([joint, bias_gradient.unsqueeze(2)], 2)
-    polar = polar_factor(joint)
-    mean_change = None if bias_gradient is None else polar[..., -1]
-    change = metric.solve(polar if mean_change is None else polar[..., :-1], damping, power / 2)
+    change, mean_change = polar_argmax(right, bias_gradient, metric, damping, exponent)
     new |= sizes | _renewed(state, change, mean_change, metric, memory)
     known = {**state, **new}
     square = known["square"].mean(1) / known["square_weight"].clamp_min(torch.finfo(change.dtype).tiny)
@@ -73,7 +55,7 @@ def operator_step(state: Mapping[str, Tensor], gradient: Matrix, bias_gradient: 
     change = change * factor.unsqueeze(2)
     if mean_change is None:
         return change, None, norm, new
-    return change, mean_change * factor - (change @ state["mean"].unsqueeze(2)).squeeze(2), norm, new
+    return change, bias_change(mean_change * factor, change, state["mean"]), norm, new
 
 
 def _renewed(state: Mapping[str, Tensor], change: Matrix, mean_change: Vector | None, metric: Metric,
@@ -101,33 +83,6 @@ def _length(state: Mapping[str, Tensor], largest: Size, ahead: Size, steps: int)
     known = floored(new["size"] / new["size_weight"], new["long_size"], new["peak"],
                     NOISE_LEVEL_OF_MOMENTUM).sqrt()
     return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1), new
-
-
-def polar_factor(matrix: Matrix) -> Matrix:
-    """About U V^T of matrix = U S V^T: singular values end within 0.27 of 1 if they are at least 0.01 of (sum
-    of S^4)^(1/4).
-
-    A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram
-    matrix R = x x^T of
-    the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and the product of all S
-    is applied once.
-    """
-    wide = matrix.shape[1] <= matrix.shape[2]
-    x = matrix if wide else matrix.mT
-    largest = largest_entry(x)[:, None, None]
-    x = x / torch.where(largest > 0, largest, 1.0)
-    gram = x @ x.mT
-    bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny  # at least the largest eigenvalue
-    gram = gram / bound
-    product = gram
-    for number, (a, b, c) in enumerate(_QUINTICS):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = factor @ product if number else factor
-        if number < len(_QUINTICS) - 1:
-            gram = factor @ (gram @ factor)
-    result = (product / bound.sqrt()) @ x
-    return result if wide else result.mT
 
 
 def _nesterov(velocity: Tensor, gradient: Tensor, weight: Size) -> tuple[Tensor, Tensor]:

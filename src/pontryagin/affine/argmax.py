@@ -1,0 +1,67 @@
+"""The argmax of an affine stage in the metric of its inputs, and what it does to the outputs."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pontryagin.affine.metric import Metric
+
+Matrix = Float[Tensor, "group output input"]
+Vector = Float[Tensor, "group output"]
+
+
+def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Metric, damping: float,
+           exponent: float) -> tuple[Matrix, Vector | None, Vector]:
+    """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(exponent/2)|^2 - 1/2 |dW s + db|^2.
+
+    dW = (G - g s^T)(A_c + delta I)^-exponent, and z moves by g in the mean: db = g - dW s. With exponent 1 and
+    damping 0 this is the argmax of the augmented Hamiltonian with rho_state = 1.
+
+    Also returns the mean squared change of each output z_i that the step causes. gradient is overwritten.
+    """
+    if bias_gradient is None:
+        change, square = metric.measured_solve(gradient, damping, exponent)
+        return change, None, square
+    right = gradient.baddbmm_(bias_gradient.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
+    change, square = metric.measured_solve(right, damping, exponent)
+    return change, bias_change(bias_gradient, change, mean), square + bias_gradient.square()
+
+
+def bias_change(mean_change: Vector, change: Matrix, mean: Tensor) -> Vector:
+    """db = (dW s + db) - dW s."""
+    return mean_change - (change @ mean.unsqueeze(2)).squeeze(2)
+
+
+def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) -> Vector:
+    """Mean squared change of each output z_i that the step causes. mean_change: dW s + db."""
+    square = metric.squared_change(change)
+    return square if mean_change is None else square + mean_change.square()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a stage's control, or its gradient: dW, and db where it has a bias."""
+
+    weight: Matrix
+    bias: Vector | None
+
+    def dot(self, other: "Change") -> float:
+        """<dW, dW'> + <db, db'>."""
+        product = (self.weight * other.weight).sum().item()
+        both = self.bias is not None and other.bias is not None
+        return product + (self.bias * other.bias).sum().item() if both else product  # type: ignore[operator]
+
+
+def centred(gradient: Change, mean: Tensor) -> Matrix:
+    """G - g s^T; G where there is no bias."""
+    if gradient.bias is None:
+        return gradient.weight
+    return gradient.weight - gradient.bias.unsqueeze(2) * mean.unsqueeze(1)
+
+
+def largest_entry(value: Tensor) -> Tensor:
+    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on CPUs.)"""
+    axes = tuple(range(1, value.ndim))
+    return torch.maximum(value.amax(axes), value.amin(axes).neg())
