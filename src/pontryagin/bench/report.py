@@ -3,19 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pontryagin.bench.benchmark import COLUMNS
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.reports.page import Banner, Block, Cells, pictures
-from pontryagin.run.reports.page import write_page as write_blocks
+from pontryagin.run.reports.page import Banner, Block, Cells, pictures, write_page
 from pontryagin.run.reports.words import lines, stacked, tuned
-from pontryagin.run.tables import Drawing, Table, read_table
-
-if TYPE_CHECKING:
-    from pontryagin.run.figures.canvas import Sketch
+from pontryagin.run.tables import Sketch, read_table
 
 _WORDS = (
     "Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to "
@@ -26,15 +22,15 @@ _WORDS = (
     "averages where a method keeps averages (EMSA, averaged Adam, schedule-free AdamW); {}. Rates: {}.")
 
 
-def write_page(folder: Path) -> str:
+def write_report(folder: Path) -> str:
     """report.html with the table, the curves and the settings; returns the table as text."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     rows, task = table(summary), summary["settings"]["task"]
     blocks: list[Block] = [_part(rows, [0, 1, 2, 3, -2, -1]), _part(rows, [0, *range(4, len(rows[0]) - 2)]),
                            _WORDS.format(summary["schedule"], summary["tuning_rule"]),
-                           *pictures(lambda: _draw(folder, summary)),
+                           *pictures(folder, {"train-loss": lambda: _curves(folder, str(summary["score"]))}),
                            *tuned({task: summary["tuning"]}, {task: summary["results"]})]
-    write_blocks(folder, f"Optimizers on the clock: {task}", summary, blocks,
+    write_page(folder, f"Optimizers on the clock: {task}", summary, blocks,
                  Banner("Interrupted.", "Only what had been measured is shown."))
     return lines(rows)
 
@@ -83,17 +79,11 @@ def _target(found: dict[str, Any]) -> str:
     return f"{iterations:.0f} it, {found['seconds']['median']:.1f} s{sooner}"
 
 
-def _draw(folder: Path, summary: dict[str, Any]) -> list[Drawing]:
-    from pontryagin.run.figures.canvas import draw
+def _curves(folder: Path, score: str) -> Sketch:
+    """Train loss and score against iterations and seconds: the median over seeds."""
+    from pontryagin.run.figures.canvas import legend_below, log_y, new_figure
 
     metrics = read_table(folder / "metrics.csv", COLUMNS[:1], COLUMNS[2:])
-    return draw(folder, {"train-loss": lambda: _curves(metrics, str(summary["score"]))})
-
-
-def _curves(metrics: Table, score: str) -> "Sketch":
-    """Train loss and score against iterations and seconds: the median over seeds."""
-    from pontryagin.run.figures.canvas import Sketch, legend_below, log_y, new_figure
-
     methods, shown = in_order(metrics.values("method")), []
     sheet = new_figure(7.0)
     panels = sheet.subplots(2, 2, sharey="row", sharex="col")
@@ -113,5 +103,5 @@ def _curves(metrics: Table, score: str) -> "Sketch":
     panels[1, 1].set_xlabel("seconds")
     legend_below(sheet, methods)
     return Sketch("Train loss and score",
-                  f"Medians over seeds. Above: train loss; below: {score} on held-out data. "
-                                          "Seconds are of training alone.", sheet)
+                  f"Medians over seeds. Above: train loss; below: {score} on held-out data. Seconds are of "
+                  "training alone.", sheet)

@@ -3,17 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
 from pontryagin.bench.scaling_worker import SHARES
 from pontryagin.run.reports.page import Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, lines, number
-from pontryagin.run.tables import Drawing
-
-if TYPE_CHECKING:
-    from pontryagin.run.figures.canvas import Sketch
+from pontryagin.run.tables import Sketch
 
 Row = dict[str, Any]
 _CASE = ("series", "maximizer", "stages", "width", "samples")
@@ -29,7 +26,7 @@ _ALONE = ("What one process takes: the time of an iteration, the shares of its p
           "the resident set at its peak.")
 
 
-def write_scaling_page(folder: Path) -> str:
+def write_report(folder: Path) -> str:
     """figures/scaling.png and report.html; returns the tables as text."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     cases, exponents = summary["results"]["cases"], summary["results"]["exponents"]
@@ -37,7 +34,7 @@ def write_scaling_page(folder: Path) -> str:
     fitted = [[name, f"{value:.2f}"] for name, value in exponents.items()]
     write_page(folder, "Scaling of extended MSA", summary, [
         Heading("Several processes"), _WORDS, Cells(SEVERAL, several, names=2),
-        Heading("By depth and by samples"), *pictures(lambda: _draw(folder, cases)),
+        Heading("By depth and by samples"), *pictures(folder, {"scaling": lambda: _seconds(cases)}),
         Cells(("fitted exponents, the three largest", ""), fitted),
         Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)])
     return "\n\n".join(map(lines, ([SEVERAL, *several], [ALONE, *alone], [("exponent", ""), *fitted])))
@@ -75,15 +72,9 @@ def _known(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def _draw(folder: Path, cases: Sequence[Row]) -> list[Drawing]:
-    from pontryagin.run.figures.canvas import draw
-
-    return draw(folder, {"scaling": lambda: _seconds(cases)})
-
-
-def _seconds(cases: Sequence[Row]) -> "Sketch":
+def _seconds(cases: Sequence[Row]) -> Sketch:
     """One process: seconds of an iteration by depth and by samples."""
-    from pontryagin.run.figures.canvas import Sketch, legend_below, log_ticks, new_figure
+    from pontryagin.run.figures.canvas import legend_below, log_ticks, new_figure
 
     sheet, handles = new_figure(4.0), {}
     for axes, series in zip(sheet.subplots(1, 2), ("depth", "samples"), strict=True):

@@ -1,9 +1,8 @@
 """`pontryagin bench ...`."""
 
+from pontryagin.bench import report, scaling_report
 from pontryagin.bench.benchmark import BenchSettings, run_bench
-from pontryagin.bench.report import write_page
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
-from pontryagin.bench.scaling_report import write_scaling_page
 from pontryagin.bench.scaling_worker import MAXIMIZERS
 from pontryagin.cli.options import Call, Command
 from pontryagin.run.figures import left_out
@@ -13,7 +12,7 @@ from pontryagin.run.progress import TerminalProgress
 def _optimizers(call: Call) -> bool:
     call.say(left_out())
     folder, interrupted = run_bench(call.make(BenchSettings), call.line, TerminalProgress(call.console))
-    call.say(write_page(folder), f"Report: {folder / 'report.html'}")
+    call.say(report.write_report(folder), f"Report: {folder / 'report.html'}")
     return interrupted
 
 
@@ -21,7 +20,7 @@ def _scaling(call: Call) -> bool:
     call.say(left_out())
     folder = run_scaling(call.make(ScalingSettings, maximizers=call.values["maximizers"] or MAXIMIZERS),
                          call.line)
-    call.say(write_scaling_page(folder), f"Report: {folder / 'report.html'}")
+    call.say(scaling_report.write_report(folder), f"Report: {folder / 'report.html'}")
     return False
 
 

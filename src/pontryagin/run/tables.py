@@ -20,6 +20,15 @@ class ReportError(ExperimentError):
 
 
 @dataclass(frozen=True)
+class Sketch:
+    """A picture not yet on disk. title and caption: plain text; figure: matplotlib's."""
+
+    title: str
+    caption: str
+    figure: Any
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A picture of a run directory. name: of the file, without suffix; caption: plain text; path: the PNG."""
 

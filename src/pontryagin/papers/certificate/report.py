@@ -15,8 +15,9 @@ from pontryagin.run.figures import canvas
 from pontryagin.run.figures.curves import draw_band
 from pontryagin.run.figures.iterations import record_figure
 from pontryagin.run.figures.method_style import BLUE, GREEN, PINK, RED
-from pontryagin.run.reports.page import Banner, Block, Cells, Heading, write_page
+from pontryagin.run.reports.page import Banner, Block, Cells, pictures, write_page
 from pontryagin.run.reports.words import lines, stacked
+from pontryagin.run.tables import Sketch
 
 HEAD = ("task", "rule", "rises of J", "rejected trials", "end J", "Adam's J (rate, iterations)",
         "iterations to Adam's J")
@@ -36,9 +37,8 @@ def write_report(folder: Path, results: Mapping[str, TaskResult]) -> tuple[Path,
     sketches = {"certificate": partial(_rules, results)} if results else {}
     sketches |= {f"iterations-{name}": partial(_first_seed, name, result) for name, result in results.items()}
     rows = [row for name, result in results.items() for row in _rows(name, result)]
-    blocks: list[Block] = [_WORDS, Cells(HEAD, [list(map(stacked, row)) for row in rows], names=2)]
-    blocks += [block for drawing in canvas.draw(folder, sketches)
-               for block in (Heading(drawing.title), drawing)]
+    blocks: list[Block] = [_WORDS, Cells(HEAD, [list(map(stacked, row)) for row in rows], names=2),
+                           *pictures(folder, sketches, titles=True)]
     return write_page(folder, "Steps that certify themselves", summary, blocks, Banner(
         "Interrupted.", "Tasks or seeds are missing.")), lines([HEAD, *rows])
 
@@ -61,12 +61,12 @@ def _spread(values: dict[str, float]) -> str:
     return f"{values['median']:.2g} [{values['min']:.2g}, {values['max']:.2g}]"
 
 
-def _first_seed(name: str, result: TaskResult) -> canvas.Sketch:
+def _first_seed(name: str, result: TaskResult) -> Sketch:
     return record_figure(result.records["estimate"][0],
                          f"{TASKS[name].label}: {LABELS['estimate']}, first seed")
 
 
-def _rules(results: Mapping[str, TaskResult]) -> canvas.Sketch:
+def _rules(results: Mapping[str, TaskResult]) -> Sketch:
     """A column a task: J above; rho / 2 under rho = 2C, beside the C_k seen, below."""
     sheet = canvas.new_figure(7.2)
     panels = sheet.subplots(2, len(results), squeeze=False)
@@ -82,7 +82,7 @@ def _rules(results: Mapping[str, TaskResult]) -> canvas.Sketch:
     canvas.legend_below(sheet,
                         [*(canvas.entry(LABELS[method], color) for method, color in _COLORS.items()), *marks],
                  columns=4)
-    return canvas.Sketch("Steps that certify themselves",
+    return Sketch("Steps that certify themselves",
                   "Above: J by iteration; line: median over the seeds, band: from the least to the greatest. "
                   "E-MSA has no rate; Adam's is the best of a grid. Below, for rho = 2C: rho / 2 and the "
                   "constant of Lemma 2 that each iteration has shown; with momentum the rule measures C "

@@ -12,26 +12,25 @@ from matplotlib.axes import Axes
 from pontryagin.run.figures import canvas
 from pontryagin.run.figures.curves import Measure, draw_seeds
 from pontryagin.run.figures.method_style import in_order
-from pontryagin.run.tables import Drawing, Table, read_table
+from pontryagin.run.tables import Sketch, Table, read_table
 
 _METRICS = (("method",), ("seed", "epoch", "test_accuracy"))
 _WEIGHTS = (("method", "stage"), ("seed", "epoch", "flips", "nonzero"))
 _PRINTED: dict[str, Any] = {"marker": "D", "markersize": 5, "linestyle": (0, (1, 2))}
 
 
-def draw_discrete(directory: Path, summary: dict[str, Any]) -> list[Drawing]:
-    """directory/figures/*.png, from metrics.csv, weights.csv and the printed values in the summary.
+def sketches(directory: Path, summary: dict[str, Any]) -> dict[str, Callable[[], Sketch | None]]:
+    """From metrics.csv, weights.csv and the printed values in the summary.
 
     Raises ReportError when a table is not what is expected.
     """
     metrics = read_table(directory / "metrics.csv", *_METRICS)
     weights = read_table(directory / "weights.csv", *_WEIGHTS, optional=True)
-    return canvas.draw(directory,
-                       {"error": partial(_error, metrics, summary), "flips": partial(_flips, weights),
-                            "nonzero": partial(_nonzero, weights, summary)})
+    return {"error": partial(_error, metrics, summary), "flips": partial(_flips, weights),
+            "nonzero": partial(_nonzero, weights, summary)}
 
 
-def _error(metrics: Table, summary: dict[str, Any]) -> canvas.Sketch | None:
+def _error(metrics: Table, summary: dict[str, Any]) -> Sketch | None:
     known = metrics.take(np.isfinite(metrics["test_accuracy"]) & (metrics["epoch"] > 0))
     if not len(known):
         return None
@@ -50,13 +49,13 @@ def _error(metrics: Table, summary: dict[str, Any]) -> canvas.Sketch | None:
     canvas.iteration_axis(axes, last, "epoch")
     axes.set_ylabel("test error, %")
     canvas.legend_below(sheet, entries)
-    return canvas.Sketch("Test error", (
+    return Sketch("Test error", (
         "After every epoch, of the weights as they are (for Adam: real ones). Line: median over seeds; thin "
         "lines: each seed. Diamonds: what Li and Hao's released notebooks printed"
         + ("." if printed.size else ", shown for runs on MNIST of such length.")), sheet)
 
 
-def _flips(weights: Table) -> canvas.Sketch | None:
+def _flips(weights: Table) -> Sketch | None:
     return _by_stage("Flips of every stage", (
         "The share of a stage's weights that one iteration changes, a running mean over ten recorded "
         "iterations. Where a line ends or falls below the picture, nothing flipped."), weights,
@@ -64,7 +63,7 @@ def _flips(weights: Table) -> canvas.Sketch | None:
         lambda own: _smoothed(own["flips"]), canvas.log_y)
 
 
-def _nonzero(weights: Table, summary: dict[str, Any]) -> canvas.Sketch | None:
+def _nonzero(weights: Table, summary: dict[str, Any]) -> Sketch | None:
     if (weights["nonzero"] == 1).all():
         return None
     shares = summary.get("printed", {}).get("nonzero", {})
@@ -77,7 +76,7 @@ def _nonzero(weights: Table, summary: dict[str, Any]) -> canvas.Sketch | None:
 
 
 def _by_stage(title: str, caption: str, weights: Table, label: str, measure: Measure,
-              scale: Callable[[Axes, list[np.ndarray]], Any]) -> canvas.Sketch | None:
+              scale: Callable[[Axes, list[np.ndarray]], Any]) -> Sketch | None:
     """A panel a stage, every method's curves in it."""
     stages, methods = sorted(weights.values("stage")), in_order(weights.values("method"))
     if not stages:
@@ -98,7 +97,7 @@ def _by_stage(title: str, caption: str, weights: Table, label: str, measure: Mea
     for axes in panels[-2:]:
         axes.set_xlabel("epoch")
     canvas.legend_below(sheet, methods)
-    return canvas.Sketch(title, caption, sheet)
+    return Sketch(title, caption, sheet)
 
 
 def _printed(summary: dict[str, Any], name: str, last: float) -> np.ndarray:

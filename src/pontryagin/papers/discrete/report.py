@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pontryagin.papers.discrete.figures import draw_discrete
+from pontryagin.papers.discrete.figures import sketches
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, bold, label, number, tuned
@@ -36,7 +36,7 @@ def write_report(directory: Path) -> Path:
         blocks += [Heading("Results"), _results(methods, summary)] if methods else []
     decay = summary["settings"]["options"].get("li-hao", {}).get("decay", 0.95)
     blocks += [_NOTES.format(100 * (1 - decay)),
-               *pictures(lambda: draw_discrete(directory, summary), titles=True)]
+               *pictures(directory, sketches(directory, summary), titles=True)]
     if summary.get("rounded"):
         blocks += [Heading("Rounding after training"), *_rounded(summary["rounded"])]
     blocks += tuned(summary["tuning"], summary["results"], summary.get("tuning_rule", ""))

@@ -1,7 +1,7 @@
 """Figure 3 turned round: the seconds that each method needs to a loss and to an accuracy."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -11,10 +11,7 @@ from pontryagin.run.files import write_text
 from pontryagin.run.history import COLUMNS
 from pontryagin.run.reports.page import Block, Cells, Heading, pictures
 from pontryagin.run.reports.words import NONE, label, number, stack
-from pontryagin.run.tables import Drawing, Table, read_table
-
-if TYPE_CHECKING:
-    from pontryagin.run.figures.canvas import Sketch
+from pontryagin.run.tables import Sketch, read_table
 
 LOSSES = (0.2, 0.1, 0.05)
 ACCURACIES = (0.97, 0.98, 0.985, 0.99)
@@ -34,7 +31,8 @@ def clock_section(directory: Path, methods: dict[str, Any]) -> list[Block]:
     rows = [[label(method), number(methods[method]["seconds_per_iteration"]),
              *(_cell(found, goals.get("adam", {}).get(goal)) for goal, found in goals[method].items())]
             for method in in_order(goals)]
-    return [Heading("Seconds to a goal"), _WORDS, Cells(head, rows), *pictures(lambda: _draw(directory))]
+    return [Heading("Seconds to a goal"), _WORDS, Cells(head, rows),
+            *pictures(directory, {"wall-clock": lambda: _clock(directory)})]
 
 
 Goals = dict[str, dict[tuple[str, float], tuple[float, float] | None]]
@@ -75,16 +73,10 @@ def _cell(found: tuple[float, float] | None, adam: tuple[float, float] | None) -
     return stack(Markup("<b>{} s</b> ({})").format(number(found[1]), number(found[0])), *ratio)
 
 
-def _draw(directory: Path) -> list[Drawing]:
-    from pontryagin.run.figures.canvas import draw
+def _clock(directory: Path) -> Sketch:
+    from pontryagin.run.figures.canvas import legend_below, log_y, new_figure
 
     metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
-    return draw(directory, {"wall-clock": lambda: _clock(metrics)})
-
-
-def _clock(metrics: Table) -> "Sketch":
-    from pontryagin.run.figures.canvas import Sketch, legend_below, log_y, new_figure
-
     methods, shown = in_order(metrics.values("method")), []
     sheet = new_figure(4.6)
     left, right = sheet.subplots(1, 2)
@@ -103,4 +95,4 @@ def _clock(metrics: Table) -> "Sketch":
     legend_below(sheet, methods)
     return Sketch("Seconds to a goal",
                   "Train loss and test accuracy against seconds of training, a line a seed; grey: "
-                                       "the goals of the table.", sheet)
+                  "the goals of the table.", sheet)

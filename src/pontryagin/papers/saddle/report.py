@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pontryagin.papers.saddle.experiment import ADAM_RATE, SaddleResults, negative
-from pontryagin.run.figures.canvas import INK, Sketch, draw, entry, legend_below, log_y, new_figure
+from pontryagin.run.figures.canvas import INK, entry, legend_below, log_y, new_figure
 from pontryagin.run.figures.method_style import BLUE, RED, style_of
-from pontryagin.run.reports.page import Banner, Cells, write_page
+from pontryagin.run.reports.page import Banner, Cells, pictures, write_page
+from pontryagin.run.tables import Sketch
 
 _TITLE = "The saddle beside the zero initialization"
 _HEAD = ("method", "iteration", "loss", "gradient norm", "least eigenvalue", "greatest eigenvalue")
@@ -29,7 +30,7 @@ def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
              f"{len(values)} negative" for name, (values, _) in results.spectra.items()]
     rows = [[str(place.row[0]), str(place.row[1]), *(f"{value:.3g}" for value in place.row[2:])]
             for place in results.places]
-    drawings = draw(folder, {"saddle": partial(_saddle, results)} if results.spectra else {})
+    drawings = pictures(folder, {"saddle": partial(_saddle, results)} if results.spectra else {})
     return write_page(folder, _TITLE, summary,
                       [*drawings, *(f"{line}." for line in lines), Cells(_HEAD, rows)],
                       Banner("Interrupted.", "Places along the runs are missing.")), "\n".join(lines)

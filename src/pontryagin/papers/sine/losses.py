@@ -11,7 +11,7 @@ from pontryagin.papers.sine.tables import SineTables
 from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.tables import Table
+from pontryagin.run.tables import Sketch, Table
 
 FLOOR = 1e-9
 """Losses below are not shown."""
@@ -66,7 +66,7 @@ def band(seeds: Sequence[Curve], points: int = 600) -> Band | None:
     return Band(grid, *np.exp([np.median(logs, axis=0), logs.min(axis=0), logs.max(axis=0)]))
 
 
-def loss_figure(run: SineTables, figure: str) -> canvas.Sketch | None:
+def loss_figure(run: SineTables, figure: str) -> Sketch | None:
     """Train loss in three measures of effort, test loss in one."""
     metrics = run.metrics.where(figure=figure)
     trained = {method: found for method in in_order(metrics.values("method"))
@@ -98,7 +98,7 @@ def loss_figure(run: SineTables, figure: str) -> canvas.Sketch | None:
     canvas.legend_below(sheet,
                         [*trained, *([canvas.entry("end value in the paper", **_CIRCLE)] if marks else [])])
     diverged = any(curve.diverged for seeds in trained.values() for curve in seeds)
-    return canvas.Sketch(figure_title(figure),
+    return Sketch(figure_title(figure),
                          _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
                   sheet)
 

@@ -4,9 +4,10 @@ import numpy as np
 
 from pontryagin.papers.sine.states import PREFERRED
 from pontryagin.papers.sine.tables import SineTables, first_seed
-from pontryagin.run.figures.canvas import Sketch, iteration_axis, new_figure, positive
+from pontryagin.run.figures.canvas import iteration_axis, new_figure, positive
 from pontryagin.run.figures.iterations import color_bar, color_scale, heat_map
 from pontryagin.run.figures.method_style import style_of
+from pontryagin.run.tables import Sketch
 
 _DECADES = 12
 """Colors span no more; smaller values have the darkest."""

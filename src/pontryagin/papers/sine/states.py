@@ -9,9 +9,9 @@ from matplotlib.figure import SubFigure
 
 from pontryagin.papers.sine.tables import SineTables
 from pontryagin.papers.sine.task import figure_title
-from pontryagin.run.figures.canvas import Sketch, entry, legend_below, log_y, new_figure
+from pontryagin.run.figures.canvas import entry, legend_below, log_y, new_figure
 from pontryagin.run.figures.method_style import in_order, style_of
-from pontryagin.run.tables import Table
+from pontryagin.run.tables import Sketch, Table
 
 PREFERRED = ("emsa", "emsa-secant", "emsa-paper")
 """Of these methods, the first that was run is the one that figures look into."""

@@ -11,7 +11,7 @@ from pontryagin.papers.sine.tables import SineTables, first_seed
 from pontryagin.papers.sine.task import figure_title
 from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import BLUE, PINK, RED, style_of
-from pontryagin.run.tables import Table
+from pontryagin.run.tables import Sketch, Table
 
 _SUMS: dict[str, dict[str, Any]] = {
     "gain": {"color": BLUE, "linewidth": 1.7, "label": "gain: predicted decrease of J"},
@@ -22,7 +22,7 @@ _SUMS: dict[str, dict[str, Any]] = {
 _DECADES = 14
 
 
-def decrease(run: SineTables) -> canvas.Sketch | None:
+def decrease(run: SineTables) -> Sketch | None:
     """Predicted against achieved decrease of J."""
     steps = {figure: {method: pair for method in ("emsa-paper", "emsa") if len(
         (pair := achieved_steps(run.metrics.where(figure=figure, method=method)))[0])}
@@ -45,14 +45,14 @@ def decrease(run: SineTables) -> canvas.Sketch | None:
     strokes = [canvas.entry("J did not fall", marker="|", markersize=7)] if any(missed.values()) else []
     canvas.legend_below(sheet, [*dots, exact, *strokes])
     counts = "; ".join(text.format(count) for text, count in missed.items())
-    return canvas.Sketch("Predicted against achieved decrease", (
+    return Sketch("Predicted against achieved decrease", (
         "A dot is an accepted step of any seed: the decrease of J that it achieved over the one that the "
         "Hamiltonian gains promised (their sum over the stages, the optimality gap). On the line the "
         "prediction was exact; the distance below it is the price of the feasibility errors (Lemma 2 of the "
         f"paper). Steps after which J was not lower, strokes at the lower edge: {counts}."), sheet)
 
 
-def rho(run: SineTables) -> canvas.Sketch | None:
+def rho(run: SineTables) -> Sketch | None:
     """The penalty, with the iterations in which trials were rejected."""
     methods = [method for method in PREFERRED if np.isfinite(run.metrics.where(method=method)["rho"]).any()]
     figures = {figure: found for figure in run.metrics.values("figure") if any(map(len, (found := {
@@ -75,13 +75,13 @@ def rho(run: SineTables) -> canvas.Sketch | None:
              canvas.entry("accepted after rejections", marker="x", markersize=6),
              canvas.entry("nothing accepted", marker="s", markersize=5, markerfacecolor="white")]
     canvas.legend_below(sheet, [*methods, *marks], columns=3)
-    return canvas.Sketch("Penalty rho", (
+    return Sketch("Penalty rho", (
         "The state penalty of the last trial of each iteration, first seed. A trial after which J is not low "
         "enough is rejected, and the stages are maximized again with another rho. The secant method's rho "
         "divides a quasi-Newton step, so it is not comparable with the others in size."), sheet)
 
 
-def divergence(run: SineTables) -> canvas.Sketch | None:
+def divergence(run: SineTables) -> Sketch | None:
     """Basic MSA: what its gains promise and what happens to J."""
     figures = {figure: (metrics, *stage_sums(stages)) for figure in run.metrics.values("figure")
                if len(metrics := first_seed(run.metrics, figure, "msa"))
@@ -101,7 +101,7 @@ def divergence(run: SineTables) -> canvas.Sketch | None:
     canvas.legend_below(sheet, [canvas.entry("J (mean squared error)", style_of("msa").color, linewidth=1.7),
                                 *(canvas.entry(**look) for look in _SUMS.values())])
     rises = " ".join(f"In ({figure}), {first_rise(*found)}." for figure, found in figures.items())
-    return canvas.Sketch("Basic MSA without penalties", (
+    return Sketch("Basic MSA without penalties", (
         "J of every seed (left; a cross where it stops being finite), and for the first seed the predicted "
         "decrease of J beside the feasibility errors that the prediction ignores (right; only what is "
         "positive). " + rises), sheet)

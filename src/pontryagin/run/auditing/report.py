@@ -3,11 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from pontryagin.audit import Audit, Restriction
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, number, stack
-from pontryagin.run.tables import Drawing
 
 _READING = {
     "Gain": "What this stage alone could still gain by its argmax, all other stages as they are: the "
@@ -25,7 +25,8 @@ _READING = {
 def write_report(folder: Path, audit: Audit) -> Path:
     """folder/figures/*.png and folder/report.html, from the audit and summary.json. Raises ReportError."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    blocks: list[Block] = [list(_lead(audit)), *pictures(lambda: _draw(folder, audit), titles=True),
+    sketches = {"stages": lambda: _figures().stages(audit), "costs": lambda: _figures().costs(audit)}
+    blocks: list[Block] = [list(_lead(audit)), *pictures(folder, sketches, titles=True),
                            Heading("Stage by stage"), _stages(audit)]
     if audit.sets:
         blocks += [Heading("Costs of the sets, predicted / true"), _costs(audit)]
@@ -37,10 +38,10 @@ def write_report(folder: Path, audit: Audit) -> Path:
         "Interrupted.", "True costs are missing where they had not been measured yet."))
 
 
-def _draw(folder: Path, audit: Audit) -> list[Drawing]:
-    from pontryagin.run.figures.audit import draw_audit
+def _figures() -> ModuleType:
+    from pontryagin.run.figures import audit
 
-    return draw_audit(folder, audit)
+    return audit
 
 
 def _lead(audit: Audit) -> Iterator[str]:

@@ -2,7 +2,6 @@
 sets."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,19 +10,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pontryagin.audit import Audit
 from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
-from pontryagin.run.tables import Drawing
+from pontryagin.run.tables import Sketch
 
 _COLORS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK)
 _NAMED = 30
 """Up to so many stages each has its name on the axis."""
 
 
-def draw_audit(folder: Path, audit: Audit) -> list[Drawing]:
-    """folder/figures/stages.png and costs.png."""
-    return canvas.draw(folder, {"stages": lambda: _stages(audit), "costs": lambda: _sets(audit)})
-
-
-def _stages(audit: Audit) -> canvas.Sketch:
+def stages(audit: Audit) -> Sketch:
     """Gain with its error, costate norm and conditioning, stage by stage."""
     sheet = canvas.new_figure(7.0)
     gain, costate, condition = sheet.subplots(3, 1, sharex=True)
@@ -42,7 +36,7 @@ def _stages(audit: Audit) -> canvas.Sketch:
         canvas.log_y(axes, [values])
         axes.set_title(title)
     _stage_axis(condition, [stage.name for stage in audit.stages])
-    return canvas.Sketch("Stages", (
+    return Sketch("Stages", (
         "Gain: how much the stage's Hamiltonian would still rise if the stage alone went to its argmax, in "
         "units of the loss, with its standard error over batches; noise adds nothing to it, so at a "
         "converged stage it lies around zero. Costate norm: root mean square over samples. Condition: "
@@ -50,7 +44,7 @@ def _stages(audit: Audit) -> canvas.Sketch:
         f"{audit.damping:g} of its mean diagonal."), sheet)
 
 
-def _sets(audit: Audit) -> canvas.Sketch | None:
+def costs(audit: Audit) -> Sketch | None:
     """A panel a set: predicted and true costs by stage. None without sets."""
     sets = [name for name in audit.sets if audit.ranking(name)]
     if not sets:
@@ -70,7 +64,7 @@ def _sets(audit: Audit) -> canvas.Sketch | None:
         _stage_axis(panels[-2, 1], names)
     canvas.legend_below(sheet, [canvas.entry(label, canvas.INK, marker, markerfacecolor="none")
                          for marker, label in (("o", "predicted"), ("x", "true"))])
-    return canvas.Sketch("What other sets would cost", (
+    return Sketch("What other sets would cost", (
         "Change of the mean loss when one stage alone is moved into the set, all others staying as they are. "
         "Circles: predicted from the costates of the outputs; crosses: measured with the weights replaced. "
         "The axis is linear near zero and logarithmic beyond. r: rank correlation of predicted with true "

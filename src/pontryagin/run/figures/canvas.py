@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from pontryagin.run.figures.method_style import style_of
 from pontryagin.run.files import write_bytes
-from pontryagin.run.tables import Drawing
+from pontryagin.run.tables import Drawing, Sketch
 
 WIDTH = 10.0
 """Inches."""
 INK, MASKED = "#222222", "#B5B5B5"
-
-
-@dataclass(frozen=True)
-class Sketch:
-    """A figure not yet on disk. title and caption: plain text."""
-
-    title: str
-    caption: str
-    figure: Figure
 
 
 def draw(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]]) -> list[Drawing]:

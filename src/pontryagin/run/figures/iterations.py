@@ -15,12 +15,13 @@ from pontryagin.diagnostics import iteration_row, rejected_share, stage_rows
 from pontryagin.problem import ProblemError
 from pontryagin.run.figures import canvas
 from pontryagin.run.figures.method_style import BLUE, PINK, RED
+from pontryagin.run.tables import Sketch
 from pontryagin.update import IterationRecord
 
 _DECADES = 8
 
 
-def record_figure(records: Sequence[IterationRecord], title: str = "Iterations") -> canvas.Sketch:
+def record_figure(records: Sequence[IterationRecord], title: str = "Iterations") -> Sketch:
     """Predicted and achieved decrease, C_k beside rho / 2, Hamiltonian gain and feasibility errors by stage
     and iteration.
 
@@ -41,7 +42,7 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
     _map(sheet, panels[1, 0], gains, "Hamiltonian gain by stage")
     _map(sheet, panels[1, 1], errors, "Feasibility errors by stage (state + costate)")
     rises = sum(record.objective_after > record.objective_before for record in records)
-    return canvas.Sketch(title, (
+    return Sketch(title, (
         "Predicted decrease: the sum of the Hamiltonian gains, mu; achieved: that of the same trial, J "
         "before minus J after. C: the constant of Lemma 2 as the trial shows it, (mu - achieved) / "
         "feasibility errors; with rho above it J falls, and rho = 2C is the step of least J. Crosses: "

@@ -7,28 +7,24 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pontryagin.run.figures.canvas import Sketch, draw, legend_below, log_y, new_figure
+from pontryagin.run.figures.canvas import legend_below, log_y, new_figure
 from pontryagin.run.figures.curves import Measure, draw_seeds
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.history import COLUMNS
-from pontryagin.run.tables import Drawing, Table, read_table
+from pontryagin.run.tables import Sketch, Table, read_table
 
 _ERRORS = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
 _CLOSE = tuple(digit * 10.0**power for power in (-1, -2, -3, -4) for digit in range(9, 0, -1))
 """Ticks for axes on which few of the others lie."""
 
 
-def draw_training(directory: Path, test_samples: int) -> list[Drawing]:
-    """directory/figures/training.png from metrics.csv; none when nothing has been evaluated after the start.
+def losses(path: Path, test_samples: int) -> Sketch | None:
+    """Of a metrics.csv; none when nothing has been evaluated after the start.
 
     test_samples: an error of 0 is drawn as half a sample. Raises ReportError when the table is not what is
     expected.
     """
-    metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
-    return draw(directory, {"training": lambda: _training(metrics, 0.5 / test_samples)})
-
-
-def _training(metrics: Table, least: float) -> Sketch | None:
+    metrics, least = read_table(path, COLUMNS[:2], COLUMNS[2:]), 0.5 / test_samples
     evaluated = metrics.take(np.isfinite(metrics["train_loss"]) & (metrics["iteration"] > 0))
     if not len(evaluated):
         return None

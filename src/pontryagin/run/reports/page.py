@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pontryagin.run.figures import left_out
 from pontryagin.run.files import write_text
-from pontryagin.run.tables import Drawing, ReportError
+from pontryagin.run.tables import Drawing, ReportError, Sketch
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -61,11 +61,14 @@ def write_page(folder: Path, title: str, summary: Mapping[str, Any], blocks: Ite
     return path
 
 
-def pictures(draw: Callable[[], Sequence[Drawing]], titles: bool = False) -> list[Block]:
-    """What is drawn, perhaps under its titles, or why it cannot be drawn."""
+def pictures(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]],
+             titles: bool = False) -> list[Block]:
+    """Every sketch that there is, drawn into folder/figures, perhaps under its title; or why none can be."""
     if without := left_out():
         return [Banner("", without)]
-    return [block for drawing in draw()
+    from pontryagin.run.figures.canvas import draw
+
+    return [block for drawing in draw(folder, sketches)
             for block in ((Heading(drawing.title), drawing) if titles else (drawing,))]
 
 

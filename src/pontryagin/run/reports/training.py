@@ -10,7 +10,7 @@ from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.history import percent, sentences
 from pontryagin.run.reports.page import Banner, Block, Cells, Command, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, label, number, small, spread, targets, tuned, unbroken
-from pontryagin.run.tables import Drawing, read_summary
+from pontryagin.run.tables import Sketch, read_summary
 
 Result = dict[str, Any]
 _STATES = {
@@ -27,7 +27,7 @@ def write_report(directory: Path, context: ReportContext) -> Path:
     """directory/report.html and its figures, from summary.json and metrics.csv. Raises ReportError."""
     summary = read_summary(directory / "summary.json")
     state = summary["state"]
-    blocks = [*_lead(summary), *pictures(lambda: _draw(directory, summary))]
+    blocks = [*_lead(summary), *pictures(directory, {"training": lambda: _losses(directory, summary)})]
     for methods in summary["results"].values():
         if methods:
             blocks += [Heading("Results"), *_results(methods), _COLUMNS]
@@ -39,10 +39,10 @@ def write_report(directory: Path, context: ReportContext) -> Path:
                       Banner("Not finished.", _STATES[state]) if state in _STATES else None)
 
 
-def _draw(directory: Path, summary: Result) -> list[Drawing]:
-    from pontryagin.run.figures.training import draw_training
+def _losses(directory: Path, summary: Result) -> Sketch | None:
+    from pontryagin.run.figures import training
 
-    return draw_training(directory, summary["samples"]["test"])
+    return training.losses(directory / "metrics.csv", summary["samples"]["test"])
 
 
 def _lead(summary: Result) -> list[Block]:
