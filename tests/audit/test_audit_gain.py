@@ -8,9 +8,8 @@ import torch
 from audit_builders import built, mean_loss
 from torch import Tensor, nn
 
-from pontryagin.affine import AffineMap, certain_maps
+from pontryagin.affine import AffineMap, Change, certain_maps
 from pontryagin.audit import audit
-from pontryagin.audit.change import Change
 from pontryagin.audit.gap import across_batches
 from pontryagin.audit.gram import Gram, GramRows
 

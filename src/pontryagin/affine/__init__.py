@@ -7,7 +7,7 @@ audit rest on it.
 # each registers the layers that it is about
 from pontryagin.affine import attention, convolution, linear, normalization, recurrent  # noqa: F401
 from pontryagin.affine.affine_map import AffineMap, dense, turned
-from pontryagin.affine.argmax import Change, argmax, centred, output_change
+from pontryagin.affine.argmax import Change, argmax, output_change
 from pontryagin.affine.finding import Candidates, certain_maps, maps_of
 from pontryagin.affine.form import AffineForm, Layout, form_of, form_on
 from pontryagin.affine.metric import Diagonal, Factor, Metric, damped_eigen, factorize, nystrom
@@ -20,6 +20,6 @@ from pontryagin.affine.variances import MeanVariance, VarianceProbe
 
 __all__ = ["AffineForm", "AffineMap", "Candidates", "Change", "Diagonal", "Factor", "IndexMoments", "InputMoments",
            "Layout", "MeanVariance", "Metric", "Moments", "PenalizedArgmax", "StageMoments", "VarianceProbe", "argmax",
-           "centred", "certain_maps", "damped_eigen", "dense", "factorize", "form_of", "form_on", "is_certain",
+           "certain_maps", "damped_eigen", "dense", "factorize", "form_of", "form_on", "is_certain",
            "maps_of", "merge_moments", "nystrom", "output_change", "own_parameters", "polar_argmax",
            "quadratic_forms", "register", "stage_moments", "turned"]

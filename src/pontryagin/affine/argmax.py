@@ -42,7 +42,7 @@ def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) ->
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a stage's control, or its gradient: dW, and db where it has a bias."""
+    """A change of a stage's control, or minus its gradient (G, g): dW, and db where it has a bias."""
 
     weight: Matrix
     bias: Vector | None
@@ -50,15 +50,23 @@ class Change:
     def dot(self, other: "Change") -> float:
         """<dW, dW'> + <db, db'>."""
         product = (self.weight * other.weight).sum().item()
-        both = self.bias is not None and other.bias is not None
-        return product + (self.bias * other.bias).sum().item() if both else product  # type: ignore[operator]
+        if self.bias is None or other.bias is None:
+            return product
+        return product + (self.bias * other.bias).sum().item()
 
+    def is_finite(self) -> bool:
+        """Whether all entries are."""
+        return all(bool(part.isfinite().all()) for part in (self.weight, self.bias) if part is not None)
 
-def centred(gradient: Change, mean: Tensor) -> Matrix:
-    """G - g s^T; G where there is no bias."""
-    if gradient.bias is None:
-        return gradient.weight
-    return gradient.weight - gradient.bias.unsqueeze(2) * mean.unsqueeze(1)
+    def times(self, factor: float) -> "Change":
+        """So many times this change."""
+        return Change(self.weight * factor, None if self.bias is None else self.bias * factor)
+
+    def add(self, other: "Change", factor: float) -> None:
+        """So many times another change added to this one, in its place."""
+        self.weight.add_(other.weight, alpha=factor)
+        if self.bias is not None and other.bias is not None:
+            self.bias.add_(other.bias, alpha=factor)
 
 
 def largest_entry(value: Tensor) -> Tensor:

@@ -164,6 +164,17 @@ def factorize(moment: Moment) -> Factor:
                   moment.new_zeros(moment.shape[0]))
 
 
+def factorize_rows(rows: Float[Tensor, "group position input"]) -> Factor:
+    """Of A = X^T X / n, by the eigenvectors of X X^T / n, which has the same eigenvalues and is the smaller one
+    where rows are few."""
+    count = rows.shape[1]
+    values, left = eigen((rows @ rows.mT).to(extended(rows)) / count)
+    known = values > torch.finfo(rows.dtype).eps * count * values[:, -1:]
+    scale = torch.where(known, values * count, torch.inf).rsqrt()
+    basis = rows.mT @ (left * scale.unsqueeze(1)).to(rows.dtype)
+    return Factor(basis, torch.where(known, values, 0.0).to(rows.dtype), rows.new_zeros(len(rows)))
+
+
 def nystrom(moments: Moments) -> Factor:
     """The leading subspace from one product A_c B with the previous basis B, the rest by its mean; A_c itself
     is not needed.

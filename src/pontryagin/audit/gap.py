@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pontryagin.affine import Change
 from pontryagin.affine.precision import wide
-from pontryagin.audit.change import Change
 from pontryagin.audit.gram import Gram, GramRows
 from pontryagin.audit.network import Call, Network
 from pontryagin.diagnostics.batches import Batch

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pontryagin.affine import AffineMap
-from pontryagin.affine.argmax import argmax
-from pontryagin.affine.metric import Diagonal, Factor, factorize
-from pontryagin.affine.moments import IndexMoments, InputMoments
+from pontryagin.affine import AffineMap, Change, Diagonal, Factor, IndexMoments, InputMoments, argmax
+from pontryagin.affine.metric import factorize, factorize_rows
 from pontryagin.affine.precision import wide
 from pontryagin.affine.rows import chosen, thinned
-from pontryagin.audit.change import Change
 
 _EXACT = 512
 """Up to so many inputs A is summed whole; beyond, where its eigenvectors would take long, a sample of rows
@@ -92,7 +89,7 @@ class GramRows:
             rows = torch.cat(self._kept, 1)
             self._kept.clear()
             mean = rows.mean(1) if self.has_bias else torch.zeros_like(rows[:, 0])
-            return Gram(mean, _of_rows(rows - mean.unsqueeze(1)), damping, self._rows)
+            return Gram(mean, factorize_rows(rows - mean.unsqueeze(1)), damping, self._rows)
         taken = self._moments.take()
         assert taken is not None
         mean, moment = taken.mean, taken.product
@@ -101,14 +98,3 @@ class GramRows:
         if not self.has_bias:
             moment, mean = moment + mean.unsqueeze(2) * mean.unsqueeze(1), torch.zeros_like(mean)
         return Gram(mean, factorize(moment), damping, self._rows)
-
-
-def _of_rows(rows: Tensor) -> Factor:
-    """Of A = X^T X / n, by the eigenvectors of the smaller matrix X X^T / n, which has the same
-    eigenvalues."""
-    count = rows.shape[1]
-    values, left = torch.linalg.eigh((rows @ rows.mT).double() / count)
-    known = values > torch.finfo(rows.dtype).eps * count * values[:, -1:]
-    scale = torch.where(known, values * count, torch.inf).rsqrt()
-    basis = rows.mT @ (left * scale.unsqueeze(1)).to(rows.dtype)
-    return Factor(basis, torch.where(known, values, 0.0).to(rows.dtype), rows.new_zeros(len(rows)))

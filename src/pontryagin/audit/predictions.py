@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pontryagin.affine import Change
 from pontryagin.affine.precision import wide
-from pontryagin.audit.change import Change
 from pontryagin.audit.gap import StageGradient
 from pontryagin.audit.network import Network
 from pontryagin.audit.outputs import by_sample, costs, curvature
