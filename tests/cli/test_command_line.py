@@ -62,7 +62,7 @@ def test_experiments_of_one_process_refuse_torchrun(experiment, monkeypatch, tmp
     class Two:
         rank, size = 0, 2
 
-    monkeypatch.setattr("pontryagin.cli.reproduce.present", Two)
+    monkeypatch.setattr("pontryagin.cli.studies.present", Two)
     assert run("reproduce", experiment, "--out", str(tmp_path / "run")) == 2
     assert f"reproduce {experiment} is run by one process: start it without torchrun" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

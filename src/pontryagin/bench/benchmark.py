@@ -25,8 +25,11 @@ REFERENCE = "adam"
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What `bench optimizers` takes. iterations: horizon of every run, by default the task's; tuning: of the
-    tuning runs."""
+    """EMSA beside Adam, plain and with the averages of EMSA, AdamW, schedule-free AdamW, SGD with momentum,
+    Muon, SOAP
+    and Shampoo: cost of an iteration, peak memory, iterations and seconds to targets. The methods run side by
+    side, an iteration each in turn, on equal weights and batches.
+    """
 
     task: str = option("cnn (the paper's), mlp, autoencoder or transformer", "cnn")
     dataset: str = option("digits, mnist or fashion-mnist", "digits")

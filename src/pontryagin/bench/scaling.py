@@ -23,8 +23,10 @@ OPTIMIZER_ROUNDS = 3
 
 @dataclass(frozen=True)
 class ScalingSettings:
-    """processes: numbers of processes beside one. rounds: iterations measured of every case by every number
-    of processes."""
+    """Whole iterations of extended MSA by one and by several processes of this machine, one thread each, in
+    turn: strong and weak scaling, cost by depth and by samples, and the shares of propagation, moments,
+    maximization and communication.
+    """
 
     processes: tuple[int, ...] = option("numbers of processes beside one, with commas", (2,))
     maximizers: tuple[str, ...] = option(f"all, or names with commas: {', '.join(MAXIMIZERS)}", MAXIMIZERS)

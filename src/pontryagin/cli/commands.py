@@ -1,11 +1,10 @@
-"""The commands by name, each with a line of help and the module whose COMMANDS has it under that name.
+"""The commands by name, each with the module whose COMMANDS has it and a line of help.
 
 A module is imported, and options are added, for the commands that are named in the arguments: the version and
 the lists of commands come without torch.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from importlib import import_module
 
 from jsonargparse import ArgumentParser, Namespace
@@ -13,89 +12,73 @@ from jsonargparse import ArgumentParser, Namespace
 import pontryagin
 from pontryagin.cli.options import Call, Command
 
+COMMANDS = {
+    "train": ("training", "train a model"),
+    "compare": ("training", "train a model by several methods, side by side"),
+    "predict": ("files", "evaluate a trained model"),
+    "reproduce": ("", "repeat an experiment of the paper"),
+    "reproduce sine": ("studies", "Figure 1: sin x from a good and a poor initialization"),
+    "reproduce binary": ("studies", "weights in {-1, 1}: Li and Hao (2018), MNIST"),
+    "reproduce ternary": ("studies", "weights in {-1, 0, 1}: Li and Hao (2018), MNIST"),
+    "reproduce saddle": ("studies", "the Hessian's spectrum at the zero initialization of the sine"),
+    "reproduce certificate": ("studies", "rho = 2C with C measured, beside tuned Adam"),
+    "reproduce mnist": ("studies", "Figure 2: MNIST"),
+    "reproduce fashion-mnist": ("studies", "Figure 4: Fashion-MNIST"),
+    "reproduce wall-clock": ("studies", "Figure 3 turned round: seconds to a goal, MNIST"),
+    "bench": ("", "measure speed"),
+    "bench optimizers": ("studies", "EMSA beside tuned optimizers"),
+    "bench scaling": ("studies", "extended MSA by several processes"),
+    "data": ("files", "list and fetch data sets"),
+    "data fetch": ("files", "fetch data sets into the cache"),
+    "export": ("files", "pack discrete weights into bits"),
+    "audit": ("files", "audit a trained network stage by stage"),
+}
+"""Those without a module are groups of others."""
+INNER = {"": "command", "reproduce": "experiment", "bench": "benchmark", "data": "action"}
+"""What the commands of a group are called."""
+DESCRIPTIONS = {
+    "": "Deep learning as optimal control: training by Pontryagin's maximum principle.",
+    "reproduce": "Repeat an experiment of the literature on the maximum principle, beside baselines.",
+    "bench": "Measure speed, as ratios within one run.",
+}
 
-@dataclass(frozen=True)
-class Entry:
-    """module: that has the command; without one it is a group of others. kind: what inner commands are
-    called."""
 
-    help: str
-    module: str = ""
-    description: str = ""
-    kind: str = ""
-    inner: Mapping[str, "Entry"] = field(default_factory=dict)
-
-    def command(self, name: str) -> Command:
-        """What the module has under this name."""
-        found: Command = import_module(f"pontryagin.cli.{self.module}").COMMANDS[name]
-        return found
-
-    def fill(self, parser: ArgumentParser, name: str, wanted: Collection[str] | None) -> None:
-        """Add options and inner commands, as far as they are wanted (None: all)."""
-        if self.module and (wanted is None or name in wanted):
-            command = self.command(name)
-            parser.description = command.description
-            command.add_to(parser)
-        if not self.inner:
-            return
-        commands = parser.add_subcommands(dest=self.kind, required=not self.module)
-        for inner, entry in self.inner.items():
-            own = ArgumentParser(allow_abbrev=False, description=entry.description)
-            commands.add_subcommand(inner, own, help=entry.help)
-            entry.fill(own, inner, wanted)
-
-
-TOP = Entry("", kind="command", inner={
-    "train": Entry("train a model", "training"),
-    "compare": Entry("train a model by several methods, side by side", "training"),
-    "predict": Entry("evaluate a trained model", "models"),
-    "reproduce": Entry(
-        "repeat an experiment of the paper", kind="experiment",
-        description="Repeat an experiment of the literature on the maximum principle, beside baselines.",
-        inner={
-            "sine": Entry("Figure 1: sin x from a good and a poor initialization", "reproduce"),
-            "binary": Entry("weights in {-1, 1}: Li and Hao (2018), MNIST", "reproduce"),
-            "ternary": Entry("weights in {-1, 0, 1}: Li and Hao (2018), MNIST", "reproduce"),
-            "saddle": Entry("the Hessian's spectrum at the zero initialization of the sine", "reproduce"),
-            "certificate": Entry("rho = 2C with C measured, beside tuned Adam", "reproduce"),
-            "mnist": Entry("Figure 2: MNIST", "reproduce"),
-            "fashion-mnist": Entry("Figure 4: Fashion-MNIST", "reproduce"),
-            "wall-clock": Entry("Figure 3 turned round: seconds to a goal, MNIST", "reproduce")}),
-    "bench": Entry("measure speed", kind="benchmark", description="Measure speed, as ratios within one run.",
-                   inner={
-        "optimizers": Entry("EMSA beside tuned optimizers", "bench"),
-        "scaling": Entry("extended MSA by several processes", "bench")}),
-    "data": Entry("list and fetch data sets", "data", kind="action", inner={
-        "fetch": Entry("fetch data sets into the cache", "data")}),
-    "export": Entry("pack discrete weights into bits", "models"),
-    "audit": Entry("audit a trained network stage by stage", "models"),
-})
+def command(path: str) -> Command:
+    """The command of this name, as `reproduce sine`."""
+    found: Command = import_module(f"pontryagin.cli.{COMMANDS[path][0]}").COMMANDS[path]
+    return found
 
 
 def parser(wanted: Collection[str] | None = None) -> ArgumentParser:
-    """The whole command line, or so much of it as is named in the arguments. Commands take --config FILE
+    """The whole command line, or so much of it as is named in the arguments. Most commands take --config FILE
     (YAML) and --print_config too."""
     top = ArgumentParser(allow_abbrev=False, prog="pontryagin", version=pontryagin.__version__,
-                         description="Deep learning as optimal control: training by Pontryagin's maximum "
-                                     "principle.")
-    TOP.fill(top, "", wanted)
+                         description=DESCRIPTIONS[""])
+    groups = {"": top.add_subcommands(dest=INNER[""])}
+    for path, (module, line) in COMMANDS.items():
+        group, _, name = path.rpartition(" ")
+        own = ArgumentParser(allow_abbrev=False, description=DESCRIPTIONS.get(path))
+        if module and (wanted is None or name in wanted):
+            command(path).add_to(own)
+        groups[group].add_subcommand(name, own, help=line)
+        if path in INNER:
+            groups[path] = own.add_subcommands(dest=INNER[path], required=not module)
     return top
 
 
-def called(arguments: Sequence[str]) -> tuple[tuple[str, ...], Call]:
-    """The names and the call of the command that the arguments ask for. Exits with 2 and one line where they
-    are wrong, and with 0 after --help, --version and --print_config."""
-    program = parser(arguments)
-    parsed = program.parse_args(arguments)
-    names, entry, own = [], TOP, parsed
-    while entry.inner and own[entry.kind] is not None:
-        names.append(own[entry.kind])
-        own, entry = own[names[-1]], entry.inner[names[-1]]
+def called(arguments: Sequence[str]) -> tuple[str, Call]:
+    """The command that the arguments ask for, and its call. Exits with 2 and what is wrong with them, and
+    with 0 after --help, --version and --print_config."""
+    parsed = parser(arguments).parse_args(arguments)
+    path = ""
+    while path in INNER and _of(parsed, path)[INNER[path]] is not None:
+        path = f"{path} {_of(parsed, path)[INNER[path]]}".strip()
+    return path, Call(command(path), _of(parsed, path), arguments,
+                      lambda: _of(parser(arguments).parse_args(arguments, defaults=False), path))
 
-    def again() -> Namespace:
-        found = parser(arguments).parse_args(arguments, defaults=False)
-        for name in names:
-            found = found[name]
-        return found
 
-    return tuple(names), Call(entry.command(names[-1]), own, arguments, again)
+def _of(parsed: Namespace, path: str) -> Namespace:
+    """What was parsed for this command."""
+    for name in path.split():
+        parsed = parsed[name]
+    return parsed

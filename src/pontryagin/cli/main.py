@@ -21,14 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Started by torchrun, the processes work together. Then what ends one of them is left to torchrun, which
     ends the others and names the first cause.
     """
-    names, call = called(list(sys.argv[1:] if arguments is None else arguments))
+    path, call = called(list(sys.argv[1:] if arguments is None else arguments))
     from pontryagin.distributed import launched
     from pontryagin.problem import NonFiniteError, ProblemError
 
     if launched():
         from torch.distributed.elastic.multiprocessing.errors import record
 
-        sys.exit(INTERRUPTED if record(_together)(names[0], call) else 0)
+        sys.exit(INTERRUPTED if record(_together)(path.split()[0], call) else 0)
     try:
         interrupted = call.command.run(call)
     except (ExperimentError, ProblemError, NonFiniteError) as error:

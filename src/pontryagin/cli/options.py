@@ -2,8 +2,8 @@
 becomes values of those fields."""
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
@@ -24,39 +24,52 @@ class Command:
     """What a command does, and what it takes.
 
     run: does it; whether it was interrupted. settings: dataclasses; their fields made by `option` are the
-    options, a name that several have being that of the first. without: names of fields that are no options
-    here. defaults,
-    helps: in the place of the fields' own. quick: values that --quick puts in the place of those given.
-    config: whether it takes --config FILE.
+    options, a name that several have being that of the first. description: by default the first one's
+    docstring. without: names of fields that are no options here. defaults, helps: in the place of the fields'
+    own. quick: values that --quick puts in the place of those given. config: whether it takes --config FILE.
     """
 
     run: Callable[["Call"], bool]
-    description: str
     settings: tuple[type, ...]
+    description: str = ""
     without: Set[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     helps: Mapping[str, str] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
     config: bool = True
 
+    @cached_property
+    def options(self) -> dict[str, tuple[Field[Any], Any]]:
+        """By name: a field and its type."""
+        return {name: (one, hint) for settings in reversed(self.settings)
+                for name, (one, hint) in options_of(settings).items() if name not in self.without}
+
     def add_to(self, parser: ArgumentParser) -> None:
-        """Its options."""
+        """Description and options: a list is a text with commas or `all`, a path a text."""
+        parser.description = self.description or " ".join(str(self.settings[0].__doc__).split())
         if self.config:
             parser.add_argument("--config", action="config", help="a YAML file with options")
-        for one in self.options.values():
-            one.add_to(parser, self.helps.get(one.name, one.help), self.defaults.get(one.name, one.default))
-
-    @cached_property
-    def options(self) -> dict[str, "Option"]:
-        """By name."""
-        return {one.name: one for settings in reversed(self.settings) for one in options_of(settings)
-                if one.name not in self.without}
+        for name, (one, hint) in self.options.items():
+            usual = one.default if one.default_factory is MISSING else one.default_factory()
+            default, flag = self.defaults.get(name, usual), f"--{name.replace('_', '-')}"
+            kind, text = _kind(hint), self.helps.get(name, one.metadata["help"])
+            typed = str if kind is Path or get_origin(kind) is tuple else kind
+            if default is MISSING:
+                parser.add_argument(name, type=typed, help=text)
+            elif kind is bool:
+                parser.add_argument(flag, action="store_true", help=text)
+            elif get_origin(kind) is tuple:
+                parser.add_argument(flag, type=str, default=default if isinstance(default, str) else
+                                    ",".join(map(str, default or ("all",))), help=text)
+            else:
+                parser.add_argument(flag, type=typed if kind is hint else typed | None,
+                                    default=str(default) if isinstance(default, Path) else default, help=text)
 
 
 @dataclass(frozen=True)
 class Call:
-    """A command as it was called: all its options by name, with defaults; what was typed; and, on demand, the
-    options that the user gave there or in a file of --config, without defaults."""
+    """A command as it was called. options: all of them by name, with defaults; arguments: as typed; again:
+    parses them without defaults."""
 
     command: Command
     options: Namespace
@@ -65,19 +78,20 @@ class Call:
 
     @cached_property
     def given(self) -> set[str]:
-        """Names of the options that the user gave."""
+        """Names of the options that the user gave, on the command line or in a file of --config."""
         found = self.again()
         return {name for name in self.command.options if name in found}
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Of every option, as the settings have it, --quick heeded."""
-        read = {name: one.read(self.options[name]) for name, one in self.command.options.items()}
+        """Of every option, as the settings have it, --quick heeded. Raises ExperimentError."""
+        read = {name: _read(name, _kind(hint), self.options[name])
+                for name, (_, hint) in self.command.options.items()}
         return read | (dict(self.command.quick) if read.get("quick") else {})
 
     def of(self, settings: type) -> dict[str, Any]:
         """The values for one of the dataclasses."""
-        return {one.name: self.values[one.name] for one in options_of(settings) if one.name in self.values}
+        return {name: self.values[name] for name in options_of(settings) if name in self.values}
 
     def make(self, settings: type[Settings], /, **others: Any) -> Settings:
         """One of the dataclasses, with other values where these are named."""
@@ -103,66 +117,26 @@ class Call:
             self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-@dataclass(frozen=True)
-class Option:
-    """A field of settings, on the command line. hint: its type, less None; default MISSING: asked for by
-    position."""
-
-    name: str
-    hint: Any
-    optional: bool
-    help: str
-    default: Any
-
-    def add_to(self, parser: ArgumentParser, help: str, default: Any) -> None:
-        """As an option: a list as a text with commas or `all`, a path as a text."""
-        name = f"--{self.name.replace('_', '-')}"
-        if self.hint is bool:
-            parser.add_argument(name, action="store_true", help=help)
-        elif default is MISSING:
-            parser.add_argument(self.name, type=self._typed, help=help)
-        elif self._is_list:
-            shown = default if isinstance(default, str) else ",".join(map(str, default or ("all",)))
-            parser.add_argument(name, type=str, default=shown, help=help)
-        else:
-            shown = str(default) if isinstance(default, Path) else default
-            parser.add_argument(name, type=self._typed | None if self.optional else self._typed,
-                                default=shown, help=help)
-
-    def read(self, value: Any) -> Any:
-        """As the field has it. Raises ExperimentError."""
-        if self._is_list:
-            return None if value == "all" else tuple(map(self._item, value.split(",")))
-        if self.hint is Path:
-            return None if value is None else Path(value)
-        return _plain(value)
-
-    @property
-    def _is_list(self) -> bool:
-        return get_origin(self.hint) is tuple
-
-    @property
-    def _typed(self) -> Any:
-        return str if self.hint is Path else self.hint
-
-    def _item(self, text: str) -> Any:
-        kind = get_args(self.hint)[0]
-        try:
-            return kind(text.strip())
-        except ValueError as error:
-            raise ExperimentError(f"--{self.name}: expected whole numbers with commas, found {text!r}") from error
-
-
-def options_of(settings: type) -> Iterator[Option]:
-    """Of its fields that have a help text."""
+def options_of(settings: type) -> dict[str, tuple[Field[Any], Any]]:
+    """The fields with a help text and their types, by name."""
     hints = get_type_hints(settings)
-    for one in fields(settings):
-        if "help" in one.metadata:
-            kinds = [kind for kind in get_args(hints[one.name]) if kind is not NoneType]
-            optional = NoneType in get_args(hints[one.name])
-            default = one.default if one.default_factory is MISSING else one.default_factory()
-            yield Option(one.name, kinds[0] if optional else hints[one.name], optional, one.metadata["help"],
-                         default)
+    return {one.name: (one, hints[one.name]) for one in fields(settings) if "help" in one.metadata}
+
+
+def _kind(hint: Any) -> Any:
+    """The type, where it may be None too."""
+    return next(kind for kind in get_args(hint)
+                if kind is not NoneType) if NoneType in get_args(hint) else hint
+
+
+def _read(name: str, kind: Any, value: Any) -> Any:
+    if get_origin(kind) is tuple:
+        try:
+            return None if value == "all" else tuple(get_args(kind)[0](one.strip())
+                                                     for one in value.split(","))
+        except ValueError as error:
+            raise ExperimentError(f"--{name}: expected whole numbers with commas, found {value!r}") from error
+    return Path(value) if kind is Path and value is not None else _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -134,16 +134,14 @@ _GRIDS = "; ".join(f"{name}: {', '.join(f'{rate:g}' for rate in method.rates)}"
                    for name, method in METHODS.items())
 COMMANDS = {
     "train": Command(
-        _train, "Train a model on data by a method. Writes metrics.csv, summary.json, figures, report.html, "
+        _train, (TaskOptions, MethodOptions, SeedOptions, RunSettings),
+        "Train a model on data by a method. Writes metrics.csv, summary.json, figures, report.html, "
         "checkpoint.pt and the trained model into the folder. Ctrl-C stops it after the current iteration; "
         "--resume goes on, after a kill too. Without options: the paper's residual network on digits, by "
-        "EMSA.",
-        (TaskOptions, MethodOptions, SeedOptions, RunSettings), without={"rates"}, quick=QUICK),
+        "EMSA.", without={"rates"}, quick=QUICK),
     "compare": Command(
-        _compare,
+        _compare, (TaskOptions, CompareOptions, SeedOptions, RunSettings),
         "Train a model by several methods that take turns, an iteration each, from equal weights on equal "
         "batches. Writes the same files as `train`. With --tune, learning rates are chosen on these grids "
-        f"(else the first is taken): {_GRIDS}.",
-        (TaskOptions, CompareOptions, SeedOptions, RunSettings), defaults={"out": "runs/compare"},
-        quick=QUICK),
+        f"(else the first is taken): {_GRIDS}.", defaults={"out": "runs/compare"}, quick=QUICK),
 }

@@ -22,8 +22,9 @@ from pontryagin.run.task import Samples, Task
 
 @dataclass(frozen=True)
 class Prediction:
-    """Which model (method, seed: None where there is one) on what; data may be others than it was trained on,
-    a user's own code is named again."""
+    """Load a trained model or a checkpoint, without executing anything that it holds, and evaluate it: loss,
+    accuracy, and the predictions as a table if asked.
+    """
 
     path: Path = option("the folder of a run, a file of its models, or its checkpoint.pt")
     method: str | None = option("which, if the folder has several", None)

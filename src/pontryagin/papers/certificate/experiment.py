@@ -33,7 +33,10 @@ _QUICK_RATES, _QUICK = (1e-2, 1e-1), 10
 
 @dataclass(frozen=True)
 class CertificateSettings:
-    """What `reproduce certificate` takes. quick: one seed, few iterations, for a first look."""
+    """Full batches under penalty rules that measure the constant C of Lemma 2 and set rho = 2C: J must never
+    rise. Beside them Adam, its rate the best of five. Writes metrics.csv, stages.csv, summary.json, figures
+    and report.html.
+    """
 
     out: Path = option("folder for the results, new or empty", Path("runs/certificate"))
     seeds: int = option("runs of every method, on other data or initial controls", 5)

@@ -19,8 +19,10 @@ from pontryagin.run.weights import load_weights
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """loss None: cross-entropy for whole-number targets, else squared error. sets: names; None for all.
-    measure: also the true costs."""
+    """For every affine stage of a trained network: the Hamiltonian gain still to be had, costates,
+    conditioning, and the predicted and true cost of other admissible sets. Writes stages.csv,
+    restrictions.csv, summary.json, figures and report.html. The model's file is only read.
+    """
 
     model: str = option(f"{', '.join(READY_MODELS)}, or a class or function of yours that makes a torch "
                         "module, as my.module:Net")

@@ -1,6 +1,7 @@
-"""`pontryagin audit`, `export` and `predict`: what is done with a trained model."""
+"""`pontryagin audit`, `export`, `predict` and `data`: what is done with trained models and with data sets."""
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from pontryagin.export import detected_sets, load_packed, packed_state, save_pac
 from pontryagin.run.auditing.report import write_report
 from pontryagin.run.auditing.request import AuditSettings
 from pontryagin.run.auditing.run import run_audit
+from pontryagin.run.data.catalog import image_set
+from pontryagin.run.data.fetch import MIRRORS, fetch
+from pontryagin.run.data.places import CACHE, FOLDER, cache_folder, cached, inventory
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.figures import left_out
 from pontryagin.run.files import write_bytes
@@ -22,7 +26,11 @@ from pontryagin.run.weights import state_dict_of
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """A file into another."""
+    """Pack the weights of a model that lie in {-a, a} (1 bit) or {-a, 0, a} (2 bits), with a scale a for each
+    output row, and report the sizes. MODEL is what torch.save wrote: a state dict, or a file with one under
+    'model', such as models/METHOD-seed0.pt of a run. With --unpack MODEL is a packed file, and a state dict
+    is written. Predictions are equal bit by bit.
+    """
 
     model: Path = option("the file to read")
     out: Path | None = option("the file to write", None)
@@ -90,21 +98,49 @@ def _unpack(call: Call, source: Path, out: Path) -> None:
     call.say(size_report(packed))
 
 
+@dataclass(frozen=True)
+class ListSettings:
+    """List the data sets and where each is: in the folder of --data or PONTRYAGIN_DATA, in the cache, in the
+    folder of Debian's dataset-fashion-mnist, or not yet on this machine.
+    """
+
+    data: str | None = option(f"a folder with IDX files (or {FOLDER})", None)
+
+
+@dataclass(frozen=True)
+class FetchSettings:
+    """Fetch data sets from public mirrors into the cache. Interrupted downloads go on where they stopped;
+    what arrives is verified before it is kept.
+    """
+
+    name: str = option("mnist or fashion-mnist, or both with a comma")
+    mirror: str | None = option("addresses whose subfolders mnist and fashion-mnist hold the files (or "
+                                f"{MIRRORS})", None)
+
+
+def _list(call: Call) -> bool:
+    entries = list(inventory(call.make(ListSettings).data))
+    width = max(len(entry.name) for entry in entries)
+    call.say(*(f"{entry.name:{width}}  {entry.content}: {entry.place}" for entry in entries),
+             f"Cache: {cache_folder()} (another by {CACHE})")
+    return False
+
+
+def _fetch(call: Call) -> bool:
+    settings = call.make(FetchSettings)
+    chosen = [image_set(name.strip()) for name in settings.name.split(",")]
+    if settings.mirror is not None:
+        os.environ[MIRRORS] = settings.mirror
+    for wanted in chosen:
+        fetch(wanted, TerminalProgress(call.console))
+        call.say(f"{wanted.name}: verified, in {cached(wanted)}")
+    return False
+
+
 COMMANDS = {
-    "audit": Command(
-        _audit,
-        "For every affine stage of a trained network: the Hamiltonian gain still to be had, costates, "
-        "conditioning, and the predicted and true cost of other admissible sets. Writes stages.csv, "
-        "restrictions.csv, summary.json, figures and report.html. The model's file is only read.",
-        (AuditSettings, PredictOnly)),
-    "export": Command(
-        _export,
-        "Pack the weights of a model that lie in {-a, a} (1 bit) or {-a, 0, a} (2 bits), with a scale a for "
-        "each output row, and report the sizes. MODEL is what torch.save wrote: a state dict, or a file with "
-        "one under 'model', such as models/METHOD-seed0.pt of a run. With --unpack MODEL is a packed file, "
-        "and a state dict is written. Predictions are equal bit by bit.", (ExportSettings,), config=False),
-    "predict": Command(
-        _predict,
-        "Load a trained model or a checkpoint, without executing anything that it holds, and evaluate it: "
-        "loss, accuracy, and the predictions as a table if asked.", (Prediction,), config=False),
+    "audit": Command(_audit, (AuditSettings, PredictOnly)),
+    "export": Command(_export, (ExportSettings,), config=False),
+    "predict": Command(_predict, (Prediction,), config=False),
+    "data": Command(_list, (ListSettings,), config=False),
+    "data fetch": Command(_fetch, (FetchSettings,), config=False),
 }
