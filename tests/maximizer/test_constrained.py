@@ -236,8 +236,7 @@ def test_thresholds_of_uncorrelated_inputs() -> None:
 
 def test_the_sphere_of_rows_is_solved_exactly() -> None:
     """With one row and the true curvature diagonal: no direction on the sphere is better."""
-    from pontryagin.maximizer.entrywise import argmax
-    from pontryagin.maximizer.separable_cost import SeparableCost
+    from pontryagin.maximizer.entrywise import SeparableCost, argmax
 
     curvature = torch.tensor([[[0.5, 2.0, 3.0]]], dtype=torch.float64)
     for slope in (normal(1, 1, 3, seed=1), torch.tensor([[[0.0, 0.1, 0.1]]], dtype=torch.float64)):

@@ -13,11 +13,9 @@ from pontryagin.trajectory import StageGroup
 
 @dataclass(frozen=True)
 class ByForm:
-    """By stage: affine in its control over R^p at a smooth cost, affine over a set of matrices or with L1 or
-    L0, and others.
-
-    Rows of norm 1 and sparse biases cannot move entry by entry: `rows` maximizes over them.
-    """
+    """affine: for stages affine in their control over R^p at a smooth cost; constrained: affine over sets of
+    matrices or with L1 or L0; rows: the same where entries cannot move one by one, rows of norm 1 and sparse
+    biases; other: for all others."""
 
     affine: Maximizer = field(default_factory=ClosedForm)
     constrained: Maximizer = field(default_factory=CoordinateAscent)

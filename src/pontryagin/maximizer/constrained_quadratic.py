@@ -1,6 +1,7 @@
 """The exact quadratic model of H~ of affine stages as a function of the matrix alone, for maximization over a
 set of matrices."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from pontryagin.affine import AffineForm, StageMoments, quadratic_forms, stage_moments
 from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.maximizer.separable_cost import SeparableCost, separable_cost
-from pontryagin.problem import MatrixSet, PerParameter, ProblemError, Stage
+from pontryagin.maximizer.entrywise import SeparableCost, separable_cost
+from pontryagin.problem import MatrixSet, PerParameter, ProblemError
 from pontryagin.trajectory import StageGroup
 
+Controls = Float[Tensor, "stage control"]
 Matrix = Float[Tensor, "stage row column"]
-PerStage = Float[Tensor, " stage"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class ConstrainedQuadratic:
         """Of the smooth part, without the cost."""
         return self.slope - self._apply(point - self.origin)
 
-    def value(self, point: Matrix) -> PerStage:
+    def value(self, point: Matrix) -> Float[Tensor, " stage"]:
         """f, 0 at the origin."""
         change = point - self.origin
         smooth = ((self.slope - 0.5 * self._apply(change)) * change).sum((1, 2))
@@ -80,7 +81,7 @@ class ConstrainedQuadratic:
         """Stage by stage the second point where it is better, else the first."""
         return torch.where((self.value(second) > self.value(first))[:, None, None], second, first)
 
-    def control(self, point: Matrix) -> Float[Tensor, "stage control"]:
+    def control(self, point: Matrix) -> Controls:
         """The control vectors; an eliminated bias is set to its optimum."""
         form, weight = self.form, point[..., :self.width]
         old_weight, old_bias = form.matrices(self.group.control)
@@ -107,15 +108,37 @@ class ConstrainedQuadratic:
         return result
 
 
-@dataclass(frozen=True)
-class StageQuadratic:
-    """Moments of a group once, its quadratic model for any penalties."""
+Argmax = Callable[[ConstrainedQuadratic], Matrix]
+"""A point of the sets with f not lower than at the warm start."""
+
+
+@dataclass
+class SetModel:
+    """A HamiltonianModel of equal affine stages over sets of matrices, from their moments.
+
+    theta, bias_theta: as in ConstrainedQuadratic. argmax: how its model at some penalties is maximized.
+    """
 
     group: StageGroup
     moments: StageMoments
     cost: SeparableCost
     theta: MatrixSet | None
     bias_theta: MatrixSet | None
+    argmax: Argmax
+    evaluations: int = 0
+
+    def maximize(self, penalties: Penalties) -> Controls:
+        """H~ not lower than at the start."""
+        model = self.at(penalties)
+        return model.control(self.argmax(model))
+
+    def measure(self, controls: Controls) -> Measures:
+        """Exact, from the moments."""
+        stage, old = self.group.stage, self.group.control
+        assert stage.affine is not None
+        linear, state, costate = quadratic_forms(stage.affine, self.moments,
+                                                 *stage.affine.matrices(controls - old))
+        return Measures(linear - stage.cost(controls) + stage.cost(old), state, costate)
 
     def at(self, penalties: Penalties) -> ConstrainedQuadratic:
         """The model. ProblemError where it has no maximum."""
@@ -129,7 +152,8 @@ class StageQuadratic:
                                "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
                                "the bias")
         absorbed = rho / (rho + decay) if eliminated else 0.0
-        mean, costates = moments.input_mean, None if penalties.rho_costate == 0 else penalties.rho_costate * moments.costates
+        mean = moments.input_mean
+        costates = penalties.rho_costate * moments.costates if penalties.rho_costate else None
         inputs = rho * (moments.inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1))
         slope, origin = moments.gradient, weight
         warm, warm_bias = form.matrices(self.group.start)
@@ -137,8 +161,8 @@ class StageQuadratic:
             slope = slope - absorbed * (moments.bias_gradient - decay * bias).unsqueeze(2) * mean.unsqueeze(1)
         elif form.bias:
             slope = torch.cat([slope, moments.bias_gradient.unsqueeze(2)], 2)
-            origin, warm = torch.cat([weight, bias.unsqueeze(2)],
-                                     2), torch.cat([warm, warm_bias.unsqueeze(2)], 2)
+            origin = torch.cat([weight, bias.unsqueeze(2)], 2)
+            warm = torch.cat([warm, warm_bias.unsqueeze(2)], 2)
             edge = rho * mean.unsqueeze(2)
             corner = torch.full_like(edge[:, :1], rho)
             inputs = torch.cat([torch.cat([inputs, edge], 2), torch.cat([edge.mT, corner], 2)], 1)
@@ -146,35 +170,20 @@ class StageQuadratic:
                                     self.bias_theta, form.bias and not eliminated, moments, rho)
 
 
-def stage_quadratic(group: StageGroup, method: str) -> StageQuadratic:
-    """Of a group of affine stages with a set for their matrix. ProblemError, naming the stage, for others."""
-    stage = group.stage
+def set_model(group: StageGroup, method: str, argmax: Argmax) -> SetModel:
+    """Of a group of affine stages over sets of matrices; ProblemError, naming the stage, for others."""
+    stage, theta, bias_theta = group.stage, None, None
     if stage.affine is None:
         raise ProblemError(f"{method} needs a stage that is affine in its control, but {stage.name} is not "
                            "known to be: split it at its affine map (split_euler)")
     if stage.affine.map.joint or stage.affine.map.one_hot:
         raise ProblemError(f"{method} takes matrices whose inputs are numbers, but {stage.name} is "
                            f"{stage.affine.map.kind}: leave its weights in R^p")
-    theta, bias_theta = _sets(stage, method)
-    moments = stage_moments(stage.affine, group.states, group.next_costates)
-    return StageQuadratic(group, moments, separable_cost(stage, moments.positions, method), theta, bias_theta)
-
-
-def _sets(stage: Stage, method: str) -> tuple[MatrixSet | None, MatrixSet | None]:
-    assert stage.affine is not None
-    if stage.admissible.unconstrained:
-        return None, None
-    if not isinstance(stage.admissible, PerParameter):
+    if isinstance(stage.admissible, PerParameter):
+        theta, bias_theta, *_ = *stage.admissible.sets, None
+    elif not stage.admissible.unconstrained:
         raise ProblemError(f"{method} takes sets of matrices such as Binary() or Box(-1, 1), but "
                            f"{stage.name} has the admissible set {stage.admissible!r}")
-    sets = stage.admissible.sets
-    return sets[0], sets[1] if stage.affine.bias else None
-
-
-def measure_by_moments(quadratic: StageQuadratic, controls: Float[Tensor, "stage control"]) -> Measures:
-    """Gain and feasibility errors of new controls, exact."""
-    stage = quadratic.group.stage
-    assert stage.affine is not None
-    linear, state, costate = quadratic_forms(
-        stage.affine, quadratic.moments, *stage.affine.matrices(controls - quadratic.group.control))
-    return Measures(linear - stage.cost(controls) + stage.cost(quadratic.group.control), state, costate)
+    moments = stage_moments(stage.affine, group.states, group.next_costates)
+    return SetModel(group, moments, separable_cost(stage, moments.positions, method), theta,
+                    bias_theta, argmax)

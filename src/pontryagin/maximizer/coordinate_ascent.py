@@ -3,26 +3,16 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.maximizer.constrained_quadratic import (
-    ConstrainedQuadratic,
-    Matrix,
-    StageQuadratic,
-    measure_by_moments,
-    stage_quadratic,
-)
+from pontryagin.maximizer.constrained_quadratic import ConstrainedQuadratic, Matrix, SetModel, set_model
+from pontryagin.maximizer.discrete_rows import enumerable, enumerated, fitted_scales
 from pontryagin.maximizer.elementwise import bias_scale, elementwise, scales
 from pontryagin.maximizer.entrywise import improved
-from pontryagin.maximizer.enumeration import enumerable, enumerated
 from pontryagin.maximizer.majorized_ascent import majorized
-from pontryagin.maximizer.row_scales import fitted_scales
 from pontryagin.problem import DiscreteSet, MatrixSet, ProblemError, SparseSet, UnitNormRows
 from pontryagin.trajectory import StageGroup
 
-Controls = Float[Tensor, "stage control"]
 Block = tuple[Tensor, Tensor]
 
 
@@ -34,10 +24,12 @@ class CoordinateAscent:
     Begins at the elementwise solution where that is better than the controls, so it is never worse than
     either. Entries that share neither row nor column (channel, of a convolution) do not interact, and without
     a costate penalty neither do rows: such entries move together. Scales per row are set by least squares in
-    the metric between sweeps. Sparse sets change their places by majorized steps and their entries by sweeps.
-    Rows of a discrete set with at most `exact_up_to` candidates, without a
-    costate penalty, are enumerated instead: the global argmax. On boxes with none or a convex cost it is
-    global too, in the limit of many sweeps.
+    the metric between sweeps. Sparse sets change places by majorized steps and entries by sweeps.
+    Rows of a discrete set with few candidates, without a costate penalty, are enumerated instead: the global
+    argmax. On boxes with none or a convex cost it is global too, in the limit of many sweeps.
+
+    sweeps: at most; a bound, since it ends by itself where nothing changes. exact_up_to: so many candidates
+    of a row are enumerated, 0: none; 4096 are those of 12 binary entries, few enough to be held at once.
     """
 
     sweeps: int = 100
@@ -48,34 +40,20 @@ class CoordinateAscent:
             raise ProblemError("CoordinateAscent: expected sweeps >= 1 and exact_up_to >= 0, found "
                                f"{self.sweeps} and {self.exact_up_to}")
 
-    def model(self, group: StageGroup) -> "CoordinateModel":
+    def model(self, group: StageGroup) -> SetModel:
         """Moments now. ProblemError for a stage that is not affine, or a set or cost that is not known."""
-        quadratic = stage_quadratic(group, "CoordinateAscent")
-        for theta, whole in ((quadratic.theta, UnitNormRows),
-                             (quadratic.bias_theta, UnitNormRows | SparseSet)):
+        model = set_model(group, "CoordinateAscent", self._argmax)
+        for theta, whole in ((model.theta, UnitNormRows), (model.bias_theta, UnitNormRows | SparseSet)):
             if isinstance(theta, whole):
                 raise ProblemError(f"{group.stage.name}: the entries of {theta!r} cannot move one by one: "
                                    "use MajorizedAscent")
-        return CoordinateModel(group, quadratic, self)
+        return model
 
-
-class CoordinateModel:
-    """The quadratic H~ of equal affine stages."""
-
-    def __init__(self, group: StageGroup, quadratic: StageQuadratic, settings: CoordinateAscent) -> None:
-        self.group, self.quadratic, self.settings, self.evaluations = group, quadratic, settings, 0
-
-    def maximize(self, penalties: Penalties) -> Controls:
-        """Enumeration of small rows; coordinate ascent else."""
-        model = self.quadratic.at(penalties)
+    def _argmax(self, model: ConstrainedQuadratic) -> Matrix:
         point = elementwise(model)
-        if enumerable(model, self.settings.exact_up_to):
-            return model.control(model.better(point, enumerated(model)))
-        return model.control(ascend(model, point, self.settings.sweeps))
-
-    def measure(self, controls: Controls) -> Measures:
-        """Exact, from the moments."""
-        return measure_by_moments(self.quadratic, controls)
+        if enumerable(model, self.exact_up_to):
+            return model.better(point, enumerated(model))
+        return ascend(model, point, self.sweeps)
 
 
 def ascend(model: ConstrainedQuadratic, point: Matrix, sweeps: int) -> Matrix:

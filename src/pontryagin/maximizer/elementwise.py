@@ -6,19 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.maximizer.constrained_quadratic import (
-    ConstrainedQuadratic,
-    Matrix,
-    StageQuadratic,
-    measure_by_moments,
-    stage_quadratic,
-)
+from pontryagin.maximizer.constrained_quadratic import ConstrainedQuadratic, Matrix, SetModel, set_model
 from pontryagin.maximizer.entrywise import argmax
 from pontryagin.problem import DiscreteSet, ProblemError, UnitNormRows
 from pontryagin.trajectory import StageGroup
 
-Controls = Float[Tensor, "stage control"]
 Scales = Float[Tensor, "stage row 1"]
 
 
@@ -28,30 +20,13 @@ class Elementwise:
     clipping, the better neighbour on a grid, projection in the metric of the diagonal.
 
     Exact when A, and U where there is a costate penalty, are diagonal. Otherwise H~ could fall, so a stage
-    takes the best of
-    three: its start, the rule with the diagonal, and the rule with a diagonal that majorizes A and U, which
-    never lowers H~. Scales per row stay as they are.
+    takes the best of three: its start, the rule with the diagonal, and the rule with a diagonal that
+    majorizes A and U, which never lowers H~. Scales per row stay as they are.
     """
 
-    def model(self, group: StageGroup) -> "ElementwiseModel":
+    def model(self, group: StageGroup) -> SetModel:
         """Moments now. ProblemError for a stage that is not affine, or a set or cost that is not known."""
-        return ElementwiseModel(group, stage_quadratic(group, "Elementwise"))
-
-
-class ElementwiseModel:
-    """The quadratic H~ of equal affine stages, maximized entry by entry."""
-
-    def __init__(self, group: StageGroup, quadratic: StageQuadratic) -> None:
-        self.group, self.quadratic, self.evaluations = group, quadratic, 0
-
-    def maximize(self, penalties: Penalties) -> Controls:
-        """The best of three, stage by stage."""
-        model = self.quadratic.at(penalties)
-        return model.control(elementwise(model))
-
-    def measure(self, controls: Controls) -> Measures:
-        """Exact, from the moments."""
-        return measure_by_moments(self.quadratic, controls)
+        return set_model(group, "Elementwise", elementwise)
 
 
 def elementwise(model: ConstrainedQuadratic) -> Matrix:

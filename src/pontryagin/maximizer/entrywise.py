@@ -5,21 +5,64 @@ soft threshold, with L0 the hard one; an interval clips it, a grid rounds it to 
 set keeps the entries worth most; rows of norm 1 are a projection in the metric of the curvatures.
 """
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.maximizer.separable_cost import SeparableCost
-from pontryagin.problem import DiscreteSet, Interval, MatrixSet, ProblemError, SparseSet, UnitNormRows
+from pontryagin.problem import (
+    L0,
+    L1,
+    DiscreteSet,
+    Interval,
+    MatrixSet,
+    NoCost,
+    ProblemError,
+    Quadratic,
+    SparseSet,
+    Stage,
+    UnitNormRows,
+)
 
 Entries = Float[Tensor, "..."]
 _BISECTIONS = 80
+"""Enough for float64: each halves the bracket, 53 for the mantissa and the rest for its distance from 0."""
+
+
+@dataclass(frozen=True)
+class SeparableCost:
+    """quadratic/2 v^2 + absolute |v| + (count if v != 0), for each entry v."""
+
+    quadratic: float = 0.0
+    absolute: float = 0.0
+    count: float = 0.0
+
+    def __call__(self, value: Tensor) -> Tensor:
+        cost = 0.5 * self.quadratic * value.square() + self.absolute * value.abs()
+        return cost + self.count * (value != 0) if self.count else cost
+
+    @property
+    def smooth(self) -> bool:
+        """Whether it is none or quadratic."""
+        return self.absolute == 0 and self.count == 0
+
+
+def separable_cost(stage: Stage, positions: int, method: str) -> SeparableCost:
+    """delta L / positions of a stage. ProblemError for a cost that is not known to be a sum over entries."""
+    cost = stage.running_cost
+    if isinstance(cost, NoCost):
+        return SeparableCost()
+    for kind, term in ((Quadratic, "quadratic"), (L1, "absolute"), (L0, "count")):
+        if isinstance(cost, kind):
+            return SeparableCost(**{term: stage.step_size / positions * cost.weight})
+    raise ProblemError(f"{method} takes the running costs Quadratic, L1, L0 or none, but {stage.name} has "
+                       f"{cost!r}")
 
 
 def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: SeparableCost,
            scale: Entries) -> Entries:
-    """The maximizing matrix of the set (None: all matrices). scale: of each entry, for discrete sets; kept as
-    it is.
+    """The maximizing matrix of the set (None: all matrices). scale: of each entry of a discrete set; kept.
 
     ProblemError when there is no maximum: no curvature, an unbounded set, a slope that is not zero.
     """
@@ -42,8 +85,7 @@ def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: Se
 
 def improved(theta: MatrixSet | None, old: Entries, slope: Entries, curvature: Entries, cost: SeparableCost,
              scale: Entries) -> Entries:
-    """The argmax where it is better than the old entry, for sets that are products over entries; ties keep
-    the old one."""
+    """The argmax where it beats the old entry, for sets that are products over entries; ties keep the old."""
     new = argmax(theta, slope, curvature, cost, scale)
     return torch.where(_value(new, slope, curvature, cost) > _value(old, slope, curvature, cost), new, old)
 

@@ -17,6 +17,7 @@ from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
 _HALVINGS = 30
+"""2^-30 of a step is below the rounding of float32 controls: nothing shorter is worth a try."""
 
 
 @dataclass(frozen=True)
@@ -25,61 +26,61 @@ class GaussNewton:
 
     M = mean J^T J with J = dg/dtheta, N = mean K^T K with K = d(grad_x H)/dtheta: H~ with H linearized and
     the penalties' curvature to first order, both penalties counted. p x p systems, p the length of the
-    control. Damping is relative to the mean diagonal of the system. The step is halved until H~ does not
-    fall.
+    control. The step is halved until H~ does not fall.
+
+    damping: > 0, relative to the mean diagonal of the system; 1e-3 makes systems of rank below p solvable and
+    hardly shortens the others' steps. Raises ProblemError for other numbers and for stages with a set.
+    Source: the Gauss-Newton method, applied to [LCTE] equation 24.
     """
 
     damping: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check_damping(self.damping)
+        if not (isfinite(self.damping) and self.damping > 0):
+            raise ProblemError(f"damping: expected a finite number > 0, found {self.damping}")
 
     def model(self, group: StageGroup) -> "GaussNewtonModel":
-        """Gradient and curvatures of all stages, once."""
-        require_unconstrained(group, "GaussNewton")
-        return GaussNewtonModel(group, self.damping, _whole)
+        """Gradient and curvatures of all stages, once; ProblemError where the method cannot take them."""
+        require_unconstrained(group, type(self).__name__)
+        return GaussNewtonModel(group, self.damping, self._curvature(group))
+
+    def _curvature(self, group: StageGroup) -> "Parts":
+        return _whole(group)
 
 
 @dataclass(frozen=True)
-class RowGaussNewton:
+class RowGaussNewton(GaussNewton):
     """The same by output rows: for stages with one weight (output, input) and one bias (output,), where the
     i-th output depends on the i-th row alone, as in x + delta tanh(W x + b).
 
     Then M falls apart into a system of size input + 1 for each row: cheap. The costate penalty, which
-    couples the rows, is left out of the curvature (not out of H~, which still does not fall).
+    couples the rows, is left out of the curvature (not out of H~, which still does not fall). damping: as
+    there. Raises ProblemError for stages whose rows are coupled.
     """
 
-    damping: float = 1e-3
-
-    def __post_init__(self) -> None:
-        _check_damping(self.damping)
-
-    def model(self, group: StageGroup) -> "GaussNewtonModel":
-        """Gradient and curvatures of all stages, once; ProblemError when rows are coupled."""
-        require_unconstrained(group, "RowGaussNewton")
-        return GaussNewtonModel(group, self.damping, _by_rows)
+    def _curvature(self, group: StageGroup) -> "Parts":
+        return _by_rows(group)
 
 
 Parts = tuple[Tensor, Tensor | None, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 """M, N, and how controls fall into the blocks of M and are joined again."""
-Curvature = Callable[[StageGroup], Parts]
 Push = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class GaussNewtonModel:
     """A quadratic model of H~ at the start. M and N: (stage, block, size, size)."""
 
-    def __init__(self, group: StageGroup, damping: float, curvature: Curvature) -> None:
+    def __init__(self, group: StageGroup, damping: float, parts: Parts) -> None:
         self.group, self.damping = group, damping
         self.gradient = hamiltonian_gradient(group)
-        self.state_curvature, self.costate_curvature, self._blocks, self._join = curvature(group)
+        self.state_curvature, self.costate_curvature, self._blocks, self._join = parts
         self.evaluations = 3  # the gradient, and two in either curvature
 
     def maximize(self, penalties: Penalties) -> Controls:
         """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
         change = self._step(penalties)
-        if penalties.rho_state == 0 and penalties.rho_costate == 0 and isinstance(self.group.stage.running_cost,
-                                                                          NoCost):
+        linear = isinstance(self.group.stage.running_cost, NoCost)
+        if linear and not (penalties.rho_state or penalties.rho_costate):
             raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
                                "cost; with neither, its model of the Hamiltonian is linear and has no "
                                "maximum")
@@ -106,7 +107,7 @@ class GaussNewtonModel:
         weight = self.group.stage.step_size * cost.weight if isinstance(cost, Quadratic) else 0.0
         scale = system.diagonal(dim1=-2, dim2=-1).mean(-1)
         floor = torch.finfo(system.dtype).tiny ** 0.5
-        shift = (self.damping * scale + weight).clamp_min(floor)
+        shift = (self.damping * scale + weight).clamp_min(floor)  # a system of zeros has a factor too
         eye = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
         factor = torch.linalg.cholesky(system + shift[..., None, None] * eye)
         return self._join(torch.cholesky_solve(self._blocks(self.gradient).unsqueeze(-1), factor).squeeze(-1))
@@ -119,11 +120,6 @@ class GaussNewtonModel:
 
         with torch.no_grad():
             return vmap(one)(controls, *self.group.data)
-
-
-def _check_damping(damping: float) -> None:
-    if not (isfinite(damping) and damping > 0):
-        raise ProblemError(f"damping: expected a finite number > 0, found {damping}")
 
 
 def _whole(group: StageGroup) -> Parts:
@@ -184,6 +180,7 @@ def _refuse_coupled_rows(group: StageGroup, response: Tensor, join: Callable[[Te
     """Scale the rows of the bias' tangent, which moves every output, differently: uncoupled outputs scale
     alike."""
     rows, columns = _row_layout(group)
+    # any numbers that differ; tolerances above the rounding of float32 products
     scales = torch.linspace(-1.0, 2.0, rows, dtype=response.dtype, device=response.device)
     blocks = torch.zeros(rows, columns + 1, dtype=response.dtype, device=response.device)
     blocks[:, columns] = scales

@@ -18,6 +18,8 @@ class GradientAscent:
 
     The penalties have no gradient at the current controls, so they change nothing. Exactly one step of
     gradient descent on J; H~ does not fall when the learning rate is small enough (no line search).
+
+    learning_rate: eta > 0, finite, in units of theta^2 / J; no default, for it depends on the problem.
     """
 
     learning_rate: float

@@ -12,8 +12,8 @@ from pontryagin.maximizer.protocol import require_unconstrained
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
-# bytes of the states of the stages that are evaluated at once: about what a core's cache holds
 _CHUNK = 2**20
+"""Bytes of the states of the stages that are evaluated at once: about what a core's cache holds."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,11 @@ class LBFGS:
     Each stage has its own history, step length, weak-Wolfe line search and pace: stages that are not done are
     evaluated together by vmap, each at its own trial; one that has converged, or whose search fails, stays
     where it is. StageByStage(LBFGS()) gives the same controls one after the other. H~ never falls.
+
+    iterations: 10 as in the paper. history_size: curvature pairs kept; 10, so that nothing is forgotten.
+    searches: trials of a line search; 20, since most halve the bracket and 2^-20 is about float32's rounding.
+    Raises ProblemError for numbers below 1 and for stages with an admissible set.
+    Source: [LCTE] section 4; Nocedal and Wright, Numerical Optimization, Algorithm 7.4.
     """
 
     iterations: int = 10

@@ -3,22 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from pontryagin.hamiltonian import Measures, Penalties
-from pontryagin.maximizer.constrained_quadratic import (
-    ConstrainedQuadratic,
-    Matrix,
-    StageQuadratic,
-    measure_by_moments,
-    stage_quadratic,
-)
+from pontryagin.maximizer.constrained_quadratic import ConstrainedQuadratic, Matrix, SetModel, set_model
 from pontryagin.maximizer.elementwise import elementwise, separable_step
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
-
-Controls = Float[Tensor, "stage control"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +18,8 @@ class MajorizedAscent:
     Each iteration is the projected step of proximal gradient ascent in the metric of those diagonals, and
     never lowers H~. On a convex set with a convex cost it converges to the global maximum; on others
     (k-sparse, unit-norm rows) to a point that no separable step improves. Begins at the elementwise solution.
+
+    iterations: at most; a bound, since it ends by itself where nothing changes.
     """
 
     iterations: int = 200
@@ -37,25 +28,10 @@ class MajorizedAscent:
         if self.iterations < 1:
             raise ProblemError(f"MajorizedAscent iterations: expected a number >= 1, found {self.iterations}")
 
-    def model(self, group: StageGroup) -> "MajorizedModel":
+    def model(self, group: StageGroup) -> SetModel:
         """Moments now. ProblemError for a stage that is not affine, or a set or cost that is not known."""
-        return MajorizedModel(group, stage_quadratic(group, "MajorizedAscent"), self.iterations)
-
-
-class MajorizedModel:
-    """The quadratic H~ of equal affine stages."""
-
-    def __init__(self, group: StageGroup, quadratic: StageQuadratic, iterations: int) -> None:
-        self.group, self.quadratic, self.iterations, self.evaluations = group, quadratic, iterations, 0
-
-    def maximize(self, penalties: Penalties) -> Controls:
-        """From the elementwise solution."""
-        model = self.quadratic.at(penalties)
-        return model.control(majorized(model, elementwise(model), self.iterations))
-
-    def measure(self, controls: Controls) -> Measures:
-        """Exact, from the moments."""
-        return measure_by_moments(self.quadratic, controls)
+        return set_model(group, "MajorizedAscent",
+                         lambda model: majorized(model, elementwise(model), self.iterations))
 
 
 def majorized(model: ConstrainedQuadratic, point: Matrix, iterations: int) -> Matrix:

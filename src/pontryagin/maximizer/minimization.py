@@ -14,13 +14,17 @@ Mask = Bool[Tensor, " stage"]
 Evaluate = Callable[[Controls, Mask], tuple[PerStage, Controls]]
 """Values and gradients of the stages in the mask; those of the others are not used."""
 
-_SUFFICIENT = 1e-4  # Armijo and curvature constants of the weak Wolfe conditions
+_SUFFICIENT = 1e-4
+"""Armijo's constant of the weak Wolfe conditions, as Nocedal and Wright have it (section 3.1)."""
 _CURVATURE = 0.5
-_LONGEST = 20.0  # times the last length, where a search has no upper end
+"""Their curvature constant, above _SUFFICIENT; of the middle: a long search costs more than a crude step."""
+_LONGEST = 20.0
+"""Times the last length at most where a search has no upper end: no extrapolation is to be believed more."""
 
 
 @torch.no_grad()
-def minimize(evaluate: Evaluate, start: Controls, iterations: int, history_size: int, searches: int) -> Controls:
+def minimize(evaluate: Evaluate, start: Controls, iterations: int, history_size: int,
+             searches: int) -> Controls:
     """`iterations` of L-BFGS with weak-Wolfe line searches of at most `searches` trials each.
 
     Every call of `evaluate` tries a point of every function that is not done: one whose search has ended goes
@@ -101,8 +105,8 @@ class _Search:
         self.origin, self.best, self.direction, self.length = origin, origin, direction, length
         self.slope = (direction * origin.gradient).sum(1)
         self.bracket = self._whole()
-        self.moved, self.trials = torch.zeros_like(length, dtype=torch.bool), torch.zeros_like(length,
-                                                                                               dtype=torch.long)
+        self.moved = torch.zeros_like(length, dtype=torch.bool)
+        self.trials = torch.zeros_like(length, dtype=torch.long)
 
     def restart(self, mask: Mask, origin: _Point, direction: Controls, length: PerStage) -> None:
         """A new search of the stages in the mask."""
@@ -140,13 +144,13 @@ class _Search:
         return _Bracket(torch.zeros_like(infinite), self.origin.value, self.slope, infinite, infinite)
 
     def _next_length(self) -> PerStage:
-        """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper;
-        beyond a lower end without an upper one, 2 to 20 times as far."""
+        """Within the bracket, at least a tenth of its width from its lower end and half of it from the upper,
+        that it shrinks whatever the parabola says; beyond a lower end without an upper one, 2 to 20 times."""
         known = self.bracket
         open_ended = known.high.isinf()
         width = torch.where(open_ended, 0.0, known.high - known.low)
-        fraction = 0.5 * (-known.low_slope * width) / (known.high_value - known.low_value - known.low_slope
-                                                       * width)
+        rise = known.high_value - known.low_value
+        fraction = 0.5 * (-known.low_slope * width) / (rise - known.low_slope * width)
         inside = known.low + width * fraction.nan_to_num(0.5).clamp(0.1, 0.5)
         factor = self.slope / (self.slope - known.low_slope)  # not positive where the slope gets steeper
         beyond = known.low * torch.where(factor > 0, factor, _LONGEST).clamp(2.0, _LONGEST)
@@ -154,14 +158,13 @@ class _Search:
 
 
 class _History:
-    """The last curvature pairs of every stage, the newest first; a pair without positive curvature is left
-    out."""
+    """The last curvature pairs of every stage, the newest first; (pair, stage, control). A pair without
+    positive curvature is left out: its inverse is 0."""
 
-    def __init__(self, history_size: int, like: Controls) -> None:
-        self.steps: list[Controls] = [torch.zeros_like(like)]
-        self.changes: list[Controls] = [torch.zeros_like(like)]
-        self.inverses: list[PerStage] = [torch.zeros_like(like[:, 0])]
-        self.history_size = history_size
+    def __init__(self, size: int, like: Controls) -> None:
+        self.size = size
+        self.steps, self.changes = like.new_zeros(1, *like.shape), like.new_zeros(1, *like.shape)
+        self.inverses = like.new_zeros(1, len(like))
 
     def add(self, step: Controls, change: Controls, mask: Mask) -> None:
         """Of the stages in the mask."""
@@ -170,9 +173,14 @@ class _History:
         if not fit.any():
             return
         inverse = torch.where(fit, 1 / torch.where(fit, curvature, 1.0), 0.0)
-        self.steps = _pushed(self.steps, step, fit[:, None])[:self.history_size]
-        self.changes = _pushed(self.changes, change, fit[:, None])[:self.history_size]
-        self.inverses = _pushed(self.inverses, inverse, fit)[:self.history_size]
+        self.steps = self._pushed(self.steps, step, fit)
+        self.changes = self._pushed(self.changes, change, fit)
+        self.inverses = self._pushed(self.inverses, inverse, fit)
+
+    def _pushed(self, pairs: Tensor, new: Tensor, mask: Mask) -> Tensor:
+        """`new` before the others for the stages in the mask; the others get a zero at the end."""
+        before, own = torch.cat([new[None], pairs]), torch.cat([pairs, torch.zeros_like(new)[None]])
+        return torch.where(mask.view(-1, *[1] * (new.ndim - 1)), before, own)[:self.size]
 
     def filled(self) -> Mask:
         """Whether a stage has any pair."""
@@ -186,19 +194,9 @@ class _History:
             weight = inverse * (step * result).sum(1)
             weights.append(weight)
             result = torch.addcmul(result, weight[:, None], change, value=-1)
-        result = self._scale()[:, None] * result
+        newest, fit = self.inverses[0], self.filled()
+        scale = torch.where(fit, 1 / torch.where(fit, newest * self.changes[0].square().sum(1), 1.0), 1.0)
+        result = scale[:, None] * result
         for (step, change, inverse), weight in zip(reversed(pairs), reversed(weights), strict=True):
             result = torch.addcmul(result, (weight - inverse * (change * result).sum(1))[:, None], step)
         return result
-
-    def _scale(self) -> PerStage:
-        newest = self.inverses[0]
-        fit = newest > 0
-        return torch.where(fit, 1 / torch.where(fit, newest * self.changes[0].square().sum(1), 1.0), 1.0)
-
-
-def _pushed(pairs: list[Tensor], new: Tensor, mask: Tensor) -> list[Tensor]:
-    """`new` before the others for the stages in the mask; the others' stages keep their places and get a zero
-    at the end."""
-    later = [*pairs, torch.zeros_like(new)]
-    return [torch.where(mask, before, own) for before, own in zip([new, *pairs], later, strict=True)]

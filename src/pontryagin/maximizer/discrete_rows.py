@@ -1,10 +1,45 @@
-"""Scales of the rows of a discrete set, by least squares in the metric."""
+"""Rows of a discrete set: the best of all candidates, and the best scales for codes that are given."""
+
+from itertools import product
 
 import torch
 
 from pontryagin.maximizer.constrained_quadratic import ConstrainedQuadratic, Matrix
 from pontryagin.problem import DiscreteSet
-from pontryagin.problem.admissible.grid import short_scale
+from pontryagin.problem.admissible import short_scale
+
+
+def enumerable(model: ConstrainedQuadratic, limit: int) -> bool:
+    """Whether rows are independent, and each has few candidates: a discrete set, no costate penalty, an
+    eliminated bias."""
+    theta = model.theta
+    if not isinstance(theta, DiscreteSet) or model.costates is not None or model.with_bias:
+        return False
+    return len(theta.grid.codes) ** model.width <= limit
+
+
+def enumerated(model: ConstrainedQuadratic) -> Matrix:
+    """The best candidate of each row; with a scale per row, the best scale for each of them too.
+
+    f = a <l, c> - a^2/2 (c A c + q |c|^2) - a l1 |c|_1 - l0 |c|_0 up to a constant, l the slope at V = 0.
+    A scale of 0 says that none above 0 is best: then another candidate is better, or the row stays.
+    """
+    theta, like, cost = model.theta, model.origin, model.cost
+    assert isinstance(theta, DiscreteSet)
+    codes = torch.tensor(list(product(theta.grid.codes, repeat=model.width)), dtype=like.dtype,
+                         device=like.device)
+    linear = (model.slope + like @ model.inputs) @ codes.mT - cost.absolute * codes.abs().sum(1)
+    square = ((codes @ model.inputs) * codes).sum(2).unsqueeze(1) + cost.quadratic * codes.square().sum(1)
+    square = square.expand_as(linear)
+    if theta.scale == "row":
+        best_scale = linear / square.clamp_min(torch.finfo(linear.dtype).tiny)
+        best_scale = torch.where((linear > 0) & (square > 0), best_scale, 0.0)
+        scale = short_scale(best_scale, theta.grid, linear.dtype)
+    else:
+        scale = torch.full_like(linear, theta.scale)
+    value = (linear - 0.5 * scale * square) * scale - cost.count * (codes != 0).sum(1)
+    best = torch.where(scale > 0, value, -torch.inf).argmax(2, keepdim=True)
+    return codes[best.squeeze(2)] * scale.gather(2, best)
 
 
 def fitted_scales(model: ConstrainedQuadratic, theta: DiscreteSet, point: Matrix) -> Matrix:
