@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from projected_gradient import ProjectedGradient
 from torch import Tensor
 
 from builders import (
@@ -67,6 +68,7 @@ CASES = [
     Case(CoordinateAscent(8), ("linear", "split cost")),
     Case(MajorizedAscent(8), ("linear cost", "time")),
     Case(ByForm(), ("linear", "tanh")),
+    Case(ProjectedGradient(40), ("linear", "tanh cost", "conv")),
 ]
 BATCHED = [(case.maximizer, name) for case in CASES for name in case.problems]
 SEPARATE = [(StageByStage(case.maximizer), case.problems[-1]) for case in CASES]
