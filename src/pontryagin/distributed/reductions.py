@@ -1,4 +1,4 @@
-"""Sums, means and moments over the processes that train one model together; elsewhere, the numbers themselves.
+"""Sums, means and moments over the processes that train one model together; without them, one's own.
 
 Processes belong together where a DistributedDataParallel says so, or the user: a process group that merely
 exists, of ranks that train models of their own or do something else, is none of ours. `together` names the

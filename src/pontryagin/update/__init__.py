@@ -15,23 +15,6 @@ from pontryagin.update.penalty import (
 from pontryagin.update.perturbation import Perturbation
 from pontryagin.update.record import IterationRecord, StageRecord
 
-__all__ = [
-           "MSA",
-           "Acceleration",
-           "AcceptReject",
-           "AsynchronousMSA",
-           "AsynchronousRecord",
-           "ExtendedMSA",
-           "Fixed",
-           "FromEstimate",
-           "IterationRecord",
-           "Momentum",
-           "PenaltyRule",
-           "PerStageEstimate",
-           "Perturbation",
-           "Plain",
-           "RelativeCostates",
-           "Secant",
-           "StageRecord",
-           "Trial",
-]
+__all__ = ["MSA", "Acceleration", "AcceptReject", "AsynchronousMSA", "AsynchronousRecord", "ExtendedMSA",
+           "Fixed", "FromEstimate", "IterationRecord", "Momentum", "PenaltyRule", "PerStageEstimate",
+           "Perturbation", "Plain", "RelativeCostates", "Secant", "StageRecord", "Trial"]

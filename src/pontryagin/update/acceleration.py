@@ -14,7 +14,6 @@ from pontryagin.problem import ProblemError
 
 Controls = list[Float[Tensor, "_ _"]]
 """One tensor (stage, control) a group of equal stages."""
-Models = StageModels
 EachPenalties = Sequence[Penalties]
 """One a group."""
 
@@ -26,10 +25,10 @@ class Acceleration(Protocol):
     full_batch: bool
     """Whether it compares gradients of different iterations, which must then be on the same samples."""
 
-    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
+    def propose(self, models: StageModels, penalties: EachPenalties) -> Controls:
         """The controls of the next trial, a tensor a group, with penalties for each group."""
 
-    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
+    def accept(self, models: StageModels, penalties: EachPenalties, controls: Controls) -> None:
         """The trial has been taken."""
 
 
@@ -39,11 +38,10 @@ class Plain:
 
     full_batch: bool = field(default=False, init=False)
 
-    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
-        """theta*."""
+    def propose(self, models: StageModels, penalties: EachPenalties) -> Controls:
         return models.maximize(penalties)
 
-    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
+    def accept(self, models: StageModels, penalties: EachPenalties, controls: Controls) -> None:
         """Nothing to remember."""
 
 
@@ -54,6 +52,10 @@ class Momentum:
     Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, it is set back
     to the argmax alone, so a predicted decrease is always positive. Stages with an admissible set take the
     argmax itself.
+
+    beta: in [0, 1), the share of the old v; 0.7 is what a few past steps agree on: 1 / (1 - beta) = 3.3 of
+    them. Raises ProblemError for others, and in an iteration without a state penalty.
+    Source: Polyak's heavy ball, with an average in the place of a sum.
     """
 
     beta: float = 0.7
@@ -64,8 +66,7 @@ class Momentum:
         if not 0 <= self.beta < 1:
             raise ProblemError(f"beta: expected a number in [0, 1), found {self.beta}")
 
-    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
-        """theta + v / rho."""
+    def propose(self, models: StageModels, penalties: EachPenalties) -> Controls:
         argmax = models.maximize(penalties)
         if self._velocity is None:
             return argmax
@@ -77,7 +78,7 @@ class Momentum:
         gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
         return trial if gain > 0 else argmax
 
-    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
+    def accept(self, models: StageModels, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step taken, in units of 1/rho."""
         self._velocity = [own.rho_state * (new - model.group.control)
                           for model, own, new in zip(models, penalties, controls, strict=True)]
@@ -88,8 +89,14 @@ class Secant:
     """L-BFGS over all stages with the closed-form solve as the initial inverse Hessian; full batches only.
 
     The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
-    gradients of J add the coupling. The first iteration is the argmax at rho = first_rho. rho here divides
-    the whole quasi-Newton step, whose natural length is 1: use it with AcceptReject(rho=1, restart=True).
+    gradients of J add the coupling. rho here divides the whole quasi-Newton step, whose natural length is
+    1: use it with AcceptReject(rho=1, restart=True).
+
+    history_size: pairs of steps and changes of the gradient that are kept, >= 1; 20, twice the usual 10, since
+        a pair costs no evaluation. first_rho: the first step is the argmax at this rho, short enough to be
+        taken anywhere. Raises ProblemError for other numbers, for stages without a closed form, and in an
+        iteration without a state penalty.
+    Source: Nocedal and Wright, Numerical Optimization, Algorithm 7.4.
     """
 
     history_size: int = 20
@@ -97,13 +104,13 @@ class Secant:
     full_batch: bool = field(default=True, init=False)
     _pairs: list[tuple[Controls, Controls]] = field(default_factory=list, init=False, repr=False)
     _last: tuple[Controls, Controls] | None = field(default=None, init=False, repr=False)
-    _proposal: tuple[Models, Controls] | None = field(default=None, init=False, repr=False)
+    _proposal: tuple[StageModels, Controls] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.history_size < 1:
             raise ProblemError(f"history_size: expected a number >= 1, found {self.history_size}")
 
-    def propose(self, models: Models, penalties: EachPenalties) -> Controls:
+    def propose(self, models: StageModels, penalties: EachPenalties) -> Controls:
         """theta + d / rho, d the quasi-Newton direction, found once for an iteration."""
         quadratic = [_quadratic(model) for model in models]
         if any(own.rho_state == 0 for own in penalties):
@@ -115,7 +122,7 @@ class Secant:
         return [model.group.control + move / own.rho_state
                 for model, own, move in zip(quadratic, penalties, self._proposal[1], strict=True)]
 
-    def accept(self, models: Models, penalties: EachPenalties, controls: Controls) -> None:
+    def accept(self, models: StageModels, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step and the gradient that it started from."""
         quadratic = [_quadratic(model) for model in models]
         step = [new - model.group.control for model, new in zip(quadratic, controls, strict=True)]
@@ -138,6 +145,7 @@ class Secant:
             return
         step, before = self._last
         change = [old - new for old, new in zip(before, gradient, strict=True)]
+        # a pair without positive curvature to some digits of float64 would spoil the whole recursion
         if inner(step, change) > 1e-12 * (inner(step, step) * inner(change, change)) ** 0.5:
             self._pairs = [*self._pairs, (step, change)][-self.history_size:]
         self._last = None

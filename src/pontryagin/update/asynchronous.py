@@ -13,8 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from pontryagin.distributed import Alone, Communicator, Owners, assign, require_same
-from pontryagin.distributed.agreement import problem_facts, raise_together, versions, words
+from pontryagin.distributed import Alone, Communicator, StageParallel, assign, raise_together
 from pontryagin.distributed.delivery import maximizer_of
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
@@ -24,7 +23,7 @@ from pontryagin.update.penalty import AcceptReject, Trial
 from pontryagin.update.record import IterationRecord, stage_records
 
 _POLL = 0.005
-"""Seconds after which a rank asks again what is ready on the others."""
+"""Seconds after which a rank asks again what is ready on the others: little beside an argmax."""
 Result = TypeVar("Result")
 Found = tuple[Tensor, Measures, int]
 """New controls of a unit, what they promise, and the evaluations that they took."""
@@ -45,24 +44,23 @@ class AsynchronousMSA:
     asynchronously).
 
     An iteration propagates the present controls, hands the new states and costates to every stage that is
-    idle, takes the argmax
-    that are ready, and tests the new controls as extended MSA does: J never rises. Stages that were taken or
-    rejected are idle again, all others go on with the states that they began with. When these are `staleness`
-    iterations old the iteration waits for them; staleness=0 waits for all and is
-    ExtendedMSA(acceleration=Plain()), an iteration for every trial.
-
+    idle, takes the argmax that are ready, and tests the new controls as extended MSA does: J never rises.
+    Stages that were taken or rejected are idle again, all others go on with the states that they began with.
     A stage's own controls are always the present ones, only its states and costates are old: its argmax
     promises the gain Delta H at these, and the test with the true J is what makes the step safe.
 
-    penalty: AcceptReject without restart, since an iteration is one trial. communicator: the ranks, by
-    default this process alone. Every rank is given the same problem and controls, propagates all samples,
-    maximizes its stages in `workers` threads of its own, and takes the same results in the same iteration, so
-    that controls and records (but for their times) are the same on all; which results are ready when depends
-    on the machine, so two runs differ. parts: into how many units the equal stages of a rank are cut, by
-    default one for each worker. executor: in the place of threads; it is the caller's to close.
-
-    Threads work on copies of the stages. A dynamics that is a function over a module, instead of the module,
-    is not copied, and must be safe to call from several threads.
+    problem, controls, maximizer: as ExtendedMSA's.
+    staleness: >= 0, in iterations: states that are so old are waited for. 0 waits for all and is
+        ExtendedMSA(acceleration=Plain()), an iteration for every trial; 1, the least that is asynchronous.
+    penalty: AcceptReject without restart, since an iteration is one trial.
+    communicator: the ranks, by default this process alone. Every rank is given the same problem and controls,
+        propagates all samples, maximizes its stages, and takes the same results in the same iteration, so
+        that controls and records (but for their times) are the same on all; which results are ready when
+        depends on the machine, so two runs differ.
+    workers: threads of a rank, >= 1. They work on copies of the stages; a dynamics that is a function over a
+        module, instead of the module, is not copied, and must be safe to call from several threads.
+    parts: into how many units the equal stages of a rank are cut, by default one for each worker.
+    executor: in the place of threads; it is the caller's to close.
 
     Full batches alone. Raises ProblemError for wrong settings, and when a maximizer cannot take a stage;
     NonFiniteError when states or an argmax are not finite, on all ranks, with the controls of the last
@@ -94,10 +92,8 @@ class AsynchronousMSA:
         self.penalty = deepcopy(penalty) if penalty is not None else AcceptReject()
         self.communicator: Communicator = communicator or Alone()
         self.iteration = 0
-        if self.communicator.size > 1:
-            require_same(self.communicator, {**versions(), **problem_facts(problem, self.controls),
-                                             "settings": words((staleness, self.maximizer, self.penalty,
-                                                                workers, parts))})
+        StageParallel(self.communicator).require_same(problem, self.controls, (
+            staleness, self.maximizer, self.penalty, workers, parts))
         self._units = _units(problem, self.maximizer, self.communicator.size, parts or workers)
         self._own = None if executor is not None else ThreadPoolExecutor(workers, thread_name_prefix="argmax")
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
@@ -139,19 +135,11 @@ class AsynchronousMSA:
         rows.sort(key=lambda row: row[0].stage)
         kept = after if accepted else before
         return AsynchronousRecord(
-            iteration=self.iteration,
-            objective_before=before.objective,
-            objective_after=kept.objective,
-            loss_after=kept.loss,
-            trial_objective=after.objective,
-            stages=tuple(record for record, _ in rows),
-            accepted=accepted,
-            rejected=int(not accepted),
+            iteration=self.iteration, objective_before=before.objective, objective_after=kept.objective,
+            loss_after=kept.loss, trial_objective=after.objective, stages=tuple(record for record, _ in rows),
+            accepted=accepted, rejected=int(not accepted),
             evaluations=(not reused) + 1 + max(count for *_, count in found),
-            seconds=perf_counter() - began,
-            staleness=tuple(age for _, age in rows),
-            waited=waited,
-        )
+            seconds=perf_counter() - began, staleness=tuple(age for _, age in rows), waited=waited)
 
     def solve(self, iterations: int) -> list[AsynchronousRecord]:
         """So many iterations; what is still being maximized then is not waited for."""
@@ -240,9 +228,9 @@ class AsynchronousMSA:
         if own is not None:
             control = own[0]
             numbers = torch.stack([*own[1], torch.full_like(own[1].gain, own[2])], 1).double()
-        counts = [len(unit.stages) if rank == unit.owner else 0 for rank in range(self.communicator.size)]
-        mine = slice(None) if own is not None else slice(0, 0)
-        arriving = [self.communicator.broadcast(tensor[mine], counts) for tensor in (control, numbers)]
+        counts = [len(unit.stages) * (rank == unit.owner) for rank in range(self.communicator.size)]
+        mine = len(unit.stages) if own is not None else 0
+        arriving = [self.communicator.broadcast(tensor[:mine], counts) for tensor in (control, numbers)]
         new, table = (one.wait()[unit.owner] for one in arriving)
         return new, Measures(*table[:, :3].unbind(1)), int(table[0, 3])
 
@@ -278,7 +266,7 @@ class _LateModel:
 
 
 def _units(problem: ControlProblem, maximizer: Maximizer, ranks: int, parts: int) -> list[_Unit]:
-    owners: Owners = assign([float(stage.size) for stage in problem.stages], ranks)
+    owners = assign([float(stage.size) for stage in problem.stages], ranks)
     units = []
     for group in problem.groups:
         for rank in range(ranks):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -15,24 +16,28 @@ from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain
 from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule, Trial
 from pontryagin.update.perturbation import Perturbation
-from pontryagin.update.record import IterationRecord, StageRecord, stage_records
+from pontryagin.update.record import IterationRecord, stage_records
 
 
 class ExtendedMSA:
-    """Extended MSA ([LCTE] Algorithm 2; with mini-batches, Algorithm 3).
+    """Extended MSA ([LCTE] Algorithm 2; with mini-batches, Algorithm 3): until the maximum principle holds,
+
+        theta_n <- argmax over Theta_n of H~_n(x_n, p_{n+1}, theta), for every stage n.
 
     An iteration propagates states and costates at the current controls, maximizes the augmented Hamiltonian
     of every stage independently, and propagates the new controls; the penalty rule accepts them, or asks for
     another argmax at the same states and costates.
 
-    maximizer: by default the closed form for affine stages and L-BFGS for others.
+    problem: what is solved. controls: one flat vector a stage; by default the problem's initial ones. They
+        are replaced, never changed in place.
+    maximizer: by default ByForm, the closed form for affine stages and L-BFGS for others.
     penalty: by default AcceptReject, with which J never rises on a full batch.
     acceleration: by default Momentum; Plain() is the paper's iteration, Secant() is for full batches.
     perturbation: where an iterative argmax starts, by default at the controls themselves.
     parallel: the processes that share the work, by default this one alone; all of them make the same solver
-    and pass the same batches, and get the same controls and records.
+        and pass the same batches, and get the same controls and records.
 
-    controls (the problem's initial ones by default) are replaced, never changed in place.
+    Raises ProblemError for controls that do not fit, and where processes differ.
     """
 
     def __init__(
@@ -81,23 +86,19 @@ class ExtendedMSA:
         if trial.accepted:
             after, self.controls = trial.propagation, trial.propagation.controls
             self._ready = after if batch is None else None
+        records = [record for model, measure, own in zip(models, trial.measures, trial.penalties, strict=True)
+                   for record in stage_records(problem, model.group.indices, measure, own)]
+        inner = max(model.evaluations for model in models)  # side by side, so the most evaluated group counts
         return IterationRecord(
-            iteration=self.iteration,
-            objective_before=before.objective,
-            objective_after=after.objective,
-            loss_after=after.loss,
-            trial_objective=trial.propagation.objective,
-            stages=_stage_records(problem, models, trial),
-            accepted=trial.accepted,
-            rejected=trial.rejected,
-            evaluations=(not reused) + trial.rejected + trial.accepted + _inner_evaluations(models),
-            seconds=_clock(self.problem.initial_state) - began,
-        )
+            iteration=self.iteration, objective_before=before.objective, objective_after=after.objective,
+            loss_after=after.loss, trial_objective=trial.propagation.objective,
+            stages=tuple(sorted(records, key=lambda record: record.stage)), accepted=trial.accepted,
+            rejected=trial.rejected, evaluations=(not reused) + trial.rejected + trial.accepted + inner,
+            seconds=_clock(self.problem.initial_state) - began)
 
     def iterate(self, iterations: int) -> Iterator[IterationRecord]:
         """`iterations` full-batch iterations, each as it is done."""
-        for _ in range(iterations):
-            yield self.step()
+        return (self.step() for _ in range(iterations))
 
     def solve(self, iterations: int = 100, tolerance: float = 0.0,
               patience: int = 1) -> list[IterationRecord]:
@@ -127,7 +128,7 @@ class ExtendedMSA:
                 measures = models.measure(parts)
             after = self.parallel.propagate(problem, group_controls(self.controls, models, parts))
             if self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective)):
-                if not _finite(after):
+                if not isfinite(after.objective):
                     raise NonFiniteError(
                         f"iteration {self.iteration + 1}: J becomes {after.objective} (it was "
                         f"{before.objective}); the controls have been left unchanged; use a larger rho, or a "
@@ -138,11 +139,11 @@ class ExtendedMSA:
 
 
 class MSA(ExtendedMSA):
-    """Basic MSA ([LCTE] Algorithm 1): extended MSA with both penalties zero and every argmax taken. May
-    diverge.
+    """Basic MSA ([LCTE] Algorithm 1): both penalties zero and every argmax taken. May diverge.
 
-    Without a penalty the argmax of an affine or linear-in-control Hamiltonian exists only with a quadratic
-    running cost or within the iterations of LBFGS.
+    theta_n <- argmax over Theta_n of H_n(x_n, p_{n+1}, theta). Without a penalty the argmax of an affine or
+    linear-in-control Hamiltonian exists only with a quadratic running cost, in a bounded set, or within the
+    iterations of LBFGS. problem, controls, maximizer, perturbation, parallel: as ExtendedMSA's.
     """
 
     def __init__(self, problem: ControlProblem, controls: Sequence[Tensor] | None = None, *,
@@ -159,21 +160,6 @@ class _Tried:
     penalties: list[Penalties]
     accepted: bool
     rejected: int
-
-
-def _stage_records(problem: ControlProblem, models: StageModels, trial: _Tried) -> tuple[StageRecord, ...]:
-    records = [record for model, measure, own in zip(models, trial.measures, trial.penalties, strict=True)
-               for record in stage_records(problem, model.group.indices, measure, own)]
-    return tuple(sorted(records, key=lambda record: record.stage))
-
-
-def _inner_evaluations(models: StageModels) -> int:
-    """Stages can be evaluated side by side, so the most evaluated group counts."""
-    return max(model.evaluations for model in models)
-
-
-def _finite(propagation: SharedPropagation) -> bool:
-    return bool(torch.tensor(propagation.objective).isfinite())
 
 
 def _clock(device_of: Tensor) -> float:

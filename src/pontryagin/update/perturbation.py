@@ -13,8 +13,11 @@ class Perturbation:
     """An iterative argmax starts from theta + scale * N(0, 1) instead of theta.
 
     It breaks symmetries at which the gradient of H vanishes, such as equal components. Trajectory and
-    penalties still refer to theta. The authors' released code uses scale = 0.005 on the sine. The closed form
-    does not depend on the start. Perturbed starts are projected on Theta.
+    penalties still refer to theta. The closed form does not depend on the start. Perturbed starts are
+    projected on Theta.
+
+    scale: finite and >= 0, in units of the controls; the authors' released code uses 0.005 on the sine.
+    seed: equal seeds give equal starts.
     """
 
     scale: float

@@ -12,6 +12,8 @@ from pontryagin.update.penalty.rule import Trial
 class Fixed:
     """The same penalties always, every trial taken: [LCTE] Algorithms 1 (both zero) and 2.
 
+    fixed: rho_state and rho_costate, of Algorithm 2 (for residual stages delta times Algorithm 3's).
+
     Guarantee: J falls in every iteration by at least (1 - 2C/rho) mu_k if both penalties exceed 2C, C the
     constant of Lemma 2 ([LCTE] Theorem 4), which is not known beforehand. With smaller penalties there is
     none: J may rise.
@@ -23,13 +25,10 @@ class Fixed:
     _groups: int = field(default=0, init=False, repr=False)
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
-        """Nothing changes."""
         self._groups = len(models)
 
     def penalties(self) -> list[Penalties]:
-        """The fixed ones."""
         return [self.fixed] * self._groups
 
     def accepts(self, trial: Trial) -> bool:
-        """Always."""
         return True

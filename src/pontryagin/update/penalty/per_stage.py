@@ -10,10 +10,8 @@ from torch import Tensor
 from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import HamiltonianModel
 from pontryagin.problem import ProblemError
-from pontryagin.update.penalty.accept_reject import falls_enough
-from pontryagin.update.penalty.costate_scale import costate_ratio
-from pontryagin.update.penalty.from_estimate import FIRST, check_estimate_settings, rho_factor
-from pontryagin.update.penalty.rule import Trial
+from pontryagin.update.penalty.from_estimate import FIRST, check_estimate, rho_factor
+from pontryagin.update.penalty.rule import Trial, costate_ratio
 
 
 @dataclass
@@ -21,16 +19,18 @@ class PerStageEstimate:
     """FromEstimate with a C of its own for each stage.
 
     One evaluation of J measures one remainder J_new - J_old + mu for all stages. Its parts come from the next
-    iteration, at no
-    further propagation: with Delta H_n the gain of stage n on the way there, and Delta H'_n that of going
-    back, at the new states and costates, the remainder is the sum of (Delta H_n + Delta H'_n) / 2 up to third
-    order in the step. So
+    iteration, at no further propagation: with Delta H_n the gain of stage n on the way there, and Delta H'_n
+    that of going back, at the new states and costates, the remainder is the sum of (Delta H_n + Delta H'_n) /
+    2 up to third order in the step. So
 
         C_n = rho_n (Delta H_n + Delta H'_n) / (2 Delta H_n),   scaled so that the parts add up to the
         remainder measured.
 
-    rho_n = 2 max(C_n, rho_decay * the last), within a factor `largest_ratio` of their median. A rejected trial
-    multiplies all rho_n by one factor.
+    rho_n = 2 max(C_n, rho_decay * the last), within a factor `largest_ratio` of their median. A rejected
+    trial multiplies all rho_n by one factor.
+
+    rho, rho_decay, sufficient, costate_weight, attempts: as FromEstimate's. largest_ratio: >= 1; 10, so that
+    a stage whose part was measured near zero does not leap.
 
     Guarantee, on a full batch: as FromEstimate, J never rises. Half of the predicted decrease is reached
     where C_n are those of the last step. Every stage is a group by itself: equal stages are not batched,
@@ -51,10 +51,10 @@ class PerStageEstimate:
     _last: "_Step | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_estimate_settings(type(self).__name__, self.rho, self.rho_decay, self.sufficient,
-                                self.costate_weight)
+        check_estimate(self, self.rho, self.rho_decay, self.sufficient, self.costate_weight)
         if not self.largest_ratio >= 1:
-            raise ProblemError(f"PerStageEstimate largest_ratio: expected a number >= 1, found {self.largest_ratio}")
+            raise ProblemError("PerStageEstimate largest_ratio: expected a number >= 1, found "
+                               f"{self.largest_ratio}")
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """The parts of the last remainder, measured from the new controls back to the old."""
@@ -65,13 +65,11 @@ class PerStageEstimate:
         self._ratio, self._models, self._last = costate_ratio(models, self.costate_weight), models, None
 
     def penalties(self) -> list[Penalties]:
-        """Each stage's own."""
         return [Penalties(rho, rho * self._ratio) for rho in self._each]
 
     def accepts(self, trial: Trial) -> bool:
-        """The test of sufficient decrease. A rejection raises all rho_n; what an acceptance teaches is seen
-        in the next begin."""
-        accepted = falls_enough(trial, self.sufficient)
+        """A rejection raises all rho_n; what an acceptance teaches is seen in the next begin."""
+        accepted = trial.falls_enough(self.sufficient)
         factor = rho_factor(trial, accepted, self._decay)
         if accepted:
             controls = [model.group.control for model in self._models]
@@ -85,21 +83,20 @@ class PerStageEstimate:
         parts = [0.5 * (gain + float(model.measure(old).gain.sum()))
                  for model, old, gain in zip(models, step.controls, step.gains, strict=True)]
         scale = step.remainder / sum(parts) if sum(parts) > 0 else 0.0
-        if not 0.5 < scale < 2:  # the step was too long for its third order to be small: one factor for all
+        if not 0.5 < scale < 2:  # parts off by half or more: the third order is not small; one factor for all
             self._each = [step.factor * rho for rho in self._each]
             self._decay = self.rho_decay
             return
         found = [rho * max(self._decay, 2 * scale * part / gain if gain > 0 else 0.0)
                  for rho, part, gain in zip(self._each, parts, step.gains, strict=True)]
         self._decay = self.rho_decay
-        middle = median(found)
-        self._each = [min(max(rho, middle / self.largest_ratio), middle * self.largest_ratio) for rho in found]
+        low, high = median(found) / self.largest_ratio, median(found) * self.largest_ratio
+        self._each = [min(max(rho, low), high) for rho in found]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """An accepted step: the controls that it started from, gains by stage, the remainder, FromEstimate's
-    factor."""
+    """An accepted step: the controls that it started from, gains by stage, FromEstimate's factor."""
 
     controls: list[Float[Tensor, "_ _"]]
     gains: list[float]

@@ -1,12 +1,15 @@
 """What every penalty rule is: penalties for the next trial, a judgment of the trial, and what is learned from
-it."""
+it; and what several of them share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import inf, isfinite
 from typing import Protocol, runtime_checkable
 
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import HamiltonianModel
+from pontryagin.problem import ProblemError
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Trial:
     before: float
     after: float
 
-    @property
+    @cached_property
     def predicted(self) -> float:
         """mu = sum_n Delta H_n, the decrease of J to first order."""
         return sum(float(measure.gain.sum()) for measure in self.measures)
@@ -37,17 +40,29 @@ class Trial:
         return self.predicted - self.achieved
 
     @property
+    def factor(self) -> float:
+        """2 remainder / mu = 2 C_k / rho: rho times this would have made the step of least J, to second
+        order; infinite where nothing was promised or J is not finite."""
+        measured = self.predicted > 0 and isfinite(self.after)
+        return 2 * self.remainder / self.predicted if measured else inf
+
+    def falls_enough(self, sufficient: float) -> bool:
+        """Whether J_new <= J_old - sufficient * mu, and J has not risen whatever mu says; never with numbers
+        that are not finite."""
+        return isfinite(self.after) and self.achieved >= sufficient * max(self.predicted, 0.0)
+
+    @property
     def penalized_error(self) -> float:
         """sum_n of rho_state times the state error plus rho_costate times the costate error: mu of an exact
         quadratic argmax."""
-        return sum(float(rho.rho_state * measure.state_error.sum() + rho.rho_costate * measure.costate_error.sum())
+        return sum(float(rho.rho_state * measure.state_error.sum()
+                         + rho.rho_costate * measure.costate_error.sum())
                    for measure, rho in zip(self.measures, self.penalties, strict=True))
 
 
 @runtime_checkable
 class PenaltyRule(Protocol):
-    """Chooses the penalties of a trial, judges the trial, and learns from it. A solver works on its own
-    copy."""
+    """Chooses the penalties of a trial, judges it, and learns from it. A solver works on its own copy."""
 
     @property
     def attempts(self) -> int:
@@ -55,8 +70,7 @@ class PenaltyRule(Protocol):
 
     @property
     def per_stage(self) -> bool:
-        """Whether every stage has penalties of its own: then each is a group by itself, and equal stages are
-        not batched."""
+        """Whether every stage has penalties of its own: each is then a group by itself, and not batched."""
 
     def begin(self, models: Sequence[HamiltonianModel]) -> None:
         """A new iteration starts, with these models of H~, a group each, at the current controls."""
@@ -66,3 +80,38 @@ class PenaltyRule(Protocol):
 
     def accepts(self, trial: Trial) -> bool:
         """Whether the trial is taken."""
+
+
+class OneRho:
+    """A rule with one rho for all stages, and its share for the costates."""
+
+    rho: float
+    costate_weight: float
+    _ratio: float = 0.0
+    _groups: int = 0
+
+    def begin(self, models: Sequence[HamiltonianModel]) -> None:
+        self._ratio, self._groups = costate_ratio(models, self.costate_weight), len(models)
+
+    def penalties(self) -> list[Penalties]:
+        return [Penalties(self.rho, self.rho * self._ratio)] * self._groups
+
+
+def costate_ratio(models: Sequence[HamiltonianModel], weight: float = 1.0) -> float:
+    """rho_costate / rho_state = weight * min(1, 1 / mean |p_{n+1}|^2), the mean over stages and samples; of
+    an affine stage only the part that its outputs see.
+
+    As strong as the state penalty when costates are small, weaker while they are large (as at the start of a
+    training, when it would forbid all change).
+    """
+    squares = [model.group.costate_squares for model in models]
+    square = sum(float(each.sum()) for each in squares) / sum(len(each) for each in squares)
+    return weight * min(1.0, 1.0 / square if square > 0 else 1.0)
+
+
+def check_rho(rule: object, rho: float, costate_weight: float) -> None:
+    """ProblemError, naming the rule, for numbers that it cannot start from."""
+    Penalties(rho, costate_weight)  # refuses what is negative or not finite
+    if rho == 0:
+        raise ProblemError(f"{type(rule).__name__} rho: expected a penalty > 0 to start from, found 0; use "
+                           "Fixed for basic MSA")
