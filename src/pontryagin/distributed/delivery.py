@@ -3,6 +3,7 @@ elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -20,8 +21,7 @@ class Delivery:
     """One iteration's states and costates, of this rank's samples, and who owns which stage.
 
     groups: of equal stages; chosen: the maximizer of each. stages: the ranks that own them; samples: the same
-    ranks where they have shares of the samples, then an owner gets everything of its stages in one exchange,
-    or Alone where each has all.
+    ranks where they have shares of the samples, or Alone where each has all.
     """
 
     stages: Communicator
@@ -35,7 +35,7 @@ class Delivery:
     chosen: Sequence[Maximizer]
 
     def models(self) -> list[HamiltonianModel | None]:
-        """The model of this rank's stages in every group, None where it has none."""
+        """The model of this rank's stages in every group, None where it has none. In one exchange."""
         me, ranks = self.stages.rank, range(self.samples.size)
         senders = [rank for rank in ranks if self._samples(rank)]
         receivers = [me] if self.samples.size == 1 else list(ranks)
@@ -43,10 +43,11 @@ class Delivery:
         announced = [self._forms(me, self._samples(rank)) if rank in senders else [] for rank in ranks]
         arrived = self.samples.exchange(outgoing, announced)
         parcels = [iter(arrived[rank]) for rank in senders]
+        samples = [self._samples(rank) for rank in senders]
         by_moments = {}
         for number in self._groups(me, moments=True):
-            parts = [StageMoments.from_tensors([next(parcel) for _ in range(6)]) for parcel in parcels]
-            by_moments[number] = merge_moments(parts, [self._samples(rank) for rank in senders])
+            parts = [StageMoments.from_tensors(list(islice(parcel, 6))) for parcel in parcels]
+            by_moments[number] = merge_moments(parts, samples)
         states, costates = self._whole([list(parcel) for parcel in parcels])
         return [self._model(number, by_moments.get(number), states, costates)
                 for number in range(len(self.chosen))]
@@ -78,8 +79,7 @@ class Delivery:
                        for time in (n, n + 1)})
 
     def _parcel(self, rank: int) -> list[Tensor]:
-        """Of this rank's samples, for a rank: moments of its affine stages, then states and costates of the
-        others."""
+        """Of this rank's samples, for a rank: moments of its affine stages, states and costates of others."""
         tensors = []
         for number in self._groups(rank, moments=True):
             maximizer = self.chosen[number]
@@ -107,11 +107,8 @@ class Delivery:
     def _whole(self, parcels: list[list[Tensor]]) -> tuple[ByTime, ByTime]:
         """States and costates of all samples at the times that this rank needs."""
         times = self._times(self.stages.rank)
-        states = {time: _joined([parcel[2 * place] for parcel in parcels])
-                  for place, time in enumerate(times)}
-        costates = {time: _joined([parcel[2 * place + 1] for parcel in parcels])
-                    for place, time in enumerate(times)}
-        return states, costates
+        whole = [parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*parcels, strict=True)]
+        return dict(zip(times, whole[::2], strict=True)), dict(zip(times, whole[1::2], strict=True))
 
     def _model(self, number: int, moments: StageMoments | None, states: ByTime, costates: ByTime
                ) -> HamiltonianModel | None:
@@ -133,7 +130,3 @@ def maximizer_of(maximizer: Maximizer, problem: ControlProblem, group: tuple[int
     while isinstance(maximizer, ByForm):
         maximizer = maximizer.choice(problem.stages[group[0]])
     return maximizer
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)

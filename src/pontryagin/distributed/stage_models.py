@@ -1,9 +1,9 @@
 """The models of all stages, each held by the rank that owns it, and asked together."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import overload
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,6 @@ from pontryagin.trajectory import StageGroup
 Controls = Float[Tensor, "stage control"]
 Each = Sequence[Float[Tensor, "_ _"]]
 """Controls, one tensor (stage, control) a group."""
-Call = Callable[[HamiltonianModel], Controls]
 
 
 @dataclass
@@ -27,9 +26,8 @@ class GroupModel:
     """Equal stages, maximized by their owners; a HamiltonianModel whose every call is collective.
 
     group: without states and costates, which the owners hold. rows[r]: the places in the group of the stages
-    of rank r.
-    own: the model of this rank's stages, None without any. method: the name of the maximizer. seconds: of the
-    last maximization, for one stage.
+    of rank r. own: the model of this rank's stages, None without any. method: the name of the maximizer.
+    seconds: of the last maximization, for one stage.
     """
 
     communicator: Communicator
@@ -52,7 +50,7 @@ class GroupModel:
         """Each stage by its owner, on every rank."""
         return measure_together(self.communicator, [self], [controls])[0]
 
-    def _send(self, call: Call) -> "Traveling":
+    def _send(self, call: Callable[[Any], Controls]) -> "Traveling":
         """NaN travels instead of controls when the owner's call fails, so that all ranks notice."""
         error, own = None, self.group.control[:0]
         if self.own is not None:
@@ -75,46 +73,33 @@ class QuadraticGroupModel(GroupModel):
     def gradient(self) -> Controls:
         """mean over all samples of grad_theta H, sent once."""
         if self._gradient is None:
-            self._gradient = _finish(self.communicator, [self._send(lambda model: model.gradient)])[0]  # type: ignore[attr-defined]
+            self._gradient = _finish(self.communicator, [self._send(lambda model: model.gradient)])[0]
         return self._gradient
 
     def solve(self, gradient: Controls, penalties: Penalties) -> Controls:
         """The inverse Hessian of -H~ times the gradient, each stage by its owner."""
         own = gradient[self.rows[self.communicator.rank]]
-        return _finish(self.communicator, [self._send(lambda model: model.solve(own, penalties))])[0]  # type: ignore[attr-defined]
+        return _finish(self.communicator, [self._send(lambda model: model.solve(own, penalties))])[0]
 
 
-class StageModels(Sequence[GroupModel]):
+class StageModels(list[GroupModel]):
     """The models of all groups of one iteration. seconds: takes the measured cost of each stage."""
 
     def __init__(self, communicator: Communicator, models: list[GroupModel],
                  seconds: dict[int, float]) -> None:
-        self.communicator, self.models, self.seconds = communicator, models, seconds
+        super().__init__(models)
+        self.communicator, self.seconds = communicator, seconds
 
     def maximize(self, penalties: Sequence[Penalties]) -> list[Float[Tensor, "_ _"]]:
-        """theta* of all stages, a tensor a group. A group's results travel while the next group is
-        maximized."""
+        """theta* of all stages, a tensor a group; one group's travel while the next group is maximized."""
         return _finish(self.communicator,
-                       [model.begin(own) for model, own in zip(self.models, penalties, strict=True)])
+                       [model.begin(own) for model, own in zip(self, penalties, strict=True)])
 
     def measure(self, controls: Each) -> list[Measures]:
         """Gains and feasibility errors of all stages, in one sum over ranks."""
-        measures = measure_together(self.communicator, self.models, controls)
-        self.seconds.update((n, model.seconds) for model in self.models for n in model.group.indices)
+        measures = measure_together(self.communicator, self, controls)
+        self.seconds.update((n, model.seconds) for model in self for n in model.group.indices)
         return measures
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-    @overload
-    def __getitem__(self, place: int) -> GroupModel: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[GroupModel]: ...
-    def __getitem__(self, place: int | slice) -> GroupModel | list[GroupModel]:
-        return self.models[place]
-
-    def __iter__(self) -> Iterator[GroupModel]:
-        return iter(self.models)
 
 
 def measure_together(communicator: Communicator, models: Sequence[GroupModel],
@@ -129,10 +114,9 @@ def measure_together(communicator: Communicator, models: Sequence[GroupModel],
             rest = [torch.full_like(measured.gain, value) for value in (model.own.evaluations, model.seconds)]
             table[mine] = torch.stack([*measured, *rest], 1).double()
         tables.append(table)
-    joint = communicator.sum(torch.cat(tables))
+    joint = communicator.sum(torch.cat(tables)).split([len(new) for new in controls])
     result = []
-    for model, table in zip(models, torch.split_with_sizes(joint, [len(new) for new in controls]),
-                            strict=True):
+    for model, table in zip(models, joint, strict=True):
         model.evaluations, model.seconds = int(table[:, 3].max()), float(table[:, 4].mean())
         result.append(Measures(*table[:, :3].unbind(1)))
     return result

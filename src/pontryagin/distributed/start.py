@@ -11,7 +11,7 @@ from torch import distributed
 from pontryagin.distributed.communicator import Alone, Communicator, Processes
 
 TIMEOUT = 60.0
-"""Seconds after which a rank that waits for another in vain gives up."""
+"""Seconds after which a rank that waits in vain gives up: long beside an iteration, short beside a run."""
 
 
 def launched() -> bool:

@@ -2,14 +2,15 @@
 
 from pontryagin.hamiltonian.hamiltonian import (
     Measures,
+    Penalties,
     augmented,
     costate,
     costate_error,
     hamiltonian,
     measure,
+    paper_penalties,
     state_error,
 )
-from pontryagin.hamiltonian.penalties import Penalties, paper_penalties
 
 __all__ = ["Measures", "Penalties", "augmented", "costate", "costate_error", "hamiltonian", "measure",
            "paper_penalties", "state_error"]

@@ -4,6 +4,8 @@ Shapes: x, p of n: (sample, *state); x, p of n+1: (sample, *next_state); theta: 
 All of these are per sample or means over samples, and differentiable in theta.
 """
 
+from dataclasses import dataclass
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -11,12 +13,40 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
-from pontryagin.hamiltonian.penalties import Penalties
-from pontryagin.problem import Stage
+from pontryagin.problem import ProblemError, Stage
 from pontryagin.trajectory import StageGroup
 
 Control = Float[Tensor, " control"]
 PerSample = Float[Tensor, " sample"]
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """rho_state weighs the error of the states, rho_costate that of the costates; both are >= 0.
+
+    They apply to means over samples with unscaled costates, so they do not depend on the batch size.
+    For residual stages they are Algorithm 2's, the ones that multiply |g - x_{n+1}|^2 (delta times
+    Algorithm 3's).
+    """
+
+    rho_state: float
+    rho_costate: float
+
+    def __post_init__(self) -> None:
+        for name, rho in (("rho_state", self.rho_state), ("rho_costate", self.rho_costate)):
+            if not (isfinite(rho) and rho >= 0):
+                raise ProblemError(f"{name}: expected a finite penalty >= 0, found {rho}")
+
+
+def paper_penalties(rho: float, samples: int) -> Penalties:
+    """The penalties that equal the rho of [LCTE]'s experiments on a batch of `samples`.
+
+    There costates come from the batch-mean loss (so they are 1/K of ours) and H and penalties are sums over
+    the batch. Dividing that H~ by the same factor gives rho_state = K rho and rho_costate = rho / K.
+    """
+    if samples < 1:
+        raise ProblemError(f"expected at least one sample, found {samples}")
+    return Penalties(samples * rho, rho / samples)
 
 
 def hamiltonian(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> PerSample:
@@ -34,9 +64,8 @@ def state_error(stage: Stage, control: Control, state: Tensor, next_state: Tenso
     return _square(next_state - stage(state, control))
 
 
-def costate_error(
-    stage: Stage, control: Control, state: Tensor, old_costate: Tensor, next_costate: Tensor
-) -> PerSample:
+def costate_error(stage: Stage, control: Control, state: Tensor, old_costate: Tensor,
+                  next_costate: Tensor) -> PerSample:
     """|p_n - grad_x H_n(x_n, p_{n+1}, theta)|^2, the squared change of the costate."""
     return _square(old_costate - costate(stage, control, state, next_costate))
 
@@ -44,8 +73,7 @@ def costate_error(
 def augmented(stage: Stage, control: Control, data: tuple[Tensor, Tensor, Tensor, Tensor],
               penalties: Penalties) -> Float[Tensor, ""]:
     """H~_n(theta), the mean over samples of
-    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2. ([LCTE] equation 24, Algorithm
-    2.)
+    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2. ([LCTE] (24), Algorithm 2.)
 
     data: x_n, x_{n+1}, p_n, p_{n+1}.
     """
@@ -74,11 +102,10 @@ class Measures(NamedTuple):
 
 @torch.no_grad()
 def measure(group: StageGroup, controls: Float[Tensor, "stage control"]) -> Measures:
-    """Gain and feasibility errors of new controls, by evaluating g and grad_x H. One evaluation of each
-    stage."""
+    """Gain and feasibility errors of new controls, by one evaluation of g and grad_x H of each stage."""
 
-    def one(new: Tensor, old: Tensor, x: Tensor, x_next: Tensor, p: Tensor, p_next: Tensor) -> tuple[Tensor,
-                                                                                                     ...]:
+    def one(new: Tensor, old: Tensor, x: Tensor, x_next: Tensor, p: Tensor, p_next: Tensor
+            ) -> tuple[Tensor, ...]:
         image, pulled = _pull_back(group.stage, new, x, p_next)
         gain = _inner(p_next, image - x_next).mean() - group.stage.cost(new) + group.stage.cost(old)
         return gain, _square(x_next - image).mean(), _square(p - pulled).mean()

@@ -1,8 +1,7 @@
 """Where the current controls lead: states forward, costates backward."""
 
 from pontryagin.trajectory.group import ByTime, StageGroup, group_stages, stage_group
-from pontryagin.trajectory.propagate import Propagation, propagate, terminal_costs
-from pontryagin.trajectory.trajectory import Trajectory
+from pontryagin.trajectory.propagate import Propagation, Trajectory, propagate, terminal_costs
 
 __all__ = ["ByTime", "Propagation", "StageGroup", "Trajectory", "group_stages", "propagate", "stage_group",
            "terminal_costs"]

@@ -1,7 +1,7 @@
 """Equal stages together, with everything that their maximization needs and nothing else."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pontryagin.problem import ControlProblem, Controls, Stage
-from pontryagin.trajectory.trajectory import Trajectory
+from pontryagin.trajectory.propagate import Trajectory
 
 _Each = tuple[Tensor, ...]
 ByTime = Sequence[Tensor] | Mapping[int, Tensor]
@@ -56,8 +56,7 @@ class StageGroup:
 
     @cached_property
     def costate_squares(self) -> Float[Tensor, " stage"]:
-        """Mean over samples of |p_{n+1}|^2, float64; of an affine stage only the part that its outputs
-        see."""
+        """Mean over samples of |p_{n+1}|^2, float64; of an affine stage the part that its outputs see."""
         form = self.stage.affine
         seen = [costate if form is None else form.outputs(costate) for costate in self.next_costates]
         return torch.stack([costate.square().sum().double() / costate.shape[0] for costate in seen])
@@ -69,11 +68,9 @@ class StageGroup:
 
     def singles(self) -> Iterator["StageGroup"]:
         """The same stages as groups of one."""
-        for n, index in enumerate(self.indices):
-            here = slice(n, n + 1)
-            yield replace(self, indices=(index,), control=self.control[here], start=self.start[here],
-                          states=self.states[here], next_states=self.next_states[here],
-                          costates=self.costates[here], next_costates=self.next_costates[here])
+        for n in range(len(self.indices)):
+            yield replace(self, **{one.name: getattr(self, one.name)[n:n + 1]
+                                   for one in fields(self) if one.name != "stage"})
 
 
 def group_stages(problem: ControlProblem, controls: Controls, trajectory: Trajectory,
@@ -88,13 +85,6 @@ def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Con
     """Some equal stages with x_n, x_{n+1}, p_n, p_{n+1}, which are all that is looked up."""
     starts = controls if starts is None else starts
     control = torch.stack([controls[n] for n in indices])
-    return StageGroup(
-        stage=problem.stages[indices[0]],
-        indices=indices,
-        control=control,
-        start=control if starts is controls else torch.stack([starts[n] for n in indices]),
-        states=tuple(states[n] for n in indices),
-        next_states=tuple(states[n + 1] for n in indices),
-        costates=tuple(costates[n] for n in indices),
-        next_costates=tuple(costates[n + 1] for n in indices),
-    )
+    start = control if starts is controls else torch.stack([starts[n] for n in indices])
+    data = (tuple(values[n + later] for n in indices) for values in (states, costates) for later in (0, 1))
+    return StageGroup(problem.stages[indices[0]], indices, control, start, *data)

@@ -1,21 +1,29 @@
 """States forward and costates backward through an explicit control problem."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from pontryagin.problem import ControlProblem, Controls, NonFiniteError
-from pontryagin.trajectory.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """x_0 ... x_N and p_0 ... p_N, one row a sample, and Phi_i of each sample. Costates are unscaled."""
+
+    states: tuple[Shaped[Tensor, "sample ..."], ...]
+    costates: tuple[Shaped[Tensor, "sample ..."], ...]
+    terminal: Float[Tensor, " sample"]
 
 
 class Propagation:
     """The forward pass at some controls; `trajectory()` adds the costate pass.
 
     It keeps the graph of the forward pass, so that an accepted trial is not propagated twice. total: the sum
-    of Phi_i over
-    samples, loss: their mean, running_cost: sum_n delta_n L_n, objective: J.
+    of Phi_i over samples, loss: their mean, running_cost: sum_n delta_n L_n, objective: J.
     """
 
     def __init__(self, problem: ControlProblem, controls: Controls) -> None:
@@ -44,7 +52,7 @@ class Propagation:
         Raises NonFiniteError, naming the first stage whose state or the last whose costate is not finite.
         """
         if not torch.isfinite(self._total):
-            raise NonFiniteError(describe_non_finite(self.problem, [s.detach() for s in self._states]))
+            raise NonFiniteError(self._describe_non_finite())
         known = [state for state in self._states if state.is_floating_point()]
         costates = torch.autograd.grad(self._total, known, -torch.ones_like(self._total), allow_unused=True,
                                        materialize_grads=True)
@@ -52,26 +60,24 @@ class Propagation:
             costates = (torch.zeros_like(self._states[0], dtype=known[0].dtype), *costates)
         # an infinite sum is a hint only, for large finite numbers may overflow in it
         if not torch.stack([costate.sum() for costate in costates]).isfinite().all():
-            _refuse_non_finite(costates)
+            self._refuse_non_finite(costates)
         return Trajectory(tuple(state.detach() for state in self._states), costates, self._terminal.detach())
 
+    def _refuse_non_finite(self, costates: Sequence[Tensor]) -> None:
+        wrong = [n for n, costate in enumerate(costates) if not costate.isfinite().all()]
+        if wrong:
+            raise NonFiniteError(f"the costate at state {wrong[-1]} of {len(costates) - 1} holds NaN or "
+                                 "infinite values, though the states are finite: a stage's derivative does "
+                                 "not exist or overflows there")
 
-def _refuse_non_finite(costates: Sequence[Tensor]) -> None:
-    wrong = [n for n, costate in enumerate(costates) if not costate.isfinite().all()]
-    if wrong:
-        raise NonFiniteError(f"the costate at state {wrong[-1]} of {len(costates) - 1} holds NaN or infinite "
-                             "values, though the states are finite: a stage's derivative does not exist or "
-                             "overflows there")
-
-
-def describe_non_finite(problem: ControlProblem, states: Sequence[Tensor]) -> str:
-    """Where the numbers stopped being finite, in words."""
-    for number, (stage, state) in enumerate(zip(problem.stages, states[1:], strict=True)):
-        if not state.isfinite().all():
-            return (f"the states after stage {number} ({stage.name}) hold NaN or infinite values: the "
-                    "controls left the region where the dynamics can be computed; use a larger rho or "
-                    "smaller initial controls")
-    return "the terminal cost is NaN or infinite though all states are finite: check targets and terminal cost"
+    def _describe_non_finite(self) -> str:
+        for number, (stage, state) in enumerate(zip(self.problem.stages, self._states[1:], strict=True)):
+            if not state.isfinite().all():
+                return (f"the states after stage {number} ({stage.name}) hold NaN or infinite values: the "
+                        "controls left the region where the dynamics can be computed; use a larger rho or "
+                        "smaller initial controls")
+        return ("the terminal cost is NaN or infinite though all states are finite: check targets and "
+                "terminal cost")
 
 
 def propagate(problem: ControlProblem, controls: Controls) -> Trajectory:

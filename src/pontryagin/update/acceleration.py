@@ -89,10 +89,10 @@ class Secant:
     """L-BFGS over all stages with the closed-form solve as the initial inverse Hessian; full batches only.
 
     The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
-    gradients of J add the coupling. rho here divides the whole quasi-Newton step, whose natural length is
-    1: use it with AcceptReject(rho=1, restart=True).
+    gradients of J add the coupling. rho divides the whole quasi-Newton step, whose natural length is 1: use
+    it with AcceptReject(rho=1, restart=True).
 
-    history_size: pairs of steps and changes of the gradient that are kept, >= 1; 20, twice the usual 10, since
+    history_size: pairs of steps and changes of the gradient kept, >= 1; 20, twice the usual 10, since
         a pair costs no evaluation. first_rho: the first step is the argmax at this rho, short enough to be
         taken anywhere. Raises ProblemError for other numbers, for stages without a closed form, and in an
         iteration without a state penalty.

@@ -51,14 +51,6 @@ class Trial:
         that are not finite."""
         return isfinite(self.after) and self.achieved >= sufficient * max(self.predicted, 0.0)
 
-    @property
-    def penalized_error(self) -> float:
-        """sum_n of rho_state times the state error plus rho_costate times the costate error: mu of an exact
-        quadratic argmax."""
-        return sum(float(rho.rho_state * measure.state_error.sum()
-                         + rho.rho_costate * measure.costate_error.sum())
-                   for measure, rho in zip(self.measures, self.penalties, strict=True))
-
 
 @runtime_checkable
 class PenaltyRule(Protocol):
