@@ -1,6 +1,6 @@
 """Many processes: who maximizes which stage, and how results travel."""
 
-from pontryagin.distributed.agreement import raise_together, require_same
+from pontryagin.distributed.agreement import all_or_none, raise_together, require_same
 from pontryagin.distributed.assignment import Owners, assign, loads, reassign, share
 from pontryagin.distributed.communicator import Alone, Communicator, Processes
 from pontryagin.distributed.shared_propagation import SharedPropagation
@@ -9,5 +9,5 @@ from pontryagin.distributed.stage_parallel import StageParallel, group_controls
 from pontryagin.distributed.start import join, launched
 
 __all__ = ["Alone", "Communicator", "GroupModel", "Owners", "Processes", "SharedPropagation", "StageModels",
-           "StageParallel", "assign", "group_controls", "join", "launched", "loads", "raise_together",
-           "reassign", "require_same", "share"]
+           "StageParallel", "all_or_none", "assign", "group_controls", "join", "launched", "loads",
+           "raise_together", "reassign", "require_same", "share"]

@@ -3,7 +3,8 @@
 import hashlib
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -14,11 +15,8 @@ from pontryagin.problem import ControlProblem, Controls, NonFiniteError, Problem
 
 
 def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
-    """Refuse to start when ranks differ in any of the facts (versions, model, data, seed, settings), as texts
-    or hashes.
-
-    Every rank raises the same ProblemError, naming the fact, the values and the ranks that have them.
-    """
+    """Refuse to start when ranks differ in any of the facts (versions, model, data, ...), as texts or hashes:
+    every rank raises the same ProblemError, naming the fact, the values and the ranks that have them."""
     found: list[Mapping[str, str]] = communicator.gather(dict(facts))
     for fact in sorted({name for one in found for name in one}):
         ranks: dict[str, list[int]] = {}
@@ -32,11 +30,8 @@ def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
 
 
 def raise_together(communicator: Communicator, error: Exception | None) -> None:
-    """Every rank raises when one has an error: its own, or that of the lowest rank that has one. Costs a
-    small sum.
-
-    A NonFiniteError keeps its kind on the other ranks, others come as ProblemError.
-    """
+    """Every rank raises when one has an error: its own, or that of the lowest rank that has one, whose
+    NonFiniteError keeps its kind while others come as ProblemError. Costs a small sum."""
     if communicator.size == 1:
         if error is not None:
             raise error
@@ -49,6 +44,17 @@ def raise_together(communicator: Communicator, error: Exception | None) -> None:
     rank, (kind, message) = next((rank, one) for rank, one in enumerate(found) if one is not None)
     known = NonFiniteError if kind == "NonFiniteError" else ProblemError
     raise known(f"rank {rank}: {message}")
+
+
+@contextmanager
+def all_or_none(communicator: Communicator) -> Iterator[None]:
+    """A part that every rank does: what one raises, all raise."""
+    error: Exception | None = None
+    try:
+        yield
+    except (ProblemError, NonFiniteError) as caught:
+        error = caught
+    raise_together(communicator, error)
 
 
 def versions() -> dict[str, str]:

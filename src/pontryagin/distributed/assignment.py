@@ -50,6 +50,5 @@ def reassign(costs: Sequence[float], owners: Owners, ranks: int, gain: float = 0
 
 
 def share(samples: int, rank: int, ranks: int) -> slice:
-    """The rows of a batch that a rank propagates: consecutive, numbers differing by at most one, perhaps
-    none."""
+    """The rows of a batch that a rank propagates: consecutive, numbers differing by at most one."""
     return slice(samples * rank // ranks, samples * (rank + 1) // ranks)

@@ -42,8 +42,7 @@ class Communicator(Protocol):
         """outgoing[r] goes to rank r; returns what each rank sent here, of the announced forms."""
 
     def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
-        """Send `own` to all; gives what each rank sent, rows[r] rows like own's. Returns before it has
-        arrived."""
+        """Send `own` to all; gives what each sent, rows[r] rows like own's. Returns before it arrives."""
 
     def gather(self, value: Any) -> list[Any]:
         """A small picklable value of every rank."""

@@ -1,5 +1,4 @@
-"""What the owner of a stage needs, brought to it: moments where they are enough, states and costates
-elsewhere."""
+"""What the owner of a stage needs, brought to it: moments where they do, states and costates elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,16 +2,15 @@
 
 import torch
 
-from pontryagin.distributed.agreement import raise_together
+from pontryagin.distributed.agreement import all_or_none
 from pontryagin.distributed.assignment import share
 from pontryagin.distributed.communicator import Communicator
-from pontryagin.problem import ControlProblem, Controls, NonFiniteError
+from pontryagin.problem import ControlProblem, Controls
 from pontryagin.trajectory import Propagation, Trajectory
 
 
 def problem_share(problem: ControlProblem, communicator: Communicator) -> ControlProblem:
-    """The problem on this rank's samples. A rank without any gets the first one, for its shapes; it counts
-    nowhere."""
+    """The problem on this rank's samples; without any, on the first, for its shapes: it counts nowhere."""
     if communicator.size == 1:
         return problem
     rows = share(problem.samples, communicator.rank, communicator.size)
@@ -20,8 +19,7 @@ def problem_share(problem: ControlProblem, communicator: Communicator) -> Contro
 
 
 class SharedPropagation:
-    """The forward pass of all samples at some controls; J and the loss are those of the whole batch, on every
-    rank."""
+    """The forward pass of all samples at some controls; on every rank J and loss are the whole batch's."""
 
     def __init__(self, communicator: Communicator, problem: ControlProblem, local: ControlProblem,
                  controls: Controls) -> None:
@@ -39,12 +37,8 @@ class SharedPropagation:
 
         Raises NonFiniteError on every rank when those of any rank are not finite.
         """
-        error = None
-        try:
+        with all_or_none(self.communicator):
             found = self._local.trajectory()
-        except NonFiniteError as caught:
-            error = caught
-        raise_together(self.communicator, error)
         if self.samples == len(found.terminal):
             return found
         return Trajectory(tuple(x[:0] for x in found.states), tuple(p[:0] for p in found.costates),

@@ -1,5 +1,4 @@
-"""Stage-parallel maximization after data-parallel propagation: what a solver asks, whatever the number of
-processes."""
+"""Stage-parallel maximization after data-parallel propagation: what a solver asks, of one process or many."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,14 +7,14 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from pontryagin.distributed.agreement import problem_facts, raise_together, require_same, versions, words
+from pontryagin.distributed.agreement import all_or_none, problem_facts, require_same, versions, words
 from pontryagin.distributed.assignment import Owners, assign, reassign
 from pontryagin.distributed.communicator import Alone, Communicator
 from pontryagin.distributed.delivery import Delivery, maximizer_of
 from pontryagin.distributed.shared_propagation import SharedPropagation, problem_share
 from pontryagin.distributed.stage_models import GroupModel, QuadraticGroupModel, StageModels
 from pontryagin.maximizer import Maximizer, MomentMaximizer
-from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
+from pontryagin.problem import ControlProblem, Controls, ProblemError
 from pontryagin.trajectory import Trajectory, stage_group
 
 PHASES = ("propagation", "moments", "maximization")
@@ -56,8 +55,7 @@ class StageParallel:
                                             else 0.0)
 
     def require_same(self, problem: ControlProblem, controls: Controls, settings: Sequence[object]) -> None:
-        """Refuse to start when ranks differ in versions, problem, data, controls or settings. Raises
-        ProblemError on all."""
+        """ProblemError on all ranks when they differ in versions, problem, data, controls or settings."""
         if self.communicator.size > 1:
             facts = {**versions(), **problem_facts(problem, controls), "settings": words(settings),
                      "costs": words(self.costs)}
@@ -84,19 +82,17 @@ class StageParallel:
         with self.phase("moments"):
             delivery = Delivery(self.communicator, self.samples, problem, controls, starts, trajectory,
                                 self._owners(problem), groups, chosen)
-            error, own = None, []
-            try:
+            with all_or_none(self.communicator):
                 own = delivery.models()
-            except (ProblemError, NonFiniteError) as caught:
-                error = caught
-            raise_together(self.communicator, error)
-            squares = iter(self._costate_squares(problem, controls, trajectory, groups))
-            models: list[GroupModel] = []
-            for number, (one, model) in enumerate(zip(chosen, own, strict=True)):
-                kind = QuadraticGroupModel if isinstance(one, MomentMaximizer) else GroupModel
-                models.append(kind(self.communicator, delivery.bare(number), delivery.rows(number), model,
-                                   type(one).__name__))
-                models[-1].group.__dict__["costate_squares"] = next(squares)
+            squares = self._costate_squares(problem, controls, trajectory, groups)
+            models = []
+            for number, (one, model, square) in enumerate(zip(chosen, own, squares, strict=True)):
+                kind, group = GroupModel, delivery.bare(number)
+                if isinstance(one, MomentMaximizer):
+                    kind = QuadraticGroupModel
+                group.__dict__["costate_squares"] = square  # of all samples, where it has none of its own
+                rows, method = delivery.rows(number), type(one).__name__
+                models.append(kind(self.communicator, group, rows, model, method))
             return StageModels(self.communicator, models, self._measured)
 
     @contextmanager

@@ -1,5 +1,4 @@
-"""The exact quadratic model of H~ of affine stages as a function of the matrix alone, for maximization over a
-set of matrices."""
+"""The exact quadratic model of H~ of affine stages in the matrix alone, to be maximized over sets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,8 +61,7 @@ class ConstrainedQuadratic:
 
     @cached_property
     def majorant(self) -> Matrix:
-        """The diagonal of a larger quadratic form, by sums of absolute rows: with it entries may be moved
-        together."""
+        """The diagonal of a larger form, by sums of absolute rows: with it entries may be moved together."""
         return self._curvature(self.inputs.abs().sum(2),
                                None if self.costates is None else self.costates.abs().sum(2))
 

@@ -10,8 +10,7 @@ from pontryagin.problem.admissible import short_scale
 
 
 def enumerable(model: ConstrainedQuadratic, limit: int) -> bool:
-    """Whether rows are independent, and each has few candidates: a discrete set, no costate penalty, an
-    eliminated bias."""
+    """Whether rows, each with few candidates, are independent: no costate penalty, an eliminated bias."""
     theta = model.theta
     if not isinstance(theta, DiscreteSet) or model.costates is not None or model.with_bias:
         return False

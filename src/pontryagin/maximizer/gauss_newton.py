@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jacfwd, jvp, vmap
 
-from pontryagin.hamiltonian import Measures, Penalties, augmented, costate, measure
+from pontryagin.hamiltonian import Penalties, costate
 from pontryagin.maximizer.gradient_ascent import hamiltonian_gradient
-from pontryagin.maximizer.protocol import require_unconstrained
+from pontryagin.maximizer.protocol import EvaluatedModel, require_unconstrained
 from pontryagin.problem import NoCost, ProblemError, Quadratic
 from pontryagin.trajectory import StageGroup
 
@@ -67,14 +67,13 @@ Parts = tuple[Tensor, Tensor | None, Callable[[Tensor], Tensor], Callable[[Tenso
 Push = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-class GaussNewtonModel:
+class GaussNewtonModel(EvaluatedModel):
     """A quadratic model of H~ at the start. M and N: (stage, block, size, size)."""
 
     def __init__(self, group: StageGroup, damping: float, parts: Parts) -> None:
-        self.group, self.damping = group, damping
-        self.gradient = hamiltonian_gradient(group)
+        super().__init__(group, evaluations=3)  # the gradient, and two in either curvature
+        self.damping, self.gradient = damping, hamiltonian_gradient(group)
         self.state_curvature, self.costate_curvature, self._blocks, self._join = parts
-        self.evaluations = 3  # the gradient, and two in either curvature
 
     def maximize(self, penalties: Penalties) -> Controls:
         """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
@@ -94,11 +93,6 @@ class GaussNewtonModel:
             length = torch.where(fell, length / 2, length)
         return self.group.start + torch.where(fell, 0.0, length)[:, None] * change
 
-    def measure(self, controls: Controls) -> Measures:
-        """By evaluating the stages."""
-        self.evaluations += 1
-        return measure(self.group, controls)
-
     def _step(self, penalties: Penalties) -> Controls:
         system = penalties.rho_state * self.state_curvature
         if self.costate_curvature is not None:
@@ -114,12 +108,8 @@ class GaussNewtonModel:
 
     def _value(self, controls: Controls, penalties: Penalties) -> Tensor:
         self.evaluations += 1
-
-        def one(control: Tensor, *data: Tensor) -> Tensor:
-            return augmented(self.group.stage, control, data, penalties)  # type: ignore[arg-type]
-
         with torch.no_grad():
-            return vmap(one)(controls, *self.group.data)
+            return vmap(self.augmented(penalties))(controls, *self.group.data)
 
 
 def _whole(group: StageGroup) -> Parts:
@@ -177,8 +167,7 @@ def _row_layout(group: StageGroup) -> tuple[int, int]:
 
 def _refuse_coupled_rows(group: StageGroup, response: Tensor, join: Callable[[Tensor], Tensor],
                          push: Push) -> None:
-    """Scale the rows of the bias' tangent, which moves every output, differently: uncoupled outputs scale
-    alike."""
+    """The bias' tangent moves every output; scaled by rows, it scales uncoupled outputs alike."""
     rows, columns = _row_layout(group)
     # any numbers that differ; tolerances above the rounding of float32 products
     scales = torch.linspace(-1.0, 2.0, rows, dtype=response.dtype, device=response.device)

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
-from pontryagin.hamiltonian import Measures, Penalties, hamiltonian, measure
+from pontryagin.hamiltonian import Penalties, hamiltonian
+from pontryagin.maximizer.protocol import EvaluatedModel
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
@@ -33,26 +34,20 @@ class GradientAscent:
         return GradientModel(group, self.learning_rate)
 
 
-class GradientModel:
+class GradientModel(EvaluatedModel):
     """H to first order at the start."""
 
     def __init__(self, group: StageGroup, learning_rate: float) -> None:
-        self.group, self.learning_rate, self.evaluations = group, learning_rate, 1
-        self.gradient = hamiltonian_gradient(group)
+        super().__init__(group, evaluations=1)
+        self.learning_rate, self.gradient = learning_rate, hamiltonian_gradient(group)
 
     def maximize(self, penalties: Penalties) -> Float[Tensor, "stage control"]:
         """The projected gradient step."""
         return self.group.stage.admissible.project(self.group.start + self.learning_rate * self.gradient)
 
-    def measure(self, controls: Float[Tensor, "stage control"]) -> Measures:
-        """By evaluating the stages."""
-        self.evaluations += 1
-        return measure(self.group, controls)
-
 
 def hamiltonian_gradient(group: StageGroup) -> Float[Tensor, "stage control"]:
-    """mean over samples of grad_theta H_n at the start of each stage: minus the gradient of J. Mean,
-    unscaled."""
+    """mean over samples of grad_theta H_n at the start of each stage: minus the gradient of J."""
 
     def mean(control: Tensor, state: Tensor, next_costate: Tensor) -> Tensor:
         return hamiltonian(group.stage, control, state, next_costate).mean()

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from pontryagin.hamiltonian import Measures, Penalties, augmented, measure
+from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer.minimization import Controls, Mask, PerStage, minimize
-from pontryagin.maximizer.protocol import require_unconstrained
+from pontryagin.maximizer.protocol import EvaluatedModel, require_unconstrained
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
@@ -45,19 +44,17 @@ class LBFGS:
         return LBFGSModel(group, self)
 
 
-class LBFGSModel:
+class LBFGSModel(EvaluatedModel):
     """H~ as a function to be evaluated."""
 
     def __init__(self, group: StageGroup, settings: LBFGS) -> None:
-        self.group, self.settings, self.evaluations = group, settings, 0
+        super().__init__(group)
+        self.settings = settings
 
     def maximize(self, penalties: Penalties) -> Controls:
         """Minimize -H~ of all stages at once."""
-
-        def one(control: Tensor, *data: Tensor) -> Tensor:
-            return -augmented(self.group.stage, control, data, penalties)  # type: ignore[arg-type]
-
-        image, batched = self.group.next_states[0], vmap(grad_and_value(one))
+        value, image = self.augmented(penalties), self.group.next_states[0]
+        batched = vmap(grad_and_value(lambda *point: -value(*point)))
         together = max(1, _CHUNK // max(1, image.numel() * image.element_size()))
 
         def evaluate(controls: Controls, wanted: Mask) -> tuple[PerStage, Controls]:
@@ -70,8 +67,3 @@ class LBFGSModel:
 
         return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.history_size,
                         self.settings.searches)
-
-    def measure(self, controls: Controls) -> Measures:
-        """By evaluating the stages."""
-        self.evaluations += 1
-        return measure(self.group, controls)

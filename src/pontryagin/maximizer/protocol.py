@@ -1,12 +1,13 @@
 """What every maximizer is: a way to solve theta_n = argmax over Theta of the augmented Hamiltonian."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.affine import StageMoments
-from pontryagin.hamiltonian import Measures, Penalties
+from pontryagin.hamiltonian import Measures, Penalties, augmented, measure
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
 
@@ -64,6 +65,21 @@ class MomentMaximizer(Maximizer, Protocol):
 
     def model_of_moments(self, group: StageGroup, moments: StageMoments) -> QuadraticModel:
         """The model from moments; the group's states and costates are not read."""
+
+
+class EvaluatedModel:
+    """What models have in common that evaluate their stages, each evaluation counted."""
+
+    def __init__(self, group: StageGroup, evaluations: int = 0) -> None:
+        self.group, self.evaluations = group, evaluations
+
+    def measure(self, controls: Float[Tensor, "stage control"]) -> Measures:
+        self.evaluations += 1
+        return measure(self.group, controls)
+
+    def augmented(self, penalties: Penalties) -> Callable[..., Tensor]:
+        """H~ of one stage of the group as a function of its control and then its data, for vmap and grad."""
+        return lambda control, *data: augmented(self.group.stage, control, data, penalties)
 
 
 def require_unconstrained(group: StageGroup, method: str) -> None:

@@ -1,5 +1,4 @@
-"""Extended MSA without a barrier: every argmax on the newest states and costates that were there when it
-began."""
+"""Extended MSA without a barrier: every argmax on the newest states and costates there when it began."""
 
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -8,12 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from time import perf_counter
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from pontryagin.distributed import Alone, Communicator, StageParallel, assign, raise_together
+from pontryagin.distributed import Alone, Communicator, StageParallel, all_or_none, assign
 from pontryagin.distributed.delivery import maximizer_of
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import ByForm, HamiltonianModel, Maximizer
@@ -24,7 +22,6 @@ from pontryagin.update.record import IterationRecord, stage_records
 
 _POLL = 0.005
 """Seconds after which a rank asks again what is ready on the others: little beside an argmax."""
-Result = TypeVar("Result")
 Found = tuple[Tensor, Measures, int]
 """New controls of a unit, what they promise, and the evaluations that they took."""
 
@@ -184,8 +181,7 @@ class AsynchronousMSA:
         return _LateModel(unit.maximizer, replace(group, stage=deepcopy(group.stage)))
 
     def _ready(self) -> list[int]:
-        """The units to be taken, the same on every rank: those that are done, at least one, and all that are
-        too old to wait."""
+        """The units to be taken, the same on all ranks: those done, at least one, and all too old to wait."""
         old = [number for number in self._running if self.iteration - self._began[number] >= self.staleness]
         wait([self._running[number] for number in old])
         while True:
@@ -207,15 +203,9 @@ class AsynchronousMSA:
 
     def _collect(self, ready: Sequence[int]) -> list[Found]:
         """The results of these units, from their owners."""
-        error: Exception | None = None
-        own: dict[int, Found] = {}
-        for number in ready:
-            if number in self._running:
-                try:
-                    own[number] = self._running.pop(number).result()
-                except (ProblemError, NonFiniteError) as caught:
-                    error = caught
-        raise_together(self.communicator, error)
+        with all_or_none(self.communicator):
+            own = {number: self._running.pop(number).result()
+                   for number in ready if number in self._running}
         return [self._sent(number, own.get(number)) for number in ready]
 
     def _sent(self, number: int, own: Found | None) -> Found:
@@ -255,14 +245,11 @@ class _LateModel:
         return self._maximizer.model(self.group)
 
     def maximize(self, penalties: Penalties) -> Tensor:
-        return self._counted(self._model.maximize(penalties))
+        return self._model.maximize(penalties)
 
     def measure(self, controls: Tensor) -> Measures:
-        return self._counted(self._model.measure(controls))
-
-    def _counted(self, result: Result) -> Result:
-        self.evaluations = self._model.evaluations
-        return result
+        measured, self.evaluations = self._model.measure(controls), self._model.evaluations
+        return measured
 
 
 def _units(problem: ControlProblem, maximizer: Maximizer, ranks: int, parts: int) -> list[_Unit]:

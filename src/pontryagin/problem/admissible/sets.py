@@ -121,8 +121,7 @@ class UnitNormRows(MatrixSet):
     """sum_j W_ij^2 = 1 for every row, to rounding in W's dtype: |norm - 1| <= eps * (4 + sqrt(inputs))."""
 
     def project(self, weight: Matrix) -> Matrix:
-        """Every row divided by its norm. ProblemError for a row of zeros: all points of the sphere are as
-        near."""
+        """Every row divided by its norm. ProblemError for a row of zeros: the whole sphere is as near."""
         norm = torch.linalg.vector_norm(weight, dim=-1, keepdim=True)
         if not (norm > 0).all():
             raise ProblemError("UnitNormRows: a row of zeros (or NaN) has no nearest point of norm 1; start "

@@ -47,8 +47,7 @@ class Trial:
         return 2 * self.remainder / self.predicted if measured else inf
 
     def falls_enough(self, sufficient: float) -> bool:
-        """Whether J_new <= J_old - sufficient * mu, and J has not risen whatever mu says; never with numbers
-        that are not finite."""
+        """Whether J_new <= J_old - sufficient * mu, and J has not risen whatever mu says; both finite."""
         return isfinite(self.after) and self.achieved >= sufficient * max(self.predicted, 0.0)
 
 
