@@ -8,34 +8,15 @@ group for the length of a step. Every process of the group has to call each of t
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pontryagin.affine import Moments
 from pontryagin.distributed.communicator import Alone, Communicator, Processes
 
 _HERE: ContextVar[Communicator] = ContextVar("communicator", default=Alone())  # noqa: B039 - it has no state
-
-
-@runtime_checkable
-class RowMoments(Protocol):
-    """Moments of so many rows x: their mean, the centred second moment times a block, and its trace."""
-
-    mean: Tensor
-    product: Tensor
-    trace: Tensor
-    block: Tensor | None
-    count: float
-
-    def __init__(self, mean: Tensor, product: Tensor, trace: Tensor, block: Tensor | None,
-                 count: float) -> None: ...
-
-    def add_outer(self, vector: Tensor, weight: Tensor | float) -> None:
-        """Second moment + weight v v^T."""
-
-
-AnyMoments = TypeVar("AnyMoments", bound=RowMoments)
 
 
 @contextmanager
@@ -58,7 +39,7 @@ def summed(numbers: Tensor) -> Tensor:
     return _HERE.get().sum(numbers)
 
 
-def mean_over_processes(taken: AnyMoments | None, zeros: Callable[[], AnyMoments]) -> AnyMoments | None:
+def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> Moments | None:
     """Mean and centred second moment over the rows of all processes; None without any.
 
     taken: this process's, None without rows. zeros: moments of the right shape, with the same block on all
@@ -75,7 +56,7 @@ def mean_over_processes(taken: AnyMoments | None, zeros: Callable[[], AnyMoments
     own.add_outer(own.mean - mean, 1.0)
     second = summed(torch.cat([own.product.flatten(), own.trace]) * weight)
     product, trace = (second / count).split([own.product.numel(), own.trace.numel()])
-    return type(own)(mean, product.view_as(own.product), trace, own.block, float(count))
+    return Moments(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
 def sum_over_processes(number: int, device: torch.device) -> int:

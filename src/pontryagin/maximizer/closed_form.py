@@ -80,7 +80,8 @@ class ClosedFormModel:
                 f"{self.group.stage.name}: the Hamiltonian of an affine stage has no maximum without a state "
                 "penalty or a quadratic running cost; use rho_state > 0 or Quadratic(weight)")
         weight, bias = self.form.matrices(gradient / self.moments.positions)
-        result = self.form.control(*self._argmax.solve(weight, bias, penalties.rho_state, penalties.rho_costate))
+        change = self._argmax.solve(weight, bias, penalties.rho_state, penalties.rho_costate)
+        result = self.form.control(*change)
         if not result.isfinite().all():
             raise NonFiniteError(f"{self.group.stage.name}: the closed form gave NaN or infinite controls; "
                                  "its moments are finite only while states and costates are: raise the "

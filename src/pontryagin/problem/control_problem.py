@@ -150,8 +150,8 @@ def _terminal(terminal_cost: TerminalCost, state: Tensor, target: Tensor) -> Ten
 
 def _check_data(initial_state: Tensor, target: Tensor) -> None:
     if initial_state.is_complex() or initial_state.dtype == torch.bool:
-        raise ProblemError("the initial state must be floating point, or whole numbers for a stage that looks "
-                           f"them up, found {initial_state.dtype}")
+        raise ProblemError("the initial state must be floating point, or whole numbers for a stage that "
+                           f"looks them up, found {initial_state.dtype}")
     if initial_state.ndim < 1 or initial_state.shape[0] == 0:
         raise ProblemError(f"the initial state holds no sample: its shape is {tuple(initial_state.shape)}")
     if target.ndim < 1 or target.shape[0] != initial_state.shape[0]:

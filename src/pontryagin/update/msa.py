@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from math import isfinite
 from time import perf_counter
 
 import torch
@@ -128,7 +127,8 @@ class ExtendedMSA:
                 measures = models.measure(parts)
             after = self.parallel.propagate(problem, group_controls(self.controls, models, parts))
             if self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective)):
-                if not isfinite(after.objective):
+                # as float32: what is too large for it is on its way to infinity
+                if not torch.tensor(after.objective).isfinite():
                     raise NonFiniteError(
                         f"iteration {self.iteration + 1}: J becomes {after.objective} (it was "
                         f"{before.objective}); the controls have been left unchanged; use a larger rho, or a "
