@@ -72,9 +72,9 @@ def _sine(call: Call) -> bool:
 def _paper(name: str, settings: type, run: Callable[..., Any], call: Call) -> bool:
     """The saddle or the certificate."""
     _alone(name)
-    report = import_module(f"pontryagin.papers.{name}.report")  # it draws
+    drawing = import_module(f"pontryagin.papers.{name}.report")  # imports matplotlib
     folder, results, interrupted = run(call.make(settings), call.line, TerminalProgress(call.console))
-    page, text = report.write_report(folder, results)
+    page, text = drawing.write_report(folder, results)
     call.say(text, f"Report: {page}")
     return bool(interrupted)
 
@@ -89,10 +89,10 @@ def _discrete(kind: str, call: Call) -> bool:
     settings = call.make(DiscreteSettings, kind=kind, **({"epochs": EPOCHS} if chosen.full else {}))
     folder, interrupted = run_discrete(settings.quick() if chosen.quick else settings, call.line,
                                        TerminalDisplay(call.console), TerminalProgress(call.console))
-    report = write_report(folder)
+    page = write_report(folder)
     call.say(*headline(read_summary(folder / "summary.json")),
              "Interrupted, with a checkpoint; go on with --resume." if interrupted else "",
-             f"Report: {report}")
+             f"Report: {page}")
     return interrupted
 
 
