@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pontryagin import (
+        affine,
         audit,
         diagnostics,
         distributed,
@@ -66,13 +67,14 @@ __all__ = [
     "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent",
     "KSparse", "Momentum", "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError",
     "Quadratic", "RealSpace", "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse",
-    "UnitNormRows", "__version__", "audit", "diagnostics", "distributed", "euler", "export", "hamiltonian",
-    "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage", "trajectory", "update",
+    "UnitNormRows", "__version__", "affine", "audit", "diagnostics", "distributed", "euler", "export",
+    "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage", "trajectory",
+    "update",
 ]
 
 _SOURCES = ("problem", "hamiltonian", "maximizer", "update")
 """Rooms that the other names of __all__ come from."""
-_ROOMS = (*_SOURCES, "trajectory", "distributed", "optim", "diagnostics", "audit", "export")
+_ROOMS = (*_SOURCES, "affine", "trajectory", "distributed", "optim", "diagnostics", "audit", "export")
 
 
 def __getattr__(name: str) -> Any:
