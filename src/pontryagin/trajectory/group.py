@@ -59,7 +59,8 @@ class StageGroup:
         """Mean over samples of |p_{n+1}|^2, float64; of an affine stage the part that its outputs see."""
         form = self.stage.affine
         seen = [costate if form is None else form.outputs(costate) for costate in self.next_costates]
-        return torch.stack([costate.square().sum().double() / costate.shape[0] for costate in seen])
+        samples = self.next_costates[0].shape[0]
+        return torch.stack([one.square().sum().double() / samples for one in seen])
 
     @property
     def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
