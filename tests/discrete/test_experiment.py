@@ -62,7 +62,7 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
         right = (recalibrated(model,
                               digits)(images).argmax(1) == load_images("digits").test_labels).double().mean().item()
         assert results[method]["recalibrated_error"] == [pytest.approx(100 * (1 - right))]
-        assert 0 < results[method]["nonzero"][0] <= 1
+        assert 0 < results[method]["density"][0] <= 1
         assert results[method]["packed_bytes"] < sum(value.numel() for value in saved.values())
     assert [row["recalibrated"] for row in summary["rounded"]] == [False, True, False, True]
     assert {path.stem for path in (out / "figures").iterdir()} >= {"error", "flips"}

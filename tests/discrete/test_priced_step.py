@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
-
-from pontryagin.optim import EMSA
-from pontryagin.optim.constrained import priced_step
 from pontryagin.optim.constrained.erdos_renyi import shares
 from pontryagin.optim.constrained.grid_step import Pace
+from torch import Tensor, nn
+
+from pontryagin.optim import EMSA, Constraint
+from pontryagin.optim.constrained import priced_step
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, Codebook, Ternary
 
@@ -107,7 +107,7 @@ def test_training_reaches_the_share_and_stays_in_the_set(theta: Ternary) -> None
                           nn.BatchNorm1d(5))
     x = torch.randn(400, 40)
     y = (x @ torch.randn(40, 5)).argmax(1)
-    optimizer = EMSA(model, admissible=theta, nonzero=0.2, moves=1.0)
+    optimizer = EMSA(model, constraint=Constraint(theta, density=0.2, flip_rate=1.0))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 200)
     for _ in range(200):
         optimizer.zero_grad()
@@ -126,8 +126,8 @@ def test_a_price_needs_a_ternary_weight() -> None:
     for theta in (Binary(), Codebook(3)):
         with pytest.raises(ProblemError,
                            match=r"nonzero is for weights in Ternary\(\), but 0.weight lies in"):
-            EMSA(model, admissible={"0": theta}, nonzero=0.1)
+            EMSA(model, constraint=Constraint({"0": theta}, density=0.1))
     for share in (0.0, -0.1, 1.5, float("nan")):
         with pytest.raises(ProblemError, match="share of the weights in"):
-            EMSA(model, admissible=Ternary(), nonzero=share)
+            EMSA(model, constraint=Constraint(Ternary(), density=share))
     assert torch.equal(model[0].weight, before)

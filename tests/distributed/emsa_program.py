@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pontryagin.distributed import join, share
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 from pontryagin.problem import ProblemError
 
 
@@ -23,7 +23,7 @@ def trained(iterations: int, rank: int, ranks: int) -> list[Tensor]:
     """Parameters after EMSA on batches of 7, 8 or 9 samples."""
     network = model()
     called = nn.parallel.DistributedDataParallel(network) if ranks > 1 else network
-    optimizer = EMSA(network, rows=None, budget=1e9)
+    optimizer = EMSA(network, metric=Metric(moment_rows=None, refresh_budget=1e9))
     generator = torch.Generator().manual_seed(1)
     for number in range(iterations):
         samples = 7 + number % 3

@@ -8,8 +8,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.capture import Capture, capture
-from pontryagin.optim.captured_stage import CapturedStage
+from pontryagin.trajectory.capture import Capture, capture
+from pontryagin.trajectory.captured_stage import CapturedStage
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 

@@ -10,12 +10,12 @@ import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
 from optim_builders import Attention, images, loss_of, net, parameters, vectors
+from pontryagin.optim.constrained.grid_step import Pace, moved, quantile, worths
+from pontryagin.optim.constrained.names import sets_by_parameter
 from torch import Tensor, nn
 
 from pontryagin.affine import VarianceProbe
-from pontryagin.optim import EMSA, Acceptance
-from pontryagin.optim.constrained.grid_step import Pace, moved, quantile, worths
-from pontryagin.optim.constrained.names import sets_by_parameter
+from pontryagin.optim import EMSA, Acceptance, Constraint
 from pontryagin.problem import (
     Binary,
     Box,
@@ -79,16 +79,16 @@ def run(model: nn.Module, optimizer: EMSA, first: int, steps: int, check: Callab
 def test_every_control_lies_in_its_set_and_training_resumes_bitwise(name: str, dtype: torch.dtype) -> None:
     theta = SETS[name]
     whole, before, after = (classifier(dtype, bias=name == "ternary") for _ in range(3))
-    one = EMSA(whole, admissible=theta)
+    one = EMSA(whole, constraint=theta)
     assert inside(whole, one, theta)
     expected = run(whole, one, 0, 9, lambda: inside(whole, one, theta), dtype)
-    first = EMSA(before, admissible=theta)
+    first = EMSA(before, constraint=theta)
     losses = run(before, first, 0, 4, dtype=dtype)
     buffer = io.BytesIO()
     torch.save({"model": before.state_dict(), "optimizer": first.state_dict()}, buffer)
     buffer.seek(0)
     saved = torch.load(buffer, weights_only=True)
-    second = EMSA(after, admissible=theta)
+    second = EMSA(after, constraint=theta)
     after.load_state_dict(saved["model"])
     second.load_state_dict(saved["optimizer"])
     losses += run(after, second, 4, 5, lambda: inside(after, second, theta), dtype)
@@ -100,7 +100,7 @@ def test_every_control_lies_in_its_set_and_training_resumes_bitwise(name: str, d
                          ids=str)
 def test_it_learns_without_other_weights(theta: MatrixSet) -> None:
     model = classifier(width=32)
-    optimizer = EMSA(model, admissible=theta)
+    optimizer = EMSA(model, constraint=theta)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 120)
     losses = []
     for step in range(120):
@@ -118,9 +118,7 @@ def test_it_learns_without_other_weights(theta: MatrixSet) -> None:
 
 def test_convolutions_and_parts_of_a_model() -> None:
     model = net(torch.float32)
-    optimizer = EMSA(model,
-                     admissible={"features": Ternary("row"), "head.0": Binary(), "head.3.weight": Box(-1, 1),
-                                        "head.3.bias": NonNegative()})
+    optimizer = EMSA(model, constraint={"features": Ternary("row"), "head.0": Binary(), "head.3.weight": Box(-1, 1), "head.3.bias": NonNegative()})
     for step in range(6):
         optimizer.zero_grad()
         loss_of(model, *images(dtype=torch.float32, seed=step)).backward()
@@ -137,7 +135,7 @@ def test_convolutions_and_parts_of_a_model() -> None:
 
 def test_no_gradient_no_move() -> None:
     model = classifier()
-    optimizer = EMSA(model, admissible=Ternary())
+    optimizer = EMSA(model, constraint=Ternary())
     before = parameters(model)
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -210,27 +208,27 @@ def test_names(request_: object, expected: dict[str, MatrixSet]) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "unknown": (lambda: EMSA(classifier(), admissible={"feature": Ternary()}),
+    "unknown": (lambda: EMSA(classifier(), constraint={"feature": Ternary()}),
                 "'feature' is neither a parameter nor a submodule, nor a pattern of either"),
-    "no matrix": (lambda: EMSA(classifier(), admissible={"1": Ternary()}),
+    "no matrix": (lambda: EMSA(classifier(), constraint={"1": Ternary()}),
                   "'1' has no parameter with two axes or more"),
-    "two patterns": (lambda: EMSA(classifier(), admissible={"[03]": Ternary(), "[3]": Binary()}),
+    "two patterns": (lambda: EMSA(classifier(), constraint={"[03]": Ternary(), "[3]": Binary()}),
                      "give 3.weight different sets; name the parameter itself"),
-    "no set": (lambda: EMSA(classifier(), admissible={"3": 1}), "expected a set such as Binary"),  # type: ignore[dict-item]
-    "empty": (lambda: EMSA(classifier(), admissible={}), "or a mapping from names to sets"),
-    "k": (lambda: EMSA(classifier(), admissible=KSparse(9)),
+    "no set": (lambda: EMSA(classifier(), constraint={"3": 1}), "expected a set such as Binary"),  # type: ignore[dict-item]
+    "empty": (lambda: EMSA(classifier(), constraint={}), "or a mapping from names to sets"),
+    "k": (lambda: EMSA(classifier(), constraint=KSparse(9)),
           r"admissible, 0.weight: KSparse\(k=9.* expected k <= 8"),
-    "2:4": (lambda: EMSA(nn.Linear(6, 2), admissible=TwoFourSparse()),
+    "2:4": (lambda: EMSA(nn.Linear(6, 2), constraint=TwoFourSparse()),
             "admissible, weight: .* multiple of 4, found 6"),
-    "norm": (lambda: EMSA(classifier(), admissible={"1.weight": Binary()}),
+    "norm": (lambda: EMSA(classifier(), constraint={"1.weight": Binary()}),
              "this parameter belongs to BatchNorm1d"),
-    "embedding": (lambda: EMSA(Attention(), admissible={"table": Binary()}),
+    "embedding": (lambda: EMSA(Attention(), constraint={"table": Binary()}),
                   "this parameter belongs to Embedding"),
-    "bypassed": (lambda: EMSA(Attention(), admissible=Ternary()),
+    "bypassed": (lambda: EMSA(Attention(), constraint=Ternary()),
                  "belongs to (no affine stage|MultiheadAttention|Embedding)"),
-    "acceptance": (lambda: EMSA(classifier(), admissible=Binary(), acceptance=Acceptance()),
+    "acceptance": (lambda: EMSA(classifier(), acceptance=Acceptance(), constraint=Binary()),
                    "acceptance divides steps"),
-    "moves": (lambda: EMSA(classifier(), admissible=Binary(), moves=-1.0),
+    "moves": (lambda: EMSA(classifier(), constraint=Constraint(Binary(), flip_rate=-1.0)),
               "EMSA moves: expected a number in"),
 }
 
@@ -245,13 +243,13 @@ def test_a_refused_request_leaves_the_model_alone() -> None:
     model = classifier()
     before = parameters(model)
     with pytest.raises(ProblemError):
-        EMSA(model, admissible={"0": Binary(), "3": KSparse(99)})
+        EMSA(model, constraint={"0": Binary(), "3": KSparse(99)})
     assert torch.equal(parameters(model), before)
 
 
 def test_weights_changed_from_outside_are_noticed() -> None:
     model = classifier()
-    optimizer = EMSA(model, admissible=Binary())
+    optimizer = EMSA(model, constraint=Binary())
     run(model, optimizer, 0, 2)
     with torch.no_grad():
         model[3].weight[0, 0] = 0.5
@@ -262,7 +260,7 @@ def test_weights_changed_from_outside_are_noticed() -> None:
 def test_acceptance_with_projected_sets() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
-    optimizer = EMSA(model, admissible=Box(-0.2, 0.2), acceptance=Acceptance())
+    optimizer = EMSA(model, acceptance=Acceptance(), constraint=Box(-0.2, 0.2))
     x, y = vectors(dtype=torch.float32)
 
     def closure() -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from optim_builders import assert_close, loss_of, vectors
 from torch import nn
 
-from pontryagin.optim import EMSA, bank
+from pontryagin.optim import EMSA, Metric, bank
 
 
 def deep(seed: int = 0) -> nn.Sequential:
@@ -17,7 +17,7 @@ def deep(seed: int = 0) -> nn.Sequential:
 
 def trained(rank: int, steps: int = 6, freeze: int | None = None) -> tuple[nn.Module, EMSA]:
     model = deep()
-    optimizer = EMSA(model, rank=rank, rows=None, budget=1e9)
+    optimizer = EMSA(model, metric=Metric(metric_rank=rank, moment_rows=None, refresh_budget=1e9))
     for step in range(steps):
         if step == freeze:
             model[4].requires_grad_(False)

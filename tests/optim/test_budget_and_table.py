@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from optim_builders import images, net, train
+from pontryagin.optim.budget import is_due, period, propagation_flops, refresh_flops
 from torch import nn
 
-from pontryagin.optim import EMSA
-from pontryagin.optim.budget import is_due, period, propagation_flops, refresh_flops
+from pontryagin.optim import EMSA, Metric
 
 work = st.floats(1.0, 1e15)
 
@@ -40,7 +40,7 @@ def test_flops() -> None:
 @pytest.mark.parametrize("budget", [0.1, 0.5, 100.0])
 def test_modelled_refreshes_cost_no_more_than_the_budget(budget: float) -> None:
     model = net()
-    optimizer = EMSA(model, budget=budget)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=budget))
     train(model, optimizer, 2, images)
     every = optimizer.param_groups[0]["refresh_every"]
     assert (every == 1) == (budget == 100.0)
@@ -49,7 +49,7 @@ def test_modelled_refreshes_cost_no_more_than_the_budget(budget: float) -> None:
 
 def test_moments_are_renewed_when_due_only() -> None:
     model = net()
-    optimizer = EMSA(model, budget=1e-9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     refreshes = []
     for step in range(9):
         train(model, optimizer, 1, images, first=step)
@@ -61,7 +61,7 @@ def test_table() -> None:
     model = nn.Sequential(net(), nn.Linear(3, 300), nn.Linear(300, 3)).double()
     model.register_parameter("extra", nn.Parameter(torch.ones(2)))
     with pytest.warns(UserWarning, match="extra"):
-        optimizer = EMSA(model, rank=4)
+        optimizer = EMSA(model, metric=Metric(metric_rank=4))
     before = optimizer.stages()
     assert all(row.share == 0 for row in before.rows)
     train(model, optimizer, 1, images)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.capture import capture
-from pontryagin.optim.captured_stage import CapturedStage
+from pontryagin.trajectory.capture import capture
+from pontryagin.trajectory.captured_stage import CapturedStage
 
 
 def test_convolutional_net() -> None:

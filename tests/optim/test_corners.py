@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 from pontryagin.problem import ProblemError
 
 
@@ -195,7 +195,7 @@ def test_a_state_from_before_a_stage_was_found_to_be_none() -> None:
             return F.linear(x, self.weight * self.factor, self.bias)
 
     model = nn.Sequential(Late(5, 3)).double()
-    optimizer = EMSA(model, budget=1e9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e9))
     train(model, optimizer, 3, vectors)
     saved = copy.deepcopy(optimizer.state_dict())
     model[0].factor = 2.0  # type: ignore[union-attr, assignment]

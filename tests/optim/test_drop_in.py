@@ -27,7 +27,7 @@ from optim_builders import (
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 from pontryagin.problem import ProblemError
 
 
@@ -49,7 +49,7 @@ def test_options_of_groups() -> None:
     groups = [{"params": model[0].parameters(), "lr": 0.1, "power": 1.0}, {"params": model[2].parameters()}]
     optimizer = EMSA(model, groups, lr=0.2)
     found = one_step(model, optimizer)
-    first, second = one_step(plain, EMSA(plain, lr=0.1, power=1.0)), one_step(mlp_like := mlp(),
+    first, second = one_step(plain, EMSA(plain, lr=0.1, metric=Metric(exponent=1.0))), one_step(mlp_like := mlp(),
                                                                               EMSA(mlp_like, lr=0.2))
     for name, change in found.items():
         assert_close(change, (first if name.startswith("0") else second)[name], 1e-12)
@@ -296,7 +296,7 @@ def test_unfreezing(by_group: bool) -> None:
     where the optimizer is told, else from the next step on."""
     model = mlp()
     model[0].requires_grad_(False)
-    optimizer = EMSA(model, model[2].parameters() if by_group else None, budget=1e-9, strict=True)
+    optimizer = EMSA(model, model[2].parameters() if by_group else None, strict=True, metric=Metric(refresh_budget=1e-9))
     moved = changes(model, lambda: train(model, optimizer, 21, vectors))
     assert not moved["0.weight"].any()
     model[0].requires_grad_(True)

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from optim_builders import assert_close, mlp, train, vectors
+from pontryagin.optim.budget import is_glance_due
+from pontryagin.optim.probes import variances_over_processes
 from torch import Tensor, nn
 
 from pontryagin.affine.variances import MeanVariance, VarianceProbe, growth, lag
-from pontryagin.optim import EMSA, reach
+from pontryagin.optim import EMSA, Metric, reach
 from pontryagin.optim import emsa as emsa_module
-from pontryagin.optim.budget import is_glance_due
-from pontryagin.optim.probes import variances_over_processes
 from pontryagin.problem import NonFiniteError
 
 seeds = st.integers(0, 10_000)
@@ -100,7 +100,7 @@ def test_the_known_trace_is_that_of_the_inputs(inputs: int, first_large: int, la
     """Inputs become 10 times as large: in the same step the metric is theirs but for the bound. 80 inputs: a
     subspace."""
     model = nn.Sequential(nn.Linear(inputs, 3)).double()
-    optimizer = EMSA(model, budget=1e-9, lr=0.0)
+    optimizer = EMSA(model, lr=0.0, metric=Metric(refresh_budget=1e-9))
     x, y = torch.randn(40, inputs, generator=torch.Generator().manual_seed(1),
                        dtype=torch.float64), vectors(40)[1]
     variance = 100 * spread_of(x.unsqueeze(0))[1].sum().item()
@@ -115,7 +115,7 @@ def test_the_known_trace_is_that_of_the_inputs(inputs: int, first_large: int, la
 
 def test_after_an_outlier_the_trace_falls_again_soon() -> None:
     model = nn.Sequential(nn.Linear(5, 3)).double()
-    optimizer = EMSA(model, budget=1e-9, lr=0.0)
+    optimizer = EMSA(model, lr=0.0, metric=Metric(refresh_budget=1e-9))
     x, y = vectors(40, seed=1)
     train(model, optimizer, 20, scaled_batches(x, y, 20, 1000.0), first=1)
     peak = known_trace(optimizer.state[model[0].weight], 5)
@@ -129,7 +129,7 @@ def test_the_outputs_move_as_far_after_a_growth(many_rows: bool, power: float) -
     """rho follows: the change of an output in a step stays about lr when inputs become 100 times as large."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 3)).double()
-    optimizer = EMSA(model, budget=1e-9, lr=1e-4, power=power, momentum=0.0)
+    optimizer = EMSA(model, lr=1e-4, momentum=0.0, metric=Metric(refresh_budget=1e-9, exponent=power))
     x, y = vectors(40 if many_rows else 7, seed=1)
     moved = {}
     for step in range(1, 42):
@@ -145,7 +145,7 @@ def test_one_sample_without_an_axis_of_samples() -> None:
     """More positions than enter the moments, and more channels than samples do."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(10, 4, 3), nn.Flatten(0), nn.Linear(4 * 26 * 26, 3))
-    optimizer = EMSA(model, budget=1e-9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     x = torch.randn(10, 28, 28)
     for _ in range(5):
         optimizer.zero_grad()
@@ -156,7 +156,7 @@ def test_one_sample_without_an_axis_of_samples() -> None:
 
 def test_a_state_that_was_cleared_begins_anew() -> None:
     model = mlp().double()
-    optimizer = EMSA(model, budget=1e-9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     train(model, optimizer, 6, lambda seed: vectors(12, seed=seed))
     optimizer.state.clear()
     losses = train(model, optimizer, 4, lambda seed: vectors(12, seed=seed), first=6)
@@ -171,7 +171,7 @@ def test_a_batch_that_was_dropped_leaves_no_trace(how: str) -> None:
     for dropped in (False, True):
         torch.manual_seed(0)
         model = mlp().double()
-        optimizer = EMSA(model, budget=1e-9)
+        optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
         train(model, optimizer, 4, lambda seed: vectors(12, seed=seed))
         saved = optimizer.state_dict()
         if dropped:
@@ -191,7 +191,7 @@ def test_a_batch_that_was_dropped_leaves_no_trace(how: str) -> None:
 
 def test_a_backward_pass_after_the_step_does_not_leak_into_a_later_glance() -> None:
     model = nn.Sequential(nn.Linear(5, 3)).double()
-    optimizer = EMSA(model, budget=1e-9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     x, y = vectors(12, seed=1)
     train(model, optimizer, 7, lambda seed: (x, y), first=1)
     late = nn.functional.cross_entropy(model(50 * x), y)
@@ -247,7 +247,7 @@ def test_gradients_of_one_batch_of_a_reused_layer_count_once() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(5, 5).double()
     model = nn.Sequential(layer, nn.Tanh(), layer)
-    optimizer = EMSA(model, budget=1e-9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     train(model, optimizer, 2, lambda seed: vectors(6, seed=seed))
     x = vectors(6, seed=9)[0]
     stage = optimizer._affine[0].captured
@@ -262,7 +262,7 @@ def test_gradients_of_one_batch_of_a_reused_layer_count_once() -> None:
 
 def test_mlp_has_no_glance_left_after_a_refused_batch() -> None:
     model = mlp().double()
-    optimizer = EMSA(model, budget=1e-9)
+    optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     train(model, optimizer, 2, lambda seed: vectors(12, seed=seed))
     x, y = vectors(12, seed=7)
     x[0, 0] = torch.nan

@@ -254,7 +254,7 @@ def test_degenerate_inputs_give_finite_steps(kind: str, rank: int, damping: floa
 @pytest.mark.parametrize("damping", [0.0, 0.1])
 def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, damping: float) -> None:
     model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.LayerNorm(6), nn.Linear(6, 3))
-    optimizer = EMSA(model, damping=damping, rank=1 if wide else 32)
+    optimizer = EMSA(model, metric=Metric(damping=damping, metric_rank=1 if wide else 32))
     x, y = vectors(12, torch.float32)
     if kind == "dead output":
         with torch.no_grad():

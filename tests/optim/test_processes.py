@@ -18,7 +18,7 @@ from pontryagin.distributed.reductions import (
     sum_over_processes,
     together,
 )
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 from pontryagin.problem import Binary, Ternary
 
 CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite", "discrete", "glances"]
@@ -80,9 +80,7 @@ def of_one_process(rank: int, folder: Path) -> None:
         model = model_of(case)
         parallel = nn.parallel.DistributedDataParallel(model,
                                                        find_unused_parameters=case == "unused on one process")
-        optimizer = EMSA(parallel, rows=None, budget=budget_of(case), strict=True,
-                         admissible={f"module.{key}": one for key, one in SETS[case].items()} if case in SETS
-                         else None)
+        optimizer = EMSA(parallel, strict=True, metric=Metric(moment_rows=None, refresh_budget=budget_of(case)), constraint={f"module.{key}": one for key, one in SETS[case].items()} if case in SETS else None)
         found[case] = []
         for seed in range(5):
             if case == "not finite" and seed == 1:
@@ -131,7 +129,7 @@ def models_of_their_own(rank: int) -> None:
 def by_hand(found: dict[str, list[Tensor]]) -> None:
     """Gradients averaged without DistributedDataParallel, by a group that is named."""
     model = model_of("linear")
-    optimizer = EMSA(model, rows=None, budget=1e9, process_group=distributed.group.WORLD)
+    optimizer = EMSA(model, process_group=distributed.group.WORLD, metric=Metric(moment_rows=None, refresh_budget=1e9))
     found["by hand"] = []
     for seed in range(5):
         optimizer.zero_grad()

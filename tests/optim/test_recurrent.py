@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.capture import capture
+from pontryagin.trajectory.capture import capture
 
 KINDS = [nn.RNN, nn.LSTM, nn.GRU]
 

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import lr_scheduler
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 
 Batch = Callable[..., tuple[Tensor, Tensor]]
 
@@ -53,13 +53,13 @@ def through_a_file(value: dict[str, Any]) -> dict[str, Any]:
 def test_exact_resume(name: str, dtype: torch.dtype) -> None:
     make, batch, options = MODELS[name]
     whole, before, after = make(dtype), make(dtype), make(dtype)
-    one = EMSA(whole, budget=0.5, **options)
+    one = EMSA(whole, metric=Metric(refresh_budget=0.5), **options)
     expected = train(whole, one, 16, batch, dtype=dtype)
-    first = EMSA(before, budget=0.5, **options)
+    first = EMSA(before, metric=Metric(refresh_budget=0.5), **options)
     losses = train(before, first, 7, batch, dtype=dtype)
     saved = through_a_file({"model": before.state_dict(), "optimizer": first.state_dict()})
     after.load_state_dict(saved["model"])
-    second = EMSA(after, budget=0.5, **options)
+    second = EMSA(after, metric=Metric(refresh_budget=0.5), **options)
     second.load_state_dict(saved["optimizer"])
     losses += train(after, second, 9, batch, first=7, dtype=dtype)
     assert losses == expected

@@ -21,7 +21,7 @@ from torch.func import functional_call, jacrev
 
 from pontryagin.affine import argmax
 from pontryagin.affine.metric import Diagonal, Metric, factorize
-from pontryagin.optim.capture import capture
+from pontryagin.trajectory.capture import capture
 
 DOUBLE = {"dtype": torch.float64}
 

@@ -19,7 +19,7 @@ from optim_kinds import deviation, few
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 from pontryagin.problem import ProblemError
 
 STEPS, COMPARED = 20, 10
@@ -589,7 +589,7 @@ def check_like(found: list[Tensor], expected: list[Tensor], start: list[Tensor],
 def check(case: Case, rows: int, around: Callable[[Net], Any] | None = None) -> None:
     with unheard():
         own, plain = pair(case, rows)
-        optimizer = EMSA(own, rows=None)
+        optimizer = EMSA(own, metric=Metric(moment_rows=None))
         path = losses(own, optimizer, rows, COMPARED)
         middle = as_plain(own)
         path += losses(own, optimizer, rows, STEPS - COMPARED, COMPARED)
@@ -598,7 +598,7 @@ def check(case: Case, rows: int, around: Callable[[Net], Any] | None = None) -> 
         named = by_adamw(own, optimizer)
         assert all(name.startswith("layer.") for name in named), "plain layers have nothing to do with it"
         if plain is not None:
-            reference, start = EMSA(plain, rows=None), weights(plain)
+            reference, start = EMSA(plain, metric=Metric(moment_rows=None)), weights(plain)
             losses(plain, reference, rows, COMPARED, around=around)
             if {*by_adamw(plain, reference).values()} == {*named.values()}:
                 check_like(middle, weights(plain), start, 1e-4 if case.single else 1e-6)

@@ -794,7 +794,7 @@ def test_a_model_without_stages_is_trained_by_adamw(decay: bool) -> None:
     """Decay as EMSA has it: of matrices alone."""
     kind = Kind(Bare, (10, 6))
     model, plain = kind.model(), kind.model()
-    optimizer = EMSA(model, lr=0.1, fallback=0.2, weight_decay=decay)
+    optimizer = EMSA(model, lr=0.1, adamw_lr=0.2, weight_decay=decay)
     reference = torch.optim.AdamW([{"params": [plain.matrix], "weight_decay": 5 * decay}, {"params": [plain.shift]}], 0.02,
                                   (0.9, 0.99), weight_decay=0.0)
     steps(model, optimizer, kind, range(12))

@@ -110,7 +110,7 @@ def test_optimizer_control_problem_and_audit_agree(kind: str) -> None:
                     for x, y in batches)
         assert cost == pytest.approx((after - sum(size_of_outputs(model(x), y).item() for x, y in batches))
                                      / 3, rel=1e-9)
-    EMSA(model, admissible={"0.weight": KSparse(3)})
+    EMSA(model, constraint={"0.weight": KSparse(3)})
     assert torch.equal(module.weight.detach(), expected)
 
 
@@ -152,7 +152,7 @@ def test_two_of_four_input_channels_at_every_tap(kind: str) -> None:
     assert not bool(theta.contains(rows.matrix(module.weight.detach())))
     found = stage(module, admissible={"weight": TwoFourSparse()})
     assert torch.equal(found.parameters(found.start)["weight"], weight)
-    EMSA(nn.Sequential(module), admissible={"0.weight": TwoFourSparse()})
+    EMSA(nn.Sequential(module), constraint={"0.weight": TwoFourSparse()})
     assert torch.equal(module.weight.detach(), weight)
 
 
@@ -166,7 +166,7 @@ def test_two_of_four_input_channels_at_every_tap(kind: str) -> None:
 def test_fewer_channels_are_refused_in_one_line(module: nn.Module, found: str) -> None:
     """Also where the whole row is a multiple of four."""
     for make in (lambda: stage(module, admissible={"weight": TwoFourSparse()}),
-                 lambda: EMSA(module, admissible={"weight": TwoFourSparse()})):
+                 lambda: EMSA(module, constraint={"weight": TwoFourSparse()})):
         with pytest.raises(ProblemError, match=found) as refused:
             make()
         assert "\n" not in str(refused.value)

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.affine.metric import Metric
+from pontryagin.affine.metric import FactoredMoment
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 
 
-def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: Metric, damping: float,
+def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: FactoredMoment, damping: float,
            exponent: float) -> tuple[Matrix, Vector | None, Vector]:
     """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(exponent/2)|^2 - 1/2 |dW s + db|^2.
 
@@ -34,7 +34,7 @@ def bias_change(mean_change: Vector, change: Matrix, mean: Tensor) -> Vector:
     return mean_change - (change @ mean.unsqueeze(2)).squeeze(2)
 
 
-def output_change(change: Matrix, mean_change: Vector | None, metric: Metric) -> Vector:
+def output_change(change: Matrix, mean_change: Vector | None, metric: FactoredMoment) -> Vector:
     """Mean squared change of each output z_i that the step causes. mean_change: dW s + db."""
     square = metric.squared_change(change)
     return square if mean_change is None else square + mean_change.square()

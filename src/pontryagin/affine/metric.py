@@ -6,7 +6,6 @@ its argmax. Exponent 1/2 is the geometric mean of the state penalty and |dW|^2: 
 covariance is close to U (x) A / samples.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,7 +44,7 @@ Powers = dict[tuple[float, float], Power]
 """By damping and exponent."""
 
 
-class Metric(Protocol):
+class FactoredMoment(Protocol):
     """A second moment in a form that can be inverted."""
 
     def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
@@ -78,11 +77,6 @@ class Factor:
         """Of A_c."""
         inputs, rank = self.basis.shape[1:]
         return self.values.sum(-1) + (inputs - rank) * self.tail
-
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> "Factor":
-        """Of the entries basis, values and tail: the same tensors."""
-        return cls(state["basis"], state["values"], state["tail"])
 
     def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
         """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside

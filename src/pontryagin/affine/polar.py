@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.affine.argmax import largest_entry
-from pontryagin.affine.metric import Metric
+from pontryagin.affine.metric import FactoredMoment
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
@@ -23,7 +23,7 @@ there. Each is the best on the interval that the one before maps to (Amsel et al
 optimal); found by linear programming."""
 
 
-def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: Metric, damping: float, exponent: float
+def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMoment, damping: float, exponent: float
                  ) -> tuple[Matrix, Vector | None]:
     """(dW, dW s + db) from G - g s^T and g. The metric enters with half of the exponent on either side of the
     polar factor: (G - g s^T) M^-1 and O_x M^-1 with M = (A_c + delta I)^(exponent / 2), so that the whole scales

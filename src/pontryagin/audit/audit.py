@@ -120,7 +120,7 @@ def _stage(network: Network, number: int, gradient: StageGradient, prediction: P
                                      _mean(prediction.first_order[name], weights)[0], *_mean(costs, weights))
                          for name, costs in prediction.cost.items())
     return StageAudit(
-        name=network.weights[number], kind=captured.layer.kind, shape=tuple(captured.weight.shape),
+        name=network.weights[number], kind=captured.map.kind, shape=tuple(captured.weight.shape),
         parameters=captured.weight.numel(), inputs=gram.inputs, gain=gain, gain_error=error, gain_here=here,
         costate_norm=None if gradient.costate is None else sqrt(gradient.costate), condition=gram.condition,
         effective_rank=gram.effective_rank, rows=gram.rows, restrictions=restrictions,

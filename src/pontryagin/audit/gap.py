@@ -103,7 +103,7 @@ class _Sums:
             if call.inputs is not None:
                 stage = self.network.stages[call.stage]
                 self.rows.setdefault(call.stage,
-                                     GramRows(stage.layer, stage.weight, self.batches)).add(call.inputs)
+                                     GramRows(stage.map, stage.weight, self.batches)).add(call.inputs)
         value = loss(outputs, batch.targets)
         if not value.isfinite():
             raise NonFiniteError(f"the loss of batch {place} is {value.item()}: look at this batch or the "
@@ -147,7 +147,7 @@ def _gradients(network: Network, value: Tensor, watched: Sequence[Call] = ()
         weight, bias_name = by_name[network.weights[number]], network.biases[number]
         if weight is None:
             continue
-        matrix = -stage.layer.matrix(weight.to(wide(weight.dtype)))
+        matrix = -stage.map.matrix(weight.to(wide(weight.dtype)))
         bias = None
         if bias_name is not None:
             bias, given = torch.zeros_like(matrix[..., 0]), by_name[bias_name]

@@ -13,9 +13,9 @@ from pontryagin.audit.activation import Follower, Track
 from pontryagin.diagnostics.batches import Inputs, arguments
 from pontryagin.diagnostics.draws import Draws
 from pontryagin.diagnostics.looking import looking, one_tensor
-from pontryagin.optim.capture import find_stages
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Rows, rows_of
+from pontryagin.trajectory.capture import find_stages
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Network:
     def rows(self, number: int) -> Rows:
         """What a row of the stage's weight is."""
         stage = self.stages[number]
-        return rows_of(stage.module, stage.layer.weight)
+        return rows_of(stage.module, stage.map.weight)
 
     def replaced(self, number: int, weight: Tensor, bias: Tensor | None = None) -> dict[str, Tensor]:
         """Parameters of a stage by name, for run()."""
@@ -90,9 +90,9 @@ class Network:
     def output(self, call: Call, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """z of the call again, with these parameters of the stage."""
         stage = self.stages[call.stage]
-        replaced = {stage.layer.weight: weight}
-        if bias is not None and stage.layer.bias is not None:
-            replaced[stage.layer.bias] = bias
+        replaced = {stage.map.weight: weight}
+        if bias is not None and stage.map.bias is not None:
+            replaced[stage.map.bias] = bias
         return functional_call(stage.module, replaced, tuple(map(_detached, call.arguments)),
                                {name: _detached(value) for name, value in call.named.items()})
 
@@ -104,7 +104,7 @@ class Network:
             return None
         given = output.clone() if isinstance(output, Tensor) else None  # z survives an in-place activation
         for number in numbers:
-            layer = self.stages[number].layer
+            layer = self.stages[number].map
             x = layer.inputs(arguments, named)
             track = None if given is None or layer.outputs is None else self._follower.follow(output, given)
             self._calls.append(Call(number, arguments, named, None if x is None else x.detach(),

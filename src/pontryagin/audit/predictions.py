@@ -102,7 +102,7 @@ def _tried(network: Network, number: int, way: Change, sets: Mapping[str, Projec
         weights.append(weight)
         prediction.change[name] = (torch.linalg.vector_norm(weight - leaf) / size).nan_to_num(0.0).item()
         prediction.cost[name], prediction.first_order[name] = [], []
-    direction = network.stages[number].layer.shaped(way.weight)
+    direction = network.stages[number].map.shaped(way.weight)
     scale = (size / torch.linalg.vector_norm(direction)).nan_to_num(1.0, posinf=1.0).item() or 1.0
     if bias is not None:
         bias = None if way.bias is None else bias + scale * way.bias.reshape(bias.shape).to(bias.dtype)

@@ -1,7 +1,8 @@
 """The torch optimizer: EMSA for any module."""
 
-from pontryagin.optim.acceptance import Acceptance, AcceptanceRule
+from pontryagin.optim.averages import Averaged
 from pontryagin.optim.emsa import EMSA
-from pontryagin.optim.estimated_acceptance import EstimatedAcceptance
+from pontryagin.optim.search import Acceptance, AcceptanceRule, EstimatedAcceptance
+from pontryagin.optim.settings import Constraint, Metric
 
-__all__ = ["EMSA", "Acceptance", "AcceptanceRule", "EstimatedAcceptance"]
+__all__ = ["EMSA", "Acceptance", "AcceptanceRule", "Averaged", "Constraint", "EstimatedAcceptance", "Metric"]

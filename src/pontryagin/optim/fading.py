@@ -1,30 +1,37 @@
-"""The length of a step follows the size of its gradients, where these fade.
+"""The length of a step follows the size of its gradients, where these fade; and how far it may reach.
 
 Steps are free of the gradient's scale: they are divided by a running root mean square of what they would be.
 Where gradients fade, because a loss is fitted or a part of a network has fallen silent, that alone would keep
 the steps at full length, along what is at last noise or the memory of a gradient. So a step is measured
-against a longer memory too, the mean over about the
-last ninth of all steps: gradients may fall to a quarter of it before the steps become shorter, which no noise
-of batches does.
+against a longer memory too, the mean over about the last ninth of all steps: gradients may fall to a quarter
+of it before the steps become shorter, which no noise of batches does.
 
 Where a loss is fitted for good, gradients are at last the noise of rounding, of one size for ever, and that
 mean is of noise as well. So there is a peak too, of the mean, which falls with the fourth root of the number
-of steps and rises no faster than the
-mean may: gradients of less than 1e-3 of it shorten the steps, until what they promise is worth nothing. And
-gradients that have faded to less than 1e-2 of it and rise again do not lengthen a step, as they would beside
-a mean that follows them: where a loss is all but 0 they rise because the last step went too far.
+of steps and rises no faster than the mean may: gradients of less than 1e-3 of it shorten the steps, until what
+they promise is worth nothing. And gradients that have faded to less than 1e-2 of it and rise again do not
+lengthen a step, as they would beside a mean that follows them: where a loss is all but 0 they rise because the
+last step went too far.
+
+A step is measured by what it does to the outputs. Where the inputs of a stage have all but vanished, as deep
+in a network that its initialization starves, moving an output by 0.03 would take weights to 1e10 and more,
+and all stages do so at once. So a matrix changes in a step by no more than REACH of itself, or of the size
+1 / sqrt(inputs) that keeps variances, should it be smaller: signals that have vanished come back within some
+steps, each seen by a probe.
 """
 
 from math import frexp, ldexp
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+REACH = 0.3
+"""Binds where inputs vary by less than about a tenth, at lr = 0.03."""
 _WINDOW = 8.0
 """eta of the mean over about the last 1 / (eta + 1) of all steps, as that of the averages of the controls."""
 _FALL = 0.25
 """What part of the longer mean's root the gradients may fall to at full length."""
-
 _MILD = 1e-10, 1e10
 """Largest entries of gradients whose squares, and what is made of them, are float32 with room to spare."""
 NOISE_LEVEL, NOISE_LEVEL_OF_MOMENTUM = 1e-3, 1e-4
@@ -38,6 +45,7 @@ _SETTLED = 20
 """Steps after which the peak is remembered: before, the first gradients may be of any size."""
 _LARGEST = 126
 """Exponent of a unit: its inverse is a float32 too."""
+Size = Float[Tensor, " group"]
 
 
 def long_mean(known: Tensor, square: Tensor, steps: int) -> Tensor:
@@ -50,9 +58,8 @@ def new_peak(known: Tensor, long: Tensor, steps: int) -> Tensor:
     step does, but where there was none."""
     if steps < _SETTLED:
         return long
-    fallen = known * (1 - 0.5 / steps)
-    return torch.where(known > 0, torch.maximum(fallen, torch.minimum(long, known * (1 + 2 * (_WINDOW + 1)
-                                                                                     / steps))), long)
+    fallen, most = known * (1 - 0.5 / steps), known * (1 + 2 * (_WINDOW + 1) / steps)
+    return torch.where(known > 0, torch.maximum(fallen, torch.minimum(long, most)), long)
 
 
 def unrisen(square: Tensor, now: Tensor, long: Tensor, peak: Tensor) -> Tensor:
@@ -67,6 +74,16 @@ def floored(square: Tensor, long: Tensor, peak: Tensor | None = None, level: flo
     and of the peak."""
     found = torch.maximum(square, _FALL**2 * long)
     return found if peak is None else torch.maximum(found, level**2 * peak)
+
+
+def reach(norms: Size, outputs: int) -> Size:
+    """The largest norm that the change of a matrix of this norm and so many outputs may have."""
+    return REACH * norms.clamp_min(outputs**0.5)
+
+
+def within(norm: Size, limit: Size) -> Size:
+    """What a step of this norm is multiplied by: 1, less where it goes further than the limit."""
+    return torch.where(norm > limit, limit / norm, 1.0)
 
 
 def is_mild(largest: float) -> bool:

@@ -1,16 +1,69 @@
-"""Which models and settings EMSA takes."""
+"""What EMSA can be told, beyond its rates, and which models and settings it takes."""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
 from torch import nn
 
-from pontryagin.problem import ProblemError
+from pontryagin.errors import ProblemError
+from pontryagin.problem.admissible.by_name import ModelSets
 
-_LIMITS = {"lr": (0, inf), "damping": (0, inf), "power": (0, 1), "momentum": (0, 0.999),
-           "memory": (0, 0.9999),
-           "weight_decay": (0, inf), "fallback": (0, inf), "moves": (0, inf)}
+_LIMITS = {"lr": (0, inf), "damping": (0, inf), "exponent": (0, 1), "momentum": (0, 0.999),
+           "rho_decay": (0, 0.9999), "weight_decay": (0, inf), "adamw_lr": (0, inf), "flip_rate": (0, inf)}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """In what a step is measured, and what that may cost.
+
+    damping: delta / mean(diag A_c). exponent: of (A_c + delta I); 1 is the argmax with a state penalty alone
+    ([LCTE] Algorithm 2), the default 1/2 also whitens the noise of G. rho_decay: of the running mean of squared
+    output changes, rho^2. These three can be set per group. metric_rank: beyond twice so many inputs the metric
+    is kept on a leading subspace of this rank, the rest by its mean. moment_rows: positions of a batch that enter
+    the moments (None: all). refresh_budget: moments and their factorizations may cost this share of the
+    propagation, counted in flops.
+    """
+
+    damping: float = 0.1
+    exponent: float = 0.5
+    rho_decay: float = 0.95
+    metric_rank: int = 32
+    moment_rows: int | None = 512
+    refresh_budget: float = 0.025
+
+    def __post_init__(self) -> None:
+        budget, rank, rows = self.refresh_budget, self.metric_rank, self.moment_rows
+        numbers = isinstance(budget, int | float) and isfinite(budget) and budget > 0
+        if not (numbers and _is_count(rank, 1) and (rows is None or _is_count(rows, 8))):
+            raise ProblemError("EMSA: expected refresh_budget > 0 and finite, metric_rank >= 1, moment_rows >= 8 or "
+                               f"None, the last two whole numbers, found {budget}, {rank}, {rows}")
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Sets in which parameters lie after every step; they are projected onto them at once.
+
+    admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them. Over
+    discrete sets (Binary, Ternary, Codebook) the elementwise argmax of the averaged Hamiltonian in the metric of
+    the inputs' variances moves a share lr * flip_rate of the entries per step; other sets are projected onto after
+    the step. density: over Ternary a price on every non-zero weight, set so that this share of the group's ternary
+    weights is left, in proportion to rows + inputs of each matrix; None for no price. The last two can be set per
+    group.
+    """
+
+    admissible: ModelSets | None = None
+    flip_rate: float = 1 / 30
+    density: float | None = None
+
+
+def constraint_of(given: Constraint | ModelSets | None) -> Constraint:
+    """Sets by themselves are a constraint with its other settings as they come."""
+    if given is None:
+        return Constraint()
+    return given if isinstance(given, Constraint) else Constraint(given)
 
 
 def check_model(model: object) -> None:
@@ -25,24 +78,16 @@ def check_model(model: object) -> None:
     if meta is not None:
         raise ProblemError(f"EMSA: {meta} is on the meta device, without values: materialize the model first "
                            "(to_empty replaces its parameters), then make the optimizer")
-    if _is_flat(model):
+    if _holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()):
         raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each "
                            "stage's own gradient: use DistributedDataParallel")
-    if _is_sharded(model):
+    if _holds("torch.distributed.tensor", "DTensor", model.parameters()):
         raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its "
                            "stage's whole gradient: use DistributedDataParallel, or shard only parts that "
                            "another optimizer trains")
 
 
-def check_settings(budget: object, rank: object, rows: object) -> None:
-    """Raise ProblemError for what cannot be."""
-    numbers = isinstance(budget, int | float) and isfinite(budget) and budget > 0
-    if not (numbers and _is_count(rank, 1) and (rows is None or _is_count(rows, 8))):
-        raise ProblemError("EMSA: expected budget > 0 and finite, rank >= 1, rows >= 8 or None, the last two "
-                           f"whole numbers, found {budget}, {rank}, {rows}")
-
-
-def check_group(group: dict[str, Any]) -> None:
+def check_group(group: Mapping[str, Any]) -> None:
     """Raise ProblemError for settings of a param group that cannot be."""
     for name, (low, high) in _LIMITS.items():
         value = _number(name, group[name])
@@ -51,14 +96,13 @@ def check_group(group: dict[str, Any]) -> None:
             raise ProblemError(f"EMSA {name}: expected a number in [{low}, {high}{end}, found {group[name]}")
     if group["averaging"] is not None and not 0 <= _number("averaging", group["averaging"]) < inf:
         raise ProblemError(f"EMSA averaging: expected a number >= 0 or None, found {group['averaging']}")
-    if group["nonzero"] is not None and not 0 < _number("nonzero", group["nonzero"]) <= 1:
-        raise ProblemError("EMSA nonzero: expected a share of the weights in (0, 1], found "
-                           f"{group['nonzero']}")
+    if group["density"] is not None and not 0 < _number("density", group["density"]) <= 1:
+        raise ProblemError(f"EMSA density: expected a share of the weights in (0, 1], found {group['density']}")
 
 
-def check_rates(group: dict[str, Any]) -> None:
+def check_rates(group: Mapping[str, Any]) -> None:
     """Raise ProblemError for what a schedule may have made of the rates, before it is applied."""
-    for name in ("lr", "weight_decay", "fallback"):
+    for name in ("lr", "weight_decay", "adamw_lr"):
         if not 0 <= float(group[name]) < inf:
             raise ProblemError(f"EMSA {name}: expected a number in [0, inf), found {group[name]}: nothing "
                                "has been changed; look at the schedule")
@@ -75,16 +119,8 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_flat(model: nn.Module) -> bool:
-    """Whether FSDP of the first kind wraps a part."""
-    module = sys.modules.get("torch.distributed.fsdp")
-    return module is not None and any(isinstance(part, module.FullyShardedDataParallel)
-                                      for part in model.modules())
-
-
-def _is_sharded(model: nn.Module) -> bool:
-    """Whether a parameter is a DTensor. That module takes seconds to import, and without it there are
+def _holds(module: str, kind: str, parts: Any) -> bool:
+    """Whether some are of a class of torch's. Its module takes seconds to import, and without it there are
     none."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and any(isinstance(parameter, module.DTensor)
-                                      for parameter in model.parameters())
+    found = sys.modules.get(module)
+    return found is not None and any(isinstance(part, getattr(found, kind)) for part in parts)

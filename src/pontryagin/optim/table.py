@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pontryagin.optim.affine_stage import AffineStage
+from pontryagin.optim.stage import AffineStage
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ def rows_of(stages: Sequence[AffineStage], outside: Sequence[str], every: int) -
     Before the first step the shares of work are unknown and given as 0.
     """
     work = sum(stage.propagation_work for stage in stages) or 1.0
-    rows = [StageRow(stage.name, stage.captured.layer.kind, stage.outputs, stage.inputs, stage.groups,
+    rows = [StageRow(stage.name, stage.map.kind, stage.outputs, stage.inputs, stage.groups,
                      _method(stage), stage.propagation_work / work, stage.refresh_work / every / work)
             for stage in stages]
     return tuple(rows) + tuple(StageRow(name, "-", 0, 0, 0, "AdamW", 0.0, 0.0) for name in outside)
 
 
 def _method(stage: AffineStage) -> str:
-    if stage.captured.layer.one_hot:
+    if stage.map.one_hot:
         return "closed form, frequencies"
     if stage.inputs == 1:
         return "closed form, scalar"

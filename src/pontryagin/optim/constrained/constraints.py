@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.constrained.discrete_stage import KINDS, DiscreteStage
-from pontryagin.optim.constrained.erdos_renyi import shares
-from pontryagin.optim.constrained.names import ModelSets, sets_by_parameter
+from pontryagin.maximizer.priced_argmax import shares
+from pontryagin.optim.constrained.discrete_stage import DiscreteStage, DiscreteState
 from pontryagin.optim.table import StageRow
 from pontryagin.problem import DiscreteSet, MatrixSet, NonFiniteError, ProblemError
 from pontryagin.problem.admissible import Rows, rows_by_name
+from pontryagin.problem.admissible.by_name import ModelSets, sets_by_parameter
 from pontryagin.problem.admissible.grid import best_scale
+from pontryagin.trajectory.captured_stage import CapturedStage
 
 
 class Constraints:
@@ -60,9 +60,9 @@ class Constraints:
         """Of the discrete stages, and of their biases, for the table of stages."""
         rows = []
         for stage in self.discrete.values():
-            layer = stage.captured.layer
-            groups, outputs, inputs = layer.matrix(stage.weight.detach()).shape
-            rows.append(StageRow(stage.name, layer.kind, outputs, inputs, groups,
+            shape = stage.captured.map.matrix(stage.weight.detach()).shape
+            groups, outputs, inputs = shape
+            rows.append(StageRow(stage.name, stage.captured.map.kind, outputs, inputs, groups,
                                  f"argmax over {stage.theta!r}", 0.0, 0.0))
             if stage.captured.bias is not None:
                 rows.append(StageRow(f"{stage.name.removesuffix('weight')}bias", "-", 0, 0, 0, "AdamW", 0.0,
@@ -78,7 +78,7 @@ class Constraints:
     def prepare(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]]) -> None:
         """Raise ProblemError where a discrete weight has left its set; nothing has been changed then."""
         for stage in self._moving(groups):
-            stage.prepare(states[stage.weight])
+            stage.prepare(DiscreteState(states[stage.weight]))
 
     def step(self, states: Mapping[Any, dict[str, Tensor]], groups: Mapping[int, dict[str, Any]],
              largest: Mapping[int, float]) -> None:
@@ -87,7 +87,7 @@ class Constraints:
         kept = self._shares(groups)
         for stage in self._moving(groups):
             key = id(stage.weight)
-            stage.step(states[stage.weight], groups[key], kept.get(key), largest[key])
+            stage.step(DiscreteState(states[stage.weight]), groups[key], kept.get(key), largest[key])
 
     def _moving(self, groups: Mapping[int, dict[str, Any]]) -> list[DiscreteStage]:
         return [stage for key, stage in self.discrete.items()
@@ -97,12 +97,17 @@ class Constraints:
         """The share of non-zero weights of every stage whose group has one."""
         found: dict[int, float] = {}
         priced = {key: groups[key]
-                  for key in self.discrete if key in groups and groups[key]["nonzero"] is not None}
+                  for key in self.discrete if key in groups and groups[key]["density"] is not None}
         for group in {id(group): group for group in priced.values()}.values():
             keys = [key for key in priced if priced[key] is group]
             shapes = [Rows(self.discrete[key].weight.shape).size for key in keys]
-            found.update(zip(keys, shares(shapes, group["nonzero"]), strict=True))
+            found.update(zip(keys, shares(shapes, group["density"]), strict=True))
         return found
+
+    def moved(self, states: Mapping[Any, dict[str, Tensor]]) -> dict[str, float]:
+        """The share of entries that the last step moved, by the name of the weight."""
+        return {stage.name: float(states[stage.weight]["moved"]) for stage in self.discrete.values()
+                if "moved" in states.get(stage.weight, {})}
 
     def project(self) -> None:
         """Put every other constrained parameter back into its set."""
@@ -113,7 +118,7 @@ class Constraints:
     def arm(self, states: Callable[[Tensor], dict[str, Tensor]]) -> None:
         """Look at the next batch where it is time."""
         for stage in self.discrete.values():
-            stage.arm(states(stage.weight))
+            stage.arm(DiscreteState(states(stage.weight)))
 
     def forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
@@ -140,9 +145,17 @@ def _start(one: MatrixSet, matrix: Tensor) -> Tensor:
 
 
 def _supported(name: str, one: DiscreteSet, stage: CapturedStage | None) -> CapturedStage:
-    kind = "no affine stage" if stage is None else stage.layer.kind
-    if stage is None or kind not in KINDS:
+    kind = "no affine stage" if stage is None else stage.map.kind
+    if stage is None or not _is_plain(stage):
         raise ProblemError(f"admissible, {name}: EMSA maximizes over {one!r} for weights of Linear and of "
                            f"convolutions, but this parameter belongs to {kind}; leave it out, or give it a "
                            "set such as Box(-1, 1)")
     return stage
+
+
+def _is_plain(stage: CapturedStage) -> bool:
+    """Whether the weight, flattened after its first axis, is the matrix W of the module's own output."""
+    if stage.map.outputs is None or stage.map.one_hot or stage.weight.ndim < 2:
+        return False
+    entries = torch.arange(stage.weight.numel()).view(stage.weight.shape)
+    return torch.equal(stage.map.matrix(entries).flatten(0, 1), entries.flatten(1))

@@ -7,16 +7,15 @@ from torch import Tensor, nn
 
 from pontryagin.affine import VarianceProbe
 from pontryagin.affine.precision import wide
-from pontryagin.optim.capture import CapturedStage
-from pontryagin.optim.constrained.grid_step import GridStep, Pace, Step
-from pontryagin.optim.constrained.priced_step import PricedStep
+from pontryagin.distributed.probes import variances_over_processes
+from pontryagin.maximizer.grid_argmax import DiscreteArgmax, GridArgmax, Pace
+from pontryagin.maximizer.priced_argmax import PricedArgmax
 from pontryagin.optim.fading import floored, long_mean
-from pontryagin.optim.probes import variances_over_processes
+from pontryagin.optim.state import Layout, Record
 from pontryagin.problem import DiscreteSet, ProblemError
 from pontryagin.problem.admissible.grid import short_scale
+from pontryagin.trajectory.captured_stage import CapturedStage
 
-KINDS = ("Linear", "Conv1d", "Conv2d", "Conv3d")
-"""Stages whose weight, flattened after its first axis, is the matrix W itself."""
 _SHORTEST, _GROWTH = 100.0, 5.0
 """M averages over the last 100 + k / 5 gradients at step k."""
 _DAMPING = 0.05
@@ -25,6 +24,24 @@ _LOOK = 16
 _FRESH = 0.1
 _TURNS, _LARGE = 4, 1 << 16
 """Large matrices take turns: in a step only every fourth row moves, four times as many of its entries."""
+
+
+class DiscreteState(Record):
+    """Of the weight of a stage over a grid.
+
+    average: the running mean of its gradients, (row, input). variance: of its inputs, (group, input). scale: of each
+    row, (row). looks: at the inputs. steps: taken. owed: moves owed to the next step. moved: the share of entries
+    that the last step moved. long_size: the long mean of the squared gradient's size.
+    """
+
+    average: Tensor
+    variance: Tensor
+    scale: Tensor
+    looks: Tensor
+    steps: Tensor
+    owed: Tensor
+    moved: Tensor
+    long_size: Tensor
 
 
 class DiscreteStage:
@@ -45,19 +62,19 @@ class DiscreteStage:
     def check(self, group: dict[str, Any]) -> None:
         """Refuse a price on non-zero weights where no weight can be 0, or where they have more values than
         signs."""
-        if group["nonzero"] is not None and (self.theta.grid.limit, self.theta.grid.step) != (1, 1):
-            raise ProblemError(f"EMSA nonzero is for weights in Ternary(), but {self.name} lies in "
-                               f"{self.theta!r}: leave nonzero out of the param group of this weight")
+        if group["density"] is not None and (self.theta.grid.limit, self.theta.grid.step) != (1, 1):
+            raise ProblemError(f"EMSA density is for weights in Ternary(), but {self.name} lies in "
+                               f"{self.theta!r}: leave density out of the param group of this weight")
 
-    def arm(self, state: dict[str, Tensor]) -> None:
+    def arm(self, state: DiscreteState) -> None:
         """Look at the inputs of the next batch if it is time."""
-        step = int(state["steps"]) + 1 if "steps" in state else 1
+        step = int(state.steps) + 1 if "steps" in state else 1
         armed = step % _LOOK == 0 or (step < _LOOK and step & (step - 1) == 0)
-        self.captured.look(armed, glancing=False)
+        self.captured.look(armed, probing=False)
 
-    def entries(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    def layout(self) -> Layout:
         """Shapes and dtypes of all entries of its state."""
-        groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
+        groups, _, inputs = self.captured.map.matrix(self.weight.detach()).shape
         matrix = self.weight.flatten(1).shape
         dtype, number = wide(self.weight.dtype), torch.Size(())
         found = dict.fromkeys(("looks", "steps", "moved"), (number, torch.float32))
@@ -66,63 +83,63 @@ class DiscreteStage:
         return found | {"average": (matrix, dtype), "variance": (variance, dtype),
                         "scale": (matrix[:1], dtype)}
 
-    def prepare(self, state: dict[str, Tensor]) -> None:
+    def prepare(self, state: DiscreteState) -> None:
         """All entries of the state. Raise ProblemError where the weight lies outside its set."""
         assert self.weight.grad is not None
         if "average" not in state:
             self._begin(state, self.weight.grad.flatten(1).shape, wide(self.weight.dtype))
         self._check(state)
 
-    def step(self, state: dict[str, Tensor], group: dict[str, Any], nonzero: float | None,
+    def step(self, state: DiscreteState, group: dict[str, Any], density: float | None,
              largest: float) -> None:
-        """Take the gradient into its running mean and move the entries whose move is worth most. nonzero: the
+        """Take the gradient into its running mean and move the entries whose move is worth most. density: the
         share of entries that a price leaves, None without one. largest: the largest entry of the gradient:
         fewer entries move where gradients fade (fading.py), and none where they are 0."""
         assert self.weight.grad is not None
         gradient = self.weight.grad.flatten(1)
         self._take_inputs(state)
-        state["steps"] += 1
-        steps = int(state["steps"])
-        _average(state["average"], gradient, steps)
+        state.steps += 1
+        steps = int(state.steps)
+        _average(state.average, gradient, steps)
         length = self._length(state, largest)
         if length > 0:
             turns = _TURNS if gradient.numel() >= _LARGE else 1
             rows = slice(steps % turns, None, turns)
-            share = min(group["lr"] * group["moves"] * turns * length, 1.0)
-            self._move(state, rows, share, steps, group["lr"] * turns * length, nonzero)
+            share = min(group["lr"] * group["flip_rate"] * turns * length, 1.0)
+            self._move(state, rows, share, steps, group["lr"] * turns * length, density)
         else:
-            state["moved"] = torch.zeros(())
+            state.moved = torch.zeros(())
         self._version = self.weight._version
 
-    def _length(self, state: dict[str, Tensor], largest: float) -> float:
+    def _length(self, state: DiscreteState, largest: float) -> float:
         """1, less where the gradient has fallen."""
         square = torch.tensor(largest, dtype=torch.float64).square()
-        state["long_size"] = long_mean(state["long_size"], square, int(state["steps"]))
-        known = floored(square, state["long_size"])
+        state.long_size = long_mean(state.long_size, square, int(state.steps))
+        known = floored(square, state.long_size)
         return float((square / known).sqrt()) if known > 0 else 0.0
 
     def forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
         self._inputs.take()
 
-    def _begin(self, state: dict[str, Tensor], shape: torch.Size, dtype: torch.dtype) -> None:
-        groups, _, inputs = self.captured.layer.matrix(self.weight.detach()).shape
+    def _begin(self, state: DiscreteState, shape: torch.Size, dtype: torch.dtype) -> None:
+        groups, _, inputs = self.captured.map.matrix(self.weight.detach()).shape
         blank = self.weight.new_zeros((), dtype=dtype)
-        state.update(average=blank.new_zeros(shape), variance=blank.new_ones(groups, inputs),
+        state.entries.update(average=blank.new_zeros(shape), variance=blank.new_ones(groups, inputs),
                      looks=torch.zeros(()), scale=blank.new_ones(shape[0]), steps=torch.zeros(()),
                      owed=torch.zeros((), dtype=torch.float64), moved=torch.zeros(()),
                      long_size=torch.zeros((), dtype=torch.float64))
 
-    def _take_inputs(self, state: dict[str, Tensor]) -> None:
+    def _take_inputs(self, state: DiscreteState) -> None:
         # else they are not what W multiplies
         taken = self._inputs.take() if self.captured.verdict() is not False else None
-        found = variances_over_processes([taken], [state["variance"]])[0]
+        found = variances_over_processes([taken], [state.variance])[0]
         if found is not None and found.variance.isfinite().all():
-            state["looks"] += 1
-            weight = max(_FRESH, 1 / float(state["looks"]))
-            state["variance"].lerp_(found.variance.to(state["variance"]), weight)
+            state.looks += 1
+            weight = max(_FRESH, 1 / float(state.looks))
+            state.variance.lerp_(found.variance.to(state.variance), weight)
 
-    def _check(self, state: dict[str, Tensor]) -> None:
+    def _check(self, state: DiscreteState) -> None:
         """The scales of the current matrix, where something else than this stage has written to it."""
         if self._version == self.weight._version:
             return
@@ -131,41 +148,41 @@ class DiscreteStage:
             raise ProblemError(f"{self.name} lies outside {self.theta!r}: something else than this optimizer "
                                "has changed it; project it, or make the optimizer after the weights have "
                                "been loaded")
-        state["scale"].copy_(self.theta.encode(matrix)[1])
+        state.scale.copy_(self.theta.encode(matrix)[1])
 
-    def _move(self, state: dict[str, Tensor], rows: slice, share: float, steps: int, relaxation: float,
-              nonzero: float | None) -> None:
+    def _move(self, state: DiscreteState, rows: slice, share: float, steps: int, step_scale: float,
+              density: float | None) -> None:
         matrix = self.weight.detach().flatten(1)
-        weight, average, scale = matrix[rows], state["average"][rows], state["scale"][rows].to(matrix.dtype).unsqueeze(1)
-        step: Step = GridStep(self.theta.grid) if nonzero is None else PricedStep(nonzero)
-        new, number, state["owed"] = step(weight, average, scale, self._metric(state, rows, step.power),
-                                          Pace(share, state["owed"], steps))
+        weight, average, scale = matrix[rows], state.average[rows], state.scale[rows].to(matrix.dtype).unsqueeze(1)
+        argmax: DiscreteArgmax = GridArgmax(self.theta.grid) if density is None else PricedArgmax(density)
+        new, number, state.owed = argmax(weight, average, scale, self._metric(state, rows, argmax.power),
+                                          Pace(share, state.owed, steps))
         if self.theta.scale == "row":
-            new = self._rescaled(state, new, average, rows, relaxation)
+            new = self._rescaled(state, new, average, rows, step_scale)
         weight.copy_(new)
-        state["moved"] = (number / matrix.numel()).to(torch.float32).cpu()
+        state.moved = (number / matrix.numel()).to(torch.float32).cpu()
 
-    def _rescaled(self, state: dict[str, Tensor], weight: Tensor, average: Tensor, rows: slice,
-                  relaxation: float) -> Tensor:
+    def _rescaled(self, state: DiscreteState, weight: Tensor, average: Tensor, rows: slice,
+                  step_scale: float) -> Tensor:
         """Scales changed by lr times the cosine of M_i and c_i: in units of a_i and of the largest possible
         gain."""
-        old = state["scale"][rows]
+        old = state.scale[rows]
         codes = (weight / old.to(weight.dtype).unsqueeze(1)).round().to(average.dtype)
         largest = average.abs().amax(1, keepdim=True)
         cosine = torch.nn.functional.cosine_similarity(average / torch.where(largest > 0, largest, 1.0),
                                                        codes, dim=1)
-        new = short_scale(old * (relaxation * cosine).clamp(-0.5, 0.5).exp(), self.theta.grid, weight.dtype)
-        state["scale"][rows] = new.to(old.dtype)
+        new = short_scale(old * (step_scale * cosine).clamp(-0.5, 0.5).exp(), self.theta.grid, weight.dtype)
+        state.scale[rows] = new.to(old.dtype)
         return codes.to(weight.dtype) * new.unsqueeze(1)
 
-    def _metric(self, state: dict[str, Tensor], rows: slice, power: float) -> Tensor:
+    def _metric(self, state: DiscreteState, rows: slice, power: float) -> Tensor:
         """(v + damping mean v)^-power for each row, or one row for all."""
-        variance = state["variance"]
+        variance = state.variance
         shift = _DAMPING * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny
         metric = (variance + shift).pow(-power)
         if len(metric) == 1:
             return metric
-        return metric.repeat_interleave(len(state["scale"]) // len(metric), 0)[rows]
+        return metric.repeat_interleave(len(state.scale) // len(metric), 0)[rows]
 
 
 def _average(average: Tensor, gradient: Tensor, steps: int) -> None:

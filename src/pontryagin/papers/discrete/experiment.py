@@ -12,7 +12,7 @@ from pontryagin.export import packed_state, save_packed, size_report
 from pontryagin.papers.discrete.paper import BATCH, EPOCHS, WIDTH, printed
 from pontryagin.papers.discrete.weights import (
     WeightWatcher,
-    nonzero_share,
+    density_of,
     recalibrated,
     rounded_model,
     weights_of,
@@ -42,7 +42,7 @@ METHODS = {"binary": ("emsa", "li-hao", "bop", "binaryconnect", "rounding"),
 """Of each experiment, in the order of tables. rounding trains real weights by Adam (the row `adam`) and
 rounds them."""
 QUICK_EPOCHS, QUICK_WIDTH = 20, 128
-NONZERO = 0.09
+DENSITY = 0.09
 """Of the ternary weights by E-MSA: below what the rule of Li and Hao leaves after 10 epochs."""
 
 
@@ -141,7 +141,7 @@ def _task(description: Mapping[str, Any], images: Images) -> Task:
 def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
     """rounding stands for adam in the run itself."""
     methods = tuple("adam" if name == "rounding" else name for name in settings.chosen)
-    price = {"nonzero": NONZERO} if settings.kind == "ternary" else {}
+    price = {"density": DENSITY} if settings.kind == "ternary" else {}
     own: dict[str, dict[str, Any]] = {
         "emsa": {"admissible": settings.kind, **price},
         "li-hao": {"admissible": settings.kind, "period": batches, **_START[settings.kind]},
@@ -168,13 +168,13 @@ def _finish(kind: str, run: RunSettings, task: Task, methods: list[str]) -> None
             state = packed_state(model.state_dict(), dict.fromkeys(weights_of(model), _set(kind)))
             save_packed(run.out / "models" / f"{file}.packed", state)
             results[name].setdefault("packed_bytes", size_report(state).after)
-        results[name] |= {"nonzero": [nonzero_share(model) for model in models.values()],
+        results[name] |= {"density": [density_of(model) for model in models.values()],
                           "recalibrated_error": [_error(recalibrated(model, task.train), task)
                                                  for model in models.values()]}
     rounded = [row for seed in (run.seeds if methods and "adam" in results else ())
                for row in _rounded(kind, _trained(run.out, task, f"adam-seed{seed}"), task, seed)]
     write_json(path, summary | {"experiment": kind, "rounded": rounded, "printed": {
-        "test_error": paper.errors, "nonzero": paper.nonzero, "epochs": EPOCHS}})
+        "test_error": paper.errors, "density": paper.density, "epochs": EPOCHS}})
 
 
 def _rounded(kind: str, model: torch.nn.Module, task: Task, seed: int) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ def _rounded(kind: str, model: torch.nn.Module, task: Task, seed: int) -> list[d
         for again in (False, True):
             current = recalibrated(rounded, task.train) if again else rounded
             found.append({"seed": seed, "scale": scale, "recalibrated": again,
-                          "test_error": _error(current, task), "nonzero": nonzero_share(rounded)})
+                          "test_error": _error(current, task), "density": density_of(rounded)})
     return found
 
 

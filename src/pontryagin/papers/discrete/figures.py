@@ -15,7 +15,7 @@ from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.tables import Sketch, Table, read_table
 
 _METRICS = (("method",), ("seed", "epoch", "test_accuracy"))
-_WEIGHTS = (("method", "stage"), ("seed", "epoch", "flips", "nonzero"))
+_WEIGHTS = (("method", "stage"), ("seed", "epoch", "flips", "density"))
 _PRINTED: dict[str, Any] = {"marker": "D", "markersize": 5, "linestyle": (0, (1, 2))}
 
 
@@ -27,7 +27,7 @@ def sketches(directory: Path, summary: dict[str, Any]) -> dict[str, Callable[[],
     metrics = read_table(directory / "metrics.csv", *_METRICS)
     weights = read_table(directory / "weights.csv", *_WEIGHTS, optional=True)
     return {"error": partial(_error, metrics, summary), "flips": partial(_flips, weights),
-            "nonzero": partial(_nonzero, weights, summary)}
+            "density": partial(_density, weights, summary)}
 
 
 def _error(metrics: Table, summary: dict[str, Any]) -> Sketch | None:
@@ -63,15 +63,15 @@ def _flips(weights: Table) -> Sketch | None:
         lambda own: _smoothed(own["flips"]), canvas.log_y)
 
 
-def _nonzero(weights: Table, summary: dict[str, Any]) -> Sketch | None:
-    if (weights["nonzero"] == 1).all():
+def _density(weights: Table, summary: dict[str, Any]) -> Sketch | None:
+    if (weights["density"] == 1).all():
         return None
-    shares = summary.get("printed", {}).get("nonzero", {})
+    shares = summary.get("printed", {}).get("density", {})
     told = ", ".join(f"{100 * share:g} % after epoch {epoch}" for epoch, share in shares.items())
     return _by_stage("Non-zero weights of every stage", (
         "The share of a stage's weights that are not 0. Li and Hao's printed shares, over all stages: "
         f"{told}."),
-        weights, "weights that are not 0, %", lambda own: 100 * own["nonzero"], lambda axes,
+        weights, "weights that are not 0, %", lambda own: 100 * own["density"], lambda axes,
                      _: axes.set_ylim(0, 104))
 
 

@@ -7,7 +7,7 @@ from pontryagin.run.errors import ExperimentError
 
 @dataclass(frozen=True)
 class Printed:
-    """objective: by name; errors: test error in per cent after epochs; nonzero: share of weights after
+    """objective: by name; errors: test error in per cent after epochs; density: share of weights after
     epochs.
 
     The errors and the shares are those of the authors' released notebooks, whose last epoch is the
@@ -15,7 +15,7 @@ class Printed:
 
     objective: str
     errors: dict[int, float]
-    nonzero: dict[int, float]
+    density: dict[int, float]
 
 
 EPOCHS, BATCH, WIDTH = 250, 100, 2048

@@ -51,7 +51,7 @@ def headline(summary: Result) -> list[str]:
     for methods in summary["results"].values():
         for method in in_order(methods):
             result = methods[method]
-            zeros = (f"{_shares(result['nonzero'])} of the weights not 0" if "nonzero" in result
+            zeros = (f"{_shares(result['density'])} of the weights not 0" if "density" in result
                      else "real weights")
             found.append(f"{style_of(method).label}: test error {_error(result)} after "
                          f"{_epochs(summary, result):.3g} epochs, {zeros}, "
@@ -82,7 +82,7 @@ def _results(methods: dict[str, Result], summary: Result) -> Cells:
         rows.append([label(method), number(result["learning_rate"]), f"{epoch:.3g}", bold(_error(result)),
                      _spread(result["recalibrated_error"]) if "recalibrated_error" in result else NONE,
                      NONE if theirs is None else f"{theirs:.2f} %",
-                     _shares(result["nonzero"]) if "nonzero" in result else "real",
+                     _shares(result["density"]) if "density" in result else "real",
                      number(result["train_loss"]["median"]), number(1000 * seconds) if seconds else NONE,
                      f"{seconds / least:.2f}" if seconds and least else NONE,
                      f"{result['packed_bytes']:,}" if "packed_bytes" in result else NONE])
@@ -101,7 +101,7 @@ def _rounded(rows: Sequence[Result]) -> list[Block]:
         Cells(["scale", "running statistics", "test error", "not 0"], [
             [scale, "averaged anew" if again else "as trained",
              bold(f"{median(row['test_error'] for row in found):.2f} %"),
-             _shares([row["nonzero"] for row in found])]
+             _shares([row["density"] for row in found])]
             for (scale, again), found in groups.items()])]
 
 

@@ -19,7 +19,7 @@ from pontryagin.run.race import Run
 from pontryagin.run.tables import read_table
 from pontryagin.run.task import Samples
 
-COLUMNS = ("method", "seed", "iteration", "epoch", "stage", "flips", "nonzero")
+COLUMNS = ("method", "seed", "iteration", "epoch", "stage", "flips", "density")
 ROWS = 500
 """At most so many iterations of a run are recorded."""
 CHUNK, CHUNKS = 500, 20
@@ -31,7 +31,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in model.named_parameters() if value.ndim > 1}
 
 
-def nonzero_share(model: nn.Module) -> float:
+def density_of(model: nn.Module) -> float:
     """Of all its weights."""
     weights = weights_of(model).values()
     return sum(int(weight.count_nonzero()) for weight in weights) / sum(weight.numel() for weight in weights)
@@ -42,7 +42,7 @@ class WeightWatcher(Callback):
     weights.csv.
 
     sets: by method; methods without one are not watched. flips: the share of the entries of a stage that one
-    iteration changed; nonzero: the share of entries that are not 0.
+    iteration changed; density: the share of entries that are not 0.
     """
 
     def __init__(self, out: Path, sets: Mapping[str, MatrixSet]) -> None:
@@ -90,7 +90,7 @@ class WeightWatcher(Callback):
 
 
 def _kept(path: Path, begun: Mapping[tuple[str, int], int]) -> list[tuple[object, ...]]:
-    table = read_table(path, ("method", "stage"), ("seed", "iteration", "epoch", "flips", "nonzero"),
+    table = read_table(path, ("method", "stage"), ("seed", "iteration", "epoch", "flips", "density"),
                        optional=True)
     rows = zip(*(table[column].tolist() for column in COLUMNS), strict=True)
     whole = [(method, int(seed), int(iteration), *rest) for method, seed, iteration, *rest in rows]

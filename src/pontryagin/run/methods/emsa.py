@@ -3,21 +3,23 @@
 from torch import nn
 
 from pontryagin import optim
+from pontryagin.optim import Constraint, Metric
 from pontryagin.run.methods.discrete import begin
 from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import OptimizerTrainer, Trainer
 
 
-def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, power: float = 0.5,
+def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1, exponent: float = 0.5,
          momentum: float = 0.6, averaging: float | None = 8.0, weight_decay: float = 0.0,
-         budget: float = 0.025, rank: int = 32, admissible: str | None = None,
-         nonzero: float | None = None) -> Trainer:
+         refresh_budget: float = 0.025, metric_rank: int = 32, admissible: str | None = None,
+         density: float | None = None) -> Trainer:
     """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin
-    rounded; nonzero: the share of weights that a price leaves over ternary sets."""
+    rounded; density: the share of weights that a price leaves over ternary sets."""
     wanted = begin(model, admissible) if admissible else None
-    made = optim.EMSA(model, lr=rate, damping=damping, power=power, momentum=momentum, averaging=averaging,
-                      weight_decay=weight_decay, budget=budget, rank=rank, admissible=wanted, nonzero=nonzero)
+    metric = Metric(damping, exponent, metric_rank=metric_rank, refresh_budget=refresh_budget)
+    made = optim.EMSA(model, lr=rate, momentum=momentum, weight_decay=weight_decay, averaging=averaging,
+                      metric=metric, constraint=Constraint(wanted, density=density))
     return OptimizerTrainer(model, made, objective)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pontryagin.run.methods.averaged import Averaged
+from pontryagin.optim import Averaged
 from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import OptimizerTrainer, Trainer
@@ -42,7 +42,7 @@ def adam(model: nn.Module, objective: Objective, rate: float, *, betas: Sequence
 
 def adam_averaged(model: nn.Module, objective: Objective, rate: float) -> Trainer:
     """Adam with the averages of EMSA."""
-    return OptimizerTrainer(model, Averaged(model, torch.optim.Adam(model.parameters(), lr=rate)), objective)
+    return OptimizerTrainer(model, Averaged(torch.optim.Adam(model.parameters(), lr=rate)), objective)
 
 
 def adamw(model: nn.Module, objective: Objective, rate: float, *, betas: Sequence[float] = (0.9, 0.999),

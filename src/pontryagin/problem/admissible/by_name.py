@@ -5,7 +5,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from pontryagin.problem import MatrixSet, ProblemError
+from pontryagin.errors import ProblemError
+from pontryagin.problem.admissible.sets import MatrixSet
 
 ModelSets = MatrixSet | Mapping[str, MatrixSet]
 """One set for every parameter with two axes or more; or sets by names of submodules, of parameters, or

@@ -1,29 +1,27 @@
 """Which parameters of a model are maximized as affine stages, as far as is known so far, and which are
 AdamW's."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pontryagin.distributed.reductions import verdict_over_processes
-from pontryagin.optim import adamw
-from pontryagin.optim.affine_stage import STAGE_ENTRIES, AffineStage, has_moments
-from pontryagin.optim.bank import Member
-from pontryagin.optim.capture import Capture
-from pontryagin.optim.captured_stage import CapturedStage
-from pontryagin.optim.constrained import Constraints, ModelSets
-from pontryagin.optim.outside import described, warn
-from pontryagin.optim.settings import check_model
-from pontryagin.problem import ProblemError
+from pontryagin.errors import ProblemError
+from pontryagin.optim.constrained import Constraints
+from pontryagin.optim.group import Groups, TrainedStage
+from pontryagin.optim.settings import Metric, check_model
+from pontryagin.optim.stage import AffineStage
+from pontryagin.optim.state import AdamWState, AverageState, Layout, StageState, States
+from pontryagin.optim.warning import described, warn
+from pontryagin.problem.admissible.by_name import ModelSets
+from pontryagin.trajectory.capture import Capture
+from pontryagin.trajectory.captured_stage import CapturedStage
 
 Trained = tuple[AffineStage, nn.Parameter, nn.Parameter | None]
 """A stage that is maximized as such, with its trained weight and bias."""
-States = Any
-"""The optimizer's state: a mapping from parameters to dictionaries that makes one where there is none."""
-_ADAMW = ("first", "second", "updates", "unit")
 
 
 class ModelStages:
@@ -34,10 +32,9 @@ class ModelStages:
     moves so long.
     """
 
-    def __init__(self, model: nn.Module, rows: int | None, rank: int, admissible: ModelSets | None,
-                 strict: bool) -> None:
-        self._model, self._rows, self._rank, self._strict = model, rows, rank, strict
-        self.capture = Capture(model, rows)
+    def __init__(self, model: nn.Module, metric: Metric, admissible: ModelSets | None, strict: bool) -> None:
+        self._model, self._metric, self._strict = model, metric, strict
+        self.capture = Capture(model, metric.moment_rows)
         self.constraints = Constraints(model, admissible, list(self.capture.all_stages()))
         self.affine = self._made(self.capture.stages)
         self.open = {key: found for key, stages in self.capture.open.items() if (found := self._made(stages))}
@@ -46,13 +43,13 @@ class ModelStages:
         self._kinds: dict[int, int] = {}
         self._closed: dict[int, list[AffineStage]] = {}
         self._places = _places(model)
-        self._just_loaded = False
+        self._just_loaded = self._told_alone = False
         self._wanted: set[int] = set()
         self._told: set[int] = set()
 
     def _made(self, stages: Iterable[CapturedStage]) -> list[AffineStage]:
         free = [stage for stage in stages if id(stage.weight) not in self.constraints.discrete]
-        return [AffineStage(stage, self._rank, self._rows) for stage in free]
+        return [AffineStage(stage, self._metric.metric_rank, self._metric.moment_rows) for stage in free]
 
     def want(self, parameters: Iterable[Tensor]) -> None:
         """Look at the stages of these in the next pass."""
@@ -67,41 +64,40 @@ class ModelStages:
             if weight is not None:
                 yield stage, weight, bias
 
-    def members(self, trained: list[Trained], largest: Mapping[int, float], groups: list[dict[str, Any]],
-                states: States) -> tuple[list[Member], set[int]]:
+    def movable(self, trained: list[Trained], largest: Mapping[int, float], groups: Groups,
+                states: States) -> tuple[list[TrainedStage], set[int]]:
         """The stages that can move now, and the parameters that nothing else may move."""
         numbers = {id(parameter): n for n, group in enumerate(groups) for parameter in group["params"]}
-        members, done, missed = [], set(), []
+        found, done, missed = [], set(), []
         for stage, weight, bias in trained:
             if id(weight) not in largest:
                 continue
-            state = states[weight]
+            state = StageState(states[weight])
             if id(weight) in self._kinds and "kind" not in state:
-                state["kind"] = torch.tensor(float(self._kinds[id(weight)]))
-            if has_moments(state):
+                state.kind = torch.tensor(float(self._kinds[id(weight)]))
+            if state.has_moments:
                 places = numbers[id(weight)], numbers[id(weight if bias is None else bias)]
-                members.append(Member(stage, weight, bias, state, places))
+                found.append(TrainedStage(stage, weight, bias, state, places))
                 self.by_adamw.discard(id(weight))
-                for known in (state, states.get(bias, {}) if bias is not None else {}):
-                    if "first" in known:
-                        _drop(known, _ADAMW)
+                for known in (state.entries, states.get(bias, {}) if bias is not None else {}):
+                    AdamWState(known).drop()
             elif largest[id(weight)] == 0 and (bias is None or not largest.get(id(bias))):
                 stage.initialize(state, bias is not None)
             else:
                 missed.append(stage)
                 continue
             if bias is not None and bias not in states:  # checkpoints expect an entry for every parameter
-                states[bias]["with_weight"] = torch.tensor(True)
+                AverageState(states[bias]).with_weight = torch.tensor(True)
             done |= {id(weight), id(bias)}
         self._miss(missed)
-        return members, done
+        return found, done
 
     def _miss(self, stages: list[AffineStage]) -> None:
         """Stages with a gradient of which no inputs are known, such as those of F.linear(x, module.weight):
         AdamW moves them, and they are looked for again; soon, if no look was due."""
         names = []
         for stage in stages:
-            weight = stage.captured.weight
+            weight = stage.weight
             if not (stage.captured.armed and self.capture.is_on and self._any_call):
                 self._wanted.add(id(weight))
                 continue
@@ -132,7 +128,7 @@ class ModelStages:
                 self._closed[key] = self.open.pop(key)
                 closed.append(stages[0])
         for stage in [each for each in self.affine if not each.captured.certain and each.captured.armed]:
-            if id(stage.captured.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], device):
+            if id(stage.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], device):
                 self._close(stage, states)
                 closed.append(stage)
         if closed:
@@ -146,22 +142,22 @@ class ModelStages:
 
     def _close(self, stage: AffineStage, states: States) -> None:
         """Leave a stage that was known to AdamW."""
-        key = id(stage.captured.weight)
+        key = id(stage.weight)
         self.affine.remove(stage)
         self._closed[key] = [stage]
         self._kinds.pop(key, None)
-        _drop(states.get(stage.captured.weight, {}), (*STAGE_ENTRIES, "kind"))
+        StageState(states.get(stage.weight, {})).drop()
 
     def keep_closed_out(self, states: States) -> None:
         """A state that was saved before a stage was found to be none has entries of it still."""
         for stages in self._closed.values():
-            _drop(states.get(stages[0].captured.weight, {}), (*STAGE_ENTRIES, "kind"))
+            StageState(states.get(stages[0].weight, {})).drop()
 
     def _adopt(self, key: int, kind: int) -> None:
         stage = self.open.pop(key)[kind]
         self._kinds[key] = kind
         order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
-        self.affine = sorted([*self.affine, stage], key=lambda each: order[id(each.captured.weight)])
+        self.affine = sorted([*self.affine, stage], key=lambda each: order[id(each.weight)])
 
     def forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
@@ -175,11 +171,12 @@ class ModelStages:
         return all(stage.captured.is_own for stage in self.affine) and all(
             place.get(name) is module for place, name, module in self._places)
 
-    def check_own(self, members: Mapping[int, Any], states: States) -> None:
+    def check_own(self, groups: Groups, states: States) -> None:
         """Raise ProblemError where parameters have been replaced by others, which no group holds; stages
         whose weight is now computed from another parameter are left to AdamW."""
         check_model(self._model)
         present = {id(parameter) for parameter in self._model.parameters()}
+        members = _ids(groups)
         gone = [name for key, name in self.names.items() if key in members and key not in present]
         new = [name for name, parameter in self._model.named_parameters() if id(parameter) not in self.names]
         if gone and new:
@@ -196,10 +193,10 @@ class ModelStages:
                 if stage in self.affine:
                     self._close(stage, states)
                 else:
-                    self.open.pop(id(stage.captured.weight), None)
+                    self.open.pop(id(stage.weight), None)
             self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
             warn(described(self._model,
-                           [name for stage in turned if (name := self.names.get(id(stage.captured.weight)))],
+                           [name for stage in turned if (name := self.names.get(id(stage.weight)))],
                            "since the optimizer was made their modules have been replaced, or compute their "
                            "weights from them"))
 
@@ -208,7 +205,7 @@ class ModelStages:
         if any(id(parameter) not in self.names for parameter in group["params"]):
             self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
             known = {id(stage.weight) for stage in self.capture.all_stages()}
-            fresh = Capture(self._model, self._rows)
+            fresh = Capture(self._model, self._metric.moment_rows)
             self.capture.extend(fresh)
             self.affine += self._made(stage for stage in fresh.stages if id(stage.weight) not in known)
             self.open |= {key: self._made(stages) for key, stages in fresh.open.items() if key not in known}
@@ -217,28 +214,47 @@ class ModelStages:
                 raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not "
                                    "one of the model's")
 
-    def outside(self, groups: Sequence[dict[str, Any]], members: Iterable[int],
-                open_too: bool = False) -> list[str]:
-        """Names of the trained parameters of some groups that belong to no stage. open_too: of those not
+    def by_stages(self, groups: Groups) -> list[AffineStage]:
+        """The stages that are trained as such, and not by AdamW so long."""
+        return [stage for stage, weight, _ in self.trained(_ids(groups)) if id(weight) not in self.by_adamw]
+
+    def outside(self, groups: Groups, only: Groups | None = None, open_too: bool = False) -> list[str]:
+        """Names of the trained parameters that belong to no stage. only: of these groups. open_too: of those not
         settled too."""
-        inside = {id(parameter) for _, weight,
-                  bias in self.trained(members) if not (open_too and id(weight) in self.by_adamw)
-                  for parameter in (weight, bias)}
+        inside = {id(parameter) for _, weight, bias in self.trained(_ids(groups))
+                  if not (open_too and id(weight) in self.by_adamw) for parameter in (weight, bias)}
         if not open_too:
             inside |= {id(parameter) for stages in self.open.values()
-                       for parameter in (stages[0].captured.weight, stages[0].captured.bias)}
+                       for parameter in (stages[0].weight, stages[0].captured.bias)}
         inside |= self.constraints.discrete.keys() | self.constraints.biases
-        return [self.names[id(parameter)] for group in groups for parameter in group["params"]
+        return [self.names[id(parameter)] for group in only or groups for parameter in group["params"]
                 if parameter.requires_grad and parameter.numel() and id(parameter) not in inside]
 
-    def report(self, groups: Sequence[dict[str, Any]], members: Iterable[int], strict: bool) -> None:
+    def report(self, groups: Groups, strict: bool, only: Groups | None = None) -> None:
         """Name what is left to AdamW; strict: refuse it."""
-        names = self.outside(groups, members)
+        names = self.outside(groups, only)
         if names and strict:
             raise ProblemError(f"strict: these parameters belong to no affine stage: {', '.join(names)}; "
                                "freeze them or drop strict=True")
         if names:
             warn(described(self._model, names, "they belong to no affine stage"))
+
+    def processes(self, given: Any) -> Any:
+        """The process group that the user gave, or that of the DistributedDataParallel around the model; None for
+        one process, or processes of their own."""
+        parallel: Any = self.capture.parallel
+        if parallel is not None and parallel._join_config.enable:
+            raise ProblemError("EMSA takes moments over all processes in every step, which join() does not know "
+                               "of: give every process as many batches")
+        if given is not None or parallel is not None:
+            return given if given is not None else parallel.process_group
+        started = distributed.is_available() and distributed.is_initialized()
+        if started and distributed.get_world_size() > 1 and not self._told_alone:
+            self._told_alone = True
+            warn("EMSA: there are several processes, but no DistributedDataParallel around the model: each takes "
+                 "the moments of its own batches; if gradients are averaged by other means, name their group: "
+                 "EMSA(model, process_group=...)")
+        return None
 
     def _stage_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> AffineStage | None:
         """The stage of a weight; of an open one that which a saved state says it was."""
@@ -246,41 +262,37 @@ class ModelStages:
         if isinstance(kind, Tensor) and kind.numel() == 1 and 0 <= int(kind) < len(alternatives):
             return alternatives[int(kind)]
         return next((stage for stage in chain(self.affine, *self.open.values(), *self._closed.values())
-                     if stage.captured.weight is parameter), None)
+                     if stage.weight is parameter), None)
 
-    def entries_of(self, parameter: nn.Parameter,
-                   saved: Mapping[str, Any]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    def layout_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> Layout:
         """Shapes and dtypes of all entries that the state of a parameter may have."""
-        found = {"kind": (torch.Size(()), torch.float32), "with_weight": (torch.Size(()), torch.bool)}
-        found |= {name: (parameter.shape, adamw.wide(parameter.dtype))
-                  for name in ("mean_control", "last_control")}
-        found["last_control"] = parameter.shape, parameter.dtype
-        found |= {name: (value.shape, value.dtype) for name, value in adamw.initial(parameter).items()}
+        found = AverageState.layout(parameter) | AdamWState.layout(parameter)
         if id(parameter) in self.constraints.discrete:
-            found |= self.constraints.discrete[id(parameter)].entries()
-        if (stage := self._stage_of(parameter, saved)) is not None:
-            found |= {name: (shape, stage.dtype_of(name)) for name, shape in stage.shapes().items()}
-        return found
+            found |= self.constraints.discrete[id(parameter)].layout()
+        stage = self._stage_of(parameter, saved)
+        return found if stage is None else found | stage.layout()
 
     def needed_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> set[str]:
         """Entries that a state with these ones must have too."""
-        names = set(saved)
-        found = set(_ADAMW) if names & set(_ADAMW) else set()
+        names, adamw = set(saved), set(AdamWState.names())
+        found = adamw if names & adamw else set()
         if id(parameter) in self.constraints.discrete:
-            own = self.constraints.discrete[id(parameter)].entries().keys()
+            own = self.constraints.discrete[id(parameter)].layout().keys()
             return found | (set(own) if names & own else set())
         stage = self._stage_of(parameter, saved)
-        return found | (stage.needed() if stage is not None and names & set(STAGE_ENTRIES) else set())
+        if stage is None or not names & (set(StageState.names()) - {"kind"}):
+            return found
+        return found | StageState.needed(stage.is_exact, stage.map.one_hot)
 
     def resume(self, states: States) -> None:
         """Stages that were open, and have moments in the state: what they are has been told."""
         for key, stages in list(self.open.items()):
-            state = states.get(stages[0].captured.weight, {})
-            fitting = [stage for stage in stages if has_moments(state)
-                       and state["mean"].shape == (stage.groups, stage.inputs)
-                       and state["velocity"].shape[1] == stage.outputs]
-            if "kind" in state and fitting:
-                self._adopt(key, int(state["kind"]))
+            state = StageState(states.get(stages[0].weight, {}))
+            fits = state.has_moments and any(
+                state.mean.shape == (stage.groups, stage.inputs) and state.velocity.shape[1] == stage.outputs
+                for stage in stages)
+            if "kind" in state and fits:
+                self._adopt(key, int(state.kind))
 
     @property
     def _any_call(self) -> bool:
@@ -291,19 +303,19 @@ class ModelStages:
         """A pass that came before is not known any more."""
         self._just_loaded = True
 
-    def arm(self, members: Mapping[int, Any], states: States, due: bool, glancing: bool,
+    def arm(self, groups: Groups, states: States, due: bool, probing: bool,
             only: set[int] | None = None) -> None:
         """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or
-        a glance is due."""
-        self._just_loaded = False
+        a probe is due."""
+        self._just_loaded, members = False, _ids(groups)
         for stage in chain(self.affine, *self.open.values()):
-            weight = stage.captured.weight
+            weight = stage.weight
             if only is not None and id(weight) not in only:
                 continue
             state = states.get(weight, {})
-            trained, known = id(weight) in members and weight.requires_grad, has_moments(state)
-            unseen = not known and (glancing or id(weight) in self._wanted)
-            stage.arm(trained and (due or unseen), trained and glancing and known, state)
+            trained, known = id(weight) in members and weight.requires_grad, StageState(state).has_moments
+            unseen = not known and (probing or id(weight) in self._wanted)
+            stage.arm(trained and (due or unseen), trained and probing and known, state)
         self._wanted.clear()
         self.constraints.arm(lambda weight: states.get(weight, {}))
         if any(stage.is_looking for stage in self.capture.all_stages()):
@@ -326,9 +338,9 @@ def _verdict(stage: CapturedStage) -> int:
     return 0 if found is None else 1 if found else 2
 
 
-def _drop(state: dict[str, Any], names: Iterable[str]) -> None:
-    for name in names:
-        state.pop(name, None)
+def _ids(groups: Groups) -> set[int]:
+    """Of all parameters."""
+    return {id(parameter) for group in groups for parameter in group["params"]}
 
 
 def _is_compiled(model: nn.Module) -> bool:

@@ -44,7 +44,7 @@ class Pace:
         return self.owed + self.share * sample.numel()
 
 
-class Step(Protocol):
+class DiscreteArgmax(Protocol):
     """An elementwise argmax over a grid. power: of the inputs' variances in its metric."""
 
     power: ClassVar[float]
@@ -56,7 +56,7 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True)
-class GridStep:
+class GridArgmax:
     """A step on any grid without a price."""
 
     grid: Grid

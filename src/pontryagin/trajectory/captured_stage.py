@@ -21,7 +21,7 @@ from pontryagin.affine.variances import VarianceProbe
 
 _LEAST, _GLANCE = 8, 4
 """Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough
-for a glance."""
+for a probe."""
 _CHUNK = 1 << 12
 """Rows of which u x^T is taken at a time."""
 _EQUAL = 0.02
@@ -29,9 +29,9 @@ _EQUAL = 0.02
 
 
 class CapturedStage:
-    """An affine stage of a module: its layer, its parameters, and the moments of its inputs.
+    """An affine stage of a module: its map, its parameters, and the moments of its inputs.
 
-    armed: whether to take the moments of inputs; glancing: whether at least their mean and variance. seen:
+    armed: whether to take the moments of inputs; probing: whether at least their mean and variance. seen:
     whether any have come.
     rows: so many rows of a call enter the moments. certain: False where it has to be verified that sum u x^T
     is the gradient.
@@ -40,15 +40,15 @@ class CapturedStage:
     positions with u the gradient at z: together exactly the gradients of W and b.
     """
 
-    def __init__(self, name: str, module: nn.Module, layer: AffineMap, rows: int | None = None,
+    def __init__(self, name: str, module: nn.Module, map: AffineMap, rows: int | None = None,
                  certain: bool = True) -> None:
-        self.name, self.module, self.layer, self.rows, self.certain = name, module, layer, rows, certain
-        self.weight: nn.Parameter = getattr(module, layer.weight)
-        self.bias: nn.Parameter | None = getattr(module, layer.bias) if layer.bias else None
+        self.name, self.module, self.map, self.rows, self.certain = name, module, map, rows, certain
+        self.weight: nn.Parameter = getattr(module, map.weight)
+        self.bias: nn.Parameter | None = getattr(module, map.bias) if map.bias else None
         self.moments = IndexMoments(self.weight.shape[0],
-                                    wide(self.weight.dtype)) if layer.one_hot else InputMoments()
-        self.armed = self.glancing = self.seen = self.tied = False
-        self.glance = VarianceProbe()
+                                    wide(self.weight.dtype)) if map.one_hot else InputMoments()
+        self.armed = self.probing = self.seen = self.tied = False
+        self.probe = VarianceProbe()
         self.calls = self.positions = 0
         """Of the last batch, and the rows of all its calls: the stage's share of the work."""
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
@@ -64,22 +64,22 @@ class CapturedStage:
     @property
     def is_looking(self) -> bool:
         """Whether inputs are of use now."""
-        return (self.armed or self.glancing) and self.weight.requires_grad
+        return (self.armed or self.probing) and self.weight.requires_grad
 
     @property
     def is_own(self) -> bool:
         """Whether the module's parameter still is this weight, and not one that has been put in its place."""
         found = vars(self.module).get("_parameters")
         return (found if isinstance(found, dict)
-                else own_parameters(self.module)).get(self.layer.weight) is self.weight
+                else own_parameters(self.module)).get(self.map.weight) is self.weight
 
-    def look(self, armed: bool, glancing: bool) -> None:
-        """Whether to take moments of the next batch, or to glance at it; what was seen of another is
+    def look(self, armed: bool, probing: bool) -> None:
+        """Whether to take moments of the next batch, or to probe it; what was seen of another is
         dropped."""
-        if self.armed or self.glancing:
+        if self.armed or self.probing:
             self.forget()
             self.stop()
-        self.armed, self.glancing, self.seen, self.called = armed, glancing and not armed, False, False
+        self.armed, self.probing, self.seen, self.called = armed, probing and not armed, False, False
 
     def stop(self) -> None:
         """Let go of the weight."""
@@ -98,7 +98,7 @@ class CapturedStage:
                 self._expect(output, own)
             return
         self._certify()
-        if x is None or (not self.certain and not self.layer.fits(x, output)):
+        if x is None or (not self.certain and not self.map.fits(x, output)):
             self._misfits |= not self.certain
             return
         x = x.detach()
@@ -139,7 +139,7 @@ class CapturedStage:
         if slot.inputs is None or slot.costate is None:
             return
         self._slots.remove(slot)
-        if not self.layer.fits(slot.inputs, torch.empty(slot.shape, device="meta")):
+        if not self.map.fits(slot.inputs, torch.empty(slot.shape, device="meta")):
             self._misfits = True
             return
         with full_precision(slot.costate.device):
@@ -175,7 +175,7 @@ class CapturedStage:
 
     def _drop(self) -> None:
         self.moments.take()
-        self.glance.take()
+        self.probe.take()
         self.seen = False
         self._batch += 1
 
@@ -193,8 +193,8 @@ class CapturedStage:
 
     def _thinned(self, x: Tensor) -> Tensor:
         """Some of the rows, along one axis."""
-        axes = self.layer.row_axes(x)
-        if self.rows is None or axes == 0 or not x.numel() or self.layer.one_hot:
+        axes = self.map.row_axes(x)
+        if self.rows is None or axes == 0 or not x.numel() or self.map.one_hot:
             return x
         rows = x.flatten(0, axes - 1) if axes > 1 else x
         wanted = self.rows if self.armed else max(self.rows // _GLANCE, 1)
@@ -218,7 +218,7 @@ class CapturedStage:
             self._count_product(whole, costate, held.own)
 
     def _count_product(self, x: Tensor, costate: Tensor, own: bool) -> None:
-        if self.layer.outputs is None or costate.is_nested:
+        if self.map.outputs is None or costate.is_nested:
             return
         product, total = _gradients(self, x, costate)
         if self.gradient_check is not None:
@@ -251,7 +251,7 @@ class CapturedStage:
         number = torch._C._current_graph_task_id()
         samples = self._waiting if self._waiting.number == number else self._derived
         if gradient is not None and samples.products and samples is self._waiting and not gradient.is_sparse:
-            self._verify(self.layer.matrix(gradient.detach()), samples, 0)
+            self._verify(self.map.matrix(gradient.detach()), samples, 0)
         for sample in samples.samples:
             if sample.batch != self._batch:  # else a second pass through the same call
                 sample.batch = self._batch
@@ -279,9 +279,9 @@ class CapturedStage:
 
     def _commit(self, sample: "_Sample") -> None:
         with full_precision(sample.rows.device):
-            rows = self.layer.rows(sample.rows)
+            rows = self.map.rows(sample.rows)
             if not self.armed:
-                self.glance.add(rows)
+                self.probe.add(rows)
                 return
             if not self.seen:
                 self.calls = self.positions = 0
@@ -399,7 +399,7 @@ def _rounding(x: Tensor, costate: Tensor) -> float:
 
 def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
     """Sums of u x^T and u over the positions of a call, some samples at a time."""
-    if inputs.ndim < 2 or costate.ndim < 2 or len(inputs) != len(costate) or stage.layer.row_axes(inputs) == 0:
+    if inputs.ndim < 2 or costate.ndim < 2 or len(inputs) != len(costate) or stage.map.row_axes(inputs) == 0:
         return _product(stage, inputs, costate)
     each = max(_CHUNK * len(inputs) // max(costate.numel() // stage.weight.shape[0], 1), 1)
     parts = [_product(stage, *both) for both in zip(inputs.split(each), costate.split(each), strict=True)]
@@ -408,11 +408,11 @@ def _gradients(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[T
 
 
 def _product(stage: CapturedStage, inputs: Tensor, costate: Tensor) -> tuple[Tensor, Tensor]:
-    assert stage.layer.outputs is not None
-    u, x = stage.layer.outputs(costate.detach()), stage.layer.rows(inputs)
+    assert stage.map.outputs is not None
+    u, x = stage.map.outputs(costate.detach()), stage.map.rows(inputs)
     u = u.to(torch.promote_types(u.dtype, torch.float32))
-    if stage.layer.one_hot:
+    if stage.map.one_hot:
         x = torch.nn.functional.one_hot(x.squeeze(2).long(), stage.weight.shape[0]).to(u.dtype)
-        if stage.layer.padding is not None:
-            x[..., stage.layer.padding] = 0
+        if stage.map.padding is not None:
+            x[..., stage.map.padding] = 0
     return u.mT @ x.to(u.dtype).expand(-1, u.shape[1], -1), u.sum(1)

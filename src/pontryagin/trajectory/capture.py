@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from pontryagin.affine import maps_of, own_parameters
-from pontryagin.optim.captured_stage import CapturedStage, is_recomputed
+from pontryagin.trajectory.captured_stage import CapturedStage, is_recomputed
 
 Users = dict[int, list[CapturedStage]]
 """By the id of a module: the stages that its calls feed."""
@@ -177,13 +177,13 @@ class _Hooks:
         if torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():
             return
         for stage in stages:
-            stage.watch(stage.layer.inputs(arguments, named, output), first, module is stage.module)
+            stage.watch(stage.map.inputs(arguments, named, output), first, module is stage.module)
 
     def _see_again(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any],
                    output: Any) -> None:
         for stage in self.users.get(id(module), ()):
             if stage.is_looking and torch.is_grad_enabled():
-                stage.recomputed(stage.layer.inputs(arguments, named, output))
+                stage.recomputed(stage.map.inputs(arguments, named, output))
 
     def end(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         """A call is over; if it has not been left, by an error: so torch ends a part that is computed again,
@@ -227,7 +227,7 @@ def capture(model: nn.Module, rows: int | None) -> tuple[list[CapturedStage], Ca
     first = [stages[0] for stages in captured.open.values() if stages[0].certain]
     stages = sorted([*captured.stages, *first], key=lambda stage: order[id(stage.weight)])
     for stage in stages:
-        stage.look(armed=True, glancing=False)
+        stage.look(armed=True, probing=False)
     captured.on()
     return stages, captured
 
@@ -259,7 +259,7 @@ def _find(model: nn.Module, rows: int | None) -> tuple[list[Found],
             if id(parameter) in taken:
                 kinds = {(layer.kind, one.certain) for layer in one.maps}
                 fed += [stage for stage in taken[id(parameter)].stages
-                        if (stage.layer.kind, stage.certain) in kinds]
+                        if (stage.map.kind, stage.certain) in kinds]
                 for stage in taken[id(parameter)].stages:
                     stage.tied = True
                 continue

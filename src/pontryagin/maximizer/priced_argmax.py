@@ -13,27 +13,28 @@ become 0, each time those whose move is worth
 most: lambda is the multiplier of a bound on the number of weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pontryagin.optim.constrained.grid_step import Matrix, Pace, sampled
+from pontryagin.maximizer.grid_argmax import Matrix, Pace, sampled
 
 
 @dataclass(frozen=True)
-class PricedStep:
-    """A step of entries of which the share `nonzero` is to be left."""
+class PricedArgmax:
+    """A step of entries of which the share `density` is to be left."""
 
-    nonzero: float
+    density: float
     power: ClassVar[float] = 0.5
 
     def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
                  ) -> tuple[Matrix, Tensor, Tensor]:
         """The new matrix, how many entries moved, and what is owed to the next step."""
         worth, filled = priced(weight, average, scale, metric)
-        leaving, emptied, owed = thresholds(worth, filled, self.nonzero, pace)
+        leaving, emptied, owed = thresholds(worth, filled, self.density, pace)
         return *moved(weight, average, worth, filled, (leaving, emptied), scale), owed
 
 
@@ -44,11 +45,11 @@ def priced(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor) -> tu
     return torch.where(filled, -weight * average, average.abs() * scale).mul_(metric), filled
 
 
-def thresholds(worth: Matrix, filled: Tensor, nonzero: float, pace: Pace) -> tuple[float, float, Tensor]:
+def thresholds(worth: Matrix, filled: Tensor, density: float, pace: Pace) -> tuple[float, float, Tensor]:
     """The worth above which an entry leaves 0, the worth from which on it becomes 0, and the moves owed to
     the next step.
 
-    nonzero: the wanted share of entries that are not 0. Above it more become 0 than leave it, by the excess
+    density: the wanted share of entries that are not 0. Above it more become 0 than leave it, by the excess
     relative to the wanted number, and all moves go there from twice that number on; below it the other way.
     """
     sample, full = sampled(worth, pace), sampled(filled, pace)
@@ -56,7 +57,7 @@ def thresholds(worth: Matrix, filled: Tensor, nonzero: float, pace: Pace) -> tup
     number = int(wanted)
     if number == 0:
         return float("inf"), float("inf"), wanted
-    goal, there = nonzero * sample.numel(), int(full.sum())
+    goal, there = density * sample.numel(), int(full.sum())
     tilt = max(-1.0, min(1.0, (there - goal) / max(goal, 1.0)))
     removed = min(round(number * (1 + tilt) / 2), there)
     added = min(number - removed, sample.numel() - there)
@@ -83,3 +84,25 @@ def moved(weight: Matrix, average: Matrix, worth: Matrix, filled: Tensor, least:
     leaving, emptied = ~filled & (worth > least[0]), filled & (worth >= least[1])
     new = torch.where(leaving, average.sign().to(weight.dtype) * scale, weight).masked_fill_(emptied, 0.0)
     return new, leaving.sum() + emptied.sum()
+
+
+def shares(shapes: Sequence[tuple[int, int]], density: float) -> list[float]:
+    """The share of non-zero entries of each of several matrices (rows, inputs), so that all together have the
+    share `density`.
+
+    Entries go to a matrix in proportion to rows + inputs, as many as there are to a row and to an input
+    wherever they are, and no more than it has (the Erdos-Renyi rule of Mocanu et al. 2018): small matrices
+    keep more.
+    """
+    left, open_to = density * sum(rows * inputs for rows, inputs in shapes), set(range(len(shapes)))
+    found = [1.0] * len(shapes)
+    while open_to:
+        each = left / sum(sum(shapes[n]) for n in open_to)
+        full = {n for n in open_to if each * sum(shapes[n]) >= shapes[n][0] * shapes[n][1]}
+        if not full:
+            for n in open_to:
+                found[n] = each * sum(shapes[n]) / (shapes[n][0] * shapes[n][1])
+            break
+        left -= sum(shapes[n][0] * shapes[n][1] for n in full)
+        open_to -= full
+    return found

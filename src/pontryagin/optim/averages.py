@@ -1,0 +1,168 @@
+"""Polynomial-decay averages of the controls: what is evaluated and kept, while the steps go on from the last
+controls.
+
+With a step of constant length the controls end up circling a minimum, at a distance that the noise of the
+batches sets. Their average lies nearer to it, and the window of
+
+    a_k = (1 - c_k) a_{k-1} + c_k theta_k,   c_k = (eta + 1) / (k + eta)
+
+grows with the number of steps k: about the last k / (eta + 1) of them count, so that there is no horizon to
+be known. (Shamir and Zhang, ICML 2013, section 4.)
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pontryagin.affine.precision import wide
+from pontryagin.errors import ProblemError
+from pontryagin.optim.state import AverageState, States
+
+Known = Iterable[tuple[Tensor, AverageState]]
+"""Parameters with their averages."""
+AVERAGING = 8.0
+"""eta: a window of the last ninth. With 4 or 16 the ends of benchmarks.defaults are no better."""
+
+
+def known_of(group: dict[str, Any], states: States) -> Known:
+    """The parameters of a group that have been trained, with their averages."""
+    return [(parameter, AverageState(states[parameter])) for parameter in group["params"] if states.get(parameter)]
+
+
+class Averages:
+    """Takes controls into their averages, and shows these in the controls' place.
+
+    A control that something else has written to since, such as model.load_state_dict, begins a new average.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[int, tuple[int, int]] = {}
+
+    def remember(self, found: Known, step: int, eta: float) -> None:
+        """Take the controls after the k-th step into their averages; one begins where it has none."""
+        averages, controls = [], []
+        for parameter, state in found:
+            self._written[id(parameter)] = _mark(parameter)
+            dtype = wide(parameter.dtype)
+            if "mean_control" not in state or state.mean_control.dtype != dtype:
+                state.mean_control = parameter.detach().to(dtype, copy=True)
+            else:
+                averages.append(state.mean_control)
+                controls.append(parameter.detach().to(dtype))
+        if averages:
+            torch._foreach_lerp_(averages, controls, (eta + 1) / (step + eta))
+
+    def show(self, found: Known) -> None:
+        """Put the averages in the place of the controls, which are kept."""
+        for parameter, state in found:
+            self.begin_anew(parameter, state)
+            if "mean_control" in state and "last_control" not in state:
+                state.last_control = parameter.detach().clone()
+                parameter.copy_(state.mean_control)
+            self._written[id(parameter)] = _mark(parameter)
+
+    def hide(self, found: Known) -> None:
+        """The controls again, bit by bit."""
+        for parameter, state in found:
+            self.begin_anew(parameter, state)
+            if "last_control" in state:
+                parameter.copy_(state.entries.pop("last_control"))
+            self._written[id(parameter)] = _mark(parameter)
+
+    def begin_anew(self, parameter: Tensor, state: AverageState) -> None:
+        """Forget the average of a control that has been replaced."""
+        if self._written.get(id(parameter), _mark(parameter)) != _mark(parameter):
+            for name in ("mean_control", "last_control"):
+                state.entries.pop(name, None)
+
+
+class Averaged(torch.optim.Optimizer):
+    """Any torch optimizer with the averages that EMSA keeps.
+
+        optimizer = Averaged(torch.optim.AdamW(model.parameters(), 1e-3))
+        ...                   # train as before: schedulers, scalers and closures see an optimizer
+        optimizer.eval()      # the averages are in the model, to be evaluated or saved
+        optimizer.train()     # and the controls again, bit by bit, before the next step
+
+    optimizer: whose parameters are averaged, after each of its steps; groups, state and hooks stay its own.
+    averaging: eta, so that about the last 1 / (eta + 1) of all steps count. state_dict() holds the optimizer's
+    and the averages. Raises ProblemError for a wrong eta, for what is no optimizer, and for a step while the
+    averages are shown.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, averaging: float = AVERAGING) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ProblemError(f"Averaged: expected a torch optimizer, found {type(optimizer).__name__}")
+        if not 0 <= averaging < inf:
+            raise ProblemError(f"Averaged: expected averaging >= 0 and finite, found {averaging}")
+        self.optimizer, self.averaging, self.steps, self.is_shown = optimizer, averaging, 0, False
+        self._averages, self._states = Averages(), defaultdict[Tensor, dict[str, Tensor]](dict)
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """To the optimizer."""
+        if self.param_groups is self.optimizer.param_groups:
+            self.optimizer.add_param_group(param_group)
+        else:  # in the making
+            super().add_param_group(param_group)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """The optimizer's; then the controls enter the averages."""
+        if self.is_shown:
+            raise ProblemError("Averaged: the model holds the averages, as eval() put them there: call "
+                               "optimizer.train() before the next step")
+        result = self.optimizer.step(closure)
+        self.steps += 1
+        with torch.no_grad():
+            self._averages.remember(self._known(), self.steps, self.averaging)
+        return result
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Show the averages. Again: nothing."""
+        if not self.is_shown:
+            self._averages.show(self._known())
+        self.is_shown = True
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Hide them. Again: nothing."""
+        if self.is_shown:
+            self._averages.hide(self._known())
+        self.is_shown = False
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """The optimizer's."""
+        self.optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's, the averages in the order of its parameters, and their number."""
+        return {"optimizer": self.optimizer.state_dict(), "steps": self.steps, "is_shown": self.is_shown,
+                "averages": [dict(state.entries) for _, state in self._known()]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from such a state."""
+        known = list(self._known())
+        if len(state_dict["averages"]) != len(known):
+            raise ProblemError(f"Averaged: the saved state has averages of {len(state_dict['averages'])} "
+                               f"parameters, this optimizer has {len(known)}")
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.param_groups, self.state = self.optimizer.param_groups, self.optimizer.state
+        self.steps, self.is_shown, self._averages = state_dict["steps"], state_dict["is_shown"], Averages()
+        for (parameter, state), saved in zip(known, state_dict["averages"], strict=True):
+            state.entries.clear()
+            state.entries.update({name: value.to(parameter.device, copy=True) for name, value in saved.items()})
+
+    def _known(self) -> Known:
+        return ((parameter, AverageState(self._states[parameter]))
+                for group in self.optimizer.param_groups for parameter in group["params"])
+
+
+def _mark(parameter: Tensor) -> tuple[int, int]:
+    """Changes with every write to a parameter, and with its storage."""
+    return parameter._version, parameter.data_ptr()

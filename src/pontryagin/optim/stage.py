@@ -1,0 +1,184 @@
+"""One affine stage of a module: how the moments of its inputs enter its state."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.affine import Factor, InputMoments, Moments, factorize, nystrom
+from pontryagin.affine.metric import first_block
+from pontryagin.affine.precision import wide
+from pontryagin.affine.variances import lag
+from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
+from pontryagin.optim.polar_step import ROWS
+from pontryagin.optim.schedule import propagation_flops, refresh_flops
+from pontryagin.optim.state import Entries, Layout, StageState
+from pontryagin.trajectory.captured_stage import CapturedStage
+
+_FRESH = 0.15
+"""Least weight of a new batch in the running moments: about the last seven count."""
+_EXACT = 2
+"""The metric is exact up to so many times the rank: below that, a subspace saves little."""
+
+
+class AffineStage:
+    """The inputs' side of one stage. All that lasts is in the optimizer's state of its weight.
+
+    rank: of the metric; below the number of inputs the second moment is known by its leading subspace alone.
+    """
+
+    def __init__(self, captured: CapturedStage, rank: int, rows: int | None) -> None:
+        self.captured, self.rows, self.name = captured, rows, captured.name
+        self.weight, self.map = captured.weight, captured.map
+        self.groups, self.outputs, self.inputs = self.map.matrix(self.weight.detach()).shape
+        self.rank = self.inputs if self.inputs <= _EXACT * rank else rank
+        self._dtype = wide(self.weight.dtype)
+
+    def parameters(self, members: Collection[int]) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+        """Weight and bias as far as they are trained and among these parameters; no weight, no stage."""
+        bias = self.captured.bias
+        if not self.weight.requires_grad or id(self.weight) not in members:
+            return None, None
+        return self.weight, bias if bias is not None and bias.requires_grad and id(bias) in members else None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the second moment is known whole."""
+        return self.rank == self.inputs
+
+    @property
+    def _is_free(self) -> bool:
+        """Frequencies and single inputs cost next to nothing."""
+        return self.map.one_hot or self.inputs == 1
+
+    @property
+    def propagation_work(self) -> float:
+        """Flops of the forward and backward pass of the last batch."""
+        flops = propagation_flops(self.captured.positions, self.outputs, self.inputs)
+        return 0.0 if self._is_free else self.groups * flops
+
+    @property
+    def refresh_work(self) -> float:
+        """Flops of one refresh."""
+        positions = self.captured.positions
+        rows = positions if self.rows is None else min(positions, self.captured.calls * self.rows)
+        return 0.0 if self._is_free else refresh_flops(rows, self.inputs, self.rank, self.groups)
+
+    def layout(self) -> Layout:
+        """Shapes and dtypes of all entries that its state may have."""
+        return StageState.layout(self.weight, torch.Size((self.groups, self.outputs, self.inputs)), self.rank,
+                                 self.map.one_hot)
+
+    def arm(self, armed: bool, probing: bool, entries: Entries) -> None:
+        """Whether to look at the next batch or to probe it (frequencies and normalized inputs do not grow); a
+        stage in a subspace says at what, before the first rows come."""
+        self.captured.look(armed, probing and not self.map.one_hot and self.weight.ndim > 1)
+        moments = self.captured.moments
+        if armed and not self.is_exact and isinstance(moments, InputMoments):
+            moments.block = entries["basis"] if "basis" in entries else self._first_block()
+
+    def refresh(self, state: StageState, has_bias: bool) -> None:
+        """Take in the moments of the last batch and factorize; nothing happens without new moments.
+
+        Moments that are not finite are left out: the gradients of their batch are not finite either, or a
+        state overflowed in a half-precision pass that had no say in the loss.
+        """
+        moments = mean_over_processes(self.captured.take(), self._zeros)
+        if moments is None or not moments.is_finite():
+            return
+        moments = self._about(moments, has_bias)
+        if not state.has_moments:
+            positions = sum_over_processes(self.captured.positions, moments.mean.device)
+            many = self.map.is_dense and positions >= ROWS * max(self.inputs, self.outputs)
+            self._reset(state, moments, torch.tensor(many))
+        state.refreshes += 1
+        weight = max(_FRESH, 1 / state.refreshes.item())
+        if has_bias:  # the spread of the batches' means is variance too
+            moments.add_outer(moments.mean - state.mean, 1 - weight)
+        if not self.map.one_hot:
+            self.grow(state, lag(Factor(state.basis, state.values, state.tail).trace, moments.trace))
+        state.mean.lerp_(moments.mean, weight)
+        if self.map.one_hot or self.is_exact:
+            state.moment.lerp_(moments.product, weight)
+        if not self.map.one_hot:
+            self._keep(state, factorize(state.moment) if self.is_exact else
+                       nystrom(_blend(state, moments, weight)))
+
+    def grow(self, state: StageState, factor: Tensor) -> None:
+        """Multiply the known second moment, in place. factor: (group)."""
+        for name in ("moment", "values", "tail"):
+            if name in state:
+                known = state.entries[name]
+                known.mul_(factor.view(-1, *[1] * (known.ndim - 1)))
+
+    def begin(self, state: StageState, has_bias: bool) -> None:
+        """Momentum and rho, where there are none."""
+        layout = self.layout()
+        for name in (*StageState.RUNNING, "velocity", *(["bias_velocity"] if has_bias else [])):
+            if name not in state:
+                shape, dtype = layout[name]
+                state.entries[name] = state.mean.new_zeros(shape, dtype=dtype)
+
+    def conform(self, state: StageState) -> None:
+        """The dtype and device of the weight, should these have changed since the last step."""
+        if state.mean.dtype == self._dtype and state.mean.device == self.weight.device:
+            return
+        for name, (shape, dtype) in self.layout().items():
+            if name in state and len(shape):
+                state.entries[name] = state.entries[name].to(self.weight.device, dtype)
+
+    def initialize(self, state: StageState, has_bias: bool) -> None:
+        """All entries of the state, for those who fill them in place; the first moments overwrite them."""
+        if "refreshes" not in state:
+            self._reset(state, self._zeros(), torch.tensor(False))
+            self.begin(state, has_bias)
+
+    def _about(self, moments: Moments, has_bias: bool) -> Moments:
+        """Centred at the mean, which a bias absorbs, or at 0."""
+        moments = moments.to(self._dtype)
+        if not has_bias:
+            moments.add_outer(moments.mean, 1.0)
+            moments.mean = torch.zeros_like(moments.mean)
+        return moments
+
+    def _reset(self, state: StageState, moments: Moments, polar: Tensor) -> None:
+        """Entries of the right shapes for the first moments."""
+        mean = moments.mean
+        state.mean, state.refreshes, state.polar = mean.clone(), torch.zeros((), dtype=torch.float32), polar
+        if self.is_exact or self.map.one_hot:
+            state.moment = moments.product.clone()
+        if not self.map.one_hot:
+            state.basis = mean.new_zeros(self.groups, self.inputs, self.rank)
+            state.values, state.tail = mean.new_zeros(self.groups, self.rank), mean.new_zeros(self.groups)
+
+    def _keep(self, state: StageState, factor: Factor) -> None:
+        """In place: groups hold the same tensors. Less variance than the rounding of the mean is no
+        information."""
+        rounding = torch.finfo(self._dtype).eps * state.mean.square().mean(1)
+        state.basis.copy_(factor.basis)
+        torch.maximum(factor.values, rounding[:, None], out=state.values)
+        torch.maximum(factor.tail, rounding, out=state.tail)
+
+    def _zeros(self) -> Moments:
+        mean = self.weight.new_zeros(self.groups, self.inputs, dtype=self._dtype)
+        if self.map.one_hot:
+            return Moments(mean, mean.clone(), mean[:, 0].clone())
+        moments = self.captured.moments
+        known = moments.block if isinstance(moments, InputMoments) else None
+        block = None if self.is_exact else self._first_block() if known is None else known
+        return Moments(mean, mean.new_zeros(self.groups, self.inputs, self.rank), mean[:, 0].clone(), block)
+
+    def _first_block(self) -> Tensor:
+        return first_block(self.groups, self.inputs, self.rank, self.weight.new_zeros((), dtype=self._dtype))
+
+
+def _blend(state: StageState, moments: Moments, weight: float) -> Moments:
+    """(1 - weight) A + weight A_new times the block of the new moments, with A in the form of a Factor."""
+    assert moments.block is not None
+    basis, values, tail, block = state.basis, state.values, state.tail, moments.block
+    if weight == 1:
+        return moments
+    old = basis @ ((values - tail[:, None]).unsqueeze(2) * (basis.mT @ block)) + tail[:, None, None] * block
+    trace = values.sum(1) + tail * (basis.shape[1] - basis.shape[2])
+    return Moments(moments.mean, torch.lerp(old, moments.product, weight),
+                   torch.lerp(trace, moments.trace, weight), block)

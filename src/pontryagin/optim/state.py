@@ -1,0 +1,179 @@
+"""What lasts in the optimizer: tensors by name, for each parameter, in one place.
+
+torch keeps them as dictionaries, so that state_dict() is plain; a record gives typed access to one, and says
+which entries there may be, of what shape and type.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.affine.precision import extended, wide
+
+Entries = dict[str, Tensor]
+Layout = dict[str, tuple[torch.Size, torch.dtype]]
+"""Shapes and dtypes of entries."""
+States = Any
+"""The optimizer's state: a mapping from parameters to entries that makes them where there are none."""
+_NUMBER = torch.Size(())
+
+
+class Record:
+    """Entries as attributes: those that the class declares, and no others."""
+
+    entries: Entries
+
+    def __init__(self, entries: Entries) -> None:
+        object.__setattr__(self, "entries", entries)
+
+    def __getattr__(self, name: str) -> Tensor:
+        try:
+            return self.entries[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Tensor) -> None:
+        if name not in self.names():
+            raise AttributeError(f"{type(self).__name__} has no entry {name!r}")
+        self.entries[name] = value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all its entries."""
+        return tuple(name for name in cls.__annotations__ if name != "entries")
+
+    def drop(self) -> None:
+        """Forget all of its entries."""
+        for name in self.names():
+            self.entries.pop(name, None)
+
+
+class StageState(Record):
+    """Of the weight of an affine stage; stacked along the group axis, that of a group of equal stages.
+
+    mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies, (group,
+    input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input, rank), (group,
+    rank), (group). refreshes: of the moments. polar: whether the step is bounded in the operator norm.
+    velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of the
+    squared change of each output, (group, output), and the weight of the first. velocity_weight: what momentum
+    adds up to. size, size_weight, long_size: running means of squared gradients. peak: the largest long mean.
+    kind: which of the alternatives the stage turned out to be.
+    """
+
+    mean: Tensor
+    moment: Tensor
+    basis: Tensor
+    values: Tensor
+    tail: Tensor
+    refreshes: Tensor
+    polar: Tensor
+    square: Tensor
+    square_weight: Tensor
+    long_square: Tensor
+    velocity_weight: Tensor
+    size: Tensor
+    size_weight: Tensor
+    long_size: Tensor
+    peak: Tensor
+    velocity: Tensor
+    bias_velocity: Tensor
+    kind: Tensor
+
+    RUNNING: ClassVar = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight",
+                         "long_size", "peak")
+    """Numbers that the steps renew, beside the momentum."""
+    CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "polar", "square",
+                                  "long_square")
+    """In place."""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Of all its entries."""
+        return tuple(name for name in StageState.__annotations__ if name[0].islower())
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether any inputs have entered."""
+        return "refreshes" in self and self.refreshes.item() > 0
+
+    @staticmethod
+    def layout(weight: nn.Parameter, shape: torch.Size, rank: int, one_hot: bool) -> Layout:
+        """Of the entries of a stage with W of (group, output, input)."""
+        groups, outputs, inputs = shape
+        like, squares = wide(weight.dtype), extended(weight)
+        shapes: dict[str, tuple[int, ...]] = {
+            "mean": (groups, inputs), "moment": (groups, inputs) if one_hot else (groups, inputs, inputs),
+            "basis": (groups, inputs, rank), "values": (groups, rank), "tail": (groups,),
+            "velocity_weight": (groups,), "velocity": (groups, outputs, inputs), "bias_velocity": (groups, outputs)}
+        running = {name: (groups, outputs) if name in ("square", "long_square") else (groups,)
+                   for name in StageState.RUNNING}
+        found = {name: (torch.Size(size), squares) for name, size in running.items()}
+        found |= {name: (torch.Size(size), like) for name, size in shapes.items()}
+        return found | {"refreshes": (_NUMBER, torch.float32), "polar": (_NUMBER, torch.bool),
+                        "kind": (_NUMBER, torch.float32)}
+
+    @staticmethod
+    def needed(is_exact: bool, one_hot: bool) -> set[str]:
+        """The entries of a state that has any of them."""
+        metric = {"moment"} if is_exact or one_hot else set()
+        metric |= set() if one_hot else {"basis", "values", "tail"}
+        return {"mean", "refreshes", "polar", "velocity", *StageState.RUNNING} | metric
+
+
+class AdamWState(Record):
+    """Of a parameter that AdamW trains: both moments like it (pairs of real numbers for complex ones), the number
+    of its steps, and what the moments are in units of."""
+
+    first: Tensor
+    second: Tensor
+    updates: Tensor
+    unit: Tensor
+
+    @staticmethod
+    def layout(parameter: Tensor) -> Layout:
+        """Of its entries."""
+        real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+        number = (_NUMBER, torch.float32)
+        return {**dict.fromkeys(("first", "second"), (real.shape, wide(real.dtype))), "updates": number,
+                "unit": number}
+
+
+class AverageState(Record):
+    """Of any parameter: the average of its values, in float32 at least, and the last value while the average is
+    shown. with_weight: of a bias that moves with its weight."""
+
+    mean_control: Tensor
+    last_control: Tensor
+    with_weight: Tensor
+
+    @staticmethod
+    def layout(parameter: Tensor) -> Layout:
+        """Of its entries."""
+        return {"mean_control": (parameter.shape, wide(parameter.dtype)),
+                "last_control": (parameter.shape, parameter.dtype), "with_weight": (_NUMBER, torch.bool)}
+
+
+LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
+"""Entries that lie where the parameter does, also of a scalar one."""
+
+
+class Undo:
+    """The states as they were before a look, should the step that follows not be finite."""
+
+    def __init__(self, states: Iterable[Entries]) -> None:
+        self._before: list[tuple[Entries, Entries, Mapping[str, Tensor]]] = [
+            (entries, dict(entries), {name: entries[name].clone() for name in StageState.CHANGED_BY_LOOKS
+                                      if name in entries})
+            for entries in states]
+
+    def restore(self) -> None:
+        """All as it was."""
+        for entries, old, copies in self._before:
+            entries.clear()
+            entries.update(old)
+            entries.update(copies)
