@@ -6,8 +6,9 @@ its argmax. Exponent 1/2 is the geometric mean of the state penalty and |dW|^2: 
 covariance is close to U (x) A / samples.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,7 @@ Powers = dict[tuple[float, float], Power]
 """By damping and exponent."""
 
 
+@runtime_checkable
 class FactoredMoment(Protocol):
     """A second moment in a form that can be inverted."""
 
@@ -191,6 +193,32 @@ def nystrom(moments: Moments) -> Factor:
     values = (squares - shift.squeeze(2)).clamp_min(0)
     tail = ((trace - values.sum(-1)) / max(inputs - rank, 1)).clamp_min(0)
     return Factor(basis.to(dtype) @ left.to(dtype), values.to(dtype), tail.to(dtype))
+
+
+def factorized(each: Sequence[Moments]) -> list[Factor]:
+    """Of the second moments of several stages: exact where they are known whole, else on their leading subspace.
+
+    On a device each of these waits for the one before, so that equal ones are factorized together there.
+    """
+    alike: dict[Hashable, list[int]] = {}
+    for place, one in enumerate(each):
+        alone = place if one.product.device.type == "cpu" else None
+        alike.setdefault((alone, one.product.shape[1:], one.product.dtype, one.product.device), []).append(place)
+    found: dict[int, Factor] = {}
+    for places in alike.values():
+        parts = [each[place] for place in places]
+        joint = parts[0] if len(parts) == 1 else _together(parts)
+        whole = factorize(joint.product) if joint.block is None else nystrom(joint)
+        sizes = [len(part.mean) for part in parts]
+        split = zip(*(value.split(sizes) for value in (whole.basis, whole.values, whole.tail)), strict=True)
+        found.update(zip(places, (Factor(*one) for one in split), strict=True))
+    return [found[place] for place in range(len(each))]
+
+
+def _together(parts: Sequence[Moments]) -> Moments:
+    block = None if parts[0].block is None else torch.cat([part.block for part in parts if part.block is not None])
+    return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.product for part in parts]),
+                   torch.cat([part.trace for part in parts]), block)
 
 
 def first_block(groups: int, inputs: int, rank: int, like: Tensor) -> Float[Tensor, "group input rank"]:

@@ -37,11 +37,10 @@ class Moments:
         return Moments(self.mean.to(dtype), self.product.to(dtype), self.trace.to(dtype),
                        None if self.block is None else self.block.to(dtype), self.count)
 
-    def is_finite(self) -> bool:
-        """Whether mean and second moment are."""
-        return bool(self.mean.isfinite().all()
-                    and torch.linalg.vector_norm(self.product, float("inf")).isfinite()
-                    and self.trace.isfinite().all())
+    def finite(self) -> Tensor:
+        """Whether mean and second moment are, a number on their device."""
+        return (self.mean.isfinite().all() & torch.linalg.vector_norm(self.product, float("inf")).isfinite()
+                & self.trace.isfinite().all())
 
 
 class InputMoments:

@@ -6,6 +6,8 @@ strata as are kept, and each stratum gives the row at a random place in it. The 
 seed: they are the same in every run and on every process.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -23,4 +25,10 @@ def thinned(rows: Tensor, kept: int) -> Tensor:
     more."""
     if kept >= len(rows):
         return rows
-    return rows.index_select(0, chosen(len(rows), kept).to(rows.device))
+    return rows.index_select(0, _chosen_on(len(rows), kept, rows.device))
+
+
+@lru_cache(64)
+def _chosen_on(count: int, kept: int, device: torch.device) -> Tensor:
+    """Once: a copy to a device waits for it."""
+    return chosen(count, kept).to(device)

@@ -57,7 +57,7 @@ def directions(outputs: Tensor, gradient: Tensor, largest: bool, generator: torc
 
 
 def combined(parts: Sequence[Tensor], basis: Tensor, factors: Tensor) -> Float[Tensor,
-                                                                               "sample change output"]:
+                                                                               "sample _ output"]:
     """delta from v_c . delta of every direction, each (sample, change)."""
     return torch.einsum("cnk,cnf->nkf", torch.stack(list(parts)) * factors.to(parts[0])[:, None, None],
                         basis.to(parts[0]))
@@ -65,7 +65,7 @@ def combined(parts: Sequence[Tensor], basis: Tensor, factors: Tensor) -> Float[T
 
 @torch.no_grad()
 def costs(loss: Loss, outputs: Tensor, targets: Tensor,
-          deltas: Float[Tensor, "sample change output"]) -> list[float]:
+          deltas: Float[Tensor, "sample _ output"]) -> list[float]:
     """Phi(out + delta) - Phi(out) of every change."""
     base = loss(outputs, targets).double()
     return [(loss(outputs + delta.reshape(outputs.shape), targets).double() - base).item()

@@ -78,12 +78,12 @@ class Audit:
     @property
     def gain(self) -> float:
         """Sum of the stages' gains: the optimality gap."""
-        return sum(stage.gain for stage in self.stages if stage.gain is not None)
+        return sum((stage.gain for stage in self.stages if stage.gain is not None), 0.0)
 
     @property
     def gain_error(self) -> float:
         """Its standard error if the stages' errors were independent."""
-        return sum(stage.gain_error**2 for stage in self.stages if stage.gain_error is not None) ** 0.5
+        return sum((stage.gain_error**2 for stage in self.stages if stage.gain_error is not None), 0.0) ** 0.5
 
     def ranking(self, name: str) -> list[tuple[StageAudit, Restriction]]:
         """Stages that fit a set, the one that is predicted to cost least first."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from pontryagin.problem.admissible import Binary, Codebook, KSparse, Ternary, Tw
 Weight = Float[Tensor, "*stage row input"]
 
 
+@runtime_checkable
 class Projection(Protocol):
     """A set of matrices, row i making output i (`Rows`): every MatrixSet is one."""
 

@@ -13,7 +13,7 @@ from pontryagin.audit.outputs import by_sample, combined, directions
 from pontryagin.diagnostics.batches import Batch, Part
 from pontryagin.diagnostics.loss import MeanLoss
 
-Moves = Float[Tensor, "sample change output"]
+Moves = Float[Tensor, "sample _ output"]
 Products = Float[Tensor, "sample change"]
 
 

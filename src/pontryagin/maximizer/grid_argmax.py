@@ -13,7 +13,7 @@ and rho is the quantile of the worths that lets the wanted share of entries move
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +44,7 @@ class Pace:
         return self.owed + self.share * sample.numel()
 
 
+@runtime_checkable
 class DiscreteArgmax(Protocol):
     """An elementwise argmax over a grid. power: of the inputs' variances in its metric."""
 

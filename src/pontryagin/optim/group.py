@@ -22,9 +22,9 @@ Move = tuple[Tensor, Tensor]
 Groups = Sequence[dict[str, Any]]
 """The optimizer's param groups."""
 
-_LARGEST = 1 << 20
+_LARGEST, _LARGEST_ON_DEVICE = 1 << 20, 1 << 24
 """Numbers of weights in a group: beyond that nothing is saved by stacking, and the stacked gradients would
-take memory."""
+take memory. A device that waits for launches saves more: stacked gradients of 64 MB at most."""
 _LEAST_UNIT = 0.1
 """Of a table of embeddings whose entries are smaller still, as torch's transformers begin them."""
 _LARGE = {"velocity", "bias_velocity"}
@@ -66,7 +66,8 @@ def grouped(stages: Sequence[TrainedStage]) -> list["StageGroup"]:
     kinds: dict[Hashable, list[list[TrainedStage]]] = {}
     for one in stages:
         parts = kinds.setdefault(one.kind, [[]])
-        if parts[-1] and sum(other.weight.numel() for other in parts[-1]) + one.weight.numel() > _LARGEST:
+        largest = _LARGEST if one.weight.device.type == "cpu" else _LARGEST_ON_DEVICE
+        if parts[-1] and sum(other.weight.numel() for other in parts[-1]) + one.weight.numel() > largest:
             parts.append([])
         parts[-1].append(one)
     return [StageGroup(part) for parts in kinds.values() for part in parts]
@@ -103,6 +104,7 @@ class StageGroup:
             self._state.entries[name] = self._stack(name)
         self._metric: FactoredMoment | None = None
         self._reach: Tensor | None = None
+        self._is_weighted = False
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -205,13 +207,15 @@ class StageGroup:
         own = groups[self.first.groups[0]]
         if not self._polar or own["steps"] < _EARLY:
             return own["rho_decay"]
-        renewed = own["steps"] % _SELDOM == 0 or not self._state.square_weight.all()
+        if not self._is_weighted:  # once all have had a gradient they stay so
+            self._is_weighted = bool(self._state.square_weight.all())
+        renewed = own["steps"] % _SELDOM == 0 or not self._is_weighted
         return own["rho_decay"] ** _SELDOM if renewed else None
 
     def _by_group(self, values: Sequence[float]) -> Tensor:
         """A number of each stage for all of its groups, in the precision of the squares of gradients."""
         each = [value for value, size in zip(values, self._sizes, strict=True) for _ in range(size)]
-        return torch.tensor(each, dtype=self._state.square.dtype, device=self._state.square.device)
+        return torch.tensor(each, dtype=self._state.square.dtype).to(self._state.square.device, non_blocking=True)
 
     def _gradients(self, factors: Sequence[float] | None) -> tuple[Tensor, Tensor | None]:
         """Of weights as matrices and of biases, (group, ...), stacked, each stage's times its factor: copies."""

@@ -12,6 +12,9 @@ _EIGEN = 60.0
 """Measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products."""
 _SUBSPACE = 400.0
 """The same for the factorizations of a Nystrom approximation, relative to inputs * rank^2."""
+DEVICE_LATENCY = 2e11
+"""What a refresh costs on a device beside its flops, in flops of bfloat16 products: about a millisecond of an H100, in
+which small factorizations wait for one another."""
 _LONGEST = 1000
 """Steps between two refreshes at most."""
 

@@ -5,13 +5,13 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from pontryagin.affine import Factor, InputMoments, Moments, factorize, nystrom
+from pontryagin.affine import Factor, InputMoments, Moments
 from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
 from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
 from pontryagin.optim.polar_step import ROWS
-from pontryagin.optim.schedule import propagation_flops, refresh_flops
+from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
 
@@ -62,7 +62,8 @@ class AffineStage:
         """Flops of one refresh."""
         positions = self.captured.positions
         rows = positions if self.rows is None else min(positions, self.captured.calls * self.rows)
-        return 0.0 if self._is_free else refresh_flops(rows, self.inputs, self.rank, self.groups)
+        latency = 0.0 if self.weight.device.type == "cpu" else DEVICE_LATENCY
+        return 0.0 if self._is_free else refresh_flops(rows, self.inputs, self.rank, self.groups) + latency
 
     def layout(self) -> Layout:
         """Shapes and dtypes of all entries that its state may have."""
@@ -77,15 +78,12 @@ class AffineStage:
         if armed and not self.is_exact and isinstance(moments, InputMoments):
             moments.block = entries["basis"] if "basis" in entries else self._first_block()
 
-    def refresh(self, state: StageState, has_bias: bool) -> None:
-        """Take in the moments of the last batch and factorize; nothing happens without new moments.
+    def seen(self) -> Moments | None:
+        """The moments of the last batch, over all processes; None without rows."""
+        return mean_over_processes(self.captured.take(), self._zeros)
 
-        Moments that are not finite are left out: the gradients of their batch are not finite either, or a
-        state overflowed in a half-precision pass that had no say in the loss.
-        """
-        moments = mean_over_processes(self.captured.take(), self._zeros)
-        if moments is None or not moments.is_finite():
-            return
+    def absorb(self, state: StageState, moments: Moments, has_bias: bool) -> Moments | None:
+        """Take in the moments of the last batch; returns what is to be factorized for keep(), if anything."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
             positions = sum_over_processes(self.captured.positions, moments.mean.device)
@@ -100,9 +98,17 @@ class AffineStage:
         state.mean.lerp_(moments.mean, weight)
         if self.map.one_hot or self.is_exact:
             state.moment.lerp_(moments.product, weight)
-        if not self.map.one_hot:
-            self._keep(state, factorize(state.moment) if self.is_exact else
-                       nystrom(_blend(state, moments, weight)))
+        if self.map.one_hot:
+            return None
+        return Moments(state.mean, state.moment, moments.trace) if self.is_exact else _blend(state, moments, weight)
+
+    def keep(self, state: StageState, factor: Factor) -> None:
+        """In place: groups hold the same tensors. Less variance than the rounding of the mean is no
+        information."""
+        rounding = torch.finfo(self._dtype).eps * state.mean.square().mean(1)
+        state.basis.copy_(factor.basis)
+        torch.maximum(factor.values, rounding[:, None], out=state.values)
+        torch.maximum(factor.tail, rounding, out=state.tail)
 
     def grow(self, state: StageState, factor: Tensor) -> None:
         """Multiply the known second moment, in place. factor: (group)."""
@@ -150,14 +156,6 @@ class AffineStage:
         if not self.map.one_hot:
             state.basis = mean.new_zeros(self.groups, self.inputs, self.rank)
             state.values, state.tail = mean.new_zeros(self.groups, self.rank), mean.new_zeros(self.groups)
-
-    def _keep(self, state: StageState, factor: Factor) -> None:
-        """In place: groups hold the same tensors. Less variance than the rounding of the mean is no
-        information."""
-        rounding = torch.finfo(self._dtype).eps * state.mean.square().mean(1)
-        state.basis.copy_(factor.basis)
-        torch.maximum(factor.values, rounding[:, None], out=state.values)
-        torch.maximum(factor.tail, rounding, out=state.tail)
 
     def _zeros(self) -> Moments:
         mean = self.weight.new_zeros(self.groups, self.inputs, dtype=self._dtype)

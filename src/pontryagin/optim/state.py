@@ -23,21 +23,12 @@ _NUMBER = torch.Size(())
 class Record:
     """Entries as attributes: those that the class declares, and no others."""
 
-    entries: Entries
-
     def __init__(self, entries: Entries) -> None:
-        object.__setattr__(self, "entries", entries)
+        self.entries = entries
 
-    def __getattr__(self, name: str) -> Tensor:
-        try:
-            return self.entries[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def __setattr__(self, name: str, value: Tensor) -> None:
-        if name not in self.names():
-            raise AttributeError(f"{type(self).__name__} has no entry {name!r}")
-        self.entries[name] = value
+    def __init_subclass__(cls) -> None:
+        for name in cls.names():
+            setattr(cls, name, _entry(name))
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
@@ -45,12 +36,19 @@ class Record:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Of all its entries."""
-        return tuple(name for name in cls.__annotations__ if name != "entries")
+        return tuple(name for name in cls.__annotations__ if name.islower())
 
     def drop(self) -> None:
         """Forget all of its entries."""
         for name in self.names():
             self.entries.pop(name, None)
+
+
+def _entry(name: str) -> property:
+    def put(record: Record, value: Tensor) -> None:
+        record.entries[name] = value
+
+    return property(lambda record: record.entries[name], put)
 
 
 class StageState(Record):
@@ -90,11 +88,6 @@ class StageState(Record):
     CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "polar", "square",
                                   "long_square")
     """In place."""
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Of all its entries."""
-        return tuple(name for name in StageState.__annotations__ if name[0].islower())
 
     @property
     def has_moments(self) -> bool:

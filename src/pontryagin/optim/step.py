@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
+from pontryagin.affine.metric import factorized
 from pontryagin.distributed.probes import variances_over_processes
 from pontryagin.distributed.reductions import largest_over_processes
 from pontryagin.errors import NonFiniteError
@@ -90,17 +91,30 @@ class StepMaker:
         return self._groups
 
     def _refresh(self, trained: list[Trained], groups: ParamGroups, states: States) -> None:
-        refresh = work = 0.0
-        for stage, weight, bias in trained:
-            if stage.captured.armed:
-                if weight.grad is None:
-                    stage.captured.forget()
-                stage.refresh(StageState(states[weight]), bias is not None)
-            refresh, work = refresh + stage.refresh_work, work + stage.propagation_work
-        if any(stage.captured.armed for stage, _, _ in trained):
+        """Take in the moments of the last batch and factorize.
+
+        Moments that are not finite are left out: the gradients of their batch are not finite either, or a state
+        overflowed in a half-precision pass that had no say in the loss.
+        """
+        armed = [(stage, bias is not None) for stage, _, bias in trained if stage.captured.armed]
+        for stage, _ in armed:
+            if stage.weight.grad is None:
+                stage.captured.forget()
+        found = [(*one, moments) for one in armed if (moments := one[0].seen()) is not None]
+        finite = _numbers([moments.finite() for _, _, moments in found])
+        wanted = []
+        for (stage, has_bias, moments), is_finite in zip(found, finite, strict=True):
+            state = StageState(states[stage.weight])
+            if is_finite and (moment := stage.absorb(state, moments, has_bias)) is not None:
+                wanted.append((stage, state, moment))
+        for (stage, state, _), factor in zip(wanted, factorized([moment for _, _, moment in wanted]), strict=True):
+            stage.keep(state, factor)
+        if armed:
             for group in self._groups:
                 group.renew()
         if is_due(groups[0]["steps"] + 1, groups[0]["refresh_every"]):
+            refresh, work = (sum(each) for each in zip((0.0, 0.0), *(
+                (stage.refresh_work, stage.propagation_work) for stage, _, _ in trained), strict=True))
             device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
             every = largest_over_processes(period(refresh, work, self._budget), device)
             for own in groups:
@@ -111,7 +125,7 @@ class StepMaker:
         """Raise NonFiniteError before anything has been changed."""
         sizes = [proposal.size() for proposal in proposals]
         sizes += [torch.linalg.vector_norm(change) for change in changes if change.numel()]
-        if not sizes or all(isfinite(size) for size in _numbers(sizes)):
+        if all(isfinite(size) for size in _numbers(sizes)):
             return
         undo.restore()
         self.forget()
@@ -148,4 +162,7 @@ def _with_decay(moves: list[Move], groups: ParamGroups) -> list[Move]:
 
 
 def _numbers(sizes: Sequence[Tensor]) -> list[float]:
+    """Read in one go."""
+    if not sizes:
+        return []
     return torch.stack([size.to(sizes[0].device, torch.float64) for size in sizes]).tolist()

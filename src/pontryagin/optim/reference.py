@@ -1,0 +1,150 @@
+"""The whole EMSA step of a linear layer in one plain file: to read, run, vary; the oracle of the fast one.
+
+z = W x + b at every row x of a batch. G, g: gradients of the loss by W, b. s, A_c: running mean and centred
+second moment of x (without b about 0). delta = damping * mean(diag A_c). By rows, momentum m after the solve:
+
+    dW = (G - g s^T) (A_c + delta I)^-exponent,   db = g - dW s      (argmax of the augmented Hamiltonian)
+    rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
+    v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
+
+A layer with twice as many rows in a batch as inputs or outputs takes the polar step: momentum first, then, with
+M = (A_c + delta I)^(exponent / 2) and one rho, the root mean square of the changes of all outputs,
+
+    [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
+
+Steps are shorter where gradients fade and reach no further than weights allow: fading.py says why, and whence
+the numbers. The averages are a_k = a_{k-1} + c_k (W_k - a_{k-1}), c_k = (averaging + 1) / (k + averaging).
+
+Shapes: x (row, d), W (n, d); gradients and steps (n, d + k), those of b as a last column; k = 0 without b.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pontryagin.affine.polar import polar_factor
+
+
+@dataclass
+class State:
+    """A layer, EMSA's settings, and what lasts, 0 at first. basis, values: A_c = Q diag(values) Q^T. square:
+    rho^2, the mean of so many renewals. size: of the squared largest gradient. long: the mean of one of both
+    over the last ninth of all steps; peak: the largest. reach: the longest lr dW that W allows."""
+
+    layer: nn.Linear
+    lr: float = 0.03
+    damping: float = 0.1
+    exponent: float = 0.5
+    momentum: float = 0.6
+    rho_decay: float = 0.95
+    weight_decay: float = 0.0
+    averaging: float = 8.0
+
+    def __post_init__(self) -> None:
+        (n, d), k = self.layer.weight.shape, int(self.layer.bias is not None)
+        zeros, self.is_polar = self.layer.weight.detach().new_zeros, False
+        self.steps = self.refreshes = self.renewals = 0
+        self.mean, self.moment, self.basis, self.values = zeros(k, d), zeros(d, d), zeros(d, d), zeros(d)
+        self.velocity, self.average, self.square = zeros(n, d + k), zeros(n, d + k), zeros(n)
+        self.size, self.long, self.peak, self.reach = zeros(()), zeros(()), zeros(()), zeros(())
+
+
+@torch.no_grad()
+def step(state: State, x: Tensor, refresh: bool = True) -> None:
+    """A step of the layer, its gradients in .grad and x its inputs: layers do not know of each other."""
+    layer, n, state.steps = state.layer, len(state.layer.weight), state.steps + 1
+    if refresh:
+        _refresh(state, x)
+    if state.steps <= 20 or state.steps % 4 == 1:
+        state.reach = 0.3 * layer.weight.norm().clamp_min(n**0.5)
+    gradient = torch.cat([p.grad.view(n, -1) for p in layer.parameters() if p.grad is not None], 1)
+    change = -state.lr * (_polar_step if state.is_polar else _row_step)(state, gradient)
+    change[:, :layer.in_features] -= state.lr * state.weight_decay * layer.weight
+    for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
+        parameter += part.view_as(parameter)
+    controls = torch.cat([parameter.view(n, -1) for parameter in layer.parameters()], 1)
+    state.average.lerp_(controls, (state.averaging + 1) / (state.steps + state.averaging))
+
+
+def _refresh(state: State, x: Tensor) -> None:
+    """s and A_c take a batch in, with weight max(0.15, 1 / refreshes), never 1.25 times behind it."""
+    state.refreshes += 1
+    state.is_polar = len(x) >= 2 * max(state.layer.weight.shape) if state.refreshes == 1 else state.is_polar
+    weight, mean = max(0.15, 1 / state.refreshes), x.mean(0, keepdim=True)[:len(state.mean)]
+    centred, offset = x - mean.sum(0), mean - state.mean
+    moment = centred.T @ centred / len(x) + (1 - weight) * offset.T @ offset
+    if state.values.sum() > 0:
+        state.moment *= (moment.trace() / 1.25 / state.values.sum()).clamp_min(1)
+    state.mean.lerp_(mean, weight)
+    values, state.basis = torch.linalg.eigh(state.moment.lerp_(moment, weight))
+    state.values = values.clamp_min(float(torch.finfo(x.dtype).eps * state.mean.square().sum() / x.shape[1]))
+
+
+def _row_step(state: State, gradient: Tensor) -> Tensor:
+    G, g = gradient.tensor_split([len(state.values)], 1)
+    dW = (G - g @ state.mean) @ _power(state, state.exponent)
+    square = _squared_change(state, dW, g)
+    state.square.lerp_(square, (1 - state.rho_decay) / (1 - state.rho_decay**state.steps))
+    known = torch.maximum(state.square, _floor(state, square, 1e-3))
+    if state.long.mean() < 1e-4 * state.peak:  # faded gradients that rise again do not lengthen a step
+        known = torch.maximum(known, square)
+    known = known + known.mean() * (0.01 if len(known) > 1 else 1e-6)
+    scale = torch.where(known > 0, known**-0.5, 0.0)[:, None]
+    found = _within_reach(state, torch.cat([dW, g - dW @ state.mean.T], 1) * scale)
+    return torch.lerp(found, state.velocity.lerp_(found, 1 - state.momentum), state.momentum)
+
+
+def _polar_step(state: State, gradient: Tensor) -> Tensor:
+    """Its length is the momentum's beside the gradients', of which a polar factor knows nothing."""
+    state.velocity.lerp_(gradient, 0.1 / (1 - 0.9**state.steps))
+    ahead, size = torch.lerp(gradient, state.velocity, 0.9), gradient.abs().max() ** 2
+    state.size.lerp_(size, 0.02 / (1 - 0.98**state.steps))
+    known = torch.maximum(state.size, _floor(state, size, 1e-4)).sqrt()
+    length = (ahead.abs().max() / (0.25 * known)).clamp_max(1) if known > 0 else 0.0
+    (G, g), root = ahead.tensor_split([len(state.values)], 1), _power(state, state.exponent / 2)
+    polar = polar_factor(torch.cat([(G - g @ state.mean) @ root, g], 1)[None])[0]
+    dW, moved = polar[:, :len(root)] @ root, polar[:, len(root):]
+    square, every = _squared_change(state, dW, moved), 1 if state.steps <= 20 else 4
+    if square.sum() > 0 and ((state.steps - 1) % every == 0 or not state.renewals):
+        state.renewals += every
+        state.square.lerp_(square, (1 - state.rho_decay**every) / (1 - state.rho_decay**state.renewals))
+    scale = length * state.square.mean() ** -0.5 if state.renewals else 0.0
+    return _within_reach(state, torch.cat([dW, moved - dW @ state.mean.T], 1) * scale)
+
+
+def _power(state: State, exponent: float) -> Tensor:
+    """(A_c + delta I)^-exponent; without damping 0 along inputs that do not vary."""
+    shifted, values = state.values + state.damping * state.values.mean(), state.values
+    least = torch.finfo(values.dtype).eps * len(values) * values.max()
+    return (state.basis * torch.where(shifted > least, shifted, torch.inf) ** -exponent) @ state.basis.T
+
+
+def _squared_change(state: State, dW: Tensor, moved: Tensor) -> Tensor:
+    """Of each output, the mean over rows. moved: dW s + db, (n, k)."""
+    return ((dW @ state.basis) ** 2 * state.values).sum(1) + (moved**2).sum(1)
+
+
+def _floor(state: State, square: Tensor, level: float) -> Tensor:
+    """The least that a mean square counts for: a part of the long mean, and of its peak, which is slow."""
+    state.long = torch.lerp(state.long, square, 9 / (state.steps + 8))
+    long, least, most = state.long.mean(), 1 - 0.5 / state.steps, 1 + 18 / state.steps
+    kept = state.steps >= 20 and state.peak > 0
+    state.peak = long.clamp(least * state.peak, most * state.peak) if kept else long
+    return torch.maximum(state.long / 16, level**2 * state.peak)
+
+
+def _within_reach(state: State, found: Tensor) -> Tensor:
+    norm = state.lr * found[:, :len(state.values)].norm()
+    return found * (state.reach / norm) if norm > state.reach else found
+
+
+if __name__ == "__main__":
+    layer, x = nn.Linear(4, 2, dtype=torch.float64), torch.rand(64, 4, dtype=torch.float64)
+    state = State(layer)
+    for _ in range(100):
+        layer.zero_grad()
+        loss = (layer(x).tanh() - x[:, :2].sin()).square().mean()
+        loss.backward()
+        step(state, x)
+    print(f"the loss after 100 steps: {loss.item():.1e}")
