@@ -3,14 +3,14 @@ it refuses."""
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from pontryagin.optim.constrained.erdos_renyi import shares
-from pontryagin.optim.constrained.grid_step import Pace
 from torch import Tensor, nn
 
+from pontryagin.maximizer import priced_argmax
+from pontryagin.maximizer.grid_argmax import Pace
+from pontryagin.maximizer.priced_argmax import shares
 from pontryagin.optim import EMSA, Constraint
-from pontryagin.optim.constrained import priced_step
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, Codebook, Ternary
 
@@ -27,24 +27,25 @@ def problem(seed: int, rows: int = 6, inputs: int = 9) -> tuple[Tensor, Tensor, 
                                                             dtype=torch.float64)).pow(-0.5)
 
 
-def step(seed: int, share: float, nonzero: float) -> tuple[Tensor, Tensor, Tensor, float, float]:
+def step(seed: int, share: float, density: float) -> tuple[Tensor, Tensor, Tensor, float, float]:
     weight, average, scale, metric = problem(seed)
-    worth, filled = priced_step.priced(weight, average, scale, metric)
-    leaving, emptied, _ = priced_step.thresholds(worth, filled, nonzero, Pace(share, NOTHING, 0))
-    new, number = priced_step.moved(weight, average, worth, filled, (leaving, emptied), scale)
+    worth, filled = priced_argmax.priced(weight, average, scale, metric)
+    leaving, emptied, _ = priced_argmax.thresholds(worth, filled, density, Pace(share, NOTHING, 0))
+    new, number = priced_argmax.moved(weight, average, worth, filled, (leaving, emptied), scale)
     assert int(number) == int((new != weight).sum())
     return weight, new, average, leaving, emptied
 
 
 @given(st.integers(0, 200), st.floats(0.05, 0.6), st.floats(0.1, 0.9))
+@example(1, 0.5, 0.75)  # all that are 0 leave it
 def test_is_the_argmax_of_the_priced_hamiltonian_at_its_multipliers(seed: int, share: float,
-                                                                    nonzero: float) -> None:
+                                                                    density: float) -> None:
     """Entry by entry, over the codes that are at most one away, by enumeration; costs in units of the row."""
-    weight, new, average, leaving, emptied = step(seed, share, nonzero)
+    weight, new, average, leaving, emptied = step(seed, share, density)
     _, _, scale, metric = problem(seed)
-    highest = 1e6  # in the place of no move at all
-    half, price = ((min(leaving, highest) + sign * max(min(emptied, highest), -highest)) / 2
-                   for sign in (1, -1))
+    least = 1e6  # in the place of no move at all, and of all of them
+    leaving, emptied = (max(min(each, least), -least) for each in (leaving, emptied))
+    half, price = (leaving + emptied) / 2, (leaving - emptied) / 2
     for (i, j), old in zip(torch.cartesian_prod(torch.arange(6), torch.arange(9)), weight.flatten(),
                            strict=True):
         a, m, root = scale[i, 0], average[i, j], 1 / metric[0, j]
@@ -56,10 +57,10 @@ def test_is_the_argmax_of_the_priced_hamiltonian_at_its_multipliers(seed: int, s
 
 
 @given(st.integers(0, 200), st.floats(0.05, 0.6), st.floats(0.1, 0.9))
-def test_moves_as_many_as_wanted_towards_the_share(seed: int, share: float, nonzero: float) -> None:
-    weight, new, *_ = step(seed, share, nonzero)
+def test_moves_as_many_as_wanted_towards_the_share(seed: int, share: float, density: float) -> None:
+    weight, new, *_ = step(seed, share, density)
     before, after = int((weight != 0).sum()), int((new != 0).sum())
-    goal, wanted = nonzero * weight.numel(), int(share * weight.numel())
+    goal, wanted = density * weight.numel(), int(share * weight.numel())
     assert int((new != weight).sum()) <= wanted
     assert abs(after - goal) <= max(abs(before - goal), 1.0)
     if before >= 2 * goal:
@@ -68,21 +69,21 @@ def test_moves_as_many_as_wanted_towards_the_share(seed: int, share: float, nonz
 
 def test_little_is_owed_until_it_is_a_whole_move() -> None:
     weight, average, scale, metric = problem(1)
-    worth, filled = priced_step.priced(weight, average, scale, metric)
+    worth, filled = priced_argmax.priced(weight, average, scale, metric)
     owed, moves = NOTHING, 0
     for _ in range(30):
-        *least, owed = priced_step.thresholds(worth, filled, 0.5, Pace(0.01, owed, 0))
-        moves += int(priced_step.moved(weight, average, worth, filled, (least[0], least[1]), scale)[1])
+        *least, owed = priced_argmax.thresholds(worth, filled, 0.5, Pace(0.01, owed, 0))
+        moves += int(priced_argmax.moved(weight, average, worth, filled, (least[0], least[1]), scale)[1])
     assert moves == int(30 * 0.01 * weight.numel())
 
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=5),
        st.floats(0.01, 1.0))
-def test_shares_add_up(shapes: list[tuple[int, int]], nonzero: float) -> None:
-    found = shares(shapes, nonzero)
+def test_shares_add_up(shapes: list[tuple[int, int]], density: float) -> None:
+    found = shares(shapes, density)
     sizes = [rows * inputs for rows, inputs in shapes]
     assert sum(share * size for share,
-               size in zip(found, sizes, strict=True)) == pytest.approx(nonzero * sum(sizes))
+               size in zip(found, sizes, strict=True)) == pytest.approx(density * sum(sizes))
     assert all(0 < share <= 1 for share in found)
     each = [share * size / sum(shape) for share, size, shape in zip(found, sizes, shapes, strict=True)]
     assert all(one == pytest.approx(max(each)) for one, share in zip(each, found, strict=True) if share < 1)
@@ -93,9 +94,9 @@ def test_weights_at_silent_inputs_go_first() -> None:
     average[:, :3] = 0.0
     # where there is a weight, the gradient is for it
     average[:, 3:] = weight[:, 3:].sign() * average[:, 3:].abs()
-    worth, filled = priced_step.priced(weight, average, scale, metric)
-    *least, _ = priced_step.thresholds(worth, filled, 0.1, Pace(0.05, NOTHING, 0))
-    new, _ = priced_step.moved(weight, average, worth, filled, (least[0], least[1]), scale)
+    worth, filled = priced_argmax.priced(weight, average, scale, metric)
+    *least, _ = priced_argmax.thresholds(worth, filled, 0.1, Pace(0.05, NOTHING, 0))
+    new, _ = priced_argmax.moved(weight, average, worth, filled, (least[0], least[1]), scale)
     assert not new[:, :3].any()
     assert torch.equal(new[:, 3:], weight[:, 3:])
 
@@ -125,7 +126,7 @@ def test_a_price_needs_a_ternary_weight() -> None:
     before = model[0].weight.clone()
     for theta in (Binary(), Codebook(3)):
         with pytest.raises(ProblemError,
-                           match=r"nonzero is for weights in Ternary\(\), but 0.weight lies in"):
+                           match=r"density is for weights in Ternary\(\), but 0.weight lies in"):
             EMSA(model, constraint=Constraint({"0": theta}, density=0.1))
     for share in (0.0, -0.1, 1.5, float("nan")):
         with pytest.raises(ProblemError, match="share of the weights in"):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import distributed, nn
 
 from pontryagin.cli import main
-from pontryagin.optim import EMSA
+from pontryagin.optim.step import StepMaker
 from pontryagin.run import checkpoint, trainer
 
 
@@ -42,7 +42,7 @@ def arm(phase: str, killer: Killer) -> None:
     elif phase == "reduce":
         distributed.all_reduce = killer.before(distributed.all_reduce)
     elif phase == "maximize":
-        EMSA._moves = killer.before(EMSA._moves)
+        StepMaker.moves = killer.before(StepMaker.moves)
     else:
         checkpoint.packed = killer.before(checkpoint.packed)  # the table is ahead of the checkpoint
         os.fsync = killer.before(os.fsync)

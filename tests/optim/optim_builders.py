@@ -1,13 +1,17 @@
 """Small models, batches and training loops for the tests of the torch optimizer."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
 
+import jaxtyping
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Constraint, Metric
 from pontryagin.trajectory.capture import Capture, capture
 from pontryagin.trajectory.captured_stage import CapturedStage
 
@@ -19,8 +23,8 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> No
     assert found.shape == expected.shape
     assert torch.isfinite(found).all()
     scale = max(expected.abs().max().item(), 1e-5)
-    assert (found - expected).abs().max().item() <= tolerance * scale, ((found - expected).abs().max().item(),
-                                                                        scale)
+    difference = (found - expected).abs().max().item()
+    assert difference <= tolerance * scale, (difference, scale)
 
 
 class Net(nn.Module):
@@ -104,13 +108,13 @@ def summed(stage: CapturedStage) -> tuple[Tensor, Tensor]:
     """Sum of u x^T, shaped as the weight, and of u, as the bias."""
     assert stage.gradient_check
     products, costates = zip(*stage.gradient_check, strict=True)
-    return stage.layer.shaped(sum(products[1:], products[0])), sum(costates[1:], costates[0]).flatten()
+    return stage.map.shaped(sum(products[1:], products[0])), sum(costates[1:], costates[0]).flatten()
 
 
 def check_gradients(stages: list[CapturedStage], tolerance: float = 1e-10) -> None:
     """Sum of u x^T is the gradient of the weight, and sum of u that of the bias."""
     for stage in stages:
-        if stage.layer.outputs is None:
+        if stage.map.outputs is None:
             continue
         product, costate = summed(stage)
         assert stage.weight.grad is not None, stage.name
@@ -125,6 +129,27 @@ def parameters(model: nn.Module) -> Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in model.state_dict().values()])
 
 
-def emsa(model: nn.Module, **options: object) -> EMSA:
-    """EMSA with all rows, so that batches may be split."""
-    return EMSA(model, **{"rows": None, **options})  # type: ignore[arg-type]
+def emsa(model: nn.Module, params: Iterable[Any] | None = None, **options: Any) -> EMSA:
+    """EMSA with the settings of Metric and Constraint given flat among its own; the rest as it comes."""
+    metric, constraint = ({each.name: options.pop(each.name) for each in fields(kind) if each.name in options}
+                          for kind in (Metric, Constraint))
+    if metric:
+        options["metric"] = Metric(**metric)
+    if constraint:
+        options["constraint"] = Constraint(**constraint)
+    return EMSA(model, params, **options)
+
+
+@contextmanager
+def without_checked_types() -> Iterator[None]:
+    """As users have the library: wrong types meet its own refusals, and not the checks of the tests (conftest)."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def emsa_of_all_rows(model: nn.Module, params: Iterable[Any] | None = None, **options: Any) -> EMSA:
+    """EMSA whose moments are of all rows, so that batches may be split."""
+    return emsa(model, params, **{"moment_rows": None, **options})

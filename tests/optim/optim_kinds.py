@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from optim_builders import emsa
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA
@@ -26,7 +27,7 @@ class Kind:
         return self.make().to(dtype)
 
     def optimizer(self, model: nn.Module, **options: Any) -> EMSA:
-        return EMSA(model, **{**self.options, **options})
+        return emsa(model, **{**self.options, **options})
 
     def inputs(self, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -125,14 +126,14 @@ class Bare(nn.Module):
 STAGES = {
     "rows": Kind(lambda: nn.Linear(6, 8), (10, 6)),
     "rows, no bias": Kind(lambda: nn.Linear(6, 8, bias=False), (10, 6)),
-    "rows, power 1": Kind(lambda: nn.Linear(6, 8), (10, 6), options={"power": 1.0}),
+    "rows, power 1": Kind(lambda: nn.Linear(6, 8), (10, 6), options={"exponent": 1.0}),
     "rows, decay": Kind(lambda: nn.Linear(6, 8), (10, 6), options={"weight_decay": 0.3}),
     "many rows": Kind(lambda: nn.Linear(6, 4), (32, 6)),
     "many rows, no bias": Kind(lambda: nn.Linear(6, 4, bias=False), (32, 6)),
-    "many rows, power 1": Kind(lambda: nn.Linear(6, 4), (32, 6), options={"power": 1.0}),
+    "many rows, power 1": Kind(lambda: nn.Linear(6, 4), (32, 6), options={"exponent": 1.0}),
     "many rows, decay": Kind(lambda: nn.Linear(6, 4), (32, 6), options={"weight_decay": 0.3}),
     "subspace": Kind(lambda: nn.Linear(72, 6), (24, 72)),
-    "subspace, no bias": Kind(lambda: nn.Linear(72, 6, bias=False), (24, 72), options={"power": 1.0}),
+    "subspace, no bias": Kind(lambda: nn.Linear(72, 6, bias=False), (24, 72), options={"exponent": 1.0}),
     "subspace, many rows": Kind(lambda: nn.Linear(66, 4), (140, 66)),
     "convolution": Kind(lambda: nn.Conv2d(2, 4, 3), (4, 2, 6, 6)),
     "convolution, no bias": Kind(lambda: nn.Conv1d(3, 4, 3, bias=False), (6, 3, 8)),
@@ -150,7 +151,7 @@ STAGES = {
 """One stage each."""
 def _discrete(theta: MatrixSet, **options: Any) -> Kind:
     return Kind(lambda: nn.Linear(6, 8, bias=False), (20, 6),
-                options={"admissible": theta, "moves": 1.0, "lr": 0.1, **options})
+                options={"admissible": theta, "flip_rate": 1.0, "lr": 0.1, **options})
 
 
 DISCRETE = {
@@ -158,21 +159,21 @@ DISCRETE = {
     "ternary": _discrete(Ternary("row")),
     "codebook": _discrete(Codebook(4)),
     "discrete convolution": Kind(lambda: nn.Conv2d(2, 4, 3, bias=False), (4, 2, 6, 6),
-                                 options={"admissible": Ternary(), "moves": 1.0, "lr": 0.1}),
+                                 options={"admissible": Ternary(), "flip_rate": 1.0, "lr": 0.1}),
 }
 """One stage each, with weights in a discrete set; biases there are AdamW's."""
-PRICED = {"priced": _discrete(Ternary("row"), nonzero=0.3)}
+PRICED = {"priced": _discrete(Ternary("row"), density=0.3)}
 NETS = {
     "rows": Kind(lambda: nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)), (10, 6)),
     "many rows": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), (32, 6)),
     "subspace": Kind(lambda: nn.Sequential(nn.Linear(72, 12), nn.Tanh(), nn.Linear(12, 3)), (24, 72)),
     "convolutions": Kind(lambda: nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3, groups=4),
                                                nn.Flatten(), nn.Linear(16, 3)), (8, 2, 6, 6),
-                         options={"rows": None}),
+                         options={"moment_rows": None}),
     "norms": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 8),
                                         nn.RMSNorm(8), nn.Linear(8, 3)), (10, 6)),
     "tokens": Kind(Words, (12, 4), 7),
     "binary": Kind(lambda: nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 3)),
-                   (20, 6), options={"admissible": Binary(), "moves": 1.0, "lr": 0.1}),
+                   (20, 6), options={"admissible": Binary(), "flip_rate": 1.0, "lr": 0.1}),
 }
 """Several stages each."""

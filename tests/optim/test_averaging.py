@@ -9,18 +9,26 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from optim_builders import assert_close, images, loss_of, mlp, net, parameters, train, vectors
+from optim_builders import assert_close, emsa, images, loss_of, mlp, net, parameters, train, vectors
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Acceptance, adamw
 from pontryagin.optim import emsa as emsa_module
-from pontryagin.optim.averaging import share
+from pontryagin.optim.averages import Averages
+from pontryagin.optim.state import AverageState
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Box
 
 
 def controls(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def share(step: int, eta: float) -> float:
+    """c_k: of the controls after the k-th step in the new average."""
+    control, state = torch.ones(1, dtype=torch.float64), AverageState({"mean_control": torch.zeros(1).double()})
+    Averages().remember([(control, state)], step, eta)
+    return state.mean_control.item()
 
 
 @given(st.integers(1, 2000), st.floats(0, 50))
@@ -45,8 +53,7 @@ def test_averages_are_the_sum_by_definition(make: object, batch: object) -> None
         train(model, optimizer, 1, batch, first=step)  # type: ignore[arg-type]
         seen.append(controls(model))
     shares = [4 / (step + 3) for step in range(1, 8)]
-    expected = sum(shares[j] * prod(1 - one for one in shares[j + 1:]) * theta for j,
-                   theta in enumerate(seen))
+    expected = sum(shares[j] * prod(1 - one for one in shares[j + 1:]) * theta for j, theta in enumerate(seen))
     optimizer.eval()
     assert_close(controls(model), expected, 1e-12)  # type: ignore[arg-type]
 
@@ -116,7 +123,7 @@ def test_averages_of_half_precision_are_kept_in_single() -> None:
                          [{"averaging": None}, {"admissible": Box(-1, 1)}, {"acceptance": Acceptance()}])
 def test_no_averages(options: dict[str, object]) -> None:
     model = mlp()
-    optimizer = EMSA(model, **options)  # type: ignore[arg-type]
+    optimizer = emsa(model, **options)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -143,7 +150,7 @@ def test_groups_have_their_own() -> None:
     assert same == [True, True, False, False]
 
 
-@pytest.mark.parametrize("averaging", [-1, float("inf"), float("nan")])
+@pytest.mark.parametrize("averaging", [-1.0, float("inf"), float("nan")])
 def test_wrong_values_are_refused(averaging: float) -> None:
     with pytest.raises(ProblemError, match="averaging: expected a number >= 0 or None"):
         EMSA(mlp(), averaging=averaging)
@@ -212,13 +219,26 @@ def test_a_state_that_lost_the_controls_is_refused() -> None:
         EMSA(mlp()).load_state_dict(saved)
 
 
-def test_a_state_from_before_there_were_averages_goes_on() -> None:
+def test_a_state_from_before_there_were_averages_is_refused_by_name() -> None:
     model = mlp()
     optimizer = EMSA(model, averaging=None)
     train(model, optimizer, 3, vectors)
     saved = optimizer.state_dict()
     for group in saved["param_groups"]:
         del group["averaging"], group["averaged"]
+    resumed = EMSA(model)
+    with pytest.raises(ProblemError, match="an older version: its groups have no averaged, averaging$"):
+        resumed.load_state_dict(saved)
+    assert not resumed.state
+
+
+def test_averages_may_begin_late() -> None:
+    model = mlp()
+    optimizer = EMSA(model, averaging=None)
+    train(model, optimizer, 3, vectors)
+    saved = optimizer.state_dict()
+    for group in saved["param_groups"]:
+        group["averaging"] = 8.0
     resumed = EMSA(model)
     resumed.load_state_dict(saved)
     train(model, resumed, 2, vectors, first=3)
@@ -240,10 +260,9 @@ def test_a_scalar_parameter_has_averages_where_it_lies(monkeypatch: pytest.Monke
     with pytest.warns(UserWarning, match="by AdamW: factor"):
         optimizer = EMSA(model)
     optimizer.state[model.factor].update(mean_control=torch.tensor(1.0, dtype=torch.float64, device="meta"))
+    fresh = adamw.current({}, torch.ones((), dtype=torch.float64)).entries
     optimizer.state[model.factor].update({name: value.to("meta" if value.ndim else "cpu")
-                                          for name,
-                                          value in adamw.initial(torch.ones((),
-                                                                            dtype=torch.float64)).items()})
+                                          for name, value in fresh.items()})
     with pytest.warns(UserWarning, match="by AdamW: factor"):
         resumed = EMSA(model)
     resumed.load_state_dict(optimizer.state_dict())

@@ -32,8 +32,7 @@ def test_convolutional_net() -> None:
     stages = checked(model)
     loss_of(model, *images()).backward()
     assert [stage.name for stage in stages] == ["features.0.weight", "features.1.weight", "head.0.weight",
-                                                "head.1.weight",
-                                                "head.3.weight"]
+                                                "head.1.weight", "head.3.weight"]
     check_gradients(stages)
 
 
@@ -85,7 +84,7 @@ def test_transformer(batch_first: bool) -> None:
     tokens = torch.randint(0, 11, (3, 6))
     loss_of(model, tokens, torch.randint(0, 3, (3,))).backward()
     check_gradients(stages)
-    kinds = {stage.name: stage.layer.kind for stage in stages}
+    kinds = {stage.name: stage.map.kind for stage in stages}
     assert kinds["layer.self_attn.in_proj_weight"] == "MultiheadAttention"
     assert "layer.self_attn.out_proj.weight" not in kinds
 
@@ -128,7 +127,7 @@ def test_tied_tables_are_the_heads_stage() -> None:
     apart.head.weight = nn.Parameter(tied.table.weight.detach().clone())
     tokens, targets = torch.randint(0, 7, (3, 5)), torch.randint(0, 7, (3, 5))
     (stage,), roles = checked(tied), checked(apart)
-    assert stage.layer.kind == "Linear"
+    assert stage.map.kind == "Linear"
     for model in (tied, apart):
         loss_of(model, tokens, targets).backward()
     check_gradients(roles)

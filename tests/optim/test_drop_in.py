@@ -15,7 +15,7 @@ from optim_builders import (
     Attention,
     Net,
     assert_close,
-    emsa,
+    emsa_of_all_rows,
     images,
     loss_of,
     mlp,
@@ -45,12 +45,12 @@ def one_step(model: nn.Module, optimizer: EMSA, seed: int = 0) -> dict[str, Tens
 
 
 def test_options_of_groups() -> None:
-    model, plain = mlp(), mlp()
-    groups = [{"params": model[0].parameters(), "lr": 0.1, "power": 1.0}, {"params": model[2].parameters()}]
+    model, steep, plain = mlp(), mlp(), mlp()
+    groups = [{"params": model[0].parameters(), "lr": 0.1, "exponent": 1.0}, {"params": model[2].parameters()}]
     optimizer = EMSA(model, groups, lr=0.2)
     found = one_step(model, optimizer)
-    first, second = one_step(plain, EMSA(plain, lr=0.1, metric=Metric(exponent=1.0))), one_step(mlp_like := mlp(),
-                                                                              EMSA(mlp_like, lr=0.2))
+    first = one_step(steep, EMSA(steep, lr=0.1, metric=Metric(exponent=1.0)))
+    second = one_step(plain, EMSA(plain, lr=0.2))
     for name, change in found.items():
         assert_close(change, (first if name.startswith("0") else second)[name], 1e-12)
 
@@ -137,13 +137,13 @@ def test_closures_that_return_the_loss_or_nothing() -> None:
     assert torch.equal(parameters(silent), parameters(plain))
 
 
-@pytest.mark.parametrize("name", ["convolutions", "operator steps"])
+@pytest.mark.parametrize("name", ["convolutions", "polar steps"])
 def test_accumulation_is_the_big_batch(name: str) -> None:
     whole, parts = (net(), net()) if name == "convolutions" else (mlp(), mlp())
     for module in (*whole.modules(), *parts.modules()):
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # in training it sees its own batch
-    one, other = emsa(whole), emsa(parts)
+    one, other = emsa_of_all_rows(whole), emsa_of_all_rows(parts)
     for step in range(4):
         x, y = images(12, seed=step) if name == "convolutions" else vectors(30, seed=step)
         one.zero_grad(), other.zero_grad()  # type: ignore[func-returns-value]
@@ -250,7 +250,7 @@ def test_compiled_models(backend: str, wrapped: bool) -> None:
 @pytest.mark.parametrize("averaged", [False, True])
 def test_copies_of_the_model_do_not_disturb(averaged: bool) -> None:
     model, plain = net(), net()
-    optimizer, reference = emsa(model), emsa(plain)
+    optimizer, reference = emsa_of_all_rows(model), emsa_of_all_rows(plain)
     other = torch.optim.swa_utils.AveragedModel(model) if averaged else copy.deepcopy(model)
     for step in range(5):
         loss_of(other, *images(seed=50 + step)).backward()
@@ -265,7 +265,7 @@ def test_copies_of_the_model_do_not_disturb(averaged: bool) -> None:
 
 def test_evaluation_leaves_the_trajectory_unchanged() -> None:
     model, plain = net(), net()
-    optimizer, reference = emsa(model), emsa(plain)
+    optimizer, reference = emsa_of_all_rows(model), emsa_of_all_rows(plain)
     for step in range(6):
         model.eval()
         model(images(seed=90)[0])
@@ -296,7 +296,8 @@ def test_unfreezing(by_group: bool) -> None:
     where the optimizer is told, else from the next step on."""
     model = mlp()
     model[0].requires_grad_(False)
-    optimizer = EMSA(model, model[2].parameters() if by_group else None, strict=True, metric=Metric(refresh_budget=1e-9))
+    optimizer = EMSA(model, model[2].parameters() if by_group else None, strict=True,
+                     metric=Metric(refresh_budget=1e-9))
     moved = changes(model, lambda: train(model, optimizer, 21, vectors))
     assert not moved["0.weight"].any()
     model[0].requires_grad_(True)
@@ -361,8 +362,8 @@ def test_functional_use_of_a_weight_falls_back_with_a_warning() -> None:
     assert caught[0].filename.endswith("optim_builders.py")  # the line that calls step
     losses += train(model, optimizer, 20, lambda seed: vectors())
     assert losses[-1] < 0.8 * losses[0]
-    assert {row.name for row in optimizer.stages().rows if row.maximized == "AdamW"} == {"second.weight",
-                                                                                         "second.bias"}
+    by_adamw = {row.name for row in optimizer.stages().rows if row.maximized == "AdamW"}
+    assert by_adamw == {"second.weight", "second.bias"}
 
 
 def test_second_optimizer_on_the_same_model() -> None:
@@ -469,15 +470,14 @@ def test_trainer(tmp_path: Path) -> None:
                                    optimizers=(optimizer, None))
     assert all(change.any() for change in changes(model, trainer.train).values())
     changed = changes(model, trainer.evaluate)
-    assert all(change.any()
-               for change in changed.values()), "what is evaluated, and saved after it, are the averages"
+    assert all(change.any() for change in changed.values()), "what is evaluated, and saved, are the averages"
     found = changes(model, optimizer.train)
     for name, change in changed.items():
         assert_close(found[name], -change, 1e-6)
 
 
-def test_a_stage_that_is_unfrozen_late_moves_by_finite_steps():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+def test_a_stage_that_is_unfrozen_late_moves_by_finite_steps() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
     model[0].requires_grad_(False)
     optimizer = EMSA(model)
     for step in range(27):

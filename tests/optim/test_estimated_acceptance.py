@@ -11,8 +11,8 @@ from pontryagin.optim import EMSA, AcceptanceRule, EstimatedAcceptance
 from pontryagin.problem import ProblemError
 
 
-def trained(model: nn.Module, steps: int, rule: AcceptanceRule, **options: Any) -> tuple[list[float], EMSA,
-                                                                                         int]:
+def trained(model: nn.Module, steps: int, rule: AcceptanceRule, **options: Any
+            ) -> tuple[list[float], EMSA, int]:
     """Losses before each step and after the last, the optimizer, and how often the closure was called."""
     optimizer, calls = EMSA(model, acceptance=rule, **options), 0
 
@@ -82,7 +82,7 @@ def test_a_restored_optimizer_goes_on_with_the_same_length() -> None:
     _, optimizer, _ = trained(model, 5, EstimatedAcceptance())
     other = EMSA(model, acceptance=EstimatedAcceptance())
     other.load_state_dict(optimizer.state_dict())
-    assert other.param_groups[0]["relaxation"] == optimizer.param_groups[0]["relaxation"] != 1.0
+    assert other.param_groups[0]["step_scale"] == optimizer.param_groups[0]["step_scale"] != 1.0
 
 
 @pytest.mark.parametrize("options", [{"memory": 0.0}, {"memory": 1.1}, {"sufficient": 0.5}, {"longest": 0.0},

@@ -1,4 +1,4 @@
-"""Glances at the states between refreshes: what is known follows them, and deep plain networks learn."""
+"""Probes of the states between refreshes: what is known follows them, and deep plain networks learn."""
 
 from collections.abc import Callable
 from math import isfinite
@@ -9,16 +9,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from optim_builders import assert_close, mlp, train, vectors
-from pontryagin.optim.budget import is_glance_due
-from pontryagin.optim.probes import variances_over_processes
 from torch import Tensor, nn
 
 from pontryagin.affine.variances import MeanVariance, VarianceProbe, growth, lag
-from pontryagin.optim import EMSA, Metric, reach
+from pontryagin.distributed.probes import variances_over_processes
+from pontryagin.optim import EMSA, Metric, fading
 from pontryagin.optim import emsa as emsa_module
+from pontryagin.optim.schedule import is_probe_due
 from pontryagin.problem import NonFiniteError
 
 seeds = st.integers(0, 10_000)
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[VarianceProbe]:
+    """Those that see any rows."""
+    found: list[VarianceProbe] = []
+    add = VarianceProbe.add
+
+    def seen(probe: VarianceProbe, rows: Tensor) -> None:
+        if probe not in found:
+            found.append(probe)
+        add(probe, rows)
+
+    monkeypatch.setattr(VarianceProbe, "add", seen)
+    return found
 
 
 def rows(groups: int, positions: int, inputs: int, seed: int) -> Tensor:
@@ -32,27 +47,25 @@ def spread_of(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @given(seeds, st.integers(1, 4), st.integers(1, 3))
-def test_a_glance_is_mean_and_variance_of_all_its_rows(seed: int, parts: int, groups: int) -> None:
-    x, glance = rows(groups, 12, 5, seed), VarianceProbe()
-    assert glance.take() is None
+def test_a_probe_is_mean_and_variance_of_all_its_rows(seed: int, parts: int, groups: int) -> None:
+    x, probe = rows(groups, 12, 5, seed), VarianceProbe()
+    assert probe.take() is None
     for part in x.split([1, 2, 4, 5][:parts - 1] + [12 - sum([1, 2, 4, 5][:parts - 1])], 1):
-        glance.add(part)
-    glance.add(x[:, :0])
-    found = glance.take()
+        probe.add(part)
+    probe.add(x[:, :0])
+    found = probe.take()
     assert found is not None
     mean, variance = spread_of(x)
     assert_close(found.mean, mean)
     assert_close(found.variance, variance)
     assert found.count == 12
-    assert glance.take() is None
+    assert probe.take() is None
 
 
 @given(seeds, st.floats(1e-6, 1e6), st.booleans())
-def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale: float,
-                                                               centred: bool) -> None:
+def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale: float, centred: bool) -> None:
     x = rows(2, 9, 4, seed) * scale
-    mean, known = torch.ones(2, 4, dtype=torch.float64) * centred, torch.tensor([0.3, 5.0],
-                                                                                dtype=torch.float64)
+    mean, known = torch.ones(2, 4).double() * centred, torch.tensor([0.3, 5.0], dtype=torch.float64)
     expected = 0.85 * mean + 0.15 * x.mean(1) if centred else torch.zeros_like(mean)
     found = (x - (mean if centred else 0).unsqueeze(1) if centred else x).square().sum(2).mean(1)
     if centred:  # of the mixture of what was known and the batch, at its mean
@@ -79,8 +92,8 @@ def test_what_was_not_seen_or_has_no_variance_stays() -> None:
                        torch.tensor([1.0, 1.0, 4.0, 1.0]))
 
 
-def test_glances_come_in_each_of_the_first_steps_and_then_at_growing_distances() -> None:
-    due = [step for step in range(1, 130) if is_glance_due(step)]
+def test_probes_come_in_each_of_the_first_steps_and_then_at_growing_distances() -> None:
+    due = [step for step in range(1, 130) if is_probe_due(step)]
     assert due == [*range(1, 8), 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, *range(64, 130, 16)]
 
 
@@ -89,20 +102,20 @@ def known_trace(state: dict[str, Tensor], inputs: int) -> float:
     return float(state["values"].sum() + (inputs - state["basis"].shape[2]) * state["tail"].sum())
 
 
-def scaled_batches(x: Tensor, y: Tensor, first_large: int, scale: float) -> Callable[...,
-                                                                                     tuple[Tensor, Tensor]]:
+def scaled_batches(x: Tensor, y: Tensor, first_large: int, scale: float
+                   ) -> Callable[..., tuple[Tensor, Tensor]]:
     return lambda seed: (x * (1 if seed < first_large else scale), y)
 
 
 @pytest.mark.parametrize("inputs", [1, 5, 80])
-@pytest.mark.parametrize(("first_large", "last"), [(5, 7), (4, 4)], ids=["glances", "a refresh"])
+@pytest.mark.parametrize(("first_large", "last"), [(5, 7), (4, 4)], ids=["probes", "a refresh"])
 def test_the_known_trace_is_that_of_the_inputs(inputs: int, first_large: int, last: int) -> None:
     """Inputs become 10 times as large: in the same step the metric is theirs but for the bound. 80 inputs: a
     subspace."""
     model = nn.Sequential(nn.Linear(inputs, 3)).double()
     optimizer = EMSA(model, lr=0.0, metric=Metric(refresh_budget=1e-9))
-    x, y = torch.randn(40, inputs, generator=torch.Generator().manual_seed(1),
-                       dtype=torch.float64), vectors(40)[1]
+    x = torch.randn(40, inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = vectors(40)[1]
     variance = 100 * spread_of(x.unsqueeze(0))[1].sum().item()
     train(model, optimizer, last, scaled_batches(x, y, first_large, 10.0), first=1)
     state = optimizer.state[model[0].weight]
@@ -123,13 +136,13 @@ def test_after_an_outlier_the_trace_falls_again_soon() -> None:
     assert known_trace(optimizer.state[model[0].weight], 5) <= 1e-3 * peak
 
 
-@pytest.mark.parametrize("many_rows", [True, False], ids=["by operator", "by rows"])
-@pytest.mark.parametrize("power", [0.5, 1.0])
-def test_the_outputs_move_as_far_after_a_growth(many_rows: bool, power: float) -> None:
+@pytest.mark.parametrize("many_rows", [True, False], ids=["polar", "by rows"])
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_the_outputs_move_as_far_after_a_growth(many_rows: bool, exponent: float) -> None:
     """rho follows: the change of an output in a step stays about lr when inputs become 100 times as large."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 3)).double()
-    optimizer = EMSA(model, lr=1e-4, momentum=0.0, metric=Metric(refresh_budget=1e-9, exponent=power))
+    optimizer = EMSA(model, lr=1e-4, momentum=0.0, metric=Metric(refresh_budget=1e-9, exponent=exponent))
     x, y = vectors(40 if many_rows else 7, seed=1)
     moved = {}
     for step in range(1, 42):
@@ -137,7 +150,7 @@ def test_the_outputs_move_as_far_after_a_growth(many_rows: bool, power: float) -
         before = model(batch).detach()
         train(model, optimizer, 1, lambda seed, batch=batch: (batch, y), first=step)
         moved[step] = (model(batch) - before).square().mean().sqrt().item() / 1e-4
-    assert bool(optimizer.state[model[0].weight]["by_operator"]) == many_rows
+    assert bool(optimizer.state[model[0].weight]["polar"]) == many_rows
     assert moved[40] == pytest.approx(moved[39], rel=0.6)
 
 
@@ -181,15 +194,15 @@ def test_a_batch_that_was_dropped_leaves_no_trace(how: str) -> None:
                 optimizer.load_state_dict(saved)
         model.zero_grad() if how == "load_state_dict" else optimizer.zero_grad()
         for seed in range(4, 7):
-            nn.functional.cross_entropy(model(vectors(12, seed=seed)[0]),
-                                        vectors(12, seed=seed)[1]).backward()
+            later, labels = vectors(12, seed=seed)
+            nn.functional.cross_entropy(model(later), labels).backward()
             optimizer.step()
             model.zero_grad()
         results.append([parameter.detach().clone() for parameter in model.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
-def test_a_backward_pass_after_the_step_does_not_leak_into_a_later_glance() -> None:
+def test_a_backward_pass_after_the_step_does_not_leak_into_a_later_probe() -> None:
     model = nn.Sequential(nn.Linear(5, 3)).double()
     optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     x, y = vectors(12, seed=1)
@@ -234,33 +247,33 @@ def trained(seed: int) -> tuple[float, float]:
 def test_a_deep_plain_network_learns_by_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals shrink from layer to layer at first, and known from refreshes alone they run away, where
     nothing bounds a step."""
-    monkeypatch.setattr(reach, "REACH", 1e9)
-    with_glances = [trained(seed) for seed in range(3)]
-    monkeypatch.setattr(emsa_module, "is_glance_due", lambda step: False)
+    monkeypatch.setattr(fading, "REACH", 1e9)
+    with_probes = [trained(seed) for seed in range(3)]
+    monkeypatch.setattr(emsa_module, "is_probe_due", lambda step: False)
     without = [trained(seed) for seed in range(3)]
-    assert median(with_glances)[0] < 0.3 * median(without)[0]
-    assert median(peak for _, peak in with_glances) < 5 < median(peak for _, peak in without)
+    assert median(with_probes)[0] < 0.3 * median(without)[0]
+    assert median(peak for _, peak in with_probes) < 5 < median(peak for _, peak in without)
 
 
-def test_gradients_of_one_batch_of_a_reused_layer_count_once() -> None:
-    """A layer called twice: one glance at the rows of both calls."""
+def test_gradients_of_one_batch_of_a_reused_layer_count_once(probes: list[VarianceProbe]) -> None:
+    """A layer called twice: one probe of the rows of both calls."""
     torch.manual_seed(0)
     layer = nn.Linear(5, 5).double()
     model = nn.Sequential(layer, nn.Tanh(), layer)
     optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     train(model, optimizer, 2, lambda seed: vectors(6, seed=seed))
     x = vectors(6, seed=9)[0]
-    stage = optimizer._affine[0].captured
-    assert stage.glancing
+    probes.clear()
     model(x).sum().backward()
-    found = stage.glance.take()
+    (probe,) = probes
+    found = probe.take()
     both = torch.cat([x, layer(x).tanh()]).detach()
     assert found is not None
     assert_close(found.mean[0], both.mean(0))
     assert_close(found.variance[0], both.var(0, correction=0))
 
 
-def test_mlp_has_no_glance_left_after_a_refused_batch() -> None:
+def test_no_probe_is_left_after_a_refused_batch(probes: list[VarianceProbe]) -> None:
     model = mlp().double()
     optimizer = EMSA(model, metric=Metric(refresh_budget=1e-9))
     train(model, optimizer, 2, lambda seed: vectors(12, seed=seed))
@@ -270,4 +283,5 @@ def test_mlp_has_no_glance_left_after_a_refused_batch() -> None:
     nn.functional.cross_entropy(model(x), y).backward()
     with pytest.raises(NonFiniteError, match="nothing has been changed"):
         optimizer.step()
-    assert all(stage.captured.glance.take() is None for stage in optimizer._affine)
+    assert len(probes) == 2
+    assert all(probe.take() is None for probe in probes)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from optim_builders import emsa
 from optim_kinds import NETS, STAGES, Kind, assert_near, assert_same, controls, few, loss_of
 from torch import Tensor, nn
 
@@ -98,10 +99,10 @@ def shared() -> dict[str, Any]:
 
 
 def alive() -> int:
-    """Objects of the package's optimizer."""
-    own = {each for name, module in list(sys.modules.items()) if name.startswith("pontryagin.optim")
+    """Objects of the package."""
+    own = {each for name, module in list(sys.modules.items()) if name.startswith("pontryagin")
            for each in vars(module).values() if isinstance(each, type)
-           and each.__module__.startswith("pontryagin.optim")}
+           and each.__module__.startswith("pontryagin")}
     gc.collect()
     return sum(type(each) in own for each in gc.get_objects())
 
@@ -220,9 +221,10 @@ def test_an_optimizer_that_is_refused_leaves_nothing() -> None:
     model = MANY.model()
     before, objects = traces(model), alive()
     for options in ({"lr": -1.0}, {"admissible": {"nothing": Binary()}},
-                    {"params": [nn.Parameter(torch.ones(2))]}, {"rank": 0}):
+                    {"params": [nn.Parameter(torch.ones(2))]}, {"metric_rank": 0},
+                    {"density": 2.0}):
         with pytest.raises(ProblemError):
-            EMSA(model, **options)  # type: ignore[arg-type]
+            emsa(model, **options)  # type: ignore[arg-type]
     assert alive() == objects
     assert traces(model) == before
 

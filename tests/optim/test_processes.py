@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optim_builders import assert_close, emsa, mlp, parameters, train, vectors
+from optim_builders import assert_close, emsa_of_all_rows, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
 from pontryagin.affine.moments import Moments
@@ -18,10 +18,10 @@ from pontryagin.distributed.reductions import (
     sum_over_processes,
     together,
 )
-from pontryagin.optim import EMSA, Metric
+from pontryagin.optim import EMSA
 from pontryagin.problem import Binary, Ternary
 
-CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite", "discrete", "glances"]
+CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite", "discrete", "probes"]
 SETS = {"discrete": {"0": Ternary("row"), "2": Binary()}}
 
 
@@ -68,8 +68,8 @@ def shard_of(case: str, seed: int, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def budget_of(case: str) -> float:
-    """Refreshes in each step; where they are rare, glances between them."""
-    return {"uneven": 0.05, "glances": 1e-9}.get(case, 1e9)
+    """Refreshes in each step; where they are rare, probes between them."""
+    return {"uneven": 0.05, "probes": 1e-9}.get(case, 1e9)
 
 
 def of_one_process(rank: int, folder: Path) -> None:
@@ -80,7 +80,8 @@ def of_one_process(rank: int, folder: Path) -> None:
         model = model_of(case)
         parallel = nn.parallel.DistributedDataParallel(model,
                                                        find_unused_parameters=case == "unused on one process")
-        optimizer = EMSA(parallel, strict=True, metric=Metric(moment_rows=None, refresh_budget=budget_of(case)), constraint={f"module.{key}": one for key, one in SETS[case].items()} if case in SETS else None)
+        sets = {f"module.{key}": one for key, one in SETS[case].items()} if case in SETS else None
+        optimizer = emsa_of_all_rows(parallel, strict=True, refresh_budget=budget_of(case), admissible=sets)
         found[case] = []
         for seed in range(5):
             if case == "not finite" and seed == 1:
@@ -129,7 +130,7 @@ def models_of_their_own(rank: int) -> None:
 def by_hand(found: dict[str, list[Tensor]]) -> None:
     """Gradients averaged without DistributedDataParallel, by a group that is named."""
     model = model_of("linear")
-    optimizer = EMSA(model, process_group=distributed.group.WORLD, metric=Metric(moment_rows=None, refresh_budget=1e9))
+    optimizer = emsa_of_all_rows(model, process_group=distributed.group.WORLD, refresh_budget=1e9)
     found["by hand"] = []
     for seed in range(5):
         optimizer.zero_grad()
@@ -178,11 +179,12 @@ def test_both_processes_hold_the_same_parameters(case: str, found: list[dict[str
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("case", ["linear", "embedding", "not finite", "discrete", "glances", "by hand"])
+@pytest.mark.parametrize("case", ["linear", "embedding", "not finite", "discrete", "probes", "by hand"])
 def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list[Tensor]]]) -> None:
     model = model_of(case)
     # the period of refreshes depends on the work of one process
-    optimizer = emsa(model, budget=budget_of(case), strict=True, admissible=SETS.get(case))
+    optimizer = emsa_of_all_rows(model, refresh_budget=budget_of(case), strict=True,
+                                 admissible=SETS.get(case))
     for seed in range(5):
         train(model, optimizer, 1, lambda seed: batch_of(case, seed), first=seed)
         assert_close(found[0][case][seed], parameters(model), 1e-9)

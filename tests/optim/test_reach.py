@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.reach import REACH, reach, within
+from pontryagin.optim.fading import REACH, reach, within
 
 
 def test_the_limit_is_a_part_of_the_weight_or_of_its_usual_size() -> None:
@@ -15,7 +15,7 @@ def test_the_limit_is_a_part_of_the_weight_or_of_its_usual_size() -> None:
                           torch.tensor([1.0, 1.0, 0.25]))
 
 
-@pytest.mark.parametrize("rows", [5, 64], ids=["by rows", "by operator"])
+@pytest.mark.parametrize("rows", [5, 64], ids=["by rows", "polar"])
 @pytest.mark.parametrize("size", [1e-12, 1e-4, 1e-2, 1.0])
 def test_inputs_that_have_all_but_vanished(size: float, rows: int) -> None:
     """At size 1 the step is that of the outputs, which move by lr; below, the weights' own."""

@@ -60,9 +60,9 @@ def test_moments_are_those_of_cells_step_by_step(kind: Callable[..., nn.RNNBase]
     stages, _hooks = capture(module, None)
     module(x)[0].square().sum().backward()
     rows = rows_step_by_step(module, x.transpose(0, 1) if batch_first else x)
-    assert {stage.layer.weight for stage in stages} == rows.keys()
+    assert {stage.map.weight for stage in stages} == rows.keys()
     for stage in stages:
-        taken, expected = stage.moments.take(), rows[stage.layer.weight]
+        taken, expected = stage.moments.take(), rows[stage.map.weight]
         assert taken is not None
         assert_close(taken.mean[0], expected.mean(0))
         assert_close(taken.product[0], torch.cov(expected.mT, correction=0))
@@ -73,7 +73,7 @@ def test_a_first_state_that_is_given_is_the_first_row() -> None:
     module, x, h = nn.GRU(3, 4), torch.randn(1, 2, 3), torch.randn(1, 2, 4)
     stages, _hooks = capture(module, None)
     module(x, h)[0].sum().backward()
-    taken = next(stage for stage in stages if stage.layer.weight == "weight_hh_l0").moments.take()
+    taken = next(stage for stage in stages if stage.map.weight == "weight_hh_l0").moments.take()
     assert taken is not None
     assert_close(taken.mean[0], h[0].mean(0), 1e-6)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from optim_builders import Attention, images, mlp, net, parameters, train, vectors
+from optim_builders import Attention, emsa, images, mlp, net, parameters, train, vectors
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import lr_scheduler
 
-from pontryagin.optim import EMSA, Metric
+from pontryagin.optim import EMSA
 
 Batch = Callable[..., tuple[Tensor, Tensor]]
 
@@ -34,9 +34,9 @@ def attention(dtype: torch.dtype) -> nn.Module:
 
 MODELS: dict[str, tuple[Callable[[torch.dtype], nn.Module], Batch, dict[str, Any]]] = {
     "convolutions": (net, images, {}),
-    "subspace": (net, images, {"rank": 2, "rows": 16}),
+    "subspace": (net, images, {"metric_rank": 2, "moment_rows": 16}),
     "transformer": (attention, tokens, {}),
-    "operator steps": (mlp, lambda seed, dtype: vectors(30, dtype, seed), {"weight_decay": 0.1}),
+    "polar steps": (mlp, lambda seed, dtype: vectors(30, dtype, seed), {"weight_decay": 0.1}),
 }
 
 
@@ -53,13 +53,13 @@ def through_a_file(value: dict[str, Any]) -> dict[str, Any]:
 def test_exact_resume(name: str, dtype: torch.dtype) -> None:
     make, batch, options = MODELS[name]
     whole, before, after = make(dtype), make(dtype), make(dtype)
-    one = EMSA(whole, metric=Metric(refresh_budget=0.5), **options)
+    one = emsa(whole, refresh_budget=0.5, **options)
     expected = train(whole, one, 16, batch, dtype=dtype)
-    first = EMSA(before, metric=Metric(refresh_budget=0.5), **options)
+    first = emsa(before, refresh_budget=0.5, **options)
     losses = train(before, first, 7, batch, dtype=dtype)
     saved = through_a_file({"model": before.state_dict(), "optimizer": first.state_dict()})
     after.load_state_dict(saved["model"])
-    second = EMSA(after, metric=Metric(refresh_budget=0.5), **options)
+    second = emsa(after, refresh_budget=0.5, **options)
     second.load_state_dict(saved["optimizer"])
     losses += train(after, second, 9, batch, first=7, dtype=dtype)
     assert losses == expected

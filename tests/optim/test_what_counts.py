@@ -476,7 +476,7 @@ def test_checkpointing(how: str, again: str, rows: int) -> None:
 
 @pytest.mark.parametrize("how", ["not reentrant", "reentrant"])
 def test_checkpointing_of_discrete_stages_and_of_micro_batches(how: str) -> None:
-    options = {"admissible": {"middle.0": Binary()}, "moves": 1.0, "lr": 0.1}
+    options = {"admissible": {"middle.0": Binary()}, "flip_rate": 1.0, "lr": 0.1}
     plain = Kind(Parts, (20, 6), options=options)
     checkpointed = Kind(lambda: Parts("middle", RECOMPUTED[how]), (20, 6), options=options)
     assert_same(trained(checkpointed), trained(plain))
@@ -890,7 +890,7 @@ def test_a_parameter_that_is_in_nobodys_group_stays() -> None:
 
 def test_refusals_name_what_they_refuse() -> None:
     """A weight of a discrete set that is never called with inputs: it cannot be trained by AdamW."""
-    options = {"admissible": {"second": Binary()}, "moves": 1.0, "lr": 0.1}
+    options = {"admissible": {"second": Binary()}, "flip_rate": 1.0, "lr": 0.1}
     kind = Kind(lambda: Two(USES["weight alone"][0]), (32, 6), options=options)
     model = kind.model()
 

@@ -2,10 +2,13 @@ import pytest
 import torch
 
 from pontryagin.affine.metric import Factor, factorize
-from pontryagin.affine.polar import _QUINTICS, polar_factor
-from pontryagin.optim.polar_step import operator_step
+from pontryagin.affine.polar import polar_factor
+from pontryagin.optim.polar_step import polar_step
+from pontryagin.optim.state import StageState
 
 DTYPE = torch.float64
+QUINTICS = ((8.0934, -23.6205, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+"""a s + b s^3 + c s^5, one after the other."""
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -23,17 +26,20 @@ def test_the_polar_factor_keeps_directions_and_evens_out_lengths(shape):
     torch.testing.assert_close(inside, torch.diag_embed(lengths), rtol=0, atol=1e-10)
 
 
-def test_the_quintics_are_near_one_on_their_interval():
-    x = torch.logspace(-2, 0, 2000, dtype=DTYPE)
-    for a, b, c in _QUINTICS:
+def test_lengths_end_near_one_on_the_interval_of_the_quintics():
+    """Of diagonal matrices with the singular values x and y, of which x^4 + y^4 = 1."""
+    x = torch.logspace(-2, 0, 2000, dtype=DTYPE).clamp_max(1)
+    found = polar_factor(torch.diag_embed(torch.stack([x, (1 - x**4)**0.25], 1)))[:, 0, 0]
+    assert (found - 1).abs().max() < 0.272
+    for a, b, c in QUINTICS:
         x = a * x + b * x**3 + c * x**5
-    assert (x - 1).abs().max() < 0.272
+    torch.testing.assert_close(found, x, rtol=1e-9, atol=0)
 
 
 def test_iterating_the_gram_matrix_is_iterating_the_matrix():
     matrix = randn(2, 5, 40)
     x = matrix / (matrix @ matrix.mT).norm(dim=(1, 2), keepdim=True).sqrt()
-    for a, b, c in _QUINTICS:
+    for a, b, c in QUINTICS:
         gram = x @ x.mT
         x = a * x + b * gram @ x + c * gram @ gram @ x
     torch.testing.assert_close(polar_factor(matrix), x, rtol=1e-10, atol=1e-12)
@@ -43,7 +49,7 @@ def test_zero_stays_zero():
     assert (polar_factor(torch.zeros(1, 3, 8, dtype=DTYPE)) == 0).all()
 
 
-def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Factor]:
+def stage(rows: torch.Tensor, outputs: int) -> tuple[StageState, Factor]:
     mean = rows.mean(0, keepdim=True)
     moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
     names = "velocity_weight", "square_weight", "size", "size_weight", "long_size", "peak"
@@ -51,17 +57,16 @@ def stage(rows: torch.Tensor, outputs: int) -> tuple[dict[str, torch.Tensor], Fa
     state |= {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
               "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE),
               "square": torch.zeros(1, outputs, dtype=DTYPE)}
-    return state, factorize(moment)
+    return StageState(state), factorize(moment)
 
 
-def step(state: dict[str, torch.Tensor], gradient: torch.Tensor, bias: torch.Tensor | None, factor: Factor):
+def step(state: StageState, gradient: torch.Tensor, bias: torch.Tensor | None, factor: Factor):
     """The change of W and of b; the state goes on."""
     largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)),
                                                                              bias.abs().amax(1))
     limit = torch.full((len(gradient),), torch.inf)
-    change, bias_change, _, new = operator_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit,
-                                                1)
-    state.update(new)
+    change, bias_change, _, new = polar_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit, 1)
+    state.entries.update(new.entries)
     return change, bias_change
 
 

@@ -1,14 +1,14 @@
-"""The budget of refreshes, and the table of stages."""
+"""The schedule of refreshes, which keeps to their budget, and the table of stages."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from optim_builders import images, net, train
-from pontryagin.optim.budget import is_due, period, propagation_flops, refresh_flops
 from torch import nn
 
 from pontryagin.optim import EMSA, Metric
+from pontryagin.optim.schedule import is_due, period, propagation_flops, refresh_flops
 
 work = st.floats(1.0, 1e15)
 
@@ -68,15 +68,14 @@ def test_table() -> None:
     table = optimizer.stages()
     rows = {row.name: row for row in table.rows}
     assert list(rows) == ["0.features.0.weight", "0.features.1.weight", "0.head.0.weight", "0.head.1.weight",
-                          "0.head.3.weight",
-                          "1.weight", "2.weight", "extra"]
+                          "0.head.3.weight", "1.weight", "2.weight", "extra"]
     assert [row.kind for row in table.rows] == ["Conv2d", "BatchNorm2d", "Linear", "LayerNorm", "Linear",
                                                 "Linear", "Linear", "-"]
     assert sum(row.share for row in table.rows) == pytest.approx(1)
     assert (rows["2.weight"].outputs, rows["2.weight"].inputs, rows["2.weight"].groups) == (3, 300, 1)
     assert (rows["0.features.1.weight"].outputs, rows["0.features.1.weight"].groups) == (1, 4)
-    assert rows["2.weight"].share == pytest.approx(6 * 12 * 900
-                                                   / (6 * (12 * 9 * 36 + 12 * (36 * 8 + 24 + 900 + 900))))
+    total = 6 * (12 * 9 * 36 + 12 * (36 * 8 + 24 + 900 + 900))
+    assert rows["2.weight"].share == pytest.approx(6 * 12 * 900 / total)
     assert rows["2.weight"].maximized.endswith("subspace of 4")
     assert rows["1.weight"].maximized.endswith("full metric")
     assert rows["extra"].maximized == "AdamW"

@@ -1,11 +1,33 @@
 """Stages that are stacked take the steps that each would take alone."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from optim_builders import assert_close, loss_of, vectors
 from torch import nn
 
-from pontryagin.optim import EMSA, Metric, bank
+from pontryagin.optim import EMSA, Metric, step
+from pontryagin.optim.group import StageGroup, TrainedStage, grouped
+
+Grouping = Callable[[Sequence[TrainedStage]], list[StageGroup]]
+
+
+@pytest.fixture
+def groupings(monkeypatch: pytest.MonkeyPatch) -> list[list[StageGroup]]:
+    """The groups that steps make, each time that they make some."""
+    return recorded(monkeypatch, grouped)
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, by: Grouping) -> list[list[StageGroup]]:
+    found = []
+
+    def grouping(stages: Sequence[TrainedStage]) -> list[StageGroup]:
+        found.append(by(stages))
+        return found[-1]
+
+    monkeypatch.setattr(step, "grouped", grouping)
+    return found
 
 
 def deep(seed: int = 0) -> nn.Sequential:
@@ -18,12 +40,12 @@ def deep(seed: int = 0) -> nn.Sequential:
 def trained(rank: int, steps: int = 6, freeze: int | None = None) -> tuple[nn.Module, EMSA]:
     model = deep()
     optimizer = EMSA(model, metric=Metric(metric_rank=rank, moment_rows=None, refresh_budget=1e9))
-    for step in range(steps):
-        if step == freeze:
+    for number in range(steps):
+        if number == freeze:
             model[4].requires_grad_(False)
             model[4].weight.grad = model[4].bias.grad = None
         optimizer.zero_grad()
-        loss_of(model, *vectors(seed=step)).backward()
+        loss_of(model, *vectors(seed=number)).backward()
         optimizer.step()
     return model, optimizer
 
@@ -31,21 +53,35 @@ def trained(rank: int, steps: int = 6, freeze: int | None = None) -> tuple[nn.Mo
 @pytest.mark.parametrize("rank", [2, 32])
 @pytest.mark.parametrize("freeze", [None, 3])
 def test_stacked_is_one_by_one(rank: int, freeze: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also when a stage leaves the bank on the way."""
-    together, optimizer = trained(rank, freeze=freeze)
-    assert len(optimizer._banks) < 5
-    monkeypatch.setattr(bank, "_LARGEST", 0)
-    alone, other = trained(rank, freeze=freeze)
-    assert len(other._banks) >= 9
+    """Also when a stage leaves its group on the way."""
+    stacked = recorded(monkeypatch, grouped)
+    together, _ = trained(rank, freeze=freeze)
+    assert len(stacked[-1]) < 5
+    apart = recorded(monkeypatch, lambda stages: [StageGroup([one]) for one in stages])
+    alone, _ = trained(rank, freeze=freeze)
+    assert len(apart[-1]) >= 9
     for one, same in zip(together.parameters(), alone.parameters(), strict=True):
         assert_close(one.detach(), same.detach(), 1e-10)
 
 
-def test_banks_are_kept_while_the_same_stages_move() -> None:
+def test_groups_are_kept_while_the_same_stages_move(groupings: list[list[StageGroup]]) -> None:
     _, optimizer = trained(32)
-    banks = optimizer._banks
+    before = len(groupings)
+    assert before
     optimizer.step()
-    assert optimizer._banks is banks
+    assert len(groupings) == before
+
+
+@pytest.mark.parametrize(("width", "groups"), [(512, 1), (1024, 2)])
+def test_large_stages_are_on_their_own(width: int, groups: int, groupings: list[list[StageGroup]]) -> None:
+    """Two of a million weights, and two of a quarter of that."""
+    model = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+    optimizer = EMSA(model)
+    model(torch.randn(8, width)).square().mean().backward()
+    optimizer.step()
+    (found,) = groupings
+    assert len(found) == groups
+    assert sum(len(each.stages) for each in found) == 2
 
 
 @pytest.mark.parametrize(("scale", "unit"), [(0.01, 0.1), (0.5, 0.5), (3.0, 1.0)])
