@@ -7,7 +7,7 @@ second moment of x (without b about 0). delta = damping * mean(diag A_c). By row
     rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
 
-A layer with twice as many rows in a batch as inputs or outputs takes the polar step: momentum first, then, with
+A layer that sees twice as many rows as it has inputs or outputs takes the polar step: momentum first, with
 M = (A_c + delta I)^(exponent / 2) and one rho, the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s

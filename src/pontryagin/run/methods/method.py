@@ -36,13 +36,15 @@ class MethodStyle:
 @dataclass(frozen=True)
 class Method:
     """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never
-    tuned. needs: a package of an extra."""
+    tuned. needs: a package of an extra. bench_only: of the benchmark alone, such as one
+    whose state no checkpoint can hold."""
 
     name: str
     make: Make
     rates: tuple[float, ...]
     style: MethodStyle
     needs: str = ""
+    bench_only: bool = False
 
     def trainer(self, model: nn.Module, objective: Objective, rate: float | None = None,
                 options: Mapping[str, Any] | None = None) -> Trainer:
