@@ -11,7 +11,7 @@ Python's installation and /usr/share/doc hold. All methods start from equal weig
 Parts, in this order; each is written when it is done, and skipped with a line when no time is left for it:
 
 cost     medians over steps, by CUDA events, of forward and backward pass alone, AdamW, Muon, and EMSA by kind
-         of step (ordinary, glance, refresh: some are forced), once more with its products in TF32; peak
+         of step (ordinary, probe, refresh: some are forced), once more with its products in TF32; peak
          memory; synchronizations by call site
 race     rates fall linearly to 0 over as many steps as time allows, the same for all methods; held-out and
          train loss at twenty points (untimed); rivals have three rates and a warm-up of a twentieth
@@ -47,7 +47,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from pontryagin.optim import EMSA
-from pontryagin.optim.budget import is_due, is_glance_due
+from pontryagin.optim.schedule import is_due, is_probe_due
 from pontryagin.run.baselines.muon import Muon as OwnMuon
 from pontryagin.run.baselines.muon import Several
 
@@ -74,7 +74,7 @@ _RATES = {"AdamW": (1e-3, 3e-4, 3e-3), "Muon": (3e-3, 1e-3, 1e-2)}
 """Muon's are for steps of the size of AdamW's; the rest of the parameters gets AdamW at no more than 3e-3."""
 _PROFILE_SECONDS, _RACE_SECONDS, _COST_SECONDS = 40.0, 45.0, 25.0
 """What is kept for the profile, and the least that a race or the costs of a network are begun with."""
-_KINDS = ("ordinary", "glance", "refresh")
+_KINDS = ("ordinary", "probe", "refresh")
 _GIB = 2.0**30
 _FILES = ("steps.csv", "costs.csv", "syncs.csv", "curves.csv", "results.json", "profile.txt", "report.md")
 
@@ -686,7 +686,7 @@ def kind_of(optimizer: Any) -> str:
     group = optimizer.param_groups[0]
     if is_due(group["steps"] + 1, group["refresh_every"]):
         return "refresh"
-    return "glance" if is_glance_due(group["steps"] + 1) else "ordinary"
+    return "probe" if is_probe_due(group["steps"] + 1) else "ordinary"
 
 
 def force(optimizer: Any) -> None:
@@ -732,14 +732,14 @@ class Cost:
         return median(step[which] for step in found) if found else math.nan
 
     def steady(self, which: int = 0) -> float:
-        """ms an iteration in the long run: a glance every 16 steps, a refresh every so many."""
+        """ms an iteration in the long run: a probe every 16 steps, a refresh every so many."""
         ordinary = self.median(which)
         if not self.every:
             return ordinary
-        glance, refresh = (max(self.median(which, kind) - ordinary, 0.0) for kind in ("glance", "refresh"))
+        probe, refresh = (max(self.median(which, kind) - ordinary, 0.0) for kind in ("probe", "refresh"))
         return (
             ordinary
-            + (0 if math.isnan(glance) else glance) / 16
+            + (0 if math.isnan(probe) else probe) / 16
             + (0 if math.isnan(refresh) else refresh) / self.every
         )
 
@@ -1136,7 +1136,7 @@ def race_table(races: list[Race]) -> str:
     rows = []
     for race in (race for race in races if race.points):
         last, total = race.points[-1], sum(race.shares.get(kind, 0.0) for kind in _KINDS)
-        extra = {kind: _extra(race, kind) / total if total else math.nan for kind in ("glance", "refresh")}
+        extra = {kind: _extra(race, kind) / total if total else math.nan for kind in ("probe", "refresh")}
         rows.append(
             (
                 race.network,
@@ -1146,7 +1146,7 @@ def race_table(races: list[Race]) -> str:
                 number(last[2], 4),
                 number(last[3], 4),
                 f"{last[4]:.2%}",
-                f"{extra['refresh']:.1%}, {extra['glance']:.1%}" if race.method == "EMSA" else "",
+                f"{extra['refresh']:.1%}, {extra['probe']:.1%}" if race.method == "EMSA" else "",
                 race.note,
             )
         )
@@ -1160,7 +1160,7 @@ def race_table(races: list[Race]) -> str:
             "held-out loss",
             "train loss",
             "accuracy",
-            "time of refreshes, glances beyond ordinary steps",
+            "time of refreshes, probes beyond ordinary steps",
             "note",
         ),
         rows,

@@ -92,7 +92,8 @@ def train(family: Family, method: str, seed: int, steps: int) -> Outcome:
 
 def owner(model: nn.Module, name: str) -> str:
     """The class of the module that a parameter belongs to."""
-    path = name.partition(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+    path, found, _ = name.partition(".parametrizations.")
+    path = path if found else name.rpartition(".")[0]
     return type(model.get_submodule(path)).__name__
 
 

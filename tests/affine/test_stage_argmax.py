@@ -8,19 +8,19 @@ and g are sums over them with the loss's own mean. So the objective is <G, dW> +
 
 A transposed convolution is a stage before overlapping outputs are added: its oracle is a convolution of each
 input position alone, where nothing overlaps, summed over positions; its bias is a stage of its own. With
-power 1 and damping 0.
+exponent 1 and damping 0.
 """
 
 from collections.abc import Callable
 
 import pytest
 import torch
-from optim_builders import assert_close
+from affine_builders import assert_close
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 from pontryagin.affine import argmax
-from pontryagin.affine.metric import Diagonal, Metric, factorize
+from pontryagin.affine.metric import Diagonal, FactoredMoment, factorize
 from pontryagin.trajectory.capture import capture
 
 DOUBLE = {"dtype": torch.float64}
@@ -82,19 +82,19 @@ def steps(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     (output * torch.randn_like(output)).sum().backward()
     found = {}
     for stage in stages:
-        layer, taken = stage.layer, stage.moments.take()
+        one, taken = stage.map, stage.moments.take()
         assert taken is not None
         has_bias = stage.bias is not None
         if not has_bias:
             taken.add_outer(taken.mean, 1.0)
         mean = taken.mean
-        metric: Metric = Diagonal(taken.product) if layer.one_hot else factorize(taken.product)
-        weight = layer.matrix(stage.weight)
+        metric: FactoredMoment = Diagonal(taken.product) if one.one_hot else factorize(taken.product)
+        weight = one.matrix(stage.weight)
         bias = -stage.bias.grad.reshape(weight.shape[:2]) if has_bias else None
-        change, bias_change, _ = argmax(-layer.matrix(stage.weight.grad), bias, mean, metric, 0.0, 1.0)
-        found[layer.weight] = layer.shaped(change)
+        change, bias_change, _ = argmax(-one.matrix(stage.weight.grad), bias, mean, metric, 0.0, 1.0)
+        found[one.weight] = one.shaped(change)
         if bias_change is not None:
-            found[layer.bias] = bias_change.reshape(stage.bias.shape)
+            found[one.bias] = bias_change.reshape(stage.bias.shape)
     return found
 
 
@@ -201,7 +201,7 @@ def test_argmax_of_transposed_convolutions(name: str) -> None:
 
 
 def test_argmax_in_a_damped_metric() -> None:
-    """With damping and power 1 the objective holds 1/2 delta |dW|^2 too, delta = damping * mean(diag A_c)."""
+    """With exponent 1 and damping the objective has 1/2 delta |dW|^2 too, delta = damping mean(diag A_c)."""
     module = randomized(nn.Linear(3, 2))
     x = torch.randn(8, 3, **DOUBLE) + 1
     module(x).square().sum().backward()

@@ -16,8 +16,8 @@ class Reused(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.tokens, self.places, self.step, self.head = nn.Embedding(9, 6), nn.Embedding(4, 6), nn.Linear(6,
-                                                                                                           6), nn.Linear(6, 3)
+        self.tokens, self.places = nn.Embedding(9, 6), nn.Embedding(4, 6)
+        self.step, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))

@@ -53,7 +53,8 @@ def test_files_figures_and_report(tmp_path, capsys):
     assert all(float(row["true"]) == float(row["true"]) for row in rows)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["results"]["samples"] == 80
-    assert float(rows[0]["predicted"]) == summary["results"]["stages"][rows[0]["name"]]["restrictions"]["int4"]["predicted"]
+    restrictions = summary["results"]["stages"][rows[0]["name"]]["restrictions"]
+    assert float(rows[0]["predicted"]) == restrictions["int4"]["predicted"]
     assert summary["settings"]["weights"] == str(weights)
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 2

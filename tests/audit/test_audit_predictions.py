@@ -169,8 +169,8 @@ def test_with_many_classes_the_largest_are_exact() -> None:
 
 
 def test_curvature_is_the_gauss_newton_form() -> None:
-    outputs, delta, y = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 4,
-                                                                            dtype=torch.float64), torch.randint(0, 4, (7,))
+    outputs, delta = torch.randn(7, 4, dtype=torch.float64), torch.randn(7, 4, dtype=torch.float64)
+    y = torch.randint(0, 4, (7,))
     p = outputs.softmax(1)
     expected = ((p * delta.square()).sum(1) - (p * delta).sum(1).square()).mean().item()
     assert curvature(mean_loss, outputs, y, delta) == pytest.approx(expected, rel=1e-9)

@@ -64,7 +64,8 @@ def test_experiments_of_one_process_refuse_torchrun(experiment, monkeypatch, tmp
 
     monkeypatch.setattr("pontryagin.cli.studies.present", Two)
     assert run("reproduce", experiment, "--out", str(tmp_path / "run")) == 2
-    assert f"reproduce {experiment} is run by one process: start it without torchrun" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"reproduce {experiment} is run by one process: start it without torchrun" in told
     assert not (tmp_path / "run").exists()
 
 

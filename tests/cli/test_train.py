@@ -84,7 +84,8 @@ def test_train_says_what_happened_and_predict_repeats_it(capsys):
     assert run("predict", "runs/train", "--predictions", "predictions.csv") == 0
     printed = capsys.readouterr().out
     last = rows("runs/train/metrics.csv")[-1]
-    assert f"loss {float(last['test_loss']):.6g}, accuracy {100 * float(last['test_accuracy']):.2f} %, 297 samples" in printed
+    accuracy = 100 * float(last["test_accuracy"])
+    assert f"loss {float(last['test_loss']):.6g}, accuracy {accuracy:.2f} %, 297 samples" in printed
     table = rows("predictions.csv")
     assert list(table[0]) == ["row", "target", "prediction", "confidence"]
     right = sum(row["target"] == row["prediction"] for row in table)

@@ -59,8 +59,8 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
                                expected)
         right = (expected.argmax(1) == load_images("digits").test_labels).double().mean().item()
         assert results[method]["test_accuracy"]["median"] == pytest.approx(right)
-        right = (recalibrated(model,
-                              digits)(images).argmax(1) == load_images("digits").test_labels).double().mean().item()
+        found = recalibrated(model, digits)(images).argmax(1)
+        right = (found == load_images("digits").test_labels).double().mean().item()
         assert results[method]["recalibrated_error"] == [pytest.approx(100 * (1 - right))]
         assert 0 < results[method]["density"][0] <= 1
         assert results[method]["packed_bytes"] < sum(value.numel() for value in saved.values())

@@ -131,18 +131,16 @@ def parameters(model: nn.Module) -> Tensor:
 
 def emsa(model: nn.Module, params: Iterable[Any] | None = None, **options: Any) -> EMSA:
     """EMSA with the settings of Metric and Constraint given flat among its own; the rest as it comes."""
-    metric, constraint = ({each.name: options.pop(each.name) for each in fields(kind) if each.name in options}
-                          for kind in (Metric, Constraint))
-    if metric:
-        options["metric"] = Metric(**metric)
-    if constraint:
-        options["constraint"] = Constraint(**constraint)
-    return EMSA(model, params, **options)
+    made: dict[str, Any] = {}
+    for name, kind in (("metric", Metric), ("constraint", Constraint)):
+        if flat := {each.name: options.pop(each.name) for each in fields(kind) if each.name in options}:
+            made[name] = kind(**flat)
+    return EMSA(model, params, **made, **options)
 
 
 @contextmanager
 def without_checked_types() -> Iterator[None]:
-    """As users have the library: wrong types meet its own refusals, and not the checks of the tests (conftest)."""
+    """As users have the library: wrong types meet its own refusals, not the checks of conftest."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield

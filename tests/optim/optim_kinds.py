@@ -126,11 +126,11 @@ class Bare(nn.Module):
 STAGES = {
     "rows": Kind(lambda: nn.Linear(6, 8), (10, 6)),
     "rows, no bias": Kind(lambda: nn.Linear(6, 8, bias=False), (10, 6)),
-    "rows, power 1": Kind(lambda: nn.Linear(6, 8), (10, 6), options={"exponent": 1.0}),
+    "rows, exponent 1": Kind(lambda: nn.Linear(6, 8), (10, 6), options={"exponent": 1.0}),
     "rows, decay": Kind(lambda: nn.Linear(6, 8), (10, 6), options={"weight_decay": 0.3}),
     "many rows": Kind(lambda: nn.Linear(6, 4), (32, 6)),
     "many rows, no bias": Kind(lambda: nn.Linear(6, 4, bias=False), (32, 6)),
-    "many rows, power 1": Kind(lambda: nn.Linear(6, 4), (32, 6), options={"exponent": 1.0}),
+    "many rows, exponent 1": Kind(lambda: nn.Linear(6, 4), (32, 6), options={"exponent": 1.0}),
     "many rows, decay": Kind(lambda: nn.Linear(6, 4), (32, 6), options={"weight_decay": 0.3}),
     "subspace": Kind(lambda: nn.Linear(72, 6), (24, 72)),
     "subspace, no bias": Kind(lambda: nn.Linear(72, 6, bias=False), (24, 72), options={"exponent": 1.0}),

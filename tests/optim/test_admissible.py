@@ -118,8 +118,8 @@ def test_it_learns_without_other_weights(theta: MatrixSet) -> None:
 
 def test_convolutions_and_parts_of_a_model() -> None:
     model = net(torch.float32)
-    optimizer = EMSA(model, constraint={"features": Ternary("row"), "head.0": Binary(), "head.3.weight": Box(-1, 1),
-                                        "head.3.bias": NonNegative()})
+    optimizer = EMSA(model, constraint={"features": Ternary("row"), "head.0": Binary(),
+                                        "head.3.weight": Box(-1, 1), "head.3.bias": NonNegative()})
     for step in range(6):
         optimizer.zero_grad()
         loss_of(model, *images(dtype=torch.float32, seed=step)).backward()

@@ -26,7 +26,7 @@ def controls(model: nn.Module) -> Tensor:
 
 def share(step: int, eta: float) -> float:
     """c_k: of the controls after the k-th step in the new average."""
-    control, state = torch.ones(1, dtype=torch.float64), AverageState({"mean_control": torch.zeros(1).double()})
+    control, state = torch.ones(1).double(), AverageState({"mean_control": torch.zeros(1).double()})
     Averages().remember([(control, state)], step, eta)
     return state.mean_control.item()
 
@@ -53,7 +53,7 @@ def test_averages_are_the_sum_by_definition(make: object, batch: object) -> None
         train(model, optimizer, 1, batch, first=step)  # type: ignore[arg-type]
         seen.append(controls(model))
     shares = [4 / (step + 3) for step in range(1, 8)]
-    expected = sum(shares[j] * prod(1 - one for one in shares[j + 1:]) * theta for j, theta in enumerate(seen))
+    expected = sum(shares[j] * prod(1 - one for one in shares[j + 1:]) * seen[j] for j in range(7))
     optimizer.eval()
     assert_close(controls(model), expected, 1e-12)  # type: ignore[arg-type]
 
@@ -227,7 +227,7 @@ def test_a_state_from_before_there_were_averages_is_refused_by_name() -> None:
     for group in saved["param_groups"]:
         del group["averaging"], group["averaged"]
     resumed = EMSA(model)
-    with pytest.raises(ProblemError, match="an older version: its groups have no averaged, averaging$"):
+    with pytest.raises(ProblemError, match=r"an older version: its groups have no averaged, averaging$"):
         resumed.load_state_dict(saved)
     assert not resumed.state
 

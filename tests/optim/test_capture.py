@@ -263,7 +263,7 @@ def test_thinning_takes_a_row_of_each_stratum(samples: int, length: int, rows: i
     (stage,), _ = capture(model, rows)
     seen: list[Tensor] = []
     add = stage.moments.add
-    stage.moments.add = lambda rows: (seen.append(rows), add(rows))[1]  # type: ignore[method-assign, assignment]
+    stage.moments.add = lambda rows: (seen.append(rows), add(rows))[1]  # type: ignore
     x = torch.arange(samples * length).float().view(samples, length, 1)
     model(x).sum().backward()
     values, count = seen[0].flatten(), samples * length
@@ -278,7 +278,7 @@ def test_thinning_keeps_whole_images() -> None:
     (stage,), _hooks = capture(nn.Conv2d(1, 1, 1, bias=False), 100)
     seen: list[Tensor] = []
     add = stage.moments.add
-    stage.moments.add = lambda rows: (seen.append(rows), add(rows))[1]  # type: ignore[method-assign, assignment]
+    stage.moments.add = lambda rows: (seen.append(rows), add(rows))[1]  # type: ignore
     stage.module(torch.arange(60).float()[:, None, None, None].expand(60, 1, 3, 3)).sum().backward()
     values, counts = seen[0].flatten().unique(return_counts=True)
     assert len(values) == 100 // 9

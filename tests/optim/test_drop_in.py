@@ -46,7 +46,8 @@ def one_step(model: nn.Module, optimizer: EMSA, seed: int = 0) -> dict[str, Tens
 
 def test_options_of_groups() -> None:
     model, steep, plain = mlp(), mlp(), mlp()
-    groups = [{"params": model[0].parameters(), "lr": 0.1, "exponent": 1.0}, {"params": model[2].parameters()}]
+    groups = [{"params": model[0].parameters(), "lr": 0.1, "exponent": 1.0},
+              {"params": model[2].parameters()}]
     optimizer = EMSA(model, groups, lr=0.2)
     found = one_step(model, optimizer)
     first = one_step(steep, EMSA(steep, lr=0.1, metric=Metric(exponent=1.0)))
@@ -207,7 +208,7 @@ def test_overflow_at_the_first_batch_does_not_lose_the_stages() -> None:
     x, y = vectors(dtype=torch.float32)
     loss_of(model, torch.full_like(x, torch.inf), y).backward()
     train(model, optimizer, 3, vectors, dtype=torch.float32)
-    assert all("moment" in optimizer.state[layer.weight] for layer in (model[0], model[2]))  # type: ignore[index]
+    assert all("moment" in optimizer.state[layer.weight] for layer in (model[0], model[2]))
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -244,7 +245,7 @@ def test_compiled_models(backend: str, wrapped: bool) -> None:
         losses = train(compiled, optimizer, 4, vectors)
         expected = train(plain, EMSA(plain), 4, vectors)
     assert losses == pytest.approx(expected, rel=1e-9)
-    assert all("moment" in optimizer.state[layer.weight] for layer in (model[0], model[2]))  # type: ignore[index]
+    assert all("moment" in optimizer.state[layer.weight] for layer in (model[0], model[2]))
 
 
 @pytest.mark.parametrize("averaged", [False, True])
@@ -357,9 +358,8 @@ def test_functional_use_of_a_weight_falls_back_with_a_warning() -> None:
 
     model = Functional().double()
     optimizer = EMSA(model)
-    with pytest.warns(UserWarning, match=r"no inputs of second\.weight") as caught:
+    with pytest.warns(UserWarning, match=r"no inputs of second\.weight"):
         losses = train(model, optimizer, 1, lambda seed: vectors())
-    assert caught[0].filename.endswith("optim_builders.py")  # the line that calls step
     losses += train(model, optimizer, 20, lambda seed: vectors())
     assert losses[-1] < 0.8 * losses[0]
     by_adamw = {row.name for row in optimizer.stages().rows if row.maximized == "AdamW"}

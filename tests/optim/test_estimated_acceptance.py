@@ -43,7 +43,7 @@ def test_rates_that_the_rule_has_to_mend_come_close_to_a_good_one() -> None:
 
 def test_on_a_quadratic_loss_the_length_is_the_one_of_least_loss() -> None:
     """J(t) = J - a t + c t^2 measured at any t gives t* = a / (2 c)."""
-    rule, slope, curvature = EstimatedAcceptance(memory=0.01), 3.0, 0.5
+    rule, slope, curvature = EstimatedAcceptance(rho_decay=0.01), 3.0, 0.5
     for length in (0.1, 1.0, 5.0, 40.0):
         loss = 10.0
         trial = loss - slope * length + curvature * length**2
@@ -53,11 +53,11 @@ def test_on_a_quadratic_loss_the_length_is_the_one_of_least_loss() -> None:
 
 
 def test_remembers_the_largest_estimate_and_forgets_it_slowly() -> None:
-    rule = EstimatedAcceptance(memory=0.8)
+    rule = EstimatedAcceptance(rho_decay=0.8)
     # nearly as predicted: longer, but slowly
     assert rule.judge(1.0, 1.0, 5.0, 4.001)[1] == pytest.approx(1.25)
     assert rule.judge(1.0, 1.0, 5.0, 4.75)[1] == pytest.approx(2 / 3)  # c = 0.75: shorter at once
-    assert EstimatedAcceptance(memory=1.0).judge(1.0, 1.0, 5.0, 4.001) == (True, 1.0)
+    assert EstimatedAcceptance(rho_decay=1.0).judge(1.0, 1.0, 5.0, 4.001) == (True, 1.0)
     assert EstimatedAcceptance(longest=1.1).judge(1.0, 1.0, 5.0, 4.001) == (True, 1.1)
 
 
@@ -85,7 +85,7 @@ def test_a_restored_optimizer_goes_on_with_the_same_length() -> None:
     assert other.param_groups[0]["step_scale"] == optimizer.param_groups[0]["step_scale"] != 1.0
 
 
-@pytest.mark.parametrize("options", [{"memory": 0.0}, {"memory": 1.1}, {"sufficient": 0.5}, {"longest": 0.0},
+@pytest.mark.parametrize("options", [{"rho_decay": 0.0}, {"rho_decay": 1.1}, {"sufficient": 0.5}, {"longest": 0.0},
                                      {"attempts": 0}])
 def test_refused_settings(options: dict[str, Any]) -> None:
     with pytest.raises(ProblemError, match="EstimatedAcceptance: expected"):

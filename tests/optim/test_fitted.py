@@ -31,8 +31,8 @@ def teacher(inputs: int, classes: int, rows: int, margin: float = 0.0) -> Callab
     """Of a linear teacher, without what lies within a margin of its boundaries."""
 
     def data(generator: torch.Generator) -> Data:
-        x, map_ = torch.randn(8 * rows, inputs, generator=generator), torch.randn(inputs, classes,
-                                                                                  generator=generator)
+        x = torch.randn(8 * rows, inputs, generator=generator)
+        map_ = torch.randn(inputs, classes, generator=generator)
         best = (x @ map_).topk(2, 1)
         kept = (best.values[:, 0] - best.values[:, 1] > margin).nonzero().flatten()[:rows]
         return x[kept], best.indices[kept, 0]
@@ -52,8 +52,8 @@ def at_random(*shape: int, classes: int) -> Callable[[torch.Generator], Data]:
     """Labels that mean nothing: learned by heart."""
 
     def data(generator: torch.Generator) -> Data:
-        return torch.randn(*shape, generator=generator), torch.randint(0, classes, (shape[0],),
-                                                                       generator=generator)
+        x = torch.randn(*shape, generator=generator)
+        return x, torch.randint(0, classes, (shape[0],), generator=generator)
 
     return data
 
@@ -143,8 +143,7 @@ def test_what_is_fitted_stays_over_batches(batch: int, seed: int) -> None:
     assert worst < STAYS
 
 
-# --- regression
-# ---------------------------------------------------------------------------------------------------------------
+# --- regression ---------------------------------------------------------------------------------------------
 
 FITS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(6, 3), "one output": lambda: nn.Linear(6, 1),
@@ -153,12 +152,14 @@ FITS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def regression(make: Callable[[], nn.Module], rows: int, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor]:
+def regression(make: Callable[[], nn.Module], rows: int, dtype: torch.dtype
+               ) -> tuple[nn.Module, Tensor, Tensor]:
     """A model, and targets that one of its kind gives."""
     torch.manual_seed(1)
     goal = make().to(dtype)
     torch.manual_seed(0)
-    model, x = make().to(dtype), torch.randn(rows, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
+    model, generator = make().to(dtype), torch.Generator().manual_seed(2)
+    x = torch.randn(rows, 6, generator=generator, dtype=torch.float64).to(dtype)
     return model, x, goal(x).detach() * 3
 
 
@@ -172,12 +173,14 @@ def squares(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Te
 
 
 LATER = [pytest.param(name, torch.float32, 1e-10, marks=pytest.mark.slow) for name in FITS]
-LATER += [pytest.param(name, torch.float64, 1e-12, marks=pytest.mark.slow) for name in FITS if name != "linear"]
+LATER += [pytest.param(name, torch.float64, 1e-12, marks=pytest.mark.slow)
+          for name in FITS if name != "linear"]
 
 
 @pytest.mark.parametrize("rows", [8, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "dtype", "floor"), [("linear", torch.float64, 1e-12), *LATER])
-def test_a_regression_that_is_fitted_exactly_stays_so(name: str, dtype: torch.dtype, floor: float, rows: int) -> None:
+def test_a_regression_that_is_fitted_exactly_stays_so(name: str, dtype: torch.dtype, floor: float,
+                                                      rows: int) -> None:
     """By a rate that falls; then 3,000 steps at the default rate again."""
     model, x, y = regression(FITS[name], rows, dtype)
     optimizer = EMSA(model)
@@ -196,7 +199,8 @@ def test_a_regression_that_is_fitted_exactly_stays_so(name: str, dtype: torch.dt
 @pytest.mark.parametrize("rows", [8, 40])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_start_at_the_solution_stays_near_it(dtype: torch.dtype, rows: int) -> None:
-    """Targets are the outputs themselves, but for their rounding: from the first on all gradients are noise of 1e-8 or 1e-16."""
+    """Targets are the outputs themselves, but for their rounding: from the first on all gradients are noise
+    of 1e-8 or 1e-16."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)).to(dtype)
     x = torch.randn(rows, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
@@ -206,13 +210,14 @@ def test_a_start_at_the_solution_stays_near_it(dtype: torch.dtype, rows: int) ->
     assert worst < 0.1 * scale
 
 
-# --- depth --------------------------------------------------------------------------------------------------------------------
+# --- depth --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [16, 64])
 @pytest.mark.parametrize("depth", few([15, 20, 25], 25))
 def test_deep_sigmoid_networks_stay_finite(depth: int, rows: int) -> None:
-    """At torch's initialization the first layers' gradients vanish, in single precision down to its smallest numbers."""
+    """At torch's initialization the first layers' gradients vanish, in single precision down to its smallest
+    numbers."""
     torch.manual_seed(0)
     hidden = [each for _ in range(depth) for each in (nn.Linear(16, 16), nn.Sigmoid())]
     model = nn.Sequential(*hidden, nn.Linear(16, 4))

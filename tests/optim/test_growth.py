@@ -63,7 +63,8 @@ def test_a_probe_is_mean_and_variance_of_all_its_rows(seed: int, parts: int, gro
 
 
 @given(seeds, st.floats(1e-6, 1e6), st.booleans())
-def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale: float, centred: bool) -> None:
+def test_the_known_variance_follows_up_at_once_and_down_slowly(seed: int, scale: float,
+                                                               centred: bool) -> None:
     x = rows(2, 9, 4, seed) * scale
     mean, known = torch.ones(2, 4).double() * centred, torch.tensor([0.3, 5.0], dtype=torch.float64)
     expected = 0.85 * mean + 0.15 * x.mean(1) if centred else torch.zeros_like(mean)

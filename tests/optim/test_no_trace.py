@@ -116,8 +116,7 @@ def _only_what_these_tests_make() -> Iterator[None]:
     gc.unfreeze()
 
 
-# --- nothing stays
-# ------------------------------------------------------------------------------------------------------------
+# --- nothing stays ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -147,7 +146,8 @@ def test_a_graph_outlives_its_optimizer(name: str) -> None:
         del optimizer
         gc.collect()
         loss.backward()
-        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))  # type: ignore[union-attr]
+        found = [parameter.grad for parameter in model.parameters()]
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))  # type: ignore[union-attr]
         before = alive()
     del loss
     assert_same(*gradients)
@@ -193,7 +193,8 @@ def test_the_collector_may_take_an_optimizer_at_any_moment(register: Callable[..
         for number in range(4):
             for _ in range(2):
                 other = EMSA(MANY.model())
-                other.itself = other  # type: ignore[attr-defined]  # so that nothing but the collector frees it
+                # so that nothing but the collector frees it
+                other.itself = other  # type: ignore[attr-defined]
                 del other
             step(model, optimizer, MANY, number)
     finally:
@@ -244,8 +245,7 @@ def test_a_second_optimizer_is_not_disturbed_by_the_end_of_the_first() -> None:
     assert_same(*ends)
 
 
-# --- detach
-# -------------------------------------------------------------------------------------------------------------------
+# --- detach -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -312,7 +312,7 @@ def test_detach_in_the_middle_of_an_iteration() -> None:
         assert controls(model).isfinite().all()
 
 
-# --- copies and files ---------------------------------------------------------------------------------------------------------
+# --- copies and files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, 8])
@@ -331,7 +331,8 @@ def test_models_are_copied_and_saved_as_any_other(name: str, count: int) -> None
     assert b"pontryagin" not in buffer.getvalue()
     buffer.seek(0)
     x = kind.inputs(50, torch.float32)
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), torch.load(buffer, weights_only=False)):
+    loaded = torch.load(buffer, weights_only=False)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), loaded):
         assert traces(other) == traces(plain)
         assert_same(other(x), model(x))
         loss_of(other, x, 0).backward()
@@ -378,7 +379,8 @@ def test_model_and_optimizer_in_one_object(name: str, count: int, way: Callable[
     steps(plain, reference, kind, range(count))
     other, its = way((model, optimizer))
     last, last_model = way([optimizer, model])
-    assert {id(each) for group in its.param_groups for each in group["params"]} == {id(each) for each in other.parameters()}
+    members = {id(each) for group in its.param_groups for each in group["params"]}
+    assert members == {id(each) for each in other.parameters()}
     after = range(count, count + 9)
     steps(other, its, kind, after)
     steps(model, optimizer, kind, after)
@@ -423,7 +425,7 @@ def test_a_copy_while_averages_are_shown() -> None:
     assert_same(controls(other), controls(plain))
 
 
-# --- scripts, traces, graphs --------------------------------------------------------------------------------------------------
+# --- scripts, traces, graphs --------------------------------------------------------------------------------
 
 
 def scripted(model: nn.Module, x: Tensor) -> nn.Module:
@@ -569,8 +571,8 @@ def one_child_in_place(model: nn.Module, **options: Any) -> tuple[nn.Module, EMS
 
 
 @pytest.mark.parametrize("fullgraph", few([False, True], True))
-@pytest.mark.parametrize("make", [before_it, before_it_and_run, of_the_compiled, after_it, in_place, in_place_after_it, one_child,
-                                  one_child_in_place])
+@pytest.mark.parametrize("make", [before_it, before_it_and_run, of_the_compiled, after_it, in_place,
+                                  in_place_after_it, one_child, one_child_in_place])
 def test_compiled_models_are_trained_as_others_or_it_is_said(make: Callable[..., tuple[nn.Module, EMSA]],
                                                              fullgraph: bool) -> None:
     torch._dynamo.reset()
@@ -587,7 +589,8 @@ def test_compiled_models_are_trained_as_others_or_it_is_said(make: Callable[...,
         assert_near(controls(model), controls(plain), start, 1e-6)
     except AssertionError:
         assert any("EMSA" in text and "compil" in text for text in texts), texts
-        assert not any(torch.equal(one, first) for one, first in zip(model.parameters(), WHOLE.model().parameters(), strict=True))
+        first = WHOLE.model().parameters()
+        assert not any(torch.equal(*pair) for pair in zip(model.parameters(), first, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -43,8 +43,8 @@ def rows_step_by_step(module: nn.RNNBase, x: Tensor) -> dict[str, Tensor]:
                     state = new if isinstance(new, tuple) else (new, h)
                     after.append(state[0])
                 outputs.append(torch.stack(after[::-1] if end else after))
-                found[f"weight_ih_l{layer}{end}"], found[f"weight_hh_l{layer}{end}"] = x.flatten(0,
-                                                                                                 1), torch.cat(before)
+                found[f"weight_ih_l{layer}{end}"] = x.flatten(0, 1)
+                found[f"weight_hh_l{layer}{end}"] = torch.cat(before)
             x = torch.cat(outputs, 2)
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -64,15 +64,16 @@ def assert_equal(found: Tensor, expected: Tensor, what: str) -> None:
     assert error <= TOLERANCE * size, f"{what}: {error / size:.1e} of {size:.1e}"
 
 
-def compare(pair: Pair, rows: list[int], scales: list[float], options: dict[str, Any]) -> list[State]:
+def compare(pair: Pair, rows: list[int], scales: list[float], options: dict[str, Any],
+            steps: int = STEPS) -> list[State]:
     """Train both; rows, scales: of the batches and losses in turn."""
     fast, plain = pair
     metric = {name: options[name] for name in ("damping", "exponent", "rho_decay") if name in options}
     others = {name: value for name, value in options.items() if name not in metric}
     optimizer = EMSA(fast, metric=Metric(**ALL, **metric), **others)
     states = [State(layer, **options) for layer in plain if isinstance(layer, nn.Linear)]
-    for step in range(STEPS):
-        kind = rows[step % len(rows)], step, scales[step * len(scales) // STEPS]
+    for step in range(steps):
+        kind = rows[step % len(rows)], step, scales[step * len(scales) // steps]
         losses(fast, *kind)
         optimizer.step()
         with recorded(plain) as seen:
@@ -89,13 +90,88 @@ def compare(pair: Pair, rows: list[int], scales: list[float], options: dict[str,
     return states
 
 
-@settings(max_examples=40)
-@given(widths=st.lists(st.integers(1, 9), min_size=2, max_size=5), biases=st.lists(st.booleans(), min_size=4,
-                                                                                   max_size=4),
-       activation=st.sampled_from(sorted(ACTIVATIONS)), rows=st.lists(st.integers(2, 24), min_size=1, max_size=3),
-       lr=st.sampled_from([0.003, 0.03, 0.3]), damping=st.floats(0.01, 1), exponent=st.floats(0, 1),
-       momentum=st.floats(0, 0.95), rho_decay=st.floats(0, 0.99), weight_decay=st.sampled_from([0.0, 0.3]),
-       averaging=st.floats(0, 20), scales=st.lists(st.sampled_from([1.0, 1e-3, 1e4]), min_size=1, max_size=3))
+@settings(phases=[Phase.generate])
+@given(widths=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+       biases=st.lists(st.booleans(), min_size=4, max_size=4),
+       activation=st.sampled_from(sorted(ACTIVATIONS)),
+       rows=st.lists(st.integers(2, 24), min_size=1, max_size=3), lr=st.sampled_from([0.003, 0.03]),
+       damping=st.floats(0.01, 1), exponent=st.floats(0, 1), momentum=st.floats(0, 0.95),
+       rho_decay=st.floats(0, 0.99), weight_decay=st.sampled_from([0.0, 0.3]), averaging=st.floats(0, 20),
+       scales=st.lists(st.sampled_from([1.0, 1e-3, 1e4]), min_size=1, max_size=3))
 def test_any_network(widths: list[int], biases: list[bool], activation: str, rows: list[int],
                      scales: list[float], **options: float) -> None:
     compare(networks(widths, biases, activation), rows, scales, options)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [5, 40])
+def test_both_kinds_of_step(rows: int, bias: bool) -> None:
+    states = compare(networks([4, 8, 3], [bias, bias], "tanh"), [rows], [1.0], {})
+    assert {state.is_polar for state in states} == {rows == 40}
+
+
+@pytest.mark.parametrize(("rows", "later"), [(5, 150), pytest.param(40, 950, marks=pytest.mark.slow)])
+def test_gradients_that_fade_and_rise_again(rows: int, later: int) -> None:
+    """One gradient is so much larger that all others have faded, until running means have forgotten it."""
+    scales = [1.0] * 17 + [1e5] + [1.0] * later + [30.0] * 6
+    state, = compare(networks([3, 2], [True], "none"), [rows], scales, {"rho_decay": 0.5}, len(scales))
+    assert 0 < state.long.mean() < 1e-4 * state.peak
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_steps_that_reach_too_far(rows: int) -> None:
+    """Inputs that hardly vary ask for more than 0.3 of the weights."""
+    pair = networks([4, 3], [False], "none")
+    for model in pair:
+        model.register_forward_pre_hook(lambda model, given: (1e-4 * given[0],))
+    before = pair[0][0].weight.detach().clone()
+    compare(pair, [rows], [1.0], {"momentum": 0.0})
+    assert torch.linalg.vector_norm(pair[0][0].weight - before) > 1
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_silent_outputs_and_inputs(rows: int) -> None:
+    """Of a unit that never answers nothing comes and nothing is asked."""
+    pair = networks([4, 6, 3], [True, True], "relu")
+    for model in pair:
+        model[0].bias.data[2] = -1e3
+    compare(pair, [rows], [1.0], {"damping": 0.1})
+    assert pair[0][0].bias[2] == -1e3
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_between_refreshes(rows: int) -> None:
+    """One layer and always the same batch, so that there is nothing to refresh, and probes see no growth."""
+    fast, plain = networks([4, 3], [True], "none")
+    optimizer, state = EMSA(fast, metric=Metric(moment_rows=None)), State(plain[0])
+    x, y = batch(fast, rows, 0)
+    for step in range(STEPS):
+        for model in (fast, plain):
+            model.zero_grad()
+            (model(x).tanh() - y).square().mean().backward()
+        optimizer.step()
+        reference.step(state, x, refresh=step == 0)
+        assert_equal(fast[0].weight, plain[0].weight, f"step {step + 1}")
+    assert optimizer.param_groups[0]["refresh_every"] > 1
+
+
+def test_rates_may_change() -> None:
+    fast, plain = networks([4, 3], [True], "none")
+    optimizer, state = EMSA(fast, metric=Metric(**ALL)), State(plain[0])
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = state.lr = 0.05 * (1 - step / STEPS)
+        for model in (fast, plain):
+            losses(model, 9, step, 1.0)
+        optimizer.step()
+        reference.step(state, batch(plain, 9, step)[0])
+        assert_equal(fast[0].weight, plain[0].weight, f"step {step + 1}")
+
+
+def test_it_runs_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(reference.__file__, run_name="__main__")
+    assert float(capsys.readouterr().out.rpartition(" ")[2]) < 1e-2
+
+
+def test_it_is_short() -> None:
+    with open(reference.__file__) as file:
+        assert len(file.readlines()) <= 150

@@ -1,17 +1,21 @@
 """Bad batches change nothing, bad settings are refused, and steps that raise the loss can be taken back."""
 
 import copy
+import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from optim_builders import images, loss_of, mlp, net, parameters, train, vectors
+from optim_builders import emsa, images, loss_of, mlp, net, parameters, train, vectors, without_checked_types
 from torch import Tensor, nn
 
-from pontryagin.optim import EMSA, Acceptance
+from pontryagin.optim import EMSA, Acceptance, Metric
 from pontryagin.problem import NonFiniteError, ProblemError
 
 
@@ -76,6 +80,29 @@ def test_small_and_large_gradients(value: float) -> None:
     assert not torch.equal(parameters(model), before)
 
 
+@pytest.mark.parametrize("kind", ["zero", "constant", "repeated", "one row", "dead output", "tiny", "large"])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, damping: float) -> None:
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.LayerNorm(6), nn.Linear(6, 3))
+    optimizer = EMSA(model, metric=Metric(damping=damping, metric_rank=1 if wide else 32))
+    x, y = vectors(12, torch.float32)
+    if kind == "dead output":
+        with torch.no_grad():
+            model[0].bias[:3] = -100  # type: ignore[index, union-attr]
+    x = {"zero": 0 * x, "constant": torch.ones_like(x), "repeated": x[:2].repeat(6, 1), "tiny": 1e-12 * x,
+         "large": 1e6 * x}.get(kind, x)
+    if kind == "one row":
+        x, y = x[:1], y[:1]
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    limit = 110 if kind == "dead output" else 30
+    assert all(parameter.isfinite().all() and parameter.abs().max() < limit
+               for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("acceptance", [None, Acceptance()])
 def test_closures_with_a_loss_that_is_not_finite(acceptance: Acceptance | None) -> None:
     model, plain = mlp(), mlp()
@@ -118,8 +145,8 @@ def test_acceptance_never_raises_the_loss(lr: float) -> None:
     losses, optimizer, _ = accepted(lr, 12)
     assert all(after <= before for before, after in pairwise(losses))
     assert losses[-1] < 0.9 * losses[0]
-    relaxation = optimizer.param_groups[0]["relaxation"]
-    assert relaxation == 1 if lr < 1 else relaxation < 1
+    step_scale = optimizer.param_groups[0]["step_scale"]
+    assert step_scale == 1 if lr < 1 else step_scale < 1
 
 
 def test_acceptance_gives_up_and_leaves_the_parameters_bitwise() -> None:
@@ -127,7 +154,7 @@ def test_acceptance_gives_up_and_leaves_the_parameters_bitwise() -> None:
     losses, optimizer, model = accepted(1e6, 1, attempts=2, grow=1.5)
     assert torch.equal(parameters(model), start)
     assert losses[0] == losses[1]
-    assert optimizer.param_groups[0]["relaxation"] == pytest.approx(1 / 1.5**2)
+    assert optimizer.param_groups[0]["step_scale"] == pytest.approx(1 / 1.5**2)
 
 
 def test_trials_of_acceptance_leave_the_moments_alone() -> None:
@@ -157,14 +184,15 @@ def test_refused_acceptance(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"lr": -0.1}, "EMSA lr: expected a number in"), ({"lr": float("nan")}, "lr"), ({"power": 1.5}, "power"),
-    ({"damping": -1.0}, "damping"), ({"momentum": 1.0}, "momentum"), ({"memory": 1.0}, "memory"),
-    ({"weight_decay": -1.0}, "weight_decay"), ({"fallback": -1.0}, "fallback"), ({"rank": 0}, "rank >= 1"),
-    ({"rows": 4}, "rows >= 8 or None"), ({"budget": 0.0}, "budget > 0"),
+    ({"lr": -0.1}, "EMSA lr: expected a number in"), ({"lr": float("nan")}, "lr"),
+    ({"exponent": 1.5}, "exponent"), ({"damping": -1.0}, "damping"), ({"momentum": 1.0}, "momentum"),
+    ({"rho_decay": 1.0}, "rho_decay"), ({"weight_decay": -1.0}, "weight_decay"),
+    ({"adamw_lr": -1.0}, "adamw_lr"), ({"metric_rank": 0}, "metric_rank >= 1"),
+    ({"moment_rows": 4}, "moment_rows >= 8 or None"), ({"refresh_budget": 0.0}, "refresh_budget > 0"),
 ])
 def test_refused_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ProblemError, match=message):
-        EMSA(mlp(), **options)
+        emsa(mlp(), **options)
 
 
 def test_refused_groups() -> None:
@@ -174,13 +202,13 @@ def test_refused_groups() -> None:
     with pytest.raises(ProblemError, match=r"shape \(7, 5\) that is not one of the model's"):
         EMSA(model, mlp().parameters())
     optimizer = EMSA(model, model[2].parameters())
-    with pytest.raises(ProblemError, match="EMSA power"):
-        optimizer.add_param_group({"params": model[0].parameters(), "power": 2.0})
+    with pytest.raises(ProblemError, match="EMSA exponent"):
+        optimizer.add_param_group({"params": model[0].parameters(), "exponent": 2.0})
     assert len(optimizer.param_groups) == 1
 
 
 def test_refused_models() -> None:
-    with pytest.raises(ProblemError, match="expects a torch module, found list"):
+    with without_checked_types(), pytest.raises(ProblemError, match="expects a torch module, found list"):
         EMSA(list(mlp().parameters()))  # type: ignore[arg-type]
     with pytest.raises(ProblemError, match="lazy parameters"):
         EMSA(nn.LazyLinear(3))
@@ -189,8 +217,8 @@ def test_refused_models() -> None:
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.scale, self.shift = nn.Linear(5,
-                                                        3), nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+        self.linear = nn.Linear(5, 3)
+        self.scale, self.shift = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * self.linear(x) + self.shift
@@ -206,14 +234,45 @@ def test_parameters_outside_stages_give_one_warning() -> None:
         "EMSA trains 25.0% of the parameters by AdamW: they belong to no affine stage.\n"
         "Their classes, and the share of each: Scaled 0.25.\n"
         "Trained by AdamW: scale, shift"]
-    assert caught[0].filename == __file__
     assert {row.name: row.maximized for row in optimizer.stages().rows}["scale"] == "AdamW"
-    with pytest.raises(ProblemError,
-                       match="strict: these parameters belong to no affine stage: scale, shift"):
+    message = "strict: these parameters belong to no affine stage: scale, shift"
+    with pytest.raises(ProblemError, match=message):
         EMSA(Scaled(), strict=True)
     quiet = Scaled()
     EMSA(quiet, quiet.linear.parameters(), strict=True)
     EMSA(mlp(), strict=True)
+
+
+USER = """
+import torch
+from torch import nn
+from pontryagin.optim import EMSA
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.scale = nn.Linear(5, 7), nn.Linear(7, 3), nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return self.scale * nn.functional.linear(self.first(x).tanh(), self.second.weight)
+
+model = Functional()
+optimizer = EMSA(model)
+model(torch.randn(8, 5)).square().mean().backward()
+optimizer.step()
+"""
+
+
+def test_warnings_are_of_the_line_that_called(tmp_path: Path) -> None:
+    """The constructor and step, in a process without the tests' checks of types, which stand in between."""
+    script = tmp_path / "user.py"
+    script.write_text(USER)
+    done = subprocess.run([sys.executable, "-W", "always", str(script)], capture_output=True, text=True,
+                          check=False)
+    assert not done.returncode, done.stderr
+    lines = [USER.splitlines()[int(line) - 1]
+             for line in re.findall(re.escape(str(script)) + r":(\d+): UserWarning: EMSA", done.stderr)]
+    assert lines == ["optimizer = EMSA(model)", "optimizer.step()"], done.stderr
 
 
 def test_late_parameters_outside_stages_are_named() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from pontryagin.optim.constrained.grid_step import Pace, sampled
+from pontryagin.maximizer.grid_argmax import Pace, sampled
 
 
 def test_the_sample_is_of_all_columns_and_comes_to_all_entries() -> None:

@@ -40,8 +40,7 @@ def then(*parts: nn.Module | Callable[[Tensor], Tensor]) -> nn.Sequential:
     return nn.Sequential(*[part if isinstance(part, nn.Module) else Do(part) for part in parts])
 
 
-# --- subclasses of Linear
-# -----------------------------------------------------------------------------------------------------
+# --- subclasses of Linear -----------------------------------------------------------------------------------
 
 
 class Trivial(nn.Linear):
@@ -114,9 +113,9 @@ class Lowered(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs)
         weight, bias = self._parameters.pop("weight"), self._parameters.pop("bias")
-        self.down, self.up = nn.Parameter(torch.randn(2, inputs) / 3), nn.Parameter(torch.randn(outputs, 2)
-                                                                                    / 3)
-        self.weight, self.bias = weight, bias  # type: ignore[assignment]  # last, as in the network it is compared with
+        self.down = nn.Parameter(torch.randn(2, inputs) / 3)
+        self.up = nn.Parameter(torch.randn(outputs, 2) / 3)
+        self.weight, self.bias = weight, bias  # last, as in the network it is compared with
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight + self.up @ self.down, self.bias)
@@ -211,8 +210,7 @@ class Squared(nn.Linear):
         return super().forward(x) + F.linear(x, self.weight.square())
 
 
-# --- of convolutions
-# ----------------------------------------------------------------------------------------------------------
+# --- of convolutions ----------------------------------------------------------------------------------------
 
 
 class StandardizedConvolution(nn.Conv2d):
@@ -256,8 +254,7 @@ class DilatedByHand(nn.Conv1d):
         return F.conv1d(x, self.weight, self.bias, padding=2, dilation=2)
 
 
-# --- of norms and tables
-# ------------------------------------------------------------------------------------------------------
+# --- of norms and tables ------------------------------------------------------------------------------------
 
 
 class ChannelsFirstNorm(nn.LayerNorm):
@@ -319,8 +316,8 @@ class Conv1D(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)
-                                              / 3), nn.Parameter(torch.zeros(outputs))
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / 3)
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
@@ -329,8 +326,8 @@ class Conv1D(nn.Module):
 class OwnLinear(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs)
-                                              / 3), nn.Parameter(torch.zeros(outputs))
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / 3)
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -358,15 +355,14 @@ class ScaledTable(nn.Embedding):
         return super().forward(tokens) * 3.0
 
 
-# --- cases
-# --------------------------------------------------------------------------------------------------------------------
+# --- cases --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Case:
-    """own: the layer of its own kind; plain: from that layer the same function of plain modules with the same weights, None
-    where there is none. shape: of the inputs of that layer; as_plain: its weight as the plain one's. call: how the network calls
-    it, if not by x alone. single: it is float32 whatever the rest is."""
+    """own: the layer of its own kind; plain: from that layer the same function of plain modules with the same
+    weights, None where there is none. shape: of the inputs of that layer; as_plain: its weight as the plain
+    one's. call: how the network calls it, if not by x alone. single: it is float32 whatever the rest is."""
 
     own: Callable[[], nn.Module]
     plain: Callable[[], nn.Module] | None
@@ -378,7 +374,8 @@ class Case:
 
 
 def linear(own: type[nn.Module], *around: Any, outputs: int = 8, **options: Any) -> Case:
-    """around: functions before and after a plain Linear, with None in its place; nothing if there is no such network."""
+    """around: functions before and after a plain Linear, with None in its place; nothing if there is no such
+    network."""
     def plain() -> nn.Module:
         return then(*[nn.Linear(8, outputs) if part is None else part for part in around])
 
@@ -416,7 +413,8 @@ def raised(weight: Tensor) -> Tensor:
 CASES: dict[str, Case] = {
     "trivial": linear(Trivial, None),
     "equalized": linear(Equalized, lambda x: 3 * x, None),
-    "bias scaled": Case(lambda: BiasScaled(8, 8), lambda: then(lambda x: 2 * x, nn.Linear(8, 8, bias=False), Shift(8))),
+    "bias scaled": Case(lambda: BiasScaled(8, 8), lambda: then(
+        lambda x: 2 * x, nn.Linear(8, 8, bias=False), Shift(8))),
     "masked": linear(Masked),
     "standardized": linear(Standardized),
     "cosine": linear(Cosine),
@@ -427,19 +425,20 @@ CASES: dict[str, Case] = {
     "in place inside": linear(InPlace, lambda x: 3 * x + 1, None),
     "dropout inside": linear(Dropping, nn.Dropout(0.5), None),
     "activated": linear(Activated, None, torch.sin),
-    "two arguments": linear(Residual, None, call=lambda layer, x: layer(9 * x, x) if isinstance(layer, Residual)
-                            else 9 * x + layer(x)),
-    "called by name": linear(Residual, None, call=lambda layer, x: layer(x=x, other=9 * x) if isinstance(layer, Residual)
-                             else 9 * x + layer(x)),
-    "twice": linear(Twice, None, call=lambda layer, x: layer(x) if isinstance(layer, Twice) else layer(x) - layer(x.abs() + 1)),
+    "two arguments": linear(Residual, None, call=lambda layer, x: (
+        layer(9 * x, x) if isinstance(layer, Residual) else 9 * x + layer(x))),
+    "called by name": linear(Residual, None, call=lambda layer, x: (
+        layer(x=x, other=9 * x) if isinstance(layer, Residual) else 9 * x + layer(x))),
+    "twice": linear(Twice, None, call=lambda layer, x: (
+        layer(x) if isinstance(layer, Twice) else layer(x) - layer(x.abs() + 1))),
     "once of two": linear(Detached, None, call=lambda layer, x: layer(x) if isinstance(layer, Detached)
                           else layer(x) - layer(40 * x.abs() + 10).detach().tanh()),
     "centred": linear(Centred, lambda x: x - 2, None),
     "squared too": linear(Squared),
-    "instance, scaled": Case(overridden(lambda self, x: F.linear(2 * x, self.weight, self.bias)),  # type: ignore[arg-type]
+    "instance, scaled": Case(overridden(lambda self, x: F.linear(2 * x, self.weight, self.bias)),
                              lambda: then(lambda x: 2 * x, nn.Linear(8, 8))),
-    "instance, weight changed": Case(overridden(lambda self, x: F.linear(x, self.weight.tanh(), self.bias)),  # type: ignore
-                                     None),
+    "instance, weight changed": Case(overridden(
+        lambda self, x: F.linear(x, self.weight.tanh(), self.bias)), None),
     "hook before": Case(lambda: hooked(True), lambda: then(lambda x: 3 * x.relu(), nn.Linear(8, 8))),
     "hook after": Case(lambda: hooked(False), lambda: then(nn.Linear(8, 8), lambda x: 3 * x)),
     "GPT-2": linear(Conv1D, None, outputs=12, as_plain=flipped),
@@ -452,32 +451,42 @@ CASES: dict[str, Case] = {
     "old spectral norm": Case(lambda: nn.utils.spectral_norm(nn.Linear(8, 8)), None),
     "pruned": Case(lambda: prune.l1_unstructured(nn.Linear(8, 8), "weight", 0.5), None),
     "standardized convolution": Case(lambda: StandardizedConvolution(2, 4, 3), None, (2, 5, 5)),
-    "replicated": Case(lambda: Replicated(2, 4, 3), lambda: then(nn.ReplicationPad2d(1), nn.Conv2d(2, 4, 3)), (2, 4, 4)),
-    "padded": Case(lambda: SamePadded(2, 4, 3), lambda: then(nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(2, 4, 3)), (2, 4, 4)),
-    "causal": Case(lambda: Causal(2, 4, 3), lambda: then(nn.ConstantPad1d((2, 0), 0.0), nn.Conv1d(2, 4, 3)), (2, 6)),
+    "replicated": Case(lambda: Replicated(2, 4, 3), lambda: then(
+        nn.ReplicationPad2d(1), nn.Conv2d(2, 4, 3)), (2, 4, 4)),
+    "padded": Case(lambda: SamePadded(2, 4, 3), lambda: then(
+        nn.ZeroPad2d((0, 2, 0, 2)), nn.Conv2d(2, 4, 3)), (2, 4, 4)),
+    "causal": Case(lambda: Causal(2, 4, 3), lambda: then(
+        nn.ConstantPad1d((2, 0), 0.0), nn.Conv1d(2, 4, 3)), (2, 6)),
     "channels last": Case(lambda: ChannelsLast(3, 3, 3), lambda: then(
         lambda x: x.mT, nn.Conv1d(3, 3, 3), lambda x: x.mT), (7, 3)),
-    "cropped": Case(lambda: Cropped(2, 3, 3), lambda: then(nn.ConvTranspose1d(2, 3, 3), lambda x: x[..., 1:-1]), (2, 6)),
-    "dilated by hand": Case(lambda: DilatedByHand(2, 3, 3), lambda: nn.Conv1d(2, 3, 3, padding=2, dilation=2), (2, 6)),
-    "weight norm of a convolution": Case(lambda: parametrizations.weight_norm(nn.Conv1d(2, 3, 3)), None, (2, 6)),
+    "cropped": Case(lambda: Cropped(2, 3, 3), lambda: then(
+        nn.ConvTranspose1d(2, 3, 3), lambda x: x[..., 1:-1]), (2, 6)),
+    "dilated by hand": Case(lambda: DilatedByHand(2, 3, 3), lambda: nn.Conv1d(2, 3, 3, padding=2, dilation=2),
+                            (2, 6)),
+    "weight norm of a convolution": Case(lambda: parametrizations.weight_norm(nn.Conv1d(2, 3, 3)), None,
+                                         (2, 6)),
     "channels first": Case(lambda: ChannelsFirstNorm(4), lambda: then(
         lambda x: x.permute(0, 2, 3, 1), nn.LayerNorm(4), lambda x: x.permute(0, 3, 1, 2)), (4, 3, 3)),
     "channels first, square": Case(lambda: ChannelsFirstNorm(4), lambda: then(
         lambda x: x.permute(0, 2, 3, 1), nn.LayerNorm(4), lambda x: x.permute(0, 3, 1, 2)), (4, 4, 4)),
     "norm in float32": Case(lambda: NormInSingle(8), lambda: then(
         lambda x: x.float(), nn.LayerNorm(8), lambda x: x.double()), single=True),
-    "norm about one": Case(lambda: NormShifted(8, bias=False), lambda: nn.LayerNorm(8, bias=False), as_plain=raised),
+    "norm about one": Case(lambda: NormShifted(8, bias=False), lambda: nn.LayerNorm(8, bias=False),
+                           as_plain=raised),
     "norm by size": Case(lambda: NormBySize(8, bias=False), lambda: nn.RMSNorm(8, eps=1e-5)),
     "batch norm of the last axis": Case(lambda: LastAxisBatchNorm(4), lambda: then(
         lambda x: x.mT, nn.BatchNorm1d(4), lambda x: x.mT), (5, 4)),
     "Llama's norm": Case(lambda: Llama(8), lambda: nn.RMSNorm(8, eps=1e-6)),
     "Gemma's norm": Case(lambda: Gemma(8), lambda: nn.RMSNorm(8, eps=1e-6), as_plain=raised),
-    "torch's norm about one": Case(lambda: GemmaOfTorch(8, eps=1e-6), lambda: nn.RMSNorm(8, eps=1e-6), as_plain=raised),
+    "torch's norm about one": Case(lambda: GemmaOfTorch(8, eps=1e-6), lambda: nn.RMSNorm(8, eps=1e-6),
+                                   as_plain=raised),
     "positions": Case(lambda: Positions(9, 8), lambda: nn.Embedding(9, 8), (6,), tokens=True,
-                      call=lambda layer, x: layer(x % 2) if isinstance(layer, Positions) else layer(positions(x % 2))),
+                      call=lambda layer, x: (
+                          layer(x % 2 if isinstance(layer, Positions) else positions(x % 2)))),
     "offset": Case(lambda: Offset(9, 8), lambda: nn.Embedding(9, 8), (6,), tokens=True,
                    call=lambda layer, x: layer(x) if isinstance(layer, Offset) else layer(x + 2)),
-    "scaled table": Case(lambda: ScaledTable(9, 8), lambda: then(nn.Embedding(9, 8), lambda x: 3 * x), (6,), tokens=True),
+    "scaled table": Case(lambda: ScaledTable(9, 8), lambda: then(nn.Embedding(9, 8), lambda x: 3 * x), (6,),
+                         tokens=True),
 }
 
 
@@ -496,7 +505,8 @@ class Net(nn.Module):
         if self.case.tokens:
             state = torch.tanh(self.before(x) + self.case.call(self.layer, x)).mean(1)
         else:
-            state = torch.tanh(self.case.call(self.layer, torch.tanh(self.before(x)).unflatten(1, self.case.shape))).flatten(1)
+            inside = torch.tanh(self.before(x)).unflatten(1, self.case.shape)
+            state = torch.tanh(self.case.call(self.layer, inside)).flatten(1)
         return self.after(state)
 
 
@@ -614,7 +624,8 @@ def test_a_forward_pass_of_its_own(name: str, rows: int) -> None:
 
 
 def rounding(act: Callable[[Tensor], Tensor]) -> Callable[[Net], Any]:
-    """A plain layer's weight rounded for the length of a pass: the gradient is that of the straight-through estimator."""
+    """A plain layer's weight rounded for the length of a pass: the gradient is that of the straight-through
+    estimator."""
     @contextmanager
     def around(model: Net) -> Iterator[None]:
         weight = next(parameter for parameter in model.layer.parameters() if parameter.ndim == 2)
@@ -630,13 +641,15 @@ def rounding(act: Callable[[Tensor], Tensor]) -> Callable[[Net], Any]:
 
 @pytest.mark.parametrize("rows", [10, 40])
 @pytest.mark.parametrize(("case", "act"), [
-    (linear(FakeQuantized, None), on_grid), (linear(Ternarized, lambda x: F.layer_norm(x, (8,)), None), ternary),
+    (linear(FakeQuantized, None), on_grid),
+    (linear(Ternarized, lambda x: F.layer_norm(x, (8,)), None), ternary),
 ], ids=["on a grid", "ternary"])
 def test_straight_through_rounding(case: Case, act: Callable[[Tensor], Tensor], rows: int) -> None:
     check(case, rows, rounding(act))
 
 
-@pytest.mark.parametrize("name", ["relu inside", "two arguments", "centred", "positions", "channels first", "replicated"])
+@pytest.mark.parametrize("name", ["relu inside", "two arguments", "centred", "positions", "channels first",
+                                  "replicated"])
 def test_the_cases_functions_are_those_of_their_plain_networks(name: str) -> None:
     with unheard():
         own, plain = pair(CASES[name], 10)
@@ -645,7 +658,7 @@ def test_the_cases_functions_are_those_of_their_plain_networks(name: str) -> Non
     assert torch.allclose(own(x), plain(x), rtol=1e-12, atol=1e-12)
 
 
-# --- what becomes another layer after the optimizer was made ------------------------------------------------------------------
+# --- what becomes another layer after the optimizer was made ------------------------------------------------
 
 LATE: dict[str, Callable[[nn.Linear], Any]] = {
     "weight norm": parametrizations.weight_norm, "spectral norm": parametrizations.spectral_norm,
@@ -659,7 +672,8 @@ LATE: dict[str, Callable[[nn.Linear], Any]] = {
 @pytest.mark.parametrize("first", [0, 3, 9])
 @pytest.mark.parametrize("name", LATE)
 def test_layers_that_change_under_the_optimizer(name: str, first: int) -> None:
-    """Refused by name, or trained on by AdamW, or from then on left to whoever owns the new parameters, and said."""
+    """Refused by name, or trained on by AdamW, or from then on left to whoever owns the new parameters, and
+    said."""
     case = linear(nn.Linear, None)
     with unheard() as texts:
         model = network(case, case.own, 40)
@@ -687,7 +701,8 @@ def test_a_forward_pass_that_scales_its_inputs_from_some_step_on(first: int) -> 
         for plainly in (False, True):
             case = linear(nn.Linear, None)
             scale = Do(lambda x: x)
-            model = network(case, (lambda: then(scale, nn.Linear(8, 8))) if plainly else case.own, 40)  # noqa: B023
+            make = (lambda: then(scale, nn.Linear(8, 8))) if plainly else case.own  # noqa: B023
+            model = network(case, make, 40)
             optimizer = EMSA(model)
             losses(model, optimizer, 40, first)
             if plainly:

@@ -75,8 +75,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-# --- complex parameters
-# -------------------------------------------------------------------------------------------------------
+# --- complex parameters -------------------------------------------------------------------------------------
 
 
 class Complex(nn.Module):
@@ -147,8 +146,7 @@ def test_a_complex_gradient_that_is_not_finite_is_refused() -> None:
     assert_same(controls(model), before)
 
 
-# --- several types
-# ------------------------------------------------------------------------------------------------------------
+# --- several types ------------------------------------------------------------------------------------------
 
 TYPES = [torch.float32, torch.float64, torch.bfloat16]
 
@@ -228,8 +226,7 @@ def test_the_steps_after_a_change_to_double_are_those_of_before() -> None:
     assert_near(ends[1], ends[0], controls(MANY.model(torch.float32)), 2e-3)
 
 
-# --- groups
-# -------------------------------------------------------------------------------------------------------------------
+# --- groups -------------------------------------------------------------------------------------------------
 
 
 def of_groups(make: Callable[[nn.Module], list[dict[str, Any]]], count: int = 8) -> Tensor:
@@ -243,12 +240,19 @@ def of_groups(make: Callable[[nn.Module], list[dict[str, Any]]], count: int = 8)
     return controls(model)
 
 
+def in_groups(model: Any) -> EMSA:
+    """One for each of two layers."""
+    return EMSA(model, [{"params": model[0].parameters()}, {"params": model[2].parameters()}])
+
+
 EMPTY = {"params": [], "weight_decay": 0.5}
 
 
 @pytest.mark.parametrize("make", [
-    lambda model: [EMPTY, {"params": list(model.parameters())}], lambda model: [{"params": list(model.parameters())}, EMPTY],
-    lambda model: [EMPTY, EMPTY, {"params": model[0].parameters()}, EMPTY, {"params": model[2].parameters()}, EMPTY],
+    lambda model: [EMPTY, {"params": list(model.parameters())}],
+    lambda model: [{"params": list(model.parameters())}, EMPTY],
+    lambda model: [EMPTY, EMPTY, {"params": model[0].parameters()}, EMPTY, {"params": model[2].parameters()},
+                   EMPTY],
 ], ids=["first", "last", "everywhere"])
 def test_empty_groups(make: Callable[[nn.Module], list[dict[str, Any]]]) -> None:
     expected = of_groups(lambda model: [{"params": list(model.parameters())}])
@@ -261,7 +265,8 @@ def test_frozen_groups(place: int) -> None:
     ends = []
     for grouped in (False, True):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+        model = model.double()
         model[2].requires_grad_(False)
         groups = [{"params": list(model[n].parameters())} for n in (0, 4)]
         if grouped:
@@ -276,7 +281,8 @@ def test_nothing_to_train() -> None:
     model = MANY.model()
     start = controls(model)
     model.requires_grad_(False)
-    for optimizer in (EMSA(model), EMSA(model, [dict(EMPTY)]), EMSA(model, [dict(EMPTY), {"params": model.parameters()}])):
+    kinds = (None, [dict(EMPTY)], [dict(EMPTY), {"params": model.parameters()}])
+    for optimizer in [EMSA(model, groups) for groups in kinds]:
         optimizer.step()
         optimizer.zero_grad()
         optimizer.eval()
@@ -289,7 +295,7 @@ def test_nothing_to_train() -> None:
 def test_the_first_group_is_frozen_and_then_not() -> None:
     model = MANY.model()
     model[0].requires_grad_(False)  # type: ignore[index]
-    optimizer = EMSA(model, [{"params": model[0].parameters()}, {"params": model[2].parameters()}])  # type: ignore[index]
+    optimizer = in_groups(model)
     steps(model, optimizer, MANY, range(5))
     model.requires_grad_(True)
     before = controls(model)
@@ -297,7 +303,7 @@ def test_the_first_group_is_frozen_and_then_not() -> None:
     assert (controls(model) != before).all()
 
 
-# --- sizes --------------------------------------------------------------------------------------------------------------------
+# --- sizes --------------------------------------------------------------------------------------------------
 
 
 class NoTable(nn.Module):
@@ -327,7 +333,8 @@ class Beside(nn.Module):
 
 @quiet
 @pytest.mark.parametrize("make", [
-    lambda: Beside(nn.Linear(0, 4)), lambda: Beside(nn.Linear(6, 0)), lambda: Beside(nn.Linear(6, 0), nn.Linear(0, 3)),
+    lambda: Beside(nn.Linear(0, 4)), lambda: Beside(nn.Linear(6, 0)),
+    lambda: Beside(nn.Linear(6, 0), nn.Linear(0, 3)),
     lambda: Beside(nn.Linear(0, 0)), lambda: Beside(nn.Linear(0, 4, bias=False)), NoTable,
 ], ids=["no inputs", "no outputs", "neck of none", "nothing", "no bias", "table"])
 @pytest.mark.parametrize("rows", [4, 32])
@@ -345,7 +352,8 @@ def test_layers_of_size_zero(make: Callable[[], nn.Module], rows: int) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 3, 9])
-@pytest.mark.parametrize("name", few([name for name in NETS if name != "norms"], "many rows", "convolutions", "binary"))
+@pytest.mark.parametrize("name", few([name for name in NETS if name != "norms"], "many rows", "convolutions",
+                                     "binary"))
 def test_a_batch_of_no_rows(name: str, first: int) -> None:
     """The shard of a process that got none: zero gradients."""
     kind = NETS[name]
@@ -394,7 +402,8 @@ def test_jagged_sequences(lengths: tuple[int, ...]) -> None:
             generator = torch.Generator().manual_seed(step)
             parts = [torch.randn(length, 6, generator=generator, dtype=torch.float64) for length in lengths]
             optimizer.zero_grad()
-            output = model(torch.nested.nested_tensor(parts, layout=torch.jagged) if jagged else torch.cat(parts))
+            x = torch.nested.nested_tensor(parts, layout=torch.jagged) if jagged else torch.cat(parts)
+            output = model(x)
             deviation(output.values() if jagged else output, step).backward()
             optimizer.step()
         ends.append(controls(model))
@@ -404,7 +413,7 @@ def test_jagged_sequences(lengths: tuple[int, ...]) -> None:
         assert_near(ends[1], ends[0], start, 1e-6)
 
 
-# --- models that are not there, or change -------------------------------------------------------------------------------------
+# --- models that are not there, or change -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", [False, True])
@@ -529,7 +538,8 @@ def test_a_layer_that_is_appended_later_is_a_stage(first: int) -> None:
             if step == first:
                 if not whole:
                     model.late = copy.deepcopy(start)
-                optimizer.add_param_group({"params": model.late.parameters(), "lr": 0.02})  # type: ignore[union-attr]
+                late = model.late.parameters()  # type: ignore[union-attr]
+                optimizer.add_param_group({"params": late, "lr": 0.02})
             optimizer.zero_grad()
             deviation(model(MANY.inputs(step), step >= first), step).backward()
             optimizer.step()
@@ -542,7 +552,8 @@ def test_a_layer_that_is_appended_later_is_a_stage(first: int) -> None:
 
 def test_parameters_of_another_model_are_still_refused() -> None:
     optimizer = EMSA(MANY.model())
-    refused(lambda: optimizer.add_param_group({"params": MANY.model().parameters()}), "not one of the model's")
+    other = MANY.model().parameters()
+    refused(lambda: optimizer.add_param_group({"params": other}), "not one of the model's")
     assert len(optimizer.param_groups) == 1
 
 
@@ -551,7 +562,8 @@ REPLACEMENTS: dict[str, Callable[[Any], Any]] = {
         [model.table.weight.detach(), torch.zeros(2, 5, dtype=torch.float64)]))),
     "another table": lambda model: setattr(model, "table", nn.Embedding(7, 5, dtype=torch.float64)),
     "another head": lambda model: setattr(model, "head", nn.Linear(5, 3, dtype=torch.float64)),
-    "a weight of the same shape": lambda model: setattr(model.head, "weight", nn.Parameter(model.head.weight.detach().clone())),
+    "a weight of the same shape": lambda model: setattr(
+        model.head, "weight", nn.Parameter(model.head.weight.detach().clone())),
 }
 
 
@@ -587,15 +599,16 @@ def test_models_in_fsdp_are_refused_with_advice(original: bool) -> None:
         distributed.init_process_group("gloo", init_method=f"file://{folder}/group", rank=0, world_size=1)
         try:
             model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-            wrapped = FullyShardedDataParallel(model, use_orig_params=original, device_id=torch.device("cpu"))
+            wrapped, inside = (FullyShardedDataParallel(part, use_orig_params=original,
+                                                        device_id=torch.device("cpu"))
+                               for part in (model, nn.Linear(6, 8)))
             refused(lambda: EMSA(wrapped), "DistributedDataParallel")
-            inside = FullyShardedDataParallel(nn.Linear(6, 8), use_orig_params=original, device_id=torch.device("cpu"))
             refused(lambda: EMSA(nn.Sequential(inside, nn.Linear(8, 3))), "DistributedDataParallel")
         finally:
             distributed.destroy_process_group()
 
 
-# --- states that do not fit ---------------------------------------------------------------------------------------------------
+# --- states that do not fit ---------------------------------------------------------------------------------
 
 
 def saved(make: Callable[[nn.Module], torch.optim.Optimizer], width: int = 8, layers: int = 2,
@@ -638,7 +651,7 @@ def of_an_older_version() -> dict[str, Any]:
 
 
 def in_two_groups() -> dict[str, Any]:
-    return saved(lambda model: EMSA(model, [{"params": model[0].parameters()}, {"params": model[2].parameters()}]))  # type: ignore
+    return saved(in_groups)
 
 
 FOREIGN: dict[str, Callable[[], Any]] = {
@@ -646,14 +659,16 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     "AdamW": lambda: saved(lambda model: torch.optim.AdamW(model.parameters())),
     "SGD": lambda: saved(lambda model: torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)),
     "RMSprop": lambda: saved(lambda model: torch.optim.RMSprop(model.parameters())),
-    "narrower": lambda: saved(EMSA, 7), "wider": lambda: saved(EMSA, 80), "deeper": lambda: saved(EMSA, layers=3),
+    "narrower": lambda: saved(EMSA, 7), "wider": lambda: saved(EMSA, 80),
+    "deeper": lambda: saved(EMSA, layers=3),
     "of a part": lambda: saved(lambda model: EMSA(model, model[0].parameters())),  # type: ignore[index]
     "in two groups": in_two_groups,
     "single": lambda: saved(EMSA, dtype=torch.float32), "integers": lambda: of_other_type(torch.int64),
     "half": lambda: of_other_type(torch.bfloat16),
     "more": lambda: with_more("exp_avg", torch.zeros(8, 6)), "a word more": lambda: with_more("note", "mine"),
-    "older": of_an_older_version, "no lr": lambda: without_in_group("lr"), "no params": lambda: without_in_group("params"),
-    "no groups": lambda: {"state": {}}, "no state": lambda: {"param_groups": saved(EMSA)["param_groups"]}, "nothing": dict,
+    "older": of_an_older_version, "no lr": lambda: without_in_group("lr"),
+    "no params": lambda: without_in_group("params"), "no groups": lambda: {"state": {}},
+    "no state": lambda: {"param_groups": saved(EMSA)["param_groups"]}, "nothing": dict,
 }
 
 
@@ -680,7 +695,8 @@ def test_states_that_do_not_fit_are_refused(name: str, first: int) -> None:
 
 @pytest.mark.parametrize("number", few([0, 2], 0))
 def test_states_with_a_missing_entry_are_refused(number: int) -> None:
-    """Any entry of a weight but the average and the bias's momentum: a run without averages, or with frozen biases, has none."""
+    """Any entry of a weight but the average and the bias's momentum: a run without averages, or with frozen
+    biases, has none."""
     whole, taken = saved(EMSA), []
     for key in whole["state"][number].keys() - {"mean_control", "last_control", "bias_velocity"}:
         state = copy.deepcopy(whole)
@@ -728,21 +744,25 @@ def test_hooks_before_loading_that_return_nothing_change_nothing() -> None:
     state = saved(EMSA)
     optimizer = EMSA(MANY.model())
     seen = []
-    optimizer.register_load_state_dict_pre_hook(lambda one, given: seen.append(given["param_groups"][0]["lr"]))
+    optimizer.register_load_state_dict_pre_hook(
+        lambda one, given: seen.append(given["param_groups"][0]["lr"]))
     optimizer.load_state_dict(state)
     assert seen == [0.03]
     assert same(optimizer.state_dict(), state)
 
 
-# --- settings -----------------------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------
 
 INF, NAN = float("inf"), float("nan")
 SETTINGS = [
-    ("lr", INF), ("lr", NAN), ("lr", -INF), ("damping", INF), ("damping", NAN), ("exponent", NAN), ("exponent", INF), ("momentum", 1),
-    ("momentum", NAN), ("momentum", INF), ("rho_decay", 1), ("rho_decay", NAN), ("weight_decay", INF), ("weight_decay", NAN),
-    ("adamw_lr", INF), ("adamw_lr", NAN), ("averaging", INF), ("averaging", NAN), ("averaging", -1), ("flip_rate", INF),
-    ("flip_rate", NAN), ("density", NAN), ("density", INF), ("refresh_budget", INF), ("refresh_budget", NAN), ("refresh_budget", -1), ("metric_rank", 2.5),
-    ("metric_rank", NAN), ("metric_rank", INF), ("metric_rank", -3), ("moment_rows", 100.5), ("moment_rows", NAN), ("moment_rows", INF), ("moment_rows", -1),
+    ("lr", INF), ("lr", NAN), ("lr", -INF), ("damping", INF), ("damping", NAN), ("exponent", NAN),
+    ("exponent", INF), ("momentum", 1), ("momentum", NAN), ("momentum", INF), ("rho_decay", 1),
+    ("rho_decay", NAN), ("weight_decay", INF), ("weight_decay", NAN), ("adamw_lr", INF), ("adamw_lr", NAN),
+    ("averaging", INF), ("averaging", NAN), ("averaging", -1), ("flip_rate", INF), ("flip_rate", NAN),
+    ("density", NAN), ("density", INF), ("refresh_budget", INF), ("refresh_budget", NAN),
+    ("refresh_budget", -1), ("metric_rank", 2.5), ("metric_rank", NAN), ("metric_rank", INF),
+    ("metric_rank", -3), ("moment_rows", 100.5), ("moment_rows", NAN), ("moment_rows", INF),
+    ("moment_rows", -1),
 ]
 OF_ALL = {"refresh_budget", "metric_rank", "moment_rows"}
 
@@ -756,7 +776,8 @@ def test_settings_that_make_no_sense(name: str, value: float) -> None:
         return
     refused(lambda: EMSA(model, [{"params": model.parameters(), name: value}]), name)
     optimizer = EMSA(model, model[0].parameters())  # type: ignore[index]
-    refused(lambda: optimizer.add_param_group({"params": model[2].parameters(), name: value}), name)  # type: ignore[index]
+    last = model[2].parameters()  # type: ignore[index]
+    refused(lambda: optimizer.add_param_group({"params": last, name: value}), name)
     assert len(optimizer.param_groups) == 1
     steps(model, optimizer, MANY, range(2))
 
@@ -797,7 +818,7 @@ def test_a_tensor_lr_outside_stages_and_on_small_precision() -> None:
     assert_near(ends[1], ends[0], controls(Kind(Outside, (10, 6)).model(torch.float32)), 1e-4)
 
 
-# --- parameters outside stages ------------------------------------------------------------------------------------------------
+# --- parameters outside stages ------------------------------------------------------------------------------
 
 
 @quiet
@@ -807,12 +828,13 @@ def test_a_model_without_stages_is_trained_by_adamw(decay: bool) -> None:
     kind = Kind(Bare, (10, 6))
     model, plain = kind.model(), kind.model()
     optimizer = EMSA(model, lr=0.1, adamw_lr=0.2, weight_decay=decay)
-    reference = torch.optim.AdamW([{"params": [plain.matrix], "weight_decay": 5 * decay}, {"params": [plain.shift]}], 0.02,
-                                  (0.9, 0.99), weight_decay=0.0)
+    groups = [{"params": [plain.matrix], "weight_decay": 5 * decay}, {"params": [plain.shift]}]
+    reference = torch.optim.AdamW(groups, 0.02, (0.9, 0.99), weight_decay=0.0)
     steps(model, optimizer, kind, range(12))
     steps(plain, reference, kind, range(12))
     assert_near(controls(model), controls(plain), controls(kind.model()), 1e-7)
-    assert {row.name: row.maximized for row in optimizer.stages().rows} == {"matrix": "AdamW", "shift": "AdamW"}
+    maximized = {row.name: row.maximized for row in optimizer.stages().rows}
+    assert maximized == {"matrix": "AdamW", "shift": "AdamW"}
     kept = controls(model)
     optimizer.eval()
     assert not torch.equal(controls(model), kept)

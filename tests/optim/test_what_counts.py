@@ -29,8 +29,7 @@ def flat(gradients: Any) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-# --- what leaves .grad alone leaves the steps alone
-# ---------------------------------------------------------------------------
+# --- what leaves .grad alone leaves the steps alone ---------------------------------------------------------
 
 
 def input_gradient(model: nn.Module, _: Any, x: Tensor) -> None:
@@ -182,16 +181,17 @@ def test_a_pass_that_fails_half_way() -> None:
     assert_same(trained(NETS["many rows"], fail), undisturbed("many rows"))
 
 
-# --- batches that are dropped
-# -------------------------------------------------------------------------------------------------
+# --- batches that are dropped -------------------------------------------------------------------------------
 
 DROPS: dict[str, Disturbance] = {
     "optimizer.zero_grad": lambda model, optimizer, x: optimizer.zero_grad(),
     "model.zero_grad": lambda model, optimizer, x: model.zero_grad(),
-    "grad = None": lambda model, optimizer, x: [setattr(each, "grad", None) for each in model.parameters()],  # type: ignore
+    "grad = None": lambda model, optimizer, x: [
+        setattr(each, "grad", None) for each in model.parameters()],  # type: ignore
     "zeros": lambda model, optimizer, x: optimizer.zero_grad(set_to_none=False),
     "model's zeros": lambda model, optimizer, x: model.zero_grad(set_to_none=False),
-    "grad.zero_": lambda model, optimizer, x: [each.grad.zero_() for each in model.parameters()],  # type: ignore
+    "grad.zero_": lambda model, optimizer, x: [
+        each.grad.zero_() for each in model.parameters()],  # type: ignore
 }
 
 
@@ -273,8 +273,7 @@ def test_closures_that_raise_and_are_called_again(name: str, where: str) -> None
     assert_same(controls(model), undisturbed(name))
 
 
-# --- the same gradient in other ways
-# ------------------------------------------------------------------------------------------
+# --- the same gradient in other ways ------------------------------------------------------------------------
 
 Pass = Callable[[nn.Module, torch.optim.Optimizer, Kind, int], None]
 
@@ -373,7 +372,8 @@ def a_penalty_of_the_weights_apart(model: nn.Module, optimizer: torch.optim.Opti
     """A second loss that no rows belong to, of length zero."""
     optimizer.zero_grad()
     loss_of(model, kind.inputs(step), step).backward()
-    (0 * sum(parameter.square().sum() for parameter in model.parameters())).backward()  # type: ignore[union-attr]
+    squares = [parameter.square().sum() for parameter in model.parameters()]
+    (0 * sum(squares)).backward()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", few(NETS, "many rows", "convolutions", "tokens"))
@@ -409,7 +409,8 @@ def sharpness_aware(of_a_copy: bool) -> Pass:
         x = kind.inputs(step)
         other = copy.deepcopy(model) if of_a_copy else model
         loss_of(other, 3 * x if not kind.tokens else x, step).backward()
-        uphill = [0.05 * each.grad / each.grad.norm() for each in other.parameters()]  # type: ignore[union-attr]
+        uphill = [0.05 * each.grad / each.grad.norm()  # type: ignore[union-attr]
+                  for each in other.parameters()]
         _shift(model, uphill, 1)
         optimizer.zero_grad()
         loss_of(model, x, step).backward()
@@ -548,8 +549,7 @@ def test_rows_that_repeat_with_a_period(period: int) -> None:
     assert max(losses(False)) < 1.3 * max(losses(True))
 
 
-# --- losses of derivatives
-# ----------------------------------------------------------------------------------------------------
+# --- losses of derivatives ----------------------------------------------------------------------------------
 
 
 def field(seed: int = 0) -> nn.Sequential:
@@ -615,8 +615,7 @@ def test_losses_of_derivatives(objective: Callable[..., Tensor], count: int) -> 
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
-# --- whatever has a gradient moves, or is named
-# -------------------------------------------------------------------------------
+# --- whatever has a gradient moves, or is named -------------------------------------------------------------
 
 
 @contextmanager

@@ -89,8 +89,8 @@ def check_whole(out: Path) -> None:
 def moment(out: Path) -> str:
     """Where the run was, by what it left."""
     if not (out / "checkpoint.pt").exists():
-        return "between two checkpoints" if (out
-                                             / "checkpoint.previous.pt").exists() else "before the first checkpoint"
+        previous = (out / "checkpoint.previous.pt").exists()
+        return "between two checkpoints" if previous else "before the first checkpoint"
     if any(".pt." in path.name for path in out.rglob(".*.tmp")):
         return "while a checkpoint was written"
     if any(out.rglob(".*.tmp")) or checkpoint.read(out / "checkpoint.pt")["index"] == 2:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-Rows = Float[Tensor, "group position input"]
+Rows = Shaped[Tensor, "group position input"]
+"""Numbers, or indices where inputs are one-hot."""
 Matrix = Float[Tensor, "group output input"]
 Arguments = tuple[Any, ...]
 
@@ -42,17 +43,17 @@ def linear_rows(x: Tensor) -> Rows:
 class AffineMap:
     """An affine map of a module, or of a stage's control.
 
-    kind: a word for tables. weight, bias: names of the parameters; the bias None when there is none or when it
-    is not added where the map ends. rows: x of some inputs, (group, position, input). matrix, shaped: a tensor
-    like the weight as W (group, output, input) and back. outputs: z's costate as rows (group, position, output),
-    from the costate of the module's output; None where it cannot be told from that. one_hot: the inputs are
-    indices, (group, position, 1), so the second moment is diagonal; padding:
-    the index whose entries are no control. inputs: x among the arguments of a call, by
-    position and by name, and its output; None: a call that does not end in this map of one x. row_axes: how
-    many of the first axes of x number its rows, so that a part of them can be taken; of the others one row
-    alone tells nothing. is_dense: z = W x of whole vectors and nothing else, so that a batch of many rows may
-    take the step bounded in the operator norm. fits: whether x and the module's output have shapes that the map
-    can have; asked only where the map is a guess.
+    kind: a word for tables. weight, bias: names of the parameters; the bias None when there is none or when
+    it is not added where the map ends. rows: x of some inputs, (group, position, input). matrix, shaped: a
+    tensor like the weight as W (group, output, input) and back. outputs: z's costate as rows (group,
+    position, output), from the costate of the module's output; None where it cannot be told from that.
+    one_hot: the inputs are indices, (group, position, 1), so the second moment is diagonal; padding: the
+    index whose entries are no control. inputs: x among the arguments of a call, by position and by name, and
+    its output; None: a call that does not end in this map of one x. row_axes: how many of the first axes of x
+    number its rows, so that a part of them can be taken; of the others one row alone tells nothing. is_dense:
+    z = W x of whole vectors and nothing else, so that a batch of many rows may take the step bounded in the
+    operator norm. fits: whether x and the module's output have shapes that the map can have; asked only where
+    the map is a guess.
 
     reaching: (costate of the output, x) to what the costates u at a place of x are multiplied by: rows
     (group, place, output * tap), so that the costate at the place changes by dW, read as (channel, output *
@@ -87,7 +88,8 @@ def dense(module: nn.Module, weight: str = "weight", bias: str | None = None, *,
     shape = getattr(module, weight).shape
     return AffineMap(kind or type(module).__name__, weight, bias, linear_rows,
                      lambda w: w.reshape(1, w.shape[0], -1), lambda matrix: matrix.reshape(shape),
-                     linear_rows if has_outputs else None, inputs=inputs, is_dense=is_dense, fits=_ends(shape))
+                     linear_rows if has_outputs else None, inputs=inputs, is_dense=is_dense,
+                     fits=_ends(shape))
 
 
 def turned(module: nn.Module, weight: str = "weight", bias: str | None = None) -> AffineMap:

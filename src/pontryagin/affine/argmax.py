@@ -12,12 +12,13 @@ Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 
 
-def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: FactoredMoment, damping: float,
-           exponent: float) -> tuple[Matrix, Vector | None, Vector]:
-    """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(exponent/2)|^2 - 1/2 |dW s + db|^2.
+def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric: FactoredMoment,
+           damping: float, exponent: float) -> tuple[Matrix, Vector | None, Vector]:
+    """(dW, db) that maximizes <G, dW> + <g, db> - 1/2 |dW (A_c + delta I)^(exponent/2)|^2 - 1/2 |dW s +
+    db|^2.
 
-    dW = (G - g s^T)(A_c + delta I)^-exponent, and z moves by g in the mean: db = g - dW s. With exponent 1 and
-    damping 0 this is the argmax of the augmented Hamiltonian with rho_state = 1.
+    dW = (G - g s^T)(A_c + delta I)^-exponent, and z moves by g in the mean: db = g - dW s. With exponent 1
+    and damping 0 this is the argmax of the augmented Hamiltonian with rho_state = 1.
 
     Also returns the mean squared change of each output z_i that the step causes. gradient is overwritten.
     """
@@ -70,6 +71,7 @@ class Change:
 
 
 def largest_entry(value: Tensor) -> Tensor:
-    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on CPUs.)"""
+    """The largest absolute value of each group, (group). (A norm of infinite order is ten times slower on
+    CPUs.)"""
     axes = tuple(range(1, value.ndim))
     return torch.maximum(value.amax(axes), value.amin(axes).neg())

@@ -29,8 +29,8 @@ def _convolution(module: Any) -> list[AffineMap]:
 
 
 def covers(module: Any, x: Tensor, z: Tensor) -> bool:
-    """Whether the kernel of a convolution lies on x (of a transposed one: on z) as often as the other side has
-    positions."""
+    """Whether the kernel of a convolution lies on x (of a transposed one: on z) as often as the other side
+    has positions."""
     dims = len(module.kernel_size)
     if x.ndim != z.ndim or x.ndim not in (dims + 1, dims + 2) or not x.is_floating_point():
         return False
@@ -59,9 +59,11 @@ def _padded(x: Tensor, module: Any) -> Tensor:
 
 def _unfolded(x: Tensor, module: Any, stride: tuple[int, ...]) -> Patches:
     dims = x.ndim - 2
-    for dim, (size, step, dilation) in enumerate(zip(module.kernel_size, stride, module.dilation, strict=True)):
+    for dim, (size, step,
+              dilation) in enumerate(zip(module.kernel_size, stride, module.dilation, strict=True)):
         x = x.unfold(dim + 2, dilation * (size - 1) + 1, step)[..., ::dilation]
-    return x.permute(0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
+    return x.permute(0, *range(2, 2 + dims), 1,
+                     *range(2 + dims, 2 + 2 * dims)).flatten(dims + 1).flatten(0, dims)
 
 
 def _batched(x: Tensor, module: Any) -> Tensor:
@@ -145,7 +147,8 @@ def _whole_transposed(module: Any) -> AffineMap:
         return _by_group(_unfolded(F.pad(spread, pads), module, (1,) * dims), groups)
 
     def matrix(weight: Tensor) -> Matrix:
-        turned = weight.flip(kernel).unflatten(0, (groups, -1)).transpose(1, 2)  # group, output, input, *kernel
+        # group, output, input, *kernel
+        turned = weight.flip(kernel).unflatten(0, (groups, -1)).transpose(1, 2)
         return turned.flatten(2)
 
     def shaped(value: Matrix) -> Tensor:

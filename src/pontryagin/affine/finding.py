@@ -14,8 +14,8 @@ from pontryagin.affine.registry import entry_of, is_certain, own_parameters
 
 @dataclass(frozen=True)
 class Candidates:
-    """The map that a parameter of a module belongs to, or several that it may be. certain: no look has to tell
-    whether it is any of them."""
+    """The map that a parameter of a module belongs to, or several that it may be. certain: no look has to
+    tell whether it is any of them."""
 
     maps: tuple[AffineMap, ...]
     certain: bool
@@ -33,18 +33,20 @@ def maps_of(module: nn.Module) -> list[Candidates]:
         return _guesses(module)
     found = entry.maps(module)
     if is_certain(module):
-        return [Candidates((one,) if isinstance(one, AffineMap) else tuple(one), True) for one in found]
+        each = [(one,) if isinstance(one, AffineMap) else tuple(one) for one in found]
+        return [Candidates(maps, entry.is_built_in or maps[0].outputs is None) for maps in each]
     known = [one for one in found if isinstance(one, AffineMap)]
     if len(known) < len(found):
         return []
-    if known and known[0].matrix(getattr(module, known[0].weight)).shape[1:] == (1, 1):  # another normalization?
+    # another normalization?
+    if known and known[0].matrix(getattr(module, known[0].weight)).shape[1:] == (1, 1):
         return [Candidates((known[0], *_scales(module, known[0].weight, known[0].bias)), False)]
     return [Candidates((one,), False) for one in known if one.outputs is not None and one.kind != "shift"]
 
 
 def certain_maps(module: nn.Module) -> list[AffineMap]:
-    """The maps that are certain of a module itself, the first of each that it may be."""
-    return [one.maps[0] for one in maps_of(module) if one.certain]
+    """The maps of a module itself as its class says, the first of each that it may be."""
+    return [one.maps[0] for one in maps_of(module)] if is_certain(module) else []
 
 
 def _guesses(module: nn.Module) -> list[Candidates]:
@@ -64,7 +66,8 @@ def _guesses(module: nn.Module) -> list[Candidates]:
 
 
 def _matrices(module: nn.Module, bias: str | None) -> list[Candidates]:
-    shape, length = own_parameters(module)["weight"].shape, None if bias is None else getattr(module, bias).numel()
+    shape, length = own_parameters(module)["weight"].shape, None if bias is None else getattr(module,
+                                                                                              bias).numel()
     found = [dense(module, "weight", bias)] if length in (None, shape[0]) else []
     found += [turned(module, "weight", bias)] if length in (None, shape[1]) else []
     return [Candidates(tuple(found), False)] if found else []

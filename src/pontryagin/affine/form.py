@@ -21,8 +21,8 @@ Biases = Float[Tensor, "stage_group output"]
 
 @dataclass(frozen=True, eq=False)
 class AffineForm:
-    """Says that g(x, theta) = base(x) + embed(W x + b): x the rows of the map, theta its W and b in the order of
-    the layout. Matrices of several stages lie along one axis, the groups of each beside each other."""
+    """Says that g(x, theta) = base(x) + embed(W x + b): x the rows of the map, theta its W and b in the order
+    of the layout. Matrices of several stages lie along one axis, the groups of each beside each other."""
 
     map: AffineMap
     layout: Layout
@@ -77,7 +77,8 @@ class AffineForm:
         parts = dict(zip((name for name, _ in self.layout), control.split(
             [prod(shape) for _, shape in self.layout], -1), strict=True))
         shapes = dict(self.layout)
-        weights = torch.cat([self.map.matrix(one.view(shapes[self.map.weight])) for one in parts[self.map.weight]])
+        weights = torch.cat([self.map.matrix(one.view(shapes[self.map.weight]))
+                             for one in parts[self.map.weight]])
         if self.map.bias is None:
             return weights, weights.new_zeros(weights.shape[:2])
         return weights, parts[self.map.bias].reshape(len(weights), -1)
@@ -90,13 +91,13 @@ class AffineForm:
             parts[self.map.bias] = biases.reshape(len(apart), -1)
         return torch.cat([parts[name] for name, _ in self.layout], -1)
 
-    def by_channel(self, weights: Weights) -> Float[Tensor, "stage_group channel reach"]:
+    def by_channel(self, weights: Weights) -> Float[Tensor, "_ channel reach"]:
         """W as (channel, output * tap), W^T where there is one tap; of a joint map as (1, group * output)."""
         if self.map.joint:
             return weights.reshape(-1, 1, self.groups * self.shape[1])
         return weights.unflatten(-1, (-1, self.map.taps)).transpose(-3, -2).flatten(-2)
 
-    def by_output(self, channels: Float[Tensor, "stage_group channel reach"]) -> Weights:
+    def by_output(self, channels: Float[Tensor, "_ channel reach"]) -> Weights:
         """The inverse of by_channel."""
         if self.map.joint:
             return channels.reshape(-1, *self.shape[1:])
@@ -113,8 +114,8 @@ def form_of(module: nn.Module, layout: Layout) -> AffineForm | None:
     return None if found is None else AffineForm(found, layout)
 
 
-def form_on(width: int, inputs: Callable[[Tensor], Tensor], outputs: Callable[[Tensor], Tensor], layout: Layout
-            ) -> AffineForm:
+def form_on(width: int, inputs: Callable[[Tensor], Tensor], outputs: Callable[[Tensor], Tensor],
+            layout: Layout) -> AffineForm:
     """Of a function that maps vectors x = inputs(state) of a width to as many outputs, whose costates
     outputs(costate) cuts out: theta is W by rows, then b."""
     rows = (lambda x: inputs(x).reshape(1, -1, width), lambda u: outputs(u).reshape(1, -1, width))

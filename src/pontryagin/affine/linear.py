@@ -30,12 +30,13 @@ def _embedding(module: nn.Embedding) -> list[AffineMap]:
         return x if x is not None and x.dtype in (torch.int64, torch.int32) else None
 
     return [AffineMap("Embedding", "weight", None, lambda x: x.reshape(1, -1, 1),
-                      lambda w: w.mT.unsqueeze(0), lambda matrix: matrix.squeeze(0).mT.reshape(module.weight.shape),
-                      linear_rows, one_hot=True, padding=module.padding_idx, inputs=indices, row_axes=lambda x: x.ndim,
+                      lambda w: w.mT.unsqueeze(0),
+                      lambda matrix: matrix.squeeze(0).mT.reshape(module.weight.shape), linear_rows,
+                      one_hot=True, padding=module.padding_idx, inputs=indices, row_axes=lambda x: x.ndim,
                       fits=lambda x, z: z.shape == (*x.shape, module.embedding_dim)
                       and bool(x.numel() and x.min() >= 0 and x.max() < module.num_embeddings))]
 
 
 register(nn.Linear, lambda module: [dense(module, "weight", bias_of(module), kind="Linear")])
-register(nn.Bilinear, _bilinear)
+register(nn.Bilinear, _bilinear, whole=lambda module: None)  # of two arguments
 register(nn.Embedding, _embedding)

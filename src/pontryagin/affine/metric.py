@@ -1,9 +1,9 @@
 """The metric in which a stage's step is measured: powers of the damped second moment of its inputs.
 
 With A_c = mean (x - s)(x - s)^T and the shift delta = damping * mean(diag A_c), the metric is (A_c + delta
-I)^exponent. Exponent 1 is the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta I)^-1
-its argmax. Exponent 1/2 is the geometric mean of the state penalty and |dW|^2: it whitens the noise of G, whose
-covariance is close to U (x) A / samples.
+I)^exponent. Exponent 1 is the state penalty of the augmented Hamiltonian, mean |dW x|^2, and G (A_c + delta
+I)^-1 its argmax. Exponent 1/2 is the geometric mean of the state penalty and |dW|^2: it whitens the noise of
+G, whose covariance is close to U (x) A / samples.
 """
 
 from collections.abc import Hashable, Sequence
@@ -50,8 +50,8 @@ class FactoredMoment(Protocol):
     """A second moment in a form that can be inverted."""
 
     def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
-        """Right (A_c + delta I)^-exponent. With damping 0 the pseudo-inverse: directions without input variance
-        get 0."""
+        """Right (A_c + delta I)^-exponent. With damping 0 the pseudo-inverse: directions without input
+        variance get 0."""
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
         """The same and its squared_change, which then costs next to nothing. right is overwritten."""
@@ -161,8 +161,8 @@ def factorize(moment: Moment) -> Factor:
 
 
 def factorize_rows(rows: Float[Tensor, "group position input"]) -> Factor:
-    """Of A = X^T X / n, by the eigenvectors of X X^T / n, which has the same eigenvalues and is the smaller one
-    where rows are few."""
+    """Of A = X^T X / n, by the eigenvectors of X X^T / n, which has the same eigenvalues and is the smaller
+    one where rows are few."""
     count = rows.shape[1]
     values, left = eigen((rows @ rows.mT).to(extended(rows)) / count)
     known = values > torch.finfo(rows.dtype).eps * count * values[:, -1:]
@@ -196,14 +196,16 @@ def nystrom(moments: Moments) -> Factor:
 
 
 def factorized(each: Sequence[Moments]) -> list[Factor]:
-    """Of the second moments of several stages: exact where they are known whole, else on their leading subspace.
+    """Of the second moments of several stages: exact where they are known whole, else on their leading
+    subspace.
 
     On a device each of these waits for the one before, so that equal ones are factorized together there.
     """
     alike: dict[Hashable, list[int]] = {}
     for place, one in enumerate(each):
         alone = place if one.product.device.type == "cpu" else None
-        alike.setdefault((alone, one.product.shape[1:], one.product.dtype, one.product.device), []).append(place)
+        alike.setdefault((alone, one.product.shape[1:], one.product.dtype, one.product.device),
+                         []).append(place)
     found: dict[int, Factor] = {}
     for places in alike.values():
         parts = [each[place] for place in places]
@@ -216,7 +218,8 @@ def factorized(each: Sequence[Moments]) -> list[Factor]:
 
 
 def _together(parts: Sequence[Moments]) -> Moments:
-    block = None if parts[0].block is None else torch.cat([part.block for part in parts if part.block is not None])
+    block = None if parts[0].block is None else torch.cat([part.block for part in parts
+                                                           if part.block is not None])
     return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.product for part in parts]),
                    torch.cat([part.trace for part in parts]), block)
 
@@ -235,8 +238,8 @@ def eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def damped_eigen(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor | None]:
-    """Eigenvalues of matrix + damping * mean(diagonal) I, clipped at zero before, and eigenvectors, in float64;
-    of a diagonal, (group, n), no vectors. Raises NonFiniteError when the moments are not finite."""
+    """Eigenvalues of matrix + damping * mean(diagonal) I, clipped at zero before, and eigenvectors, in
+    float64; of a diagonal, (group, n), no vectors. Raises NonFiniteError when the moments are not finite."""
     exact = _exact(matrix)
     if matrix.ndim == 2:
         return exact.clamp_min(0) + damping * exact.mean(-1, keepdim=True), None
@@ -245,8 +248,8 @@ def damped_eigen(matrix: Tensor, damping: float) -> tuple[Tensor, Tensor | None]
 
 
 def damped(matrix: Tensor, damping: float) -> Moment:
-    """matrix + damping * mean(diagonal) I in float64; of a diagonal too. Raises NonFiniteError when the moments
-    are not finite."""
+    """matrix + damping * mean(diagonal) I in float64; of a diagonal too. Raises NonFiniteError when the
+    moments are not finite."""
     exact = _exact(matrix)
     if matrix.ndim == 2:
         return torch.diag_embed(exact + damping * exact.mean(-1, keepdim=True))

@@ -19,8 +19,8 @@ Axes = Callable[[Any, Tensor], int]
 
 def scale(module: nn.Module, weight: str, bias: str | None, normalize: Normalize, channel: int,
           axes: Axes | None = None) -> AffineMap:
-    """The map of a vector `weight` over the components of what `normalize` gives; channel: their axis, 1 or -1
-    (the last ones). axes: how many of the first axes of x can be taken in part; None: the first."""
+    """The map of a vector `weight` over the components of what `normalize` gives; channel: their axis, 1 or
+    -1 (the last ones). axes: how many of the first axes of x can be taken in part; None: the first."""
     shape = getattr(module, weight).shape
     count = shape.numel()
 
@@ -49,7 +49,8 @@ def scale(module: nn.Module, weight: str, bias: str | None, normalize: Normalize
                      reaching=reaching, joint=True)
 
 
-def _maps(normalize: Normalize, channel: int, axes: Axes | None = None) -> Callable[[nn.Module], list[AffineMap]]:
+def _maps(normalize: Normalize, channel: int, axes: Axes | None = None) -> Callable[[nn.Module],
+                                                                                    list[AffineMap]]:
     """Of modules whose weight is named weight, where they have one."""
     return lambda module: [] if getattr(module, "weight", None) is None else [
         scale(module, "weight", bias_of(module), normalize, channel, axes)]

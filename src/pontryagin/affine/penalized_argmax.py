@@ -19,10 +19,10 @@ class PenalizedArgmax:
         rho_state dW A + rho_costate U dW + decay dW = R - absorbed r s^T,     db = (r - rho_state dW s)
                                                                                     / (rho_state + decay)
 
-    with absorbed = rho_state / (rho_state + decay) where there is a bias, else 0, and A = A_c + (1 - absorbed)
-    s s^T: the bias has been eliminated. damping adds damping * mean(diag) to A and to U; with 0 directions in
-    which nothing varies get the pseudo-inverse. decay: of a quadratic running cost, a sample and position.
-    ([LCTE] Algorithm 2; factorizations once for all penalties.)
+    with absorbed = rho_state / (rho_state + decay) where there is a bias, else 0, and A = A_c + (1 -
+    absorbed) s s^T: the bias has been eliminated. damping adds damping * mean(diag) to A and to U; with 0
+    directions in which nothing varies get the pseudo-inverse. decay: of a quadratic running cost, a sample
+    and position. ([LCTE] Algorithm 2; factorizations once for all penalties.)
     """
 
     def __init__(self, form: AffineForm, moments: StageMoments, damping: float, decay: float) -> None:
@@ -30,7 +30,8 @@ class PenalizedArgmax:
         self._inputs: tuple[float, tuple[Tensor, Tensor | None]] | None = None
         self._costates: tuple[Tensor, Tensor] | None = None
 
-    def solve(self, weight: Matrix, bias: Vector, rho_state: float, rho_costate: float) -> tuple[Matrix, Vector]:
+    def solve(self, weight: Matrix, bias: Vector, rho_state: float, rho_costate: float) -> tuple[Matrix,
+                                                                                                 Vector]:
         """(dW, db). rho_state + decay > 0."""
         absorbed = rho_state / (rho_state + self.decay) if self.form.bias else 0.0
         if self.form.bias:
@@ -59,8 +60,9 @@ class PenalizedArgmax:
         return (solved if vectors is None else solved @ vectors.mT).to(right.dtype)
 
     def _coupled(self, right: Matrix, rho_state: float, rho_costate: float, absorbed: float) -> Matrix:
-        """With the moment of the costates that reach a place in the place of U, which acts on (channel, output *
-        tap): by conjugate gradients, preconditioned by the equation in which that coupling is left out."""
+        """With the moment of the costates that reach a place in the place of U, which acts on (channel,
+        output * tap): by conjugate gradients, preconditioned by the equation in which that coupling is left
+        out."""
         inputs = damped(self._uncentred(absorbed), self.damping)
         costates = damped(self.moments.costates, self.damping)
 
@@ -97,7 +99,8 @@ class PenalizedArgmax:
             if self.form.map.joint:
                 each = moment.diagonal(dim1=1, dim2=2).reshape(-1, 1, 1)
             else:
-                each = moment.unflatten(1, (-1, taps)).unflatten(3, (-1, taps)).diagonal(dim1=2, dim2=4).mean(-1)
+                each = moment.unflatten(1, (-1, taps)).unflatten(3, (-1, taps)).diagonal(dim1=2,
+                                                                                         dim2=4).mean(-1)
             values, vectors = damped_eigen(each, self.damping)
             assert vectors is not None
             self._costates = values, vectors

@@ -1,10 +1,10 @@
 """The argmax under a bound on the operator norm of the change: for stages that see many rows.
 
 Maximizing <G, dW> + <g, db> where every direction of the inputs, measured in the metric M = (A_c + delta
-I)^exponent, may move the outputs by the same length gives the polar factor O of [(G - g s^T) M^-1, g], and dW =
-O_x M^-1. Against G M^-2 it treats all singular directions of the gradient alike, which pays when a batch has
-many more rows than the stage has inputs or outputs, so that the small singular values are signal. (The polar
-step is that of Muon, Jordan et al. 2024, in the metric of the states.)
+I)^exponent, may move the outputs by the same length gives the polar factor O of [(G - g s^T) M^-1, g], and dW
+= O_x M^-1. Against G M^-2 it treats all singular directions of the gradient alike, which pays when a batch
+has many more rows than the stage has inputs or outputs, so that the small singular values are signal. (The
+polar step is that of Muon, Jordan et al. 2024, in the metric of the states.)
 """
 
 import torch
@@ -23,11 +23,11 @@ there. Each is the best on the interval that the one before maps to (Amsel et al
 optimal); found by linear programming."""
 
 
-def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMoment, damping: float, exponent: float
-                 ) -> tuple[Matrix, Vector | None]:
+def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMoment, damping: float,
+                 exponent: float) -> tuple[Matrix, Vector | None]:
     """(dW, dW s + db) from G - g s^T and g. The metric enters with half of the exponent on either side of the
-    polar factor: (G - g s^T) M^-1 and O_x M^-1 with M = (A_c + delta I)^(exponent / 2), so that the whole scales
-    as the argmax by rows does."""
+    polar factor: (G - g s^T) M^-1 and O_x M^-1 with M = (A_c + delta I)^(exponent / 2), so that the whole
+    scales as the argmax by rows does."""
     joint = metric.solve(right, damping, exponent / 2)
     if bias_gradient is not None:
         joint = torch.cat([joint, bias_gradient.unsqueeze(2)], 2)
@@ -41,8 +41,8 @@ def polar_factor(matrix: Matrix) -> Matrix:
     of S^4)^(1/4).
 
     A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram
-    matrix R = x x^T of the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and the
-    product of all S is applied once.
+    matrix R = x x^T of the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and
+    the product of all S is applied once.
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT

@@ -17,6 +17,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def extended(like: torch.Tensor) -> torch.dtype:
-    """For squares of gradients, whose range is twice that of gradients, and for factorizations of moments, whose
+    """For squares of gradients, whose range is twice that of gradients, and for factorizations of moments,
+    whose
     small eigenvalues are lost in float32: float64, where the device has it."""
     return torch.float64 if like.device.type != "mps" else torch.float32

@@ -1,8 +1,9 @@
-"""Which modules compute affine maps z = W x + b, and of which rows x: one entry a class, users' own among them.
+"""Which modules compute affine maps z = W x + b, and of which rows x: one entry a class, users' own among
+them.
 
 A module is taken for an affine map without a question only if its class computes that map itself: if it runs
 the forward of a class that is registered. What else looks like one by its parameters (subclasses with a
-forward of their own, a matrix with a vector, a scale) is a guess, or a choice of guesses (guesses.py): the
+forward of their own, a matrix with a vector, a scale) is a guess, or a choice of guesses (finding.py): the
 first look at a training step tells whether sum u x^T is the gradient.
 """
 
@@ -25,27 +26,29 @@ class Entry:
 
     maps: Maps
     computed_by: tuple[str, ...]
-    whole: Callable[[Any], AffineMap] | None
+    is_built_in: bool
+    whole: Callable[[Any], AffineMap | None] | None
 
 
 _ENTRIES: dict[type[nn.Module], Entry] = {}
 
 
 def register(kind: type[nn.Module], maps: Maps, *, computed_by: Sequence[str] = ("forward",),
-             whole: Callable[[Any], AffineMap] | None = None) -> None:
+             whole: Callable[[Any], AffineMap | None] | None = None) -> None:
     """Say that modules of a class compute affine maps: EMSA, the closed form of the explicit solver and the
     audit then take their parameters for stages, with counts and kinds of step that follow from the rows.
 
         affine.register(MyLinear, lambda module: [affine.dense(module, "kernel", "offset")])
 
     kind: a class; its subclasses too, as long as they leave `computed_by` alone. maps: from a module to its
-    maps, one a parameter that is a W. computed_by: the methods that compute them. whole: the module as one
-    map of its one argument to its output, for the explicit solver; by default its only map.
-    Raises ProblemError for what is no class of modules.
+    maps, one a parameter that is a W; where outputs tell the costate at z, EMSA's first looks verify that sum
+    u x^T is the gradient. computed_by: the methods that compute them. whole: the module as one map of its one
+    argument to its output, for the explicit solver; by default its only map. Raises ProblemError for what is
+    no class of modules.
     """
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ProblemError(f"register: expected a class of torch modules, found {kind!r}")
-    _ENTRIES[kind] = Entry(maps, tuple(computed_by), whole)
+    _ENTRIES[kind] = Entry(maps, tuple(computed_by), kind.__module__.startswith("torch."), whole)
 
 
 def whole_map(module: nn.Module) -> AffineMap | None:

@@ -20,9 +20,10 @@ class StageMoments:
     groups of every stage.
 
     gradient: G = mean u x^T.            bias_gradient: g = mean u.
-    inputs: A_c = mean (x - s)(x - s)^T.  input_mean: s = mean x. Of one-hot x frequencies (stage, input) and 0.
-    costates: U = mean u u^T; where a place of x enters several rows the same with the u that reach it, by output
-    and tap, in the place of u, as a sum over places divided by positions.
+    inputs: A_c = mean (x - s)(x - s)^T.  input_mean: s = mean x. Of one-hot x frequencies (stage, input) and
+    0.
+    costates: U = mean u u^T; where a place of x enters several rows the same with the u that reach it, by
+    output and tap, in the place of u, as a sum over places divided by positions.
     positions: rows per sample; sums over positions are means times this.
     """
 
@@ -50,10 +51,12 @@ class StageMoments:
         groups, m, d = form.shape
         n, k = groups * stages, stages if form.map.joint else groups * stages
         inputs = (n, d) if form.map.one_hot else (n, d, d)
-        return [torch.Size(shape) for shape in ((n, m, d), (n, m), inputs, (n, d), (k, form.reach, form.reach), (1,))]
+        return [torch.Size(shape)
+                for shape in ((n, m, d), (n, m), inputs, (n, d), (k, form.reach, form.reach), (1,))]
 
 
-def stage_moments(form: AffineForm, states: Sequence[Tensor], next_costates: Sequence[Tensor]) -> StageMoments:
+def stage_moments(form: AffineForm, states: Sequence[Tensor],
+                  next_costates: Sequence[Tensor]) -> StageMoments:
     """Of equal stages: states x_n and costates p_{n+1}, a tensor (sample, *state) for each."""
     u = torch.cat([form.outputs(costate) for costate in next_costates])
     positions = u.shape[1] // next_costates[0].shape[0]
@@ -64,8 +67,8 @@ def stage_moments(form: AffineForm, states: Sequence[Tensor], next_costates: Seq
     input_mean, bias_gradient = x.mean(1), u.mean(1)
     centred = x - input_mean.unsqueeze(1)
     costates = u.mT @ u if form.map.reaching is None else _reaching(form, states, next_costates)
-    return StageMoments(u.mT @ x / rows, bias_gradient, centred.mT @ centred / rows, input_mean, costates / rows,
-                        positions)
+    return StageMoments(u.mT @ x / rows, bias_gradient, centred.mT @ centred / rows, input_mean,
+                        costates / rows, positions)
 
 
 def _reaching(form: AffineForm, states: Sequence[Tensor], costates: Sequence[Tensor]) -> Tensor:
@@ -80,7 +83,8 @@ def _of_indices(form: AffineForm, indices: Tensor, u: Tensor, positions: int) ->
     """Frequencies, and sums of u by index; indices have no costate that could change."""
     stages, rows, size = len(u), u.shape[1], form.shape[2]
     known = u if form.map.padding is None else u * (indices != form.map.padding).unsqueeze(2)
-    ones = torch.ones_like(u[..., 0]) if form.map.padding is None else (indices != form.map.padding).to(u.dtype)
+    ones = torch.ones_like(u[...,
+                             0]) if form.map.padding is None else (indices != form.map.padding).to(u.dtype)
     places = indices.long()
     gradient = u.new_zeros(stages, size, u.shape[2]).scatter_add_(1, places.unsqueeze(2).expand_as(u), known)
     frequencies = u.new_zeros(stages, size).scatter_add_(1, places, ones)
@@ -112,7 +116,8 @@ def merge_moments(parts: Sequence[StageMoments], rows: Sequence[int]) -> StageMo
     )
 
 
-def quadratic_forms(form: AffineForm, moments: StageMoments, weight_change: Float[Tensor, "stage output input"],
+def quadratic_forms(form: AffineForm, moments: StageMoments,
+                    weight_change: Float[Tensor, "stage output input"],
                     bias_change: Float[Tensor, "stage output"]) -> tuple[Tensor, Tensor, Tensor]:
     """<G, dW> + <g, db>, mean |dW x + db|^2 and the mean squared change of the costate, |dW^T u|^2 or its sum
     over overlapping patches, for each stage, means over samples."""

@@ -3,7 +3,7 @@
 The argmax of a stage takes its inputs to be those whose moments it knows. Where all stages of a deep network
 move at once, inputs can vary several times as much within few steps, and a change measured in the old moments
 then moves the outputs by
-several times what was meant: the growth feeds itself. So mean and variance of the inputs are glanced at in
+several times what was meant: the growth feeds itself. So mean and variance of the inputs are probed in
 most steps, and the known second moment is multiplied by the growth of its trace.
 """
 
@@ -25,7 +25,8 @@ Number = Float[Tensor, " group"]
 
 @dataclass(frozen=True, eq=False)
 class MeanVariance:
-    """Mean and variance of each entry of some rows, (group, input); count: of the rows, as far as it is known."""
+    """Mean and variance of each entry of some rows, (group, input); count: of the rows, as far as it is
+    known."""
 
     mean: Float[Tensor, "group input"]
     variance: Float[Tensor, "group input"]
@@ -54,7 +55,8 @@ class VarianceProbe:
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1]:
-            variance, mean = torch.var_mean(rows.to(torch.promote_types(rows.dtype, torch.float32)), 1, correction=0)
+            variance, mean = torch.var_mean(rows.to(torch.promote_types(rows.dtype, torch.float32)), 1,
+                                            correction=0)
             seen = MeanVariance(mean, variance, float(rows.shape[1]))
             self._seen = seen if self._seen is None else self._seen.joint(seen)
 

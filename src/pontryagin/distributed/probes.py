@@ -12,8 +12,8 @@ from pontryagin.distributed.reductions import is_alone, summed
 
 def variances_over_processes(own: Sequence[MeanVariance | None], like: Sequence[Tensor]
                              ) -> list[MeanVariance | None]:
-    """Over the rows of all processes, in one exchange; NaN where no process has any. like: of the shapes of the
-    means.
+    """Over the rows of all processes, in one exchange; NaN where no process has any. like: of the shapes of
+    the means.
 
     Every process has to call it, with or without rows.
     """
@@ -24,12 +24,14 @@ def variances_over_processes(own: Sequence[MeanVariance | None], like: Sequence[
     found: list[MeanVariance | None] = []
     for part, mean in zip(joint.split([2 * mean.numel() + 1 for mean in like]), like, strict=True):
         sums, squares = (part[:-1] / part[-1]).view(2, *mean.shape)
-        found.append(MeanVariance(sums.to(mean), (squares - sums.square()).clamp_min(0).to(mean), float(part[-1])))
+        found.append(MeanVariance(sums.to(mean), (squares - sums.square()).clamp_min(0).to(mean),
+                                  float(part[-1])))
     return found
 
 
 def _packed(seen: MeanVariance | None, mean: Tensor) -> Tensor:
-    """Sums over rows of x and of x^2, and their number, in float64 where there is one: the mean may be large."""
+    """Sums over rows of x and of x^2, and their number, in float64 where there is one: the mean may be
+    large."""
     wide = extended(mean)
     if seen is None:
         return mean.new_zeros(2 * mean.numel() + 1, dtype=wide)

@@ -1,4 +1,4 @@
-"""H, the augmented Hamiltonian, the feasibility errors, and the quadratic model of an affine stage."""
+"""H, the augmented Hamiltonian and the feasibility errors."""
 
 from pontryagin.hamiltonian.hamiltonian import (
     Measures,

@@ -32,6 +32,8 @@ class ByForm:
             return self.other
         if stage.admissible.unconstrained and not isinstance(stage.running_cost, L0 | L1):
             return self.affine
+        if stage.affine.map.joint or stage.affine.map.one_hot:  # no matrices of numbers, entry by entry
+            return self.other
         sets = stage.admissible.sets if isinstance(stage.admissible, PerParameter) else (None,)
         coupled = isinstance(sets[0], UnitNormRows) or any(isinstance(one, UnitNormRows | SparseSet)
                                                            for one in sets[1:])

@@ -7,7 +7,7 @@ direction of M_ij, the entry moves where the gain outweighs the penalty: 2 |M_ij
 variance of input j. In units of the row (dW_ij relative to its scale a_i, as rho_i is per output) the worth
 of a move is
 
-    worth_ij = a_i |M_ij| / (v_j + damping mean v)^power
+    worth_ij = a_i |M_ij| / (v_j + damping mean v)^exponent
 
 and rho is the quantile of the worths that lets the wanted share of entries move.
 """
@@ -46,14 +46,14 @@ class Pace:
 
 @runtime_checkable
 class DiscreteArgmax(Protocol):
-    """An elementwise argmax over a grid. power: of the inputs' variances in its metric."""
+    """An elementwise argmax over a grid. exponent: of the inputs' variances in its metric."""
 
-    power: ClassVar[float]
+    exponent: ClassVar[float]
 
     def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
                  ) -> tuple[Matrix, Tensor, Tensor]:
         """The new matrix, how many entries moved, and what is owed to the next step. metric: (v +
-        ...)^-power."""
+        ...)^-exponent."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class GridArgmax:
     """A step on any grid without a price."""
 
     grid: Grid
-    power: ClassVar[float] = 1.0
+    exponent: ClassVar[float] = 1.0
 
     def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
                  ) -> tuple[Matrix, Tensor, Tensor]:
@@ -83,7 +83,7 @@ def sampled(values: Tensor, pace: Pace) -> Tensor:
 
 def worths(weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, grid: Grid) -> Matrix:
     """What a move of each entry along its average gradient is worth; at most 0 where the grid ends. metric:
-    (v + ...)^-power."""
+    (v + ...)^-exponent."""
     if grid.limit == 1 and grid.step == 2:
         return (weight * average).mul_(-metric)
     inside = weight * average.sign() < (grid.limit - 0.5) * scale

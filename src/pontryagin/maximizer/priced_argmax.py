@@ -28,7 +28,7 @@ class PricedArgmax:
     """A step of entries of which the share `density` is to be left."""
 
     density: float
-    power: ClassVar[float] = 0.5
+    exponent: ClassVar[float] = 0.5
 
     def __call__(self, weight: Matrix, average: Matrix, scale: Tensor, metric: Tensor, pace: Pace
                  ) -> tuple[Matrix, Tensor, Tensor]:

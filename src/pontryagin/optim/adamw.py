@@ -8,7 +8,8 @@ from pontryagin.optim.gradients import dense
 from pontryagin.optim.state import AdamWState, Entries
 
 _BETAS, _EPS = (0.9, 0.99), 1e-8
-"""The second as in recipes of language models: it forgets an early outlier within a run of a thousand steps."""
+"""The second as in recipes of language models: it forgets an early outlier within a run of a thousand
+steps."""
 _LARGE = 2.0**50
 """Gradients beyond this are kept in units of their size: the square of a float32 ends at 2^127."""
 
@@ -21,7 +22,8 @@ def current(entries: Entries, parameter: Tensor) -> AdamWState:
     if "first" not in known or known.first.device != device:
         real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
         zeros = torch.zeros_like(real, dtype=dtype, memory_format=torch.preserve_format)
-        return AdamWState({"first": zeros, "second": zeros.clone(), "updates": torch.zeros((), dtype=torch.float32),
+        return AdamWState({"first": zeros, "second": zeros.clone(),
+                           "updates": torch.zeros((), dtype=torch.float32),
                            "unit": torch.ones((), dtype=torch.float32)})
     if known.first.dtype != dtype:
         return AdamWState({**entries, "first": known.first.to(dtype), "second": known.second.to(dtype)})

@@ -30,7 +30,8 @@ AVERAGING = 8.0
 
 def known_of(group: dict[str, Any], states: States) -> Known:
     """The parameters of a group that have been trained, with their averages."""
-    return [(parameter, AverageState(states[parameter])) for parameter in group["params"] if states.get(parameter)]
+    return [(parameter, AverageState(states[parameter]))
+            for parameter in group["params"] if states.get(parameter)]
 
 
 class Averages:
@@ -89,9 +90,9 @@ class Averaged(torch.optim.Optimizer):
         optimizer.train()     # and the controls again, bit by bit, before the next step
 
     optimizer: whose parameters are averaged, after each of its steps; groups, state and hooks stay its own.
-    averaging: eta, so that about the last 1 / (eta + 1) of all steps count. state_dict() holds the optimizer's
-    and the averages. Raises ProblemError for a wrong eta, for what is no optimizer, and for a step while the
-    averages are shown.
+    averaging: eta, so that about the last 1 / (eta + 1) of all steps count. state_dict() holds the
+    optimizer's and the averages. Raises ProblemError for a wrong eta, for what is no optimizer, and for a
+    step while the averages are shown.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, averaging: float = AVERAGING) -> None:
@@ -156,7 +157,8 @@ class Averaged(torch.optim.Optimizer):
         self.steps, self.is_shown, self._averages = state_dict["steps"], state_dict["is_shown"], Averages()
         for (parameter, state), saved in zip(known, state_dict["averages"], strict=True):
             state.entries.clear()
-            state.entries.update({name: value.to(parameter.device, copy=True) for name, value in saved.items()})
+            state.entries.update({name: value.to(parameter.device, copy=True)
+                                  for name, value in saved.items()})
 
     def _known(self) -> Known:
         return ((parameter, AverageState(self._states[parameter]))

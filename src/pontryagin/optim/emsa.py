@@ -25,36 +25,40 @@ from pontryagin.problem.admissible.by_name import ModelSets
 class EMSA(torch.optim.Optimizer):
     """Extended method of successive approximations with the closed-form argmax of affine stages.
 
-    Every layer that computes z = W x + b is a stage, maximized by itself: with G, g minus the gradients of the loss,
-    s and A_c the running mean and centred second moment of x,
+    Every layer that computes z = W x + b is a stage, maximized by itself: with G, g minus the gradients of
+    the loss, s and A_c the running mean and centred second moment of x,
 
         dW = (G - g s^T) (A_c + delta I)^-exponent,   db = g - dW s,   delta = damping * mean(diag A_c)
-        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by dW_i, db_i
+        W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by
+        dW_i, db_i
 
-    with Nesterov momentum after the solve. A layer of whole vectors that sees at least twice as many rows per batch as
-    it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py). The scale of the
-    loss means nothing. Steps become shorter where gradients fade, and reach no further than the weights themselves
-    allow (fading.py). `reference.py` is the whole step of Linear layers in one plain file. Parameters outside any
-    stage are trained by AdamW, and named in one warning; so are those of modules that turn out to compute something
-    else than an affine map of their inputs. Moments are of exactly the rows whose gradient is in .grad at the step,
-    and are renewed as often as metric.refresh_budget allows; between, probes of mean and variance let them follow
-    states that grow. Nothing is put on the model: while a look is due, the hooks that torch calls for every module
-    see the inputs of its layers; detach() takes them off. A copy or pickle has a model of its own.
+    with Nesterov momentum after the solve. A layer of whole vectors that sees at least twice as many rows per
+    batch as it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py).
+    The scale of the loss means nothing. Steps become shorter where gradients fade, and reach no further than
+    the weights themselves allow (fading.py). `reference.py` is the whole step of Linear layers in one plain
+    file. Parameters outside any stage are trained by AdamW, and named in one warning; so are those of modules
+    that turn out to compute something else than an affine map of their inputs. Moments are of exactly the
+    rows whose gradient is in .grad at the step, and are renewed as often as metric.refresh_budget allows;
+    between, probes of mean and variance let them follow states that grow. Nothing is put on the model: while
+    a look is due, the hooks that torch calls for every module see the inputs of its layers; detach() takes
+    them off. A copy or pickle has a model of its own.
 
-    `eval()` puts the averages of the controls into the model, for evaluation and saving, and `train()` the controls
-    back, bit by bit, before the next step; a loop that calls neither works with the controls alone.
+    `eval()` puts the averages of the controls into the model, for evaluation and saving, and `train()` the
+    controls back, bit by bit, before the next step; a loop that calls neither works with the controls alone.
 
-    model: the module. params: its parameters or param groups, if not all of them. lr: the change of every output per
-    step, root mean square, in units of that output, so that it carries over between layers and networks. momentum: of
-    the steps. weight_decay: decoupled. adamw_lr: AdamW's rate in units of lr. averaging: eta of the averages, over
-    about the last 1 / (eta + 1) of all steps; None for none. metric, constraint: see Metric, Constraint, whose
-    numbers damping, exponent, rho_decay, flip_rate and density can be set per group, as lr to averaging can.
-    acceptance: accept/reject with a closure; then, and with a constraint, there are no averages, for what is promised
-    is the controls'. strict: refuse parameters outside any stage. process_group: of processes whose gradients are
-    averaged by other means than DistributedDataParallel, which names its own.
+    model: the module. params: its parameters or param groups, if not all of them. lr: the change of every
+    output per step, root mean square, in units of that output, so that it carries over between layers and
+    networks. momentum: of the steps. weight_decay: decoupled. adamw_lr: AdamW's rate in units of lr.
+    averaging: eta of the averages, over about the last 1 / (eta + 1) of all steps; None for none. metric,
+    constraint: see Metric, Constraint, whose numbers damping, exponent, rho_decay, flip_rate and density can
+    be set per group, as lr to averaging can.
+    acceptance: accept/reject with a closure; then, and with a constraint, there are no averages, for what is
+    promised is the controls'. strict: refuse parameters outside any stage. process_group: of processes whose
+    gradients are averaged by other means than DistributedDataParallel, which names its own.
 
-    Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been replaced
-    by others; NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing has been changed.
+    Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been
+    replaced by others; NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing
+    has been changed.
     """
 
     def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float = 0.03,
@@ -73,8 +77,8 @@ class EMSA(torch.optim.Optimizer):
         self._settings = tuple(defaults)  # torch adds to the defaults
         self._begin()
         if self._stages.constraints.discrete and acceptance is not None:
-            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the one or "
-                               "the other")
+            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the "
+                               "one or the other")
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
         self._stages.report(self.param_groups, strict)
@@ -154,8 +158,8 @@ class EMSA(torch.optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been loaded into
-        the model in the meantime stay, and are the controls from now on."""
+        """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been
+        loaded into the model in the meantime stay, and are the controls from now on."""
         for group in self.param_groups if self.param_groups[0]["averaged"] else []:
             group["averaged"] = False
             self._averages.hide(known_of(group, self.state))
@@ -166,7 +170,8 @@ class EMSA(torch.optim.Optimizer):
 
     def stages(self) -> StageTable:
         """What each stage is, how it is maximized and what it costs: print it."""
-        rows = rows_of(self._stages.by_stages(self.param_groups), self._stages.outside(self.param_groups, open_too=True),
+        rows = rows_of(self._stages.by_stages(self.param_groups),
+                       self._stages.outside(self.param_groups, open_too=True),
                        self.param_groups[0]["refresh_every"])
         return StageTable(self._stages.constraints.rows() + rows)
 
@@ -177,18 +182,19 @@ class EMSA(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
 
-        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of other
-        settings, and for one that was saved between eval() and train() and lacks the controls: a distributed
-        checkpoint keeps what a fresh optimizer has, so call train() before it is written.
+        Raises ProblemError, with nothing changed, for the state of another optimizer, of another model or of
+        other settings, and for one that was saved between eval() and train() and lacks the controls: a
+        distributed checkpoint keeps what a fresh optimizer has, so call train() before it is written.
         """
         if not isinstance(state_dict, dict):
             raise ProblemError("EMSA: expected the dictionary that state_dict() gives, found "
                                f"{type(state_dict).__name__}")
         checked: list[dict[str, Any]] = []
 
-        def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:  # after other hooks, which may replace it
-            check_saved(found, self.param_groups, self._settings, self._stages.layout_of, self._stages.needed_of,
-                        lambda parameter: self._stages.names[id(parameter)])
+        # after other hooks, which may replace it
+        def check(_: torch.optim.Optimizer, found: dict[str, Any]) -> None:
+            check_saved(found, self.param_groups, self._settings, self._stages.layout_of,
+                        self._stages.needed_of, lambda parameter: self._stages.names[id(parameter)])
             checked.append(found)
 
         last = self.register_load_state_dict_pre_hook(check)
@@ -231,8 +237,8 @@ class EMSA(torch.optim.Optimizer):
 def _loss_before(are_shown: bool, rule: AcceptanceRule | None, closure: Callable[[], Any] | None) -> Any:
     """The loss of the closure, if there is one. ProblemError or NonFiniteError where there can be no step."""
     if are_shown:
-        raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() before "
-                           "the next batch")
+        raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() "
+                           "before the next batch")
     if closure is None:
         if rule is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
@@ -240,5 +246,6 @@ def _loss_before(are_shown: bool, rule: AcceptanceRule | None, closure: Callable
     with torch.enable_grad():
         loss = closure()
     if loss is not None and not torch.as_tensor(loss).isfinite().all():
-        raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this batch")
+        raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this "
+                             "batch")
     return loss

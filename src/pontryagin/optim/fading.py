@@ -8,10 +8,11 @@ of it before the steps become shorter, which no noise of batches does.
 
 Where a loss is fitted for good, gradients are at last the noise of rounding, of one size for ever, and that
 mean is of noise as well. So there is a peak too, of the mean, which falls with the fourth root of the number
-of steps and rises no faster than the mean may: gradients of less than 1e-3 of it shorten the steps, until what
-they promise is worth nothing. And gradients that have faded to less than 1e-2 of it and rise again do not
-lengthen a step, as they would beside a mean that follows them: where a loss is all but 0 they rise because the
-last step went too far.
+of steps and rises no faster than the mean may: gradients of less than 1e-3 of it shorten the steps, until
+what they promise is worth nothing. And gradients that have faded to less than 1e-2 of it and rise again do
+not
+lengthen a step, as they would beside a mean that follows them: where a loss is all but 0 they rise because
+the last step went too far.
 
 A step is measured by what it does to the outputs. Where the inputs of a stage have all but vanished, as deep
 in a network that its initialization starves, moving an output by 0.03 would take weights to 1e10 and more,

@@ -135,12 +135,14 @@ class StageGroup:
         sizes = [max(largest[id(one.weight)], largest.get(id(one.bias), 0.0)) for one in self.stages]
         if self._polar:
             gradient, bias_gradient = self._gradients(None)
-            return Proposal(self, *polar_step(self._state, gradient, bias_gradient, self._by_group(sizes), metric,
-                                              own["damping"], own["exponent"], rho_decay, limit, own["steps"] + 1))
+            return Proposal(self,
+                            *polar_step(self._state, gradient, bias_gradient, self._by_group(sizes), metric,
+                                              own["damping"], own["exponent"], rho_decay, limit,
+                                        own["steps"] + 1))
         units = None if all(is_mild(size) for size in sizes) else [unit(size) for size in sizes]
         gradient, bias_gradient = self._gradients(None if units is None else [1 / each for each in units])
-        change, bias_change, square = argmax(gradient, bias_gradient, self._state.mean, metric, own["damping"],
-                                             own["exponent"])
+        change, bias_change, square = argmax(gradient, bias_gradient, self._state.mean, metric,
+                                             own["damping"], own["exponent"])
         assert rho_decay is not None
         scale, new = outputs_scale(self._state, square, None if units is None else self._by_group(units),
                                    rho_decay, own["steps"] + 1)
@@ -179,7 +181,8 @@ class StageGroup:
         return ", ".join(one.stage.name for one in self.stages)
 
     def _limit(self, lr: float, steps: int) -> Tensor:
-        """Of the norms of the changes before they are multiplied by lr, (group). Weights are measured in each of
+        """Of the norms of the changes before they are multiplied by lr, (group). Weights are measured in each
+        of
         the first steps, then now and then: they change by no more than what is asked here."""
         if lr == 0:
             return self._state.mean.new_full((sum(self._sizes),), torch.inf)
@@ -215,10 +218,12 @@ class StageGroup:
     def _by_group(self, values: Sequence[float]) -> Tensor:
         """A number of each stage for all of its groups, in the precision of the squares of gradients."""
         each = [value for value, size in zip(values, self._sizes, strict=True) for _ in range(size)]
-        return torch.tensor(each, dtype=self._state.square.dtype).to(self._state.square.device, non_blocking=True)
+        return torch.tensor(each, dtype=self._state.square.dtype).to(self._state.square.device,
+                                                                     non_blocking=True)
 
     def _gradients(self, factors: Sequence[float] | None) -> tuple[Tensor, Tensor | None]:
-        """Of weights as matrices and of biases, (group, ...), stacked, each stage's times its factor: copies."""
+        """Of weights as matrices and of biases, (group, ...), stacked, each stage's times its factor:
+        copies."""
         dtype = self._state.velocity.dtype
         matrices = [one.stage.map.matrix(dense(one.weight.grad))  # type: ignore[arg-type]
                     for one in self.stages]

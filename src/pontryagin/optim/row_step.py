@@ -12,16 +12,19 @@ Vector = Float[Tensor, "group output"]
 _LARGEST = 1e37
 """Of a scale, a float32 later: where all gradients have been tiny, the next may be 0 and is to stay it."""
 _SILENT = 0.01
-"""Of the mean over outputs, which keeps rho of silent ones from vanishing; of a single output 1e-6 of itself."""
+"""Of the mean over outputs, which keeps rho of silent ones from vanishing; of a single output 1e-6 of
+itself."""
 
 
 def outputs_scale(state: StageState, square: Vector, unit: Tensor | None, rho_decay: float, steps: int
                   ) -> tuple[Vector, StageState]:
-    """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output i.
+    """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output
+    i.
 
     square: of the changes that the gradient divided by `unit` (None: 1) causes; the scale is for these
     changes. So every output moves by about 1 (root mean square over samples) in a step before the factor lr,
-    whatever the gradient's scale; by less where gradients fade (fading.py). Where no gradient has ever come, 0.
+    whatever the gradient's scale; by less where gradients fade (fading.py). Where no gradient has ever come,
+    0.
     """
     square = square.to(state.square.dtype)
     if unit is not None:
@@ -35,7 +38,8 @@ def outputs_scale(state: StageState, square: Vector, unit: Tensor | None, rho_de
     new.peak = new_peak(state.peak, long, steps)
     mean_square = unrisen(new.square / new.square_weight.unsqueeze(1), square, long, new.peak)
     mean_square = floored(mean_square, new.long_square, new.peak.unsqueeze(1))
-    known = mean_square.add_(mean_square.mean(1, keepdim=True), alpha=_SILENT if mean_square.shape[1] > 1 else 1e-6)
+    known = mean_square.add_(mean_square.mean(1, keepdim=True),
+                             alpha=_SILENT if mean_square.shape[1] > 1 else 1e-6)
     scale = torch.where(known > 0, known.rsqrt(), 0.0)
     return (scale if unit is None else scale.mul_(unit)).clamp_max(_LARGEST), new
 

@@ -13,8 +13,8 @@ _EIGEN = 60.0
 _SUBSPACE = 400.0
 """The same for the factorizations of a Nystrom approximation, relative to inputs * rank^2."""
 DEVICE_LATENCY = 2e11
-"""What a refresh costs on a device beside its flops, in flops of bfloat16 products: about a millisecond of an H100, in
-which small factorizations wait for one another."""
+"""What a refresh costs on a device beside its flops, in flops of bfloat16 products: about a millisecond of an
+H100, in which small factorizations wait for one another."""
 _LONGEST = 1000
 """Steps between two refreshes at most."""
 
@@ -38,8 +38,8 @@ def period(refresh: float, step: float, share: float) -> int:
 
 
 def is_probe_due(step: int) -> bool:
-    """Whether to probe the states in step 1, 2, 3 ...: in all of the first, then at distances that grow with the
-    steps."""
+    """Whether to probe the states in step 1, 2, 3 ...: in all of the first, then at distances that grow with
+    the steps."""
     power = 1 << (step.bit_length() - 1)
     return step % min(max(power // _PROBES, 1), _WIDEST) == 0
 

@@ -20,11 +20,11 @@ class Metric:
     """In what a step is measured, and what that may cost.
 
     damping: delta / mean(diag A_c). exponent: of (A_c + delta I); 1 is the argmax with a state penalty alone
-    ([LCTE] Algorithm 2), the default 1/2 also whitens the noise of G. rho_decay: of the running mean of squared
-    output changes, rho^2. These three can be set per group. metric_rank: beyond twice so many inputs the metric
-    is kept on a leading subspace of this rank, the rest by its mean. moment_rows: positions of a batch that enter
-    the moments (None: all). refresh_budget: moments and their factorizations may cost this share of the
-    propagation, counted in flops.
+    ([LCTE] Algorithm 2), the default 1/2 also whitens the noise of G. rho_decay: of the running mean of
+    squared output changes, rho^2. These three can be set per group. metric_rank: beyond twice so many inputs
+    the metric is kept on a leading subspace of this rank, the rest by its mean. moment_rows: positions of a
+    batch that enter the moments (None: all). refresh_budget: moments and their factorizations may cost this
+    share of the propagation, counted in flops.
     """
 
     damping: float = 0.1
@@ -38,8 +38,8 @@ class Metric:
         budget, rank, rows = self.refresh_budget, self.metric_rank, self.moment_rows
         numbers = isinstance(budget, int | float) and isfinite(budget) and budget > 0
         if not (numbers and _is_count(rank, 1) and (rows is None or _is_count(rows, 8))):
-            raise ProblemError("EMSA: expected refresh_budget > 0 and finite, metric_rank >= 1, moment_rows >= 8 or "
-                               f"None, the last two whole numbers, found {budget}, {rank}, {rows}")
+            raise ProblemError("EMSA: expected refresh_budget > 0 and finite, metric_rank >= 1, moment_rows "
+                               f">= 8 or None, the last two whole numbers, found {budget}, {rank}, {rows}")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Constraint:
     """Sets in which parameters lie after every step; they are projected onto them at once.
 
     admissible: a set for all matrices, or sets by names of submodules or parameters or patterns of them. Over
-    discrete sets (Binary, Ternary, Codebook) the elementwise argmax of the averaged Hamiltonian in the metric of
-    the inputs' variances moves a share lr * flip_rate of the entries per step; other sets are projected onto after
-    the step. density: over Ternary a price on every non-zero weight, set so that this share of the group's ternary
-    weights is left, in proportion to rows + inputs of each matrix; None for no price. The last two can be set per
-    group.
+    discrete sets (Binary, Ternary, Codebook) the elementwise argmax of the averaged Hamiltonian in the metric
+    of the inputs' variances moves a share lr * flip_rate of the entries per step; other sets are projected
+    onto after the step. density: over Ternary a price on every non-zero weight, set so that this share of the
+    group's ternary weights is left, in proportion to rows + inputs of each matrix; None for no price. The
+    last two can be set per group.
     """
 
     admissible: ModelSets | None = None
@@ -97,7 +97,8 @@ def check_group(group: Mapping[str, Any]) -> None:
     if group["averaging"] is not None and not 0 <= _number("averaging", group["averaging"]) < inf:
         raise ProblemError(f"EMSA averaging: expected a number >= 0 or None, found {group['averaging']}")
     if group["density"] is not None and not 0 < _number("density", group["density"]) <= 1:
-        raise ProblemError(f"EMSA density: expected a share of the weights in (0, 1], found {group['density']}")
+        raise ProblemError("EMSA density: expected a share of the weights in (0, 1], found "
+                           f"{group['density']}")
 
 
 def check_rates(group: Mapping[str, Any]) -> None:

@@ -100,7 +100,8 @@ class AffineStage:
             state.moment.lerp_(moments.product, weight)
         if self.map.one_hot:
             return None
-        return Moments(state.mean, state.moment, moments.trace) if self.is_exact else _blend(state, moments, weight)
+        return Moments(state.mean, state.moment, moments.trace) if self.is_exact else _blend(state, moments,
+                                                                                             weight)
 
     def keep(self, state: StageState, factor: Factor) -> None:
         """In place: groups hold the same tensors. Less variance than the rounding of the mean is no

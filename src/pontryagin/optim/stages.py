@@ -128,7 +128,8 @@ class ModelStages:
                 self._closed[key] = self.open.pop(key)
                 closed.append(stages[0])
         for stage in [each for each in self.affine if not each.captured.certain and each.captured.armed]:
-            if id(stage.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)], device):
+            if id(stage.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)],
+                                                                           device):
                 self._close(stage, states)
                 closed.append(stage)
         if closed:
@@ -219,8 +220,8 @@ class ModelStages:
         return [stage for stage, weight, _ in self.trained(_ids(groups)) if id(weight) not in self.by_adamw]
 
     def outside(self, groups: Groups, only: Groups | None = None, open_too: bool = False) -> list[str]:
-        """Names of the trained parameters that belong to no stage. only: of these groups. open_too: of those not
-        settled too."""
+        """Names of the trained parameters that belong to no stage. only: of these groups. open_too: of those
+        not settled too."""
         inside = {id(parameter) for _, weight, bias in self.trained(_ids(groups))
                   if not (open_too and id(weight) in self.by_adamw) for parameter in (weight, bias)}
         if not open_too:
@@ -240,20 +241,20 @@ class ModelStages:
             warn(described(self._model, names, "they belong to no affine stage"))
 
     def processes(self, given: Any) -> Any:
-        """The process group that the user gave, or that of the DistributedDataParallel around the model; None for
-        one process, or processes of their own."""
+        """The process group that the user gave, or that of the DistributedDataParallel around the model; None
+        for one process, or processes of their own."""
         parallel: Any = self.capture.parallel
         if parallel is not None and parallel._join_config.enable:
-            raise ProblemError("EMSA takes moments over all processes in every step, which join() does not know "
-                               "of: give every process as many batches")
+            raise ProblemError("EMSA takes moments over all processes in every step, which join() does not "
+                               "know of: give every process as many batches")
         if given is not None or parallel is not None:
             return given if given is not None else parallel.process_group
         started = distributed.is_available() and distributed.is_initialized()
         if started and distributed.get_world_size() > 1 and not self._told_alone:
             self._told_alone = True
-            warn("EMSA: there are several processes, but no DistributedDataParallel around the model: each takes "
-                 "the moments of its own batches; if gradients are averaged by other means, name their group: "
-                 "EMSA(model, process_group=...)")
+            warn("EMSA: there are several processes, but no DistributedDataParallel around the model: each "
+                 "takes the moments of its own batches; if gradients are averaged by other means, name their "
+                 "group: EMSA(model, process_group=...)")
         return None
 
     def _stage_of(self, parameter: nn.Parameter, saved: Mapping[str, Any]) -> AffineStage | None:

@@ -54,12 +54,14 @@ def _entry(name: str) -> property:
 class StageState(Record):
     """Of the weight of an affine stage; stacked along the group axis, that of a group of equal stages.
 
-    mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies, (group,
-    input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input, rank), (group,
-    rank), (group). refreshes: of the moments. polar: whether the step is bounded in the operator norm.
-    velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of the
-    squared change of each output, (group, output), and the weight of the first. velocity_weight: what momentum
-    adds up to. size, size_weight, long_size: running means of squared gradients. peak: the largest long mean.
+    mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies,
+    (group, input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input,
+    rank), (group, rank), (group). refreshes: of the moments. polar: whether the step is bounded in the
+    operator norm.
+    velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
+    the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
+    momentum adds up to. size, size_weight, long_size: running means of squared gradients. peak: the largest
+    long mean.
     kind: which of the alternatives the stage turned out to be.
     """
 
@@ -102,7 +104,8 @@ class StageState(Record):
         shapes: dict[str, tuple[int, ...]] = {
             "mean": (groups, inputs), "moment": (groups, inputs) if one_hot else (groups, inputs, inputs),
             "basis": (groups, inputs, rank), "values": (groups, rank), "tail": (groups,),
-            "velocity_weight": (groups,), "velocity": (groups, outputs, inputs), "bias_velocity": (groups, outputs)}
+            "velocity_weight": (groups,), "velocity": (groups, outputs, inputs),
+            "bias_velocity": (groups, outputs)}
         running = {name: (groups, outputs) if name in ("square", "long_square") else (groups,)
                    for name in StageState.RUNNING}
         found = {name: (torch.Size(size), squares) for name, size in running.items()}
@@ -119,8 +122,8 @@ class StageState(Record):
 
 
 class AdamWState(Record):
-    """Of a parameter that AdamW trains: both moments like it (pairs of real numbers for complex ones), the number
-    of its steps, and what the moments are in units of."""
+    """Of a parameter that AdamW trains: both moments like it (pairs of real numbers for complex ones), the
+    number of its steps, and what the moments are in units of."""
 
     first: Tensor
     second: Tensor
@@ -137,8 +140,8 @@ class AdamWState(Record):
 
 
 class AverageState(Record):
-    """Of any parameter: the average of its values, in float32 at least, and the last value while the average is
-    shown. with_weight: of a bias that moves with its weight."""
+    """Of any parameter: the average of its values, in float32 at least, and the last value while the average
+    is shown. with_weight: of a bias that moves with its weight."""
 
     mean_control: Tensor
     last_control: Tensor

@@ -37,7 +37,8 @@ class StepMaker:
         self._groups: list[StageGroup] = []
         self._together: list[Hashable] | None = None
 
-    def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool, bounded: bool) -> list[Move]:
+    def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool,
+              bounded: bool) -> list[Move]:
         """The changes of all parameters; running means are updated, unless a change is not finite.
 
         Weight and bias of a stage have each its own lr. looked: whether a look has been made, which this step
@@ -74,13 +75,14 @@ class StepMaker:
 
     def gradients(self, groups: ParamGroups) -> Sizes:
         """The largest entry of each gradient. NonFiniteError for one that is not finite."""
-        parameters = [p for group in groups for p in group["params"] if p.grad is not None and p.requires_grad]
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None
+                      and p.requires_grad]
         sizes = largest_entries([parameter.grad for parameter in parameters])
         if not all(map(isfinite, sizes)):
             self._stages.forget()
             bad = next(p for p, size in zip(parameters, sizes, strict=True) if not isfinite(size))
-            raise NonFiniteError(f"the gradient of {self._stages.names[id(bad)]} holds values that are NaN or "
-                                 "infinite: nothing has been changed; skip this batch or look at its loss")
+            raise NonFiniteError(f"the gradient of {self._stages.names[id(bad)]} holds values that are NaN "
+                                 "or infinite: nothing has been changed; skip this batch or look at its loss")
         return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
 
     def _grouped(self, stages: list[TrainedStage]) -> list[StageGroup]:
@@ -93,8 +95,8 @@ class StepMaker:
     def _refresh(self, trained: list[Trained], groups: ParamGroups, states: States) -> None:
         """Take in the moments of the last batch and factorize.
 
-        Moments that are not finite are left out: the gradients of their batch are not finite either, or a state
-        overflowed in a half-precision pass that had no say in the loss.
+        Moments that are not finite are left out: the gradients of their batch are not finite either, or a
+        state overflowed in a half-precision pass that had no say in the loss.
         """
         armed = [(stage, bias is not None) for stage, _, bias in trained if stage.captured.armed]
         for stage, _ in armed:
@@ -107,7 +109,8 @@ class StepMaker:
             state = StageState(states[stage.weight])
             if is_finite and (moment := stage.absorb(state, moments, has_bias)) is not None:
                 wanted.append((stage, state, moment))
-        for (stage, state, _), factor in zip(wanted, factorized([moment for _, _, moment in wanted]), strict=True):
+        for (stage, state, _), factor in zip(wanted, factorized([moment for _, _, moment in wanted]),
+                                             strict=True):
             stage.keep(state, factor)
         if armed:
             for group in self._groups:
@@ -157,7 +160,8 @@ def _with_decay(moves: list[Move], groups: ParamGroups) -> list[Move]:
              for parameter in group["params"] if parameter.ndim > 1}
     if not rates:
         return moves
-    return [(parameter, change.sub(parameter, alpha=rates[id(parameter)]) if id(parameter) in rates else change)
+    return [(parameter,
+             change.sub(parameter, alpha=rates[id(parameter)]) if id(parameter) in rates else change)
             for parameter, change in moves]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from pontryagin.optim.stage import AffineStage
 
@@ -43,7 +44,7 @@ def rows_of(stages: Sequence[AffineStage], outside: Sequence[str], every: int) -
 
     Before the first step the shares of work are unknown and given as 0.
     """
-    work = sum(stage.propagation_work for stage in stages) or 1.0
+    work = sum(stage.propagation_work for stage in stages) or inf
     rows = [StageRow(stage.name, stage.map.kind, stage.outputs, stage.inputs, stage.groups,
                      _method(stage), stage.propagation_work / work, stage.refresh_work / every / work)
             for stage in stages]

@@ -38,8 +38,8 @@ class Trainer(Protocol):
 
     The training saves `model.state_dict()` itself and loads it before `load_state_dict`; the two together,
     with the states of the global random generators, are all that a method may depend on: it goes on
-    bitwise from them. For evaluation, between steps, the model of `evaluated()` is called in eval mode without
-    gradients, and set back to train mode.
+    bitwise from them. For evaluation, between steps, the model of `evaluated()` is called in eval mode
+    without gradients, and set back to train mode.
     """
 
     @property

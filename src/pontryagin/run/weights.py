@@ -13,8 +13,8 @@ from pontryagin.run.errors import ExperimentError
 
 _INSIDE = ("model", "state_dict", "model_state_dict")
 """Where checkpoints keep them."""
-_UNREADABLE = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError, TypeError,
-               AttributeError, AssertionError, ImportError)
+_UNREADABLE = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError,
+               TypeError, AttributeError, AssertionError, ImportError)
 """What torch.load raises for files of another kind, or with changed bytes: found by trying thousands."""
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
-from pontryagin.affine import maps_of, own_parameters
+from pontryagin.affine import is_certain, maps_of, own_parameters
 from pontryagin.trajectory.captured_stage import CapturedStage, is_recomputed
 
 Users = dict[int, list[CapturedStage]]
@@ -236,7 +236,7 @@ def find_stages(model: nn.Module) -> tuple[list[CapturedStage], list[tuple[nn.Mo
     """The affine stages that are certain, in the order of the model's parameters, and the modules that
     compute them; nothing is hooked."""
     found, users = _find(model, None)
-    stages = [each.stages[0] for each in found if each.certain]
+    stages = [each.stages[0] for each in found if is_certain(each.stages[0].module)]
     kept = {id(stage) for stage in stages}
     of = [(module, [stage for stage in fed if id(stage) in kept]) for module, fed in users]
     return stages, [(module, fed) for module, fed in of if fed]

@@ -19,7 +19,7 @@ from pontryagin.affine.precision import full_precision, wide
 from pontryagin.affine.rows import thinned
 from pontryagin.affine.variances import VarianceProbe
 
-_LEAST, _GLANCE = 8, 4
+_LEAST, _PROBE = 8, 4
 """Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough
 for a probe."""
 _CHUNK = 1 << 12
@@ -197,9 +197,9 @@ class CapturedStage:
         if self.rows is None or axes == 0 or not x.numel() or self.map.one_hot:
             return x
         rows = x.flatten(0, axes - 1) if axes > 1 else x
-        wanted = self.rows if self.armed else max(self.rows // _GLANCE, 1)
+        wanted = self.rows if self.armed else max(self.rows // _PROBE, 1)
         each = self._rows_of_each(rows)
-        return thinned(rows, max(wanted // each, _LEAST if self.armed or each == 1 else _LEAST // _GLANCE))
+        return thinned(rows, max(wanted // each, _LEAST if self.armed or each == 1 else _LEAST // _PROBE))
 
     def _rows_of_each(self, x: Tensor) -> int:
         """Rows x that one entry along the first axis becomes."""
@@ -259,8 +259,9 @@ class CapturedStage:
         samples.samples, self._derived = [], _Pass()
 
     def _of_bias(self, gradient: Tensor | None) -> None:
-        if gradient is not None and self._waiting.number == torch._C._current_graph_task_id() and self._waiting.products:
-            self._verify(gradient.detach().reshape(self._waiting.products[0][1].shape), self._waiting, 1)
+        waiting = self._waiting
+        if gradient is not None and waiting.number == torch._C._current_graph_task_id() and waiting.products:
+            self._verify(gradient.detach().reshape(waiting.products[0][1].shape), waiting, 1)
 
     def _added(self, _: Tensor | None) -> None:
         grad = self.weight.grad

@@ -29,9 +29,9 @@ _TURNS, _LARGE = 4, 1 << 16
 class DiscreteState(Record):
     """Of the weight of a stage over a grid.
 
-    average: the running mean of its gradients, (row, input). variance: of its inputs, (group, input). scale: of each
-    row, (row). looks: at the inputs. steps: taken. owed: moves owed to the next step. moved: the share of entries
-    that the last step moved. long_size: the long mean of the squared gradient's size.
+    average: the running mean of its gradients, (row, input). variance: of its inputs, (group, input). scale:
+    of each row, (row). looks: at the inputs. steps: taken. owed: moves owed to the next step. moved: the
+    share of entries that the last step moved. long_size: the long mean of the squared gradient's size.
     """
 
     average: Tensor
@@ -153,9 +153,10 @@ class DiscreteStage:
     def _move(self, state: DiscreteState, rows: slice, share: float, steps: int, step_scale: float,
               density: float | None) -> None:
         matrix = self.weight.detach().flatten(1)
-        weight, average, scale = matrix[rows], state.average[rows], state.scale[rows].to(matrix.dtype).unsqueeze(1)
+        weight, average = matrix[rows], state.average[rows]
+        scale = state.scale[rows].to(matrix.dtype).unsqueeze(1)
         argmax: DiscreteArgmax = GridArgmax(self.theta.grid) if density is None else PricedArgmax(density)
-        new, number, state.owed = argmax(weight, average, scale, self._metric(state, rows, argmax.power),
+        new, number, state.owed = argmax(weight, average, scale, self._metric(state, rows, argmax.exponent),
                                           Pace(share, state.owed, steps))
         if self.theta.scale == "row":
             new = self._rescaled(state, new, average, rows, step_scale)
@@ -175,11 +176,11 @@ class DiscreteStage:
         state.scale[rows] = new.to(old.dtype)
         return codes.to(weight.dtype) * new.unsqueeze(1)
 
-    def _metric(self, state: DiscreteState, rows: slice, power: float) -> Tensor:
-        """(v + damping mean v)^-power for each row, or one row for all."""
+    def _metric(self, state: DiscreteState, rows: slice, exponent: float) -> Tensor:
+        """(v + damping mean v)^-exponent for each row, or one row for all."""
         variance = state.variance
         shift = _DAMPING * variance.mean(1, keepdim=True) + torch.finfo(variance.dtype).tiny
-        metric = (variance + shift).pow(-power)
+        metric = (variance + shift).pow(-exponent)
         if len(metric) == 1:
             return metric
         return metric.repeat_interleave(len(state.scale) // len(metric), 0)[rows]

@@ -9,7 +9,8 @@ from pontryagin.run.errors import need
 
 
 def packaged(name: str, model: nn.Module, rate: float) -> Any:
-    """The optimizer of that name, for all parameters of a model. ExperimentError where the package is missing."""
+    """The optimizer of that name, for all parameters of a model. ExperimentError where the package is
+    missing."""
     package = need("pytorch_optimizer", name)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # they flatten gradients by view
     return getattr(package, name)(model.parameters(), lr=rate)
