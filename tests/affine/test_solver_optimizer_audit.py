@@ -146,6 +146,15 @@ def test_all_three_are_one(name: str, damping: float) -> None:
     assert solver.gain > 0
 
 
+def test_an_index_that_is_no_control() -> None:
+    """Without damping: whether it counts in the mean frequency is the one thing that they do not share."""
+    case = case_of(((3,), lambda: nn.Embedding(6, 2, padding_idx=2)))
+    (optimizer,), (audit,), solver = by_optimizer(case, 0.0), by_audit(case, 0.0), by_solver(case, 0.0)
+    assert_same(optimizer, solver)
+    assert_same(audit, solver)
+    assert not solver.change.weight[..., 2].any()
+
+
 @pytest.mark.parametrize("damping", [1e-3, 0.1])
 @pytest.mark.parametrize("name", OVERLAPPING)
 def test_overlapping_outputs(name: str, damping: float) -> None:

@@ -140,7 +140,7 @@ def test_every_figure_names_methods_that_stand_beside_ours():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--methods", "emsa,lion"], "'lion'"), (["--seeds", "0"], "--seeds"),
+    (["--methods", "emsa,lamb"], "'lamb'"), (["--seeds", "0"], "--seeds"),
     (["--paper-iterations", "0"], "--paper-iterations"), (["--tune", "-1"], "--tune"),
     (["--dtype", "float8"], "--dtype"), (["--overwrite", "--resume"], "--overwrite")])
 def test_a_wrong_request_is_refused_in_one_line(options, message, tmp_path, capsys):

@@ -188,7 +188,7 @@ def test_types_in_every_order(types: tuple[torch.dtype, ...], bare: bool, rows: 
 
 
 @quiet
-@pytest.mark.parametrize("first", few([0, 1, 9], 1, 9))
+@pytest.mark.parametrize("first", [0, 1, 9])
 @pytest.mark.parametrize(("before", "after"), [(torch.float32, torch.float64), (torch.float64, torch.float32),
                                                (torch.float32, torch.bfloat16),
                                                (torch.bfloat16, torch.float32)], ids=str)
@@ -223,6 +223,10 @@ def test_the_steps_after_a_change_to_double_are_those_of_before() -> None:
             model.double()
         steps(model, optimizer, MANY, range(4, 10), torch.float64 if change else torch.float32)
         ends.append(controls(model))
+        names = "mean", "basis", "velocity", "bias_velocity"
+        dtypes = {optimizer.state[weight][name].dtype for name in names
+                  for weight in model.parameters() if weight.ndim == 2}
+        assert dtypes == {torch.float64 if change else torch.float32}
     assert_near(ends[1], ends[0], controls(MANY.model(torch.float32)), 2e-3)
 
 

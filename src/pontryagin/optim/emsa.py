@@ -112,8 +112,10 @@ class EMSA(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every stage. closure: computes the loss and its gradients; it may return None."""
         groups, rule = self.param_groups, self.acceptance
+        if closure is None and rule is not None:
+            raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         try:
-            loss = _loss_before(groups[0]["averaged"], rule, closure)
+            loss = _loss_before(groups[0]["averaged"], closure)
         except (ProblemError, NonFiniteError):
             self._stages.forget()
             raise
@@ -234,14 +236,12 @@ class EMSA(torch.optim.Optimizer):
                          None if only is None else set(map(id, only)))
 
 
-def _loss_before(are_shown: bool, rule: AcceptanceRule | None, closure: Callable[[], Any] | None) -> Any:
+def _loss_before(are_shown: bool, closure: Callable[[], Any] | None) -> Any:
     """The loss of the closure, if there is one. ProblemError or NonFiniteError where there can be no step."""
     if are_shown:
         raise ProblemError("the model holds the averages, as eval() put them there: call optimizer.train() "
                            "before the next batch")
     if closure is None:
-        if rule is not None:
-            raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         return None
     with torch.enable_grad():
         loss = closure()

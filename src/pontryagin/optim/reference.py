@@ -59,7 +59,7 @@ def step(state: State, x: Tensor, refresh: bool = True) -> None:
     if state.steps <= 20 or state.steps % 4 == 1:
         state.reach = 0.3 * layer.weight.norm().clamp_min(n**0.5)
     gradient = torch.cat([p.grad.view(n, -1) for p in layer.parameters() if p.grad is not None], 1)
-    change = -state.lr * (_polar_step if state.is_polar else _row_step)(state, gradient)
+    change = (_polar_step if state.is_polar else _row_step)(state, gradient) * -state.lr
     change[:, :layer.in_features] -= state.lr * state.weight_decay * layer.weight
     for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
         parameter += part.view_as(parameter)
