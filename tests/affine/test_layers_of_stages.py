@@ -1,5 +1,5 @@
-"""Every layer for which EMSA has a closed form has one in the explicit solver too: the argmax of the augmented
-Hamiltonian, against its dense Hessian."""
+"""Every layer for which EMSA has a closed form has one in the explicit solver too: the argmax of the
+augmented Hamiltonian, against its dense Hessian."""
 
 from collections.abc import Callable
 
@@ -39,7 +39,8 @@ def problem(name: str, cost: RunningCost | None = None) -> ControlProblem:
     shape, make = LAYERS[name]
     first = started(stage(make().double(), running_cost=cost), seed=3)
     initial = normal(5, *shape, seed=1)
-    return ControlProblem([first], SquaredError(), initial, normal(*first(initial, first.start).shape, seed=2))
+    target = normal(*first(initial, first.start).shape, seed=2)
+    return ControlProblem([first], SquaredError(), initial, target)
 
 
 def values(group: StageGroup, controls: Tensor, penalties: Penalties) -> Tensor:

@@ -42,12 +42,8 @@ def lora_maps(module: Any) -> list[affine.AffineMap]:
         x = affine.first_argument(arguments, named)
         return None if x is None else (x @ module.A.mT).detach()
 
-    def costate(u: Tensor) -> Tensor:
-        return u.reshape(1, -1, u.shape[-1]) * module.scale
-
-    down = replace(affine.dense(module, "A"), outputs=lambda u: costate(u) @ module.B.detach(),
-                   fits=lambda x, z: x.shape[:-1] == z.shape[:-1])
-    return [down, replace(affine.dense(module, "B", inputs=inside), outputs=costate)]
+    down = affine.dense(module, "A", outputs=lambda u: module.scale * u @ module.B.detach())
+    return [down, affine.dense(module, "B", inputs=inside, outputs=lambda u: module.scale * u)]
 
 
 affine.register(Lora, lora_maps)

@@ -91,9 +91,10 @@ def test_a_layer_in_three_places_with_its_activation() -> None:
         outputs = model.head(states[-1].mean(1))
         delta = torch.stack([
             sum((torch.autograd.grad(outputs[:, k].sum(), state, retain_graph=True)[0] * move).sum((1, 2))
-                for state, move in zip(states[1:], moves, strict=True)) for k in range(3)], 1)  # type: ignore[misc]
-        cost += (mean_loss(outputs + delta, y) - mean_loss(outputs, y)).item() * len(y) / sum(len(y) for _,
-                                                                                              y in batches)
+                for state, move in zip(states[1:], moves, strict=True))  # type: ignore[misc]
+            for k in range(3)], 1)
+        share = len(y) / sum(len(each) for _, each in batches)
+        cost += (mean_loss(outputs + delta, y) - mean_loss(outputs, y)).item() * share
     assert stage.restrictions[0].predicted == pytest.approx(cost, rel=1e-6)
 
 

@@ -41,7 +41,8 @@ class Pair(nn.Module):
 def test_refused(change: dict[str, object], message: str) -> None:
     model, batches = built("mlp")
     with pytest.raises(ProblemError, match=message):
-        audit(**{"model": model, "loss": "cross-entropy", "batches": batches, **change})  # type: ignore[arg-type]
+        audit(**{"model": model, "loss": "cross-entropy", "batches": batches,  # type: ignore[arg-type]
+                 **change})
 
 
 def test_targets_of_the_wrong_shape_are_refused() -> None:

@@ -46,7 +46,8 @@ def test_csv_files_hold_every_digit(tmp_path: Path) -> None:
     with stages.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == STAGE_COLUMNS
-    assert [float(row["rho_state"]) for row in rows[-3:]] == [one.penalties.rho_state for one in done[-1].stages]
+    found = [float(row["rho_state"]) for row in rows[-3:]]
+    assert found == [one.penalties.rho_state for one in done[-1].stages]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["iterations.csv", "stages.csv"]
 
 

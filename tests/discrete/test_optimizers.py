@@ -98,8 +98,8 @@ def test_li_hao_is_its_formula() -> None:
     """Renewal falls once a period; sign(m) beyond rho times the largest disagreement."""
     weight = nn.Parameter(draw((4, 5), Binary(), torch.Generator().manual_seed(0)).double())
     optimizer = LiHao([weight], Binary(), rho=0.4, renewal=0.2, decay=0.5, period=2)
-    generator, w, m = torch.Generator().manual_seed(1), weight.detach().clone(), torch.zeros(4, 5,
-                                                                                             dtype=torch.float64)
+    generator, w = torch.Generator().manual_seed(1), weight.detach().clone()
+    m = torch.zeros_like(w)
     for number in range(7):
         gradient = torch.randn(4, 5, generator=generator, dtype=torch.float64)
         a = 1 - 0.2 * 0.5 ** (number // 2)

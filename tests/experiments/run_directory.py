@@ -12,8 +12,8 @@ METHODS = ("msa", "emsa-paper", "emsa", "emsa-secant", "sgd", "adagrad", "adam",
 CONTROL = ("msa", "emsa-paper", "emsa", "emsa-secant")
 TARGETS = ("0.1", "0.01", "0.0001", "1e-06")
 HEADERS = {
-    "metrics.csv": "figure,method,seed,iteration,evaluations,seconds,train_loss,test_loss,accepted,rho,optimality_gap,"
-                   "rejected",
+    "metrics.csv": "figure,method,seed,iteration,evaluations,seconds,train_loss,test_loss,accepted,rho,"
+                   "optimality_gap,rejected",
     "stages.csv": "figure,method,seed,iteration,stage,gain,state_error,costate_error",
     "states.csv": "figure,method,x,time,component,state",
     "fit.csv": "figure,method,x,target,prediction",
@@ -93,7 +93,8 @@ def _metrics(figure: str, method: str, seed: int, loss: np.ndarray,
     for k, value in enumerate(loss):
         record: list[object] = ["", "", "", ""]
         if method in CONTROL and k:
-            rejected = int(generator.random() < 0.15) if method.startswith("emsa") and method != "emsa-paper" else 0
+            tries = method.startswith("emsa") and method != "emsa-paper"
+            rejected = int(generator.random() < 0.15) if tries else 0
             rho = 1000.0 if method == "emsa-paper" else 0.0 if method == "msa" else rho * (3.0 if rejected
                                                                                            else 0.84)
             with np.errstate(invalid="ignore"):

@@ -15,7 +15,8 @@ from pontryagin.run.reports.page import Heading
 from pontryagin.run.reports.words import bold, loss_of, number, tuned
 from pontryagin.run.tables import Drawing, ReportError
 
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII=")
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8"
+                         "AAAAASUVORK5CYII=")
 VOID = {"meta", "img", "br"}
 
 
@@ -214,7 +215,8 @@ def test_the_tuning_table_marks_the_rate_that_was_used() -> None:
     tuning = {"a": {"adam": {"0.1": 0.5, "0.01": 0.7}, "sgd": {"1.0": None}}}
     heading, words, found = tuned(tuning, {"a": {"adam": {"learning_rate": 0.1}}}, "least loss")
     assert heading == Heading("Learning rates tried")
-    assert words.startswith("The score of every rate, lower is better: least loss. Bold: the rate that was used;")
+    assert words.startswith("The score of every rate, lower is better: least loss. Bold: the rate that was "
+                            "used;")
     assert found.head == ["figure", "method", "0.01", "0.1", "1.0"]
     assert [row[2:] for row in found.rows] == [["0.7", bold("0.5"), "—"], ["—", "—", "—"]]
     assert found.rows[0][3] == "<b>0.5</b>"

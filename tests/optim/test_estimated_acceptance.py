@@ -85,8 +85,8 @@ def test_a_restored_optimizer_goes_on_with_the_same_length() -> None:
     assert other.param_groups[0]["step_scale"] == optimizer.param_groups[0]["step_scale"] != 1.0
 
 
-@pytest.mark.parametrize("options", [{"rho_decay": 0.0}, {"rho_decay": 1.1}, {"sufficient": 0.5}, {"longest": 0.0},
-                                     {"attempts": 0}])
+@pytest.mark.parametrize("options", [{"rho_decay": 0.0}, {"rho_decay": 1.1}, {"sufficient": 0.5},
+                                     {"longest": 0.0}, {"attempts": 0}])
 def test_refused_settings(options: dict[str, Any]) -> None:
     with pytest.raises(ProblemError, match="EstimatedAcceptance: expected"):
         EstimatedAcceptance(**options)

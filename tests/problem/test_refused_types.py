@@ -30,7 +30,8 @@ print(json.dumps(messages))
 EXPECTED = {
     "a module": "expected a Stage, found Linear: wrap it with stage(...)",
     "no tensor": "stage 1 (<lambda>) must return one state a sample: for 2 samples found NoneType",
-    "integer states": "stage 0 (Linear) cannot take states of shape (3,) and dtype torch.int64 from the initial state: mat1 and mat2 must have the same dtype, but got Long and Float",
+    "integer states": "stage 0 (Linear) cannot take states of shape (3,) and dtype torch.int64 from the "
+                      "initial state: mat1 and mat2 must have the same dtype, but got Long and Float",
     "admissible set": "Linear: expected an admissible set such as RealSpace(), found 3",
     "set of a parameter": "Linear, weight: expected a set of matrices such as Binary() or Box(-1, 1), found "
                           "3",

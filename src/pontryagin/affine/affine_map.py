@@ -39,6 +39,11 @@ def linear_rows(x: Tensor) -> Rows:
     return x.reshape(1, -1, x.shape[-1])
 
 
+def same(costate: Tensor) -> Tensor:
+    """That of a map whose z is the module's output."""
+    return costate
+
+
 @dataclass(frozen=True, eq=False)
 class AffineMap:
     """An affine map of a module, or of a stage's control.
@@ -81,15 +86,21 @@ class AffineMap:
 
 
 def dense(module: nn.Module, weight: str = "weight", bias: str | None = None, *, kind: str | None = None,
-          inputs: Callable[..., Tensor | None] = first_argument, has_outputs: bool = True,
-          is_dense: bool = True) -> AffineMap:
+          inputs: Callable[..., Tensor | None] = first_argument,
+          outputs: Callable[[Tensor], Tensor] | None = same, is_dense: bool = True) -> AffineMap:
     """z = W x + b on the last axis, W the module's parameter `weight` of shape (output, *input), b its
-    parameter `bias`. has_outputs: whether the module's output is z."""
+    parameter `bias`.
+
+    inputs: x among the arguments of a call (arguments, named, output), of shape (*position, input). outputs:
+    from the costate of the module's output to that of z, (*position, output), where the map ends inside the
+    module; None where it cannot be told. is_dense: whether many rows may be maximized in the operator norm.
+    """
     shape = getattr(module, weight).shape
+    ends = None if outputs is None else (lambda u: linear_rows(outputs(u)))
     return AffineMap(kind or type(module).__name__, weight, bias, linear_rows,
                      lambda w: w.reshape(1, w.shape[0], -1), lambda matrix: matrix.reshape(shape),
-                     linear_rows if has_outputs else None, inputs=inputs, is_dense=is_dense,
-                     fits=_ends(shape))
+                     ends, inputs=inputs, is_dense=is_dense,
+                     fits=_ends(shape) if outputs is same else lambda x, z: x.shape[:-1] == z.shape[:-1])
 
 
 def turned(module: nn.Module, weight: str = "weight", bias: str | None = None) -> AffineMap:

@@ -20,11 +20,11 @@ def _attention(module: nn.MultiheadAttention) -> list[tuple[AffineMap, ...]]:
     where the three weights are one parameter. Where keys and values have sizes of their own the weights are
     three parameters."""
     if module.in_proj_weight is None:  # in_proj_bias is one parameter over three stages: it is left out
-        return [(dense(module, f"{name[0]}_proj_weight", inputs=_attended(number), has_outputs=False,
+        return [(dense(module, f"{name[0]}_proj_weight", inputs=_attended(number), outputs=None,
                        is_dense=False),)
                 for number, name in enumerate(_ATTENDED)]
     bias = "in_proj_bias" if module.in_proj_bias is not None else None
-    own = dense(module, "in_proj_weight", bias, inputs=_shared, has_outputs=False, is_dense=False)
+    own = dense(module, "in_proj_weight", bias, inputs=_shared, outputs=None, is_dense=False)
     shape = module.in_proj_weight.shape
     cross = AffineMap("MultiheadAttention", "in_proj_weight", bias, lambda x: x,
                       lambda w: w.reshape(3, -1, w.shape[-1]), lambda matrix: matrix.reshape(shape), None,

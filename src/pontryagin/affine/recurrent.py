@@ -95,7 +95,7 @@ def _layers(module: nn.RNNBase) -> list[AffineMap]:
 
 def _gates(module: Any, end: str, inputs: Callable[..., Tensor | None]) -> AffineMap:
     return dense(module, f"weight_{end}", f"bias_{end}" if module.bias else None, inputs=inputs,
-                 has_outputs=False, is_dense=False)
+                 outputs=None, is_dense=False)
 
 
 for _kind in (nn.LSTMCell, nn.GRUCell, nn.RNNCell):

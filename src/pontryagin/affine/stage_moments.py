@@ -83,8 +83,7 @@ def _of_indices(form: AffineForm, indices: Tensor, u: Tensor, positions: int) ->
     """Frequencies, and sums of u by index; indices have no costate that could change."""
     stages, rows, size = len(u), u.shape[1], form.shape[2]
     known = u if form.map.padding is None else u * (indices != form.map.padding).unsqueeze(2)
-    ones = torch.ones_like(u[...,
-                             0]) if form.map.padding is None else (indices != form.map.padding).to(u.dtype)
+    ones = torch.ones_like(u[..., 0])
     places = indices.long()
     gradient = u.new_zeros(stages, size, u.shape[2]).scatter_add_(1, places.unsqueeze(2).expand_as(u), known)
     frequencies = u.new_zeros(stages, size).scatter_add_(1, places, ones)

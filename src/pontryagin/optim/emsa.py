@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pontryagin.affine.precision import full_precision
 from pontryagin.distributed.reductions import together
@@ -61,7 +61,7 @@ class EMSA(torch.optim.Optimizer):
     has been changed.
     """
 
-    def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float = 0.03,
+    def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float | Tensor = 0.03,
                  momentum: float = 0.6, weight_decay: float = 0.0, adamw_lr: float = 0.3,
                  averaging: float | None = AVERAGING, metric: Metric | None = None,
                  constraint: Constraint | ModelSets | None = None, acceptance: AcceptanceRule | None = None,

@@ -62,7 +62,7 @@ def step(state: State, x: Tensor, refresh: bool = True) -> None:
     change = (_polar_step if state.is_polar else _row_step)(state, gradient) * -state.lr
     change[:, :layer.in_features] -= state.lr * state.weight_decay * layer.weight
     for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
-        parameter += part.view_as(parameter)
+        parameter.add_(part.view_as(parameter))
     controls = torch.cat([parameter.view(n, -1) for parameter in layer.parameters()], 1)
     state.average.lerp_(controls, (state.averaging + 1) / (state.steps + state.averaging))
 

@@ -32,7 +32,10 @@ class AffineStage:
         self.weight, self.map = captured.weight, captured.map
         self.groups, self.outputs, self.inputs = self.map.matrix(self.weight.detach()).shape
         self.rank = self.inputs if self.inputs <= _EXACT * rank else rank
-        self._dtype = wide(self.weight.dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return wide(self.weight.dtype)
 
     def parameters(self, members: Collection[int]) -> tuple[nn.Parameter | None, nn.Parameter | None]:
         """Weight and bias as far as they are trained and among these parameters; no weight, no stage."""

@@ -103,10 +103,11 @@ class DiscreteStage:
         _average(state.average, gradient, steps)
         length = self._length(state, largest)
         if length > 0:
+            rate = float(group["lr"])
             turns = _TURNS if gradient.numel() >= _LARGE else 1
             rows = slice(steps % turns, None, turns)
-            share = min(group["lr"] * group["flip_rate"] * turns * length, 1.0)
-            self._move(state, rows, share, steps, group["lr"] * turns * length, density)
+            share = min(rate * group["flip_rate"] * turns * length, 1.0)
+            self._move(state, rows, share, steps, rate * turns * length, density)
         else:
             state.moved = torch.zeros(())
         self._version = self.weight._version

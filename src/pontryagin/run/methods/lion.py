@@ -9,9 +9,9 @@ from pontryagin.run.trainer import OptimizerTrainer, Trainer
 
 
 def lion(model: nn.Module, objective: Objective, rate: float) -> Trainer:
-    """Lion; its customary rate is a third to a tenth of Adam's."""
+    """Lion; its rates are a third to a tenth of Adam's on large models."""
     return OptimizerTrainer(model, packaged("Lion", model, rate), objective)
 
 
-LION = Method("lion", lion, (3e-4, 1e-4, 1e-3, 3e-3), MethodStyle("Lion", "#56B4E9", (0, (1, 1.2))),
+LION = Method("lion", lion, (1e-3, 3e-4, 1e-4, 3e-3), MethodStyle("Lion", "#56B4E9", (0, (1, 1.2))),
               "pytorch_optimizer")
