@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
                if "```python" in page.read_text(encoding="utf-8"))
 
+QUICK = ("README.md", "optimizer.md")
+
 
 def blocks(page: Path) -> str:
     """All of them, at the lines where they stand."""
@@ -22,13 +24,12 @@ def blocks(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", [
-    pytest.param(page, id=page.name, marks=() if page.name in ("README.md", "optimizer.md") else pytest.mark.slow)
-    for page in PAGES])
+    pytest.param(page, id=page.name, marks=() if page.name in QUICK else pytest.mark.slow) for page in PAGES])
 def test_a_page_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text(blocks(page), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == 0, f"{page.name}: {done.stderr[-2000:]}"
 
 
