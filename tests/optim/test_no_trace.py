@@ -178,7 +178,8 @@ def test_fifty_optimizers_of_fifty_models() -> None:
 
 
 @pytest.mark.parametrize("register", [nn.modules.module.register_module_forward_hook,
-                                      nn.modules.module.register_module_forward_pre_hook])
+                                      nn.modules.module.register_module_forward_pre_hook,
+                                      nn.modules.module.register_module_module_registration_hook])
 def test_the_collector_may_take_an_optimizer_at_any_moment(register: Callable[..., Any]) -> None:
     """Of one model, while another is at work: between two hooks of torch's own loop over them."""
     model, plain = MANY.model(), MANY.model()

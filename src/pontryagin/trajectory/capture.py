@@ -7,9 +7,11 @@ the model are those of the model alone.)
 
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -97,8 +99,8 @@ class _Hooks:
         self._tree = frozenset(map(id, model.modules()))
         for part in model.modules():
             self._see_parallel(part)
-        weakref.finalize(self, _remove, self._handles)
-        weakref.finalize(self, _remove, self._registered)
+        weakref.finalize(self, _when_safe, partial(_remove, self._handles))
+        weakref.finalize(self, _when_safe, partial(_remove, self._registered))
 
     @property
     def is_on(self) -> bool:
@@ -111,7 +113,10 @@ class _Hooks:
         me = weakref.ref(self)
 
         def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if torch.compiler.is_compiling() or (hooks := me()) is None:
+            if torch.compiler.is_compiling():
+                return
+            if (hooks := me()) is None:
+                _do_what_waits()  # torch goes through a copy of its hooks here
                 return
             hooks.enter(module)
 
@@ -130,7 +135,7 @@ class _Hooks:
             # torch.export refuses any global hook
             if type(module).__name__ == "ModuleToTrace" and (hooks := me()) is not None:
                 _remove(hooks._handles)
-                weakref.finalize(module, _again, me)
+                weakref.finalize(module, _when_safe, partial(_again, me))
 
         tree = list(self.model.modules())
         self._tree = frozenset(map(id, tree))
@@ -141,6 +146,7 @@ class _Hooks:
         self._registered.append(torch_modules.register_module_module_registration_hook(registered))
 
     def off(self) -> None:
+        _do_what_waits()
         _remove(self._handles)
         _remove(self._registered)
 
@@ -204,6 +210,29 @@ class _Hooks:
         if isinstance(module, compiler.OptimizedModule):
             return any(id(part) in self._tree for part in module._orig_mod.modules())
         return self._compiled and id(module) in self._tree
+
+
+_WAITING: list[Callable[[], None]] = []
+"""What is to be done to torch's hooks, but not while torch goes through them."""
+
+
+def _when_safe(do: Callable[[], None]) -> None:
+    """Now, unless a module of torch is being called or changed: an owner may be collected at any line, and a
+    dictionary must not change while it is iterated over."""
+    _WAITING.append(do)
+    if not any(_is_inside_torch(frame) for frame in sys._current_frames().values()):
+        _do_what_waits()
+
+
+def _do_what_waits() -> None:
+    while _WAITING:
+        _WAITING.pop()()
+
+
+def _is_inside_torch(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename != torch_modules.__file__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _again(me: "weakref.ref[_Hooks]") -> None:
