@@ -1,6 +1,6 @@
 """The affine maps of a module: those of its class, or guesses by names and shapes of its parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from pontryagin.affine.affine_map import AffineMap, dense, turned
 from pontryagin.affine.normalization import Normalize, scale
-from pontryagin.affine.registry import entry_of, is_certain, own_parameters
+from pontryagin.affine.registry import Entry, entry_of, is_certain, own_parameters
+from pontryagin.errors import ProblemError
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def maps_of(module: nn.Module) -> list[Candidates]:
     entry = entry_of(module)
     if entry is None:
         return _guesses(module)
-    found = entry.maps(module)
+    found = entry.maps(module) if entry.is_built_in else _registered(module, entry)
     if is_certain(module):
         each = [(one,) if isinstance(one, AffineMap) else tuple(one) for one in found]
         return [Candidates(maps, entry.is_built_in or maps[0].outputs is None) for maps in each]
@@ -42,6 +43,32 @@ def maps_of(module: nn.Module) -> list[Candidates]:
     if known and known[0].matrix(getattr(module, known[0].weight)).shape[1:] == (1, 1):
         return [Candidates((known[0], *_scales(module, known[0].weight, known[0].bias)), False)]
     return [Candidates((one,), False) for one in known if one.outputs is not None and one.kind != "shift"]
+
+
+def _registered(module: nn.Module, entry: Entry) -> Sequence[AffineMap | Sequence[AffineMap]]:
+    """Of a user's own registration. ProblemError for what are no maps of the module's parameters."""
+    kind = type(module).__name__
+    try:
+        found = list(entry.maps(module))
+        each = [one for part in found for one in ([part] if isinstance(part, AffineMap) else part)]
+    except (TypeError, AttributeError) as error:
+        raise ProblemError(f"affine.register: the maps of {kind} cannot be made ({error}); expected a "
+                           "function from a module to a list such as [affine.dense(module, 'weight')]"
+                           ) from error
+    for one in each:
+        if not isinstance(one, AffineMap) or not _fits(module, one):
+            named = (one.weight, one.bias) if isinstance(one, AffineMap) else type(one).__name__
+            raise ProblemError(f"affine.register: expected maps of a weight of {kind} and of a bias with a "
+                               f"number for each of its outputs, found {named}")
+    return found
+
+
+def _fits(module: nn.Module, one: AffineMap) -> bool:
+    """Whether weight and bias are tensors of the module that belong together."""
+    weight, bias = getattr(module, one.weight, None), getattr(module, one.bias, None) if one.bias else None
+    if not isinstance(weight, Tensor) or (one.bias and not isinstance(bias, Tensor)):
+        return False
+    return bias is None or bias.numel() == one.matrix(weight.detach()).shape[:2].numel()
 
 
 def certain_maps(module: nn.Module) -> list[AffineMap]:

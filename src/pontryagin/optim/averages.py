@@ -69,7 +69,8 @@ class Averages:
     def hide(self, found: Known) -> None:
         """The controls again, bit by bit."""
         for parameter, state in found:
-            self.begin_anew(parameter, state)
+            if not _is_shown(parameter, state):  # else it may have been moved, or changed its type
+                self.begin_anew(parameter, state)
             if "last_control" in state:
                 parameter.copy_(state.entries.pop("last_control"))
             self._written[id(parameter)] = _mark(parameter)
@@ -105,13 +106,19 @@ class Averaged(torch.optim.Optimizer):
         self.optimizer, self.averaging, self.steps, self.is_shown = optimizer, averaging, 0, False
         self._averages, self._states = Averages(), defaultdict[Tensor, dict[str, Tensor]](dict)
         super().__init__(optimizer.param_groups, optimizer.defaults)
-        self.param_groups, self.state = optimizer.param_groups, optimizer.state
+        self._is_made = True
+
+    def __getattribute__(self, name: str) -> Any:
+        """Groups and state are always those of the optimizer inside, whatever it has loaded since."""
+        if name in ("param_groups", "state") and "_is_made" in object.__getattribute__(self, "__dict__"):
+            return getattr(self.optimizer, name)
+        return super().__getattribute__(name)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """To the optimizer."""
-        if self.param_groups is self.optimizer.param_groups:
+        if "_is_made" in vars(self):
             self.optimizer.add_param_group(param_group)
-        else:  # in the making
+        else:
             self.param_groups.append(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -166,6 +173,8 @@ class Averaged(torch.optim.Optimizer):
             found = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
             raise ProblemError(f"Averaged: expected what state_dict() gives, with {', '.join(sorted(keys))}, "
                                f"found {found}; a state of the optimizer inside is loaded by .optimizer")
+        if not isinstance(saved["steps"], int) or saved["steps"] < 0:
+            raise ProblemError(f"Averaged: expected a number of steps >= 0, found {saved['steps']!r}")
         known, averages = list(self._known()), saved["averages"]
         if len(averages) != len(known):
             raise ProblemError(f"Averaged: the saved state has averages of {len(averages)} parameters, this "
@@ -177,7 +186,6 @@ class Averaged(torch.optim.Optimizer):
                                    f"{shapes.pop()}, expected {tuple(parameter.shape)}")
 
     def _take(self, saved: Mapping[str, Any]) -> None:
-        self.param_groups, self.state = self.optimizer.param_groups, self.optimizer.state
         self.steps, self.is_shown, self._averages = saved["steps"], saved["is_shown"], Averages()
         for (parameter, state), entries in zip(self._known(), saved["averages"], strict=True):
             state.entries.clear()
@@ -190,11 +198,20 @@ class Averaged(torch.optim.Optimizer):
         self.optimizer, self.averaging = state["optimizer"], state["averaging"]
         self._states = defaultdict[Tensor, dict[str, Tensor]](dict)
         super().__setstate__({"defaults": self.optimizer.defaults})
+        self._is_made = True
         self._take(state)
 
     def _known(self) -> Known:
         return ((parameter, AverageState(self._states[parameter]))
                 for group in self.optimizer.param_groups for parameter in group["params"])
+
+
+def _is_shown(parameter: Tensor, state: AverageState) -> bool:
+    """Whether a parameter holds its average, wherever and in whatever type it lies by now."""
+    if "last_control" not in state or "mean_control" not in state:
+        return False
+    shown = state.mean_control.to(state.last_control.dtype).to(parameter)
+    return shown.shape == parameter.shape and torch.equal(shown, parameter)
 
 
 def _mark(parameter: Tensor) -> tuple[int, int]:

@@ -68,6 +68,10 @@ class EMSA(torch.optim.Optimizer):
                  strict: bool = False, process_group: Any = None) -> None:
         check_model(model)
         metric, sets = metric or Metric(), constraint_of(constraint)
+        if not isinstance(metric, Metric) or isinstance(acceptance, type) or not isinstance(
+                acceptance, AcceptanceRule | None):
+            raise ProblemError("EMSA: expected metric=Metric(...) and acceptance=Acceptance() or another "
+                               f"rule, found {metric!r} and {acceptance!r}")
         defaults = {"lr": lr, "damping": metric.damping, "exponent": metric.exponent, "momentum": momentum,
                     "rho_decay": metric.rho_decay, "weight_decay": weight_decay, "adamw_lr": adamw_lr,
                     "flip_rate": sets.flip_rate, "density": sets.density, "averaging": averaging, "steps": 0,

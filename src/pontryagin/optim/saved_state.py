@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.errors import ProblemError
+from pontryagin.optim.settings import check_group
 from pontryagin.optim.state import LIKE_PARAMETERS, Layout, States
 
 LayoutOf = Callable[[nn.Parameter, Mapping[str, Any]], Layout]
@@ -29,10 +30,12 @@ def check_saved(saved: Mapping[str, Any], groups: list[dict[str, Any]], settings
     if lengths != own:
         raise ProblemError(f"EMSA: the saved state has groups of {lengths} parameters, this optimizer has "
                            f"{own}: make it from the same model and groups")
-    missing = sorted(set(settings) - {key for group in saved["param_groups"] for key in group})
+    missing = sorted({key for group in saved["param_groups"] for key in set(settings) - group.keys()})
     if missing:
         raise ProblemError("EMSA: the saved state is that of another optimizer, or of an older version: its "
                            f"groups have no {', '.join(missing)}")
+    for group in saved["param_groups"]:
+        check_group(group)
     for parameter, number in numbered(saved, groups):
         entries, name = saved["state"].get(number, {}), name_of(parameter)
         _check_entries(entries, layout_of(parameter, entries), name)

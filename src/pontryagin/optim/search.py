@@ -123,15 +123,23 @@ def search(rule: AcceptanceRule, moves: Sequence[Move], apply: Callable[[float],
     for _ in range(rule.attempts):
         length = groups[0]["step_scale"]
         apply(length)
-        with torch.enable_grad():
-            trial = torch.as_tensor(closure()).item()
+        try:
+            with torch.enable_grad():
+                trial = torch.as_tensor(closure()).item()
+        except BaseException:  # an interrupt, no memory: a trial is no step
+            _put_back(before)
+            raise
         accepted, scale = rule.judge(length, length * promised, value, trial)
         for group in groups:
             group["step_scale"] = scale
         if accepted:
             return
-        for parameter, old in before:
-            parameter.copy_(old)
+        _put_back(before)
+
+
+def _put_back(before: Sequence[tuple[Tensor, Tensor]]) -> None:
+    for parameter, old in before:
+        parameter.copy_(old)
 
 
 def _predicted(moves: Sequence[Move]) -> float:

@@ -87,8 +87,15 @@ def check_model(model: object) -> None:
                            "another optimizer trains")
 
 
+_FORMER = {"power": "exponent", "memory": "rho_decay", "fallback": "adamw_lr", "moves": "flip_rate",
+           "nonzero": "density", "relaxation": "step_scale"}
+"""Names of a version before, which would be taken for keys of somebody else's."""
+
+
 def check_group(group: Mapping[str, Any]) -> None:
     """Raise ProblemError for settings of a param group that cannot be."""
+    for name in group.keys() & _FORMER.keys():
+        raise ProblemError(f"EMSA: a param group has {name!r}, which is called {_FORMER[name]!r} now")
     for name, (low, high) in _LIMITS.items():
         value = _number(name, group[name])
         if not (isfinite(value) and low <= value <= high):
@@ -99,6 +106,9 @@ def check_group(group: Mapping[str, Any]) -> None:
     if group["density"] is not None and not 0 < _number("density", group["density"]) <= 1:
         raise ProblemError("EMSA density: expected a share of the weights in (0, 1], found "
                            f"{group['density']}")
+    if not (_is_count(group["steps"], 0) and _is_count(group["refresh_every"], 1)):
+        raise ProblemError("EMSA: expected whole numbers steps >= 0 and refresh_every >= 1, found "
+                           f"{group['steps']!r} and {group['refresh_every']!r}")
 
 
 def check_rates(group: Mapping[str, Any]) -> None:

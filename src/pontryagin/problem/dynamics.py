@@ -65,6 +65,10 @@ def _refuse_unfit(name: str, module: nn.Module) -> None:
     if isinstance(module, _RANDOM) and module.training and module.p > 0:
         raise ProblemError(f"module {name} ({type(module).__name__}) is random; expected a stage that is a "
                            "fixed function: call .eval() on it")
+    if isinstance(module, nn.Embedding) and (module.max_norm is not None or module.sparse):
+        raise ProblemError(f"module {name} (Embedding) changes its table in the forward pass, or has sparse "
+                           "gradients; expected a stage that is a fixed function: leave out max_norm and "
+                           "sparse")
 
 
 def same_structure(first: nn.Module, second: nn.Module) -> bool:

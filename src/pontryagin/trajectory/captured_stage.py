@@ -87,7 +87,7 @@ class CapturedStage:
             handle.remove()
         self._handles.clear()
 
-    def watch(self, x: Tensor | None, output: Tensor, own: bool = True) -> None:
+    def watch(self, x: Any, output: Tensor, own: bool = True) -> None:
         """A call: its inputs, of which some rows are kept until the costate of its output arrives. own: of
         the module whose bias is the stage's, and not of another that is tied to its weight alone."""
         self._attend()
@@ -98,7 +98,7 @@ class CapturedStage:
                 self._expect(output, own)
             return
         self._certify()
-        if x is None or (not self.certain and not self.map.fits(x, output)):
+        if not isinstance(x, Tensor) or (not self.certain and not self.map.fits(x, output)):
             self._misfits |= not self.certain
             return
         x = x.detach()
@@ -261,6 +261,9 @@ class CapturedStage:
     def _of_bias(self, gradient: Tensor | None) -> None:
         waiting = self._waiting
         if gradient is not None and waiting.number == torch._C._current_graph_task_id() and waiting.products:
+            if gradient.numel() != waiting.products[0][1].numel():
+                self._misfits = True
+                return
             self._verify(gradient.detach().reshape(waiting.products[0][1].shape), waiting, 1)
 
     def _added(self, _: Tensor | None) -> None:
@@ -270,6 +273,9 @@ class CapturedStage:
     def _verify(self, gradient: Tensor, samples: "_Pass", which: int) -> None:
         """Of numbers of any size: all are divided by the largest; where all are 0 nothing is told."""
         parts = torch.stack([product if which == 0 else total for product, total, _ in samples.products])
+        if parts.shape[1:] != gradient.shape:
+            self._misfits = True
+            return
         gradient = gradient.to(parts.dtype)
         largest = torch.maximum(parts.abs().amax(), gradient.abs().amax())
         parts, gradient = parts / largest, gradient / largest  # NaN, which tells nothing, for 0 / 0
