@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pontryagin.affine import argmax, output_change
-from pontryagin.affine.metric import Diagonal, Factor, FactoredMoment, factorize, first_block, nystrom
+from pontryagin.affine.metric import (
+    Diagonal,
+    Factor,
+    FactoredMoment,
+    factorize,
+    factorized,
+    first_block,
+    nystrom,
+)
 from pontryagin.affine.moments import IndexMoments, InputMoments, Moments
 
 Sizes = tuple[int, int, int]
@@ -252,3 +260,24 @@ def test_factor_of_one_input_is_its_variance() -> None:
     moment = torch.tensor([[[4.0]], [[0.0]]])
     for metric in (factorize(moment), Diagonal(moment.squeeze(2))):
         assert_close(metric.solve(torch.ones(2, 1, 1), 0.0, 0.5).flatten(), torch.tensor([0.5, 0.0]))
+
+
+def test_factorized_together_as_each_alone() -> None:
+    """Exact and on a subspace, of one group and of several, in any order."""
+    each = []
+    for seed, (groups, inputs,
+               rank) in enumerate([(1, 4, 0), (2, 9, 3), (3, 4, 0), (1, 9, 3), (1, 4, 2), (1, 9, 3)]):
+        generator = torch.Generator().manual_seed(seed)
+        seen = InputMoments(first_block(groups, inputs, rank, torch.zeros((), dtype=torch.float64)) if rank
+                            else None)
+        seen.add(torch.randn(groups, 30, inputs, generator=generator, dtype=torch.float64))
+        taken = seen.take()
+        assert taken is not None
+        each.append(taken)
+    for one, other in zip(factorized(each, True), factorized(each, False), strict=True):
+        for factor in (one, other):
+            assert factor.basis.shape[0] == len(factor.tail)
+        assert_close(one.values, other.values)
+        right = torch.randn(one.basis.shape[0], 2, one.basis.shape[1], dtype=torch.float64)
+        assert_close(one.solve(right, 0.1, 0.5), other.solve(right, 0.1, 0.5), 1e-8)
+        assert_close(one.squared_change(right), other.squared_change(right), 1e-8)

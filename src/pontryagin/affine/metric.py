@@ -195,15 +195,15 @@ def nystrom(moments: Moments) -> Factor:
     return Factor(basis.to(dtype) @ left.to(dtype), values.to(dtype), tail.to(dtype))
 
 
-def factorized(each: Sequence[Moments]) -> list[Factor]:
+def factorized(each: Sequence[Moments], together: bool) -> list[Factor]:
     """Of the second moments of several stages: exact where they are known whole, else on their leading
     subspace.
 
-    On a device each of these waits for the one before, so that equal ones are factorized together there.
+    together: equal ones in one go, as pays on a device, where each waits for the one before.
     """
     alike: dict[Hashable, list[int]] = {}
     for place, one in enumerate(each):
-        alone = place if one.product.device.type == "cpu" else None
+        alone = None if together else place
         alike.setdefault((alone, one.product.shape[1:], one.product.dtype, one.product.device),
                          []).append(place)
     found: dict[int, Factor] = {}

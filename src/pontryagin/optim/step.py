@@ -109,8 +109,9 @@ class StepMaker:
             state = StageState(states[stage.weight])
             if is_finite and (moment := stage.absorb(state, moments, has_bias)) is not None:
                 wanted.append((stage, state, moment))
-        for (stage, state, _), factor in zip(wanted, factorized([moment for _, _, moment in wanted]),
-                                             strict=True):
+        each = [moment for _, _, moment in wanted]
+        together = any(moment.mean.device.type != "cpu" for moment in each)
+        for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True):
             stage.keep(state, factor)
         if armed:
             for group in self._groups:
