@@ -98,8 +98,8 @@ def check_arguments(what: str, model: nn.Module, inputs: Inputs) -> None:
         raise ProblemError(f"{what}: the model does not take the inputs of a batch, {given}: {error} (a "
                            "tuple of inputs is spread over positional arguments, a dict over named "
                            "ones)") from error
-    except ValueError:  # a forward without a signature
-        pass
+    except ValueError:  # a forward without a signature, of compiled code: its first call will tell
+        return
 
 
 def one_tensor(what: str, output: Any) -> Tensor:

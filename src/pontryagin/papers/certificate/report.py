@@ -99,7 +99,8 @@ def _objectives(axes: Axes, result: TaskResult) -> None:
             length = min(map(len, seeds))
             draw_band(axes, np.arange(1, length), [values[1:length] for values in seeds],
                       color=_COLORS[method])
-    canvas.log_y(axes, [np.concatenate(seeds) for seeds in runs.values() if seeds], decades=10)
+    canvas.log_y(axes, [np.concatenate([values[1:] for values in seeds]) for seeds in runs.values() if seeds],
+                 decades=10)
     canvas.iteration_axis(axes, max(map(len, runs["adam"]), default=1))
 
 

@@ -50,7 +50,8 @@ def _lead(audit: Audit) -> Iterator[str]:
     yield ("Hamiltonian gain still to be had, all stages together: "
            f"{number(audit.gain)} ± {number(audit.gain_error)}.")
     if top := max(audit.stages, key=lambda stage: stage.gain or 0.0, default=None):
-        yield f"Most of it at {top.name}: {number(top.gain)} ± {number(top.gain_error)}."
+        beside = "" if (top.gain or 0.0) > 2 * (top.gain_error or 0.0) else ", within its error of the others"
+        yield f"The largest at {top.name}: {number(top.gain)} ± {number(top.gain_error)}{beside}."
     for name in audit.sets:
         if ranking := audit.ranking(name):
             (least, a), (most, b) = ranking[0], ranking[-1]

@@ -6,6 +6,7 @@ ProblemError for wrong settings and weights, and NonFiniteError when a gradient 
 been changed then.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -51,8 +52,9 @@ class _Flips(torch.optim.Optimizer):
             self._renew(group)
         return loss
 
+    @abstractmethod
     def _renew(self, group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """m of every weight of a group, and the argmax."""
 
     def _mean(self, weight: Tensor, start: float | None, renewal: float) -> Tensor:
         """m after its renewal; it begins uniform in +- start, or at 0."""

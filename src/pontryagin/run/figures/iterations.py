@@ -46,7 +46,9 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
         "Predicted decrease: the sum of the Hamiltonian gains, mu; achieved: that of the same trial, J "
         "before minus J after. C: the constant of Lemma 2 as the trial shows it, (mu - achieved) / "
         "feasibility errors; with rho above it J falls, and rho = 2C is the step of least J. Crosses: "
-        f"iterations with rejected trials. {rejected_share(records):.0%} of all trials were rejected; J rose "
+        "iterations with rejected trials, whose own C is not shown though the rule uses it; with momentum "
+        "the rule measures C along the step. What is not positive is left out, and grey in the maps. "
+        f"{rejected_share(records):.0%} of all trials were rejected; J rose "
         f"in {rises} of {len(records)} iterations."), sheet)
 
 

@@ -53,6 +53,9 @@ def _lead(summary: Result) -> list[Block]:
     several = f", {seeds} seeds" if seeds > 1 else ""
     together = (" All methods began with the same weights, saw the same batches and took turns, an iteration "
                 "each." if len(settings["methods"]) != 1 else "")
+    if together and not summary["tuning"]:
+        together += (" Learning rates were not tuned (--tune does): each is the one given, or the first of "
+                     "its method's grid, so this is no contest.")
     return [f"{samples['train']:,} samples for training and {samples['test']:,} for testing, loss: "
             f"{summary['objective']}; batches of {settings['batch_size']}, {length}, learning rates by the "
             f"schedule “{settings['schedule']}”{several}.{together}", sentences(summary["results"])]
