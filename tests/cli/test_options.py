@@ -28,7 +28,7 @@ def test_only_fields_with_a_help_text_are_options() -> None:
     assert list(options_of(Some)) == ["seen"]
     assert Some().seen == {}
     assert Some().seen is not Some().seen
-    assert {"limits", "tune"}.isdisjoint(options_of(RunSettings))
+    assert {"limits", "tune", "find"}.isdisjoint(options_of(RunSettings))
 
 
 def test_every_command_of_the_list_is_there_and_no_other() -> None:

@@ -94,6 +94,25 @@ def test_train_says_what_happened_and_predict_repeats_it(capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_a_rate_is_found_recorded_and_kept_by_a_resume(capsys):
+    assert run("train", *SHORT, "--lr", "find") == 0
+    assert "emsa: learning rate 0." in capsys.readouterr().out
+    summary = json.loads(Path("runs/train/summary.json").read_text())
+    rate = summary["settings"]["rates"]["emsa"]
+    assert rate == summary["results"]["mlp on digits"]["emsa"]["learning_rate"]
+    assert run("train", "--resume", "--lr", "find") == 0
+    assert run("train", "--resume") == 0
+    assert "nothing is left to be run" in capsys.readouterr().out
+    assert run("train", "--resume", "--lr", str(rate)) == 2
+    assert "find: True there, False asked for" in capsys.readouterr().err
+    assert run("train", *SHORT, "--lr", "fast", "--overwrite") == 2
+    assert "Given value: fast" in capsys.readouterr().err
+    assert run("compare", *SHORT, "--methods", "emsa,adam", "--tune", "find", "--rates.adam", "0.01") == 0
+    summary = json.loads(Path("runs/compare/summary.json").read_text())
+    assert list(summary["pilots"]["mlp on digits"]) == ["emsa"]
+    assert summary["settings"]["rates"].keys() == {"emsa", "adam"}
+
+
 def test_compare_needs_a_name_to_predict(capsys):
     assert run("compare", *SHORT, "--methods", "emsa,adam", "--seeds", "2", "--rates.adam", "0.01", "--tune",
                "2") == 0

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.history import COLUMNS
+from pontryagin.run.objective import Objective
 from pontryagin.run.race import Run
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Task
+from pontryagin.run.task import Task, TensorSamples
 from pontryagin.run.training import Outcome, run_training
 
 
@@ -168,6 +170,60 @@ def test_tuning_goes_on_too(tmp_path):
     assert untimed(tmp_path / "run") == untimed(whole.out)
     tuning = json.loads((tmp_path / "run" / "summary.json").read_text())["tuning"]["small"]
     assert {method: len(scores) for method, scores in tuning.items()} == {"sgd": 4, "adam": 4}
+
+
+def test_rates_are_found_by_pilots_which_go_on_too(tmp_path):
+    settings = {"methods": ("emsa", "sgd"), "find": True, "batch_size": 10}
+    whole = run(classification(), tmp_path / "whole", **settings)
+
+    class Interrupting(StoppingDisplay):
+        def say(self, text: str) -> None:
+            super().say(text)
+            if len(self.said) == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    assert run(classification(), tmp_path / "run", Interrupting(10**9), **settings).interrupted
+    display = StoppingDisplay(45)  # in the race, by when all rates are known
+    assert run(classification(), tmp_path / "run", display, resume=True, **settings).interrupted
+    assert sum("loss" in text for text in display.said) == 7 + 6 - 3
+    display = StoppingDisplay(10**9)
+    run(classification(), tmp_path / "run", display, resume=True, **settings)
+    assert not any("after" in text for text in display.said), "nothing is repeated"
+    assert untimed(tmp_path / "run") == untimed(whole.out)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    pilots, rates = summary["pilots"]["small"], summary["settings"]["rates"]
+    assert [(one["rate"], one["iterations"]) for one in pilots["emsa"][:5]] == [
+        (rate, 10) for rate in (0.003, 0.01, 0.03, 0.06, 0.1)]
+    for method, result in summary["results"]["small"].items():
+        ends = {one["rate"]: sum(one["losses"][-4:]) for one in pilots[method] if one["iterations"] == 20}
+        assert rates[method] == result["learning_rate"] == min(ends, key=ends.get)
+
+
+@pytest.mark.drawn
+def test_pilots_are_no_longer_than_the_run_and_take_its_weights_and_batches(tmp_path):
+    found = run(classification(), tmp_path / "found", find=True, iterations=6)
+    summary = json.loads((found.out / "summary.json").read_text())
+    pilots, rate = summary["pilots"]["small"]["emsa"], summary["settings"]["rates"]["emsa"]
+    assert [one["iterations"] for one in pilots] == [6] * 5
+    page = (found.out / "report.html").read_text()
+    assert "Learning rates found" in page
+    assert "5 pilots: 30 iterations, 30 forward and 30 backward passes" in page
+    assert (found.out / "figures" / "pilots.png").exists()
+    given = run(classification(), tmp_path / "given", rates={"emsa": rate}, iterations=6)
+    assert "Learning rates found" not in (given.out / "report.html").read_text()
+    assert untimed(found.out) == untimed(given.out)
+    losses = next(one["losses"] for one in pilots if one["rate"] == rate)
+    assert [float(row["batch_loss"]) for row in rows(given.out)[1:]] == losses
+
+
+def test_when_every_rate_fails_one_line_says_so(tmp_path):
+    task = classification()
+    broken = replace(task, train=TensorSamples(task.train.inputs * 1e30, task.train.targets),
+                     objective=Objective(
+        "infinite", lambda output, target: output.square().sum(1) * 1e38, classifies=False))
+    with pytest.raises(ExperimentError,
+                       match=r"emsa: no learning rate of 0.003, 0.01, .* keeps the loss finite"):
+        run(broken, tmp_path / "run", find=True)
 
 
 @pytest.mark.drawn

@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -125,8 +125,9 @@ def options_of(settings: type) -> dict[str, tuple[Field[Any], Any]]:
 
 def _kind(hint: Any) -> Any:
     """The type, where it may be None too."""
-    return next(kind for kind in get_args(hint)
-                if kind is not NoneType) if NoneType in get_args(hint) else hint
+    if NoneType not in get_args(hint):
+        return hint
+    return Union[tuple(kind for kind in get_args(hint) if kind is not NoneType)]  # noqa: UP007 - of one: itself
 
 
 def _read(name: str, kind: Any, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pontryagin.cli.options import Call, Command
 from pontryagin.run import checkpoint
@@ -17,8 +17,8 @@ from pontryagin.run.task import Task
 from pontryagin.run.training import Outcome, run_training
 
 QUICK = {"epochs": 2, "seeds": 1}
-_RENAMED = {"method": "methods", "lr": "rates", "seed": "seeds"}
-"""Options that decide a setting of another name."""
+_DECIDES = {"method": ("methods",), "lr": ("rates", "find"), "seed": ("seeds",), "tune": ("tune", "find")}
+"""Options that decide settings of other names."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class MethodOptions:
     """Of one method."""
 
     method: str = option(", ".join(METHODS), "emsa")
-    lr: float | None = option("learning rate; by default the method's own", None)
+    lr: float | Literal["find"] | None = option(
+        "learning rate; by default the method's own; find: by pilots, short runs that come first", None)
     options: dict[str, Any] = option("of the method, such as --options.damping 0.3", {})
 
 
@@ -60,20 +61,24 @@ class CompareOptions:
 
     methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}",
                                              ("emsa", "sgd-momentum", "adam"))
-    tune: int = option("iterations of a tuning run at every rate of the grid; 0: no tuning", 0)
+    tune: int | Literal["find"] = option("iterations of a tuning run at every rate of the grid; find: pilots "
+                                         "choose the rates; 0: no tuning", 0)
 
 
 def _train(call: Call) -> bool:
     chosen = call.make(MethodOptions)
-    rates = {} if chosen.lr is None else {chosen.method: chosen.lr}
+    rates = {chosen.method: chosen.lr} if isinstance(chosen.lr, float) else {}
     options = {chosen.method: chosen.options} if chosen.options else {}
-    return _run(call, {"methods": (chosen.method,), "rates": rates, "options": options})
+    return _run(call, {"methods": (chosen.method,), "rates": rates, "find": chosen.lr == "find",
+                       "options": options})
 
 
 def _compare(call: Call) -> bool:
     chosen = call.make(CompareOptions)
     return _run(call,
-                {"methods": tuple(method.name for method in choose(chosen.methods)), "tune": chosen.tune})
+                {"methods": tuple(method.name for method in choose(chosen.methods)),
+                 "find": chosen.tune == "find",
+                 "tune": 0 if chosen.tune == "find" else chosen.tune})
 
 
 def _run(call: Call, methods: Mapping[str, Any]) -> bool:
@@ -105,7 +110,8 @@ def request(call: Call, methods: Mapping[str, Any]) -> tuple[Task, RunSettings]:
         return task_from(**named), RunSettings(**settings)
     saved, given = found[0], call.given | (QUICK.keys() if call.values["quick"] else set())
     asked = {name: named[name] for name in DESCRIPTION if name in given}
-    bound = {name: settings[name] for name in {_RENAMED.get(name, name) for name in given}
+    bound = {name: settings[name]
+             for name in {decided for name in given for decided in _DECIDES.get(name, (name,))}
              if name in settings and name not in FREE}
     differing = _differing(saved["task"], asked) + _differing(saved["settings"], bound)
     if differing:

@@ -11,6 +11,7 @@ from filelock import FileLock
 import pontryagin
 from pontryagin.distributed import Communicator
 from pontryagin.distributed.agreement import raise_together
+from pontryagin.optim import Pilot
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext, Tracking
 from pontryagin.run.checkpoint import CheckpointError
@@ -36,7 +37,8 @@ class RunFolder:
     """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError
     before any work.
 
-    lock: of the folder, taken here. history: what decisions rest on; tuning: scores by method and rate.
+    lock: of the folder, taken here. history: what decisions rest on; tuning: scores by method and rate;
+    pilots: by method.
     """
 
     def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay,
@@ -54,6 +56,7 @@ class RunFolder:
         sweep(self.out)
         self.table = Table(self.out / "metrics.csv", COLUMNS, self.saved["metrics"] if self.saved else None)
         self.tuning: dict[str, dict[float, float]] = self.saved["tuning"] if self.saved else {}
+        self.pilots = _pilots(self.saved)
         if self.saved:
             self.history.read(self.out / "metrics.csv")
             self.history.stopped = self.saved["stopped"]
@@ -83,7 +86,7 @@ class RunFolder:
             **_identity(self.task), "settings": self.settings.binding(), "command": self.command,
             "metrics": length,
             "index": index, "runs": [run.state_dict() for run in runs], "rates": dict(self.history.rates),
-            "stopped": self.history.stopped, "tuning": self.tuning})
+            "stopped": self.history.stopped, "tuning": self.tuning, "pilots": self._plain_pilots()})
         ended = monotonic()
         self._checkpoint_due = ended + max(self.settings.checkpoint_every, _SHARE * (ended - begun) if
                                            self.settings.checkpoint_every else 0.0)
@@ -125,7 +128,9 @@ class RunFolder:
         return {
             "experiment": self.context.experiment, "command": self.command, "state": state,
             "interrupted": state != "complete",
-            "task": self.task.description, "settings": self.settings.plain(), "versions": versions(),
+            "task": self.task.description, "versions": versions(),
+            "settings": self.settings.plain()
+            | ({"rates": dict(self.history.rates)} if self.settings.find else {}),
             "machine": machine(),
             "objective": self.task.objective.name,
             "samples": {"train": len(self.task.train), "test": len(self.task.test)},
@@ -133,7 +138,11 @@ class RunFolder:
             "tuning": {name: {method: {f"{rate:g}": score for rate, score in scores.items()}
                               for method, scores in tuning.items()}} if tuning else {},
             "tuning_rule": self.context.tuning_rule or f"{RULE}; {self.settings.tune} iterations",
+            "pilots": {name: self._plain_pilots()} if self.pilots else {},
             "diverged": {name: self.history.stopped}, "paper": dict(self.context.paper)}
+
+    def _plain_pilots(self) -> dict[str, list[dict[str, Any]]]:
+        return {method: [vars(pilot) for pilot in pilots] for method, pilots in self.pilots.items()}
 
     def _holds_rows(self) -> bool:
         """Whether there is work in the folder that no checkpoint goes on from."""
@@ -152,6 +161,12 @@ class RunFolder:
         return saved
 
 
+def _pilots(saved: dict[str, Any] | None) -> dict[str, list[Pilot]]:
+    """Of a checkpoint, by method."""
+    return {method: [Pilot(**pilot) for pilot in pilots]
+            for method, pilots in saved["pilots"].items()} if saved else {}
+
+
 def _identity(task: Task) -> dict[str, Any]:
     return {"pontryagin": pontryagin.__version__, "torch": str(torch.__version__), "task": task.description}
 
@@ -163,7 +178,8 @@ def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: was written with {package} {saved.get(package)}, this is "
                                   f"{now[package]}: go on with that version, evaluate it by `pontryagin "
                                   "predict`, or start anew with --overwrite")
-    missing = {"settings", "task", "index", "runs", "metrics", "rates", "stopped", "tuning"} - saved.keys()
+    missing = {"settings", "task", "index", "runs", "metrics", "rates", "stopped", "tuning",
+               "pilots"} - saved.keys()
     if missing:
         raise CheckpointError(f"{path}: expected the checkpoint of a run, found none of "
                               f"{', '.join(sorted(missing))}")
@@ -186,6 +202,7 @@ class ReadOnlyFolder:
     def __init__(self, saved: dict[str, Any] | None) -> None:
         self.saved, self.history = saved, History()
         self.tuning: dict[str, dict[float, float]] = saved["tuning"] if saved else {}
+        self.pilots = _pilots(saved)
 
     def record(self, run: Run, point: Point) -> None:
         """Into the history alone."""

@@ -1,15 +1,14 @@
 """The race: methods in turn, an iteration each, from equal weights on equal batches."""
 
-import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 
+from pontryagin.optim.snapshot import generator_states, seed_generators, set_generators
 from pontryagin.problem import NonFiniteError
 from pontryagin.run.environment import Stopwatch
 from pontryagin.run.errors import ExperimentError
@@ -140,32 +139,3 @@ class Run:
         self.random, self.ended, self._mean = state["random"], state["ended"], state["mean"]
         self.iteration, self.evaluations = state["iteration"], state["evaluations"]
         self.watch.seconds = state["seconds"]
-
-
-def seed_generators(seed: int) -> None:
-    """Of torch (all devices), numpy and Python."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-
-
-def generator_states() -> dict[str, Any]:
-    """Of all global generators that models, data or methods may draw from, as tensors and plain types."""
-    version, numbers, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {"torch": torch.get_rng_state(), "python": [version, torch.tensor(numbers), gauss],
-             "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, cached]}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_generators(state: dict[str, Any]) -> None:
-    """Go on from such states."""
-    torch.set_rng_state(state["torch"].cpu())
-    version, numbers, gauss = state["python"]
-    random.setstate((version, tuple(numbers.tolist()), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([each.cpu() for each in state["cuda"]])

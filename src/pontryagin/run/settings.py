@@ -34,7 +34,8 @@ class RunSettings:
     place of epochs. evaluations: how many, evenly over the run, beside the one at the start (by default one
     an epoch, at least ten); train_samples: how many samples of the training set they use. target_accuracy (of
     the test set), target_loss (of those training samples): a run ends at the first evaluation that reaches
-    one. checkpoint_every: seconds.
+    one. tune: iterations of a run at every rate of a method's grid, which choose among them; find: pilots
+    choose (tuning.py). checkpoint_every: seconds.
     """
 
     out: Path = option("folder for the results, new or empty", Path("runs/train"))
@@ -53,6 +54,7 @@ class RunSettings:
     target_accuracy: float | None = option("stop at this share of the test set, as 0.98", None)
     target_loss: float | None = option("stop at this train loss", None)
     tune: int = 0
+    find: bool = False
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
     dtype: str = option(", ".join(DTYPES), "float32")
     threads: int | None = option("of torch; by default all cores", None)

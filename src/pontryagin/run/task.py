@@ -191,11 +191,16 @@ class Task:
                                   f"{tuple(targets.shape)}")
 
 
+def horizon_of(task: Task, settings: RunSettings) -> int:
+    """Iterations of a run."""
+    return settings.iterations or settings.epochs * (len(task.train) // settings.batch_size)
+
+
 def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: float) -> Run:
     """A method with one seed at its start: weights and batches depend on the seed alone."""
     sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
-    horizon = settings.iterations or settings.epochs * sampler.batches
     return Run(method, seed, rate, task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)),
-               horizon, batch_size=settings.batch_size, length=settings.limits.get(method.name),
-               schedule=settings.schedule, options=settings.options.get(method.name),
+               horizon_of(task, settings), batch_size=settings.batch_size,
+               length=settings.limits.get(method.name), schedule=settings.schedule,
+               options=settings.options.get(method.name),
                title=method.name if settings.seeds == (0,) else f"{method.name} seed {seed}")

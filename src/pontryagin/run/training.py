@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pontryagin.optim import Pilot
 from pontryagin.run.callbacks import Callback, ProgressDisplay, ReportContext
 from pontryagin.run.environment import threads
 from pontryagin.run.errors import ExperimentError
@@ -18,7 +19,7 @@ from pontryagin.run.processes import Stop, present, require_same_run
 from pontryagin.run.race import Run, race
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task, run_of
-from pontryagin.run.tuning import best, score_training, search
+from pontryagin.run.tuning import best, find, score_training, search
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,34 @@ class _Training:
         return True
 
     def _choose_rate(self, method: Method) -> bool:
-        """The user's, the best of the method's grid, or its default."""
+        """The user's, the best of pilots or of the method's grid, or its default."""
         name, rates = method.name, self.folder.history.rates
         if name in self.settings.rates:
             rates[name] = self.settings.rates[name]
+        elif self.settings.find:
+            known = self.folder.pilots.setdefault(name, [])
+
+            def done(pilot: Pilot) -> None:
+                self.display.say(f"{name}: rate {pilot.rate:g}, loss {pilot.score:.4g} after "
+                                 f"{pilot.iterations} iterations")
+                self.folder.checkpoint(0, [])
+
+            found = find(self.task, self.settings, method, known, lambda: not self.stop.asked, done)
+            if found is None:
+                return False
+            self.display.say(f"{name}: {found.words}")
+            rates[name] = found.rate
         elif not self.settings.tune or len(method.rates) == 1:
             rates[name] = method.rates[0]
         else:
             scores = self.folder.tuning.setdefault(name, {})
 
-            def found(rate: float, score: float) -> None:
+            def scored(rate: float, score: float) -> None:
                 self.display.say(f"{name}: rate {rate:g} scores {score:.3f}")
                 self.folder.checkpoint(0, [])
 
             if not search(method.rates, lambda rate: score_training(
-                    self.task, self.settings, method, rate, lambda: not self.stop.asked), scores, found):
+                    self.task, self.settings, method, rate, lambda: not self.stop.asked), scores, scored):
                 return False
             rates[name] = best(scores)
         return True

@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pontryagin.optim import FoundRate, Pilot
 from pontryagin.run.callbacks import ReportContext
 from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.history import percent, sentences
@@ -33,6 +34,7 @@ def write_report(directory: Path, context: ReportContext) -> Path:
             blocks += [Heading("Results"), *_results(methods), _COLUMNS]
     blocks += [*context.section(directory, summary),
                *tuned(summary["tuning"], summary["results"], summary["tuning_rule"]),
+               *_pilots(directory, summary),
                Heading("How to go on"), *_ways(directory, summary, context)]
     return write_page(directory, context.title or f"Training: {next(iter(summary['results']), 'Training')}",
                       summary | {"settings": {"task": summary["task"], **summary["settings"]}}, blocks,
@@ -45,6 +47,25 @@ def _losses(directory: Path, summary: Result) -> Sketch | None:
     return training.losses(directory / "metrics.csv", summary["samples"]["test"])
 
 
+def _pilots(directory: Path, summary: Result) -> list[Block]:
+    """What chose the learning rates, and what it cost; nothing where no pilot did."""
+    rates = summary["settings"].get("rates", {})
+    found = {method: FoundRate(rates[method], tuple(Pilot(**pilot) for pilot in pilots), batches=0)
+             for methods in summary.get("pilots", {}).values()
+             for method, pilots in methods.items() if method in rates}
+    if not found:
+        return []
+
+    def sketch() -> Sketch:
+        from pontryagin.run.figures.pilots import pilots
+
+        return pilots(found)
+
+    return [Heading("Learning rates found"), [f"{method}: {one.words}." for method, one in found.items()],
+            "These seconds and passes are not counted elsewhere on this page.",
+            *pictures(directory, {"pilots": sketch})]
+
+
 def _lead(summary: Result) -> list[Block]:
     settings, samples = summary["settings"], summary["samples"]
     length = (f"{settings['iterations']:,} iterations" if settings["iterations"]
@@ -53,7 +74,7 @@ def _lead(summary: Result) -> list[Block]:
     several = f", {seeds} seeds" if seeds > 1 else ""
     together = (" All methods began with the same weights, saw the same batches and took turns, an iteration "
                 "each." if len(settings["methods"]) != 1 else "")
-    if together and not summary["tuning"]:
+    if together and not summary["tuning"] and not summary.get("pilots"):
         together += (" Learning rates were not tuned (--tune does): each is the one given, or the first of "
                      "its method's grid, so this is no contest.")
     return [f"{samples['train']:,} samples for training and {samples['test']:,} for testing, loss: "
