@@ -35,7 +35,7 @@ FLOORS = (
     {"maximizer": "the argmax, one file a method"},
     {"distributed": "who maximizes which stage"},
     {"update": "MSA, ExtendedMSA", "optim": "EMSA for torch"},
-    {"diagnostics": "records, Hessian spectra"},
+    {"diagnostics": "records, spectra", "continuous": "f(t, x, theta)"},
     {"audit": "what is still to be had", "export": "weights in bits"},
     {"run": "train, compare, predict: tasks, methods, the race"},
     {"papers": "a folder each", "bench": "speed"},

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pontryagin import (
         affine,
         audit,
+        continuous,
         diagnostics,
         distributed,
         export,
@@ -67,14 +68,15 @@ __all__ = [
     "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent",
     "KSparse", "Momentum", "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError",
     "Quadratic", "RealSpace", "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse",
-    "UnitNormRows", "__version__", "affine", "audit", "diagnostics", "distributed", "euler", "export",
-    "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage", "trajectory",
-    "update",
+    "UnitNormRows", "__version__", "affine", "audit", "continuous", "diagnostics", "distributed", "euler",
+    "export", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage",
+    "trajectory", "update",
 ]
 
 _SOURCES = ("problem", "hamiltonian", "maximizer", "update")
 """Rooms that the other names of __all__ come from."""
-_ROOMS = (*_SOURCES, "affine", "trajectory", "distributed", "optim", "diagnostics", "audit", "export")
+_ROOMS = (*_SOURCES, "affine", "trajectory", "distributed", "optim", "diagnostics", "continuous", "audit",
+          "export")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from pontryagin.problem.admissible import (
     Box,
     Codebook,
     DiscreteSet,
+    EntryBox,
     Interval,
     KSparse,
     MatrixSet,
@@ -24,8 +25,8 @@ from pontryagin.problem.running_cost import L0, L1, NoCost, Quadratic, RunningCo
 from pontryagin.problem.stage import Stage, stage
 from pontryagin.problem.terminal_cost import CrossEntropy, SquaredError, TerminalCost
 
-__all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlProblem",
-           "Controls", "CrossEntropy", "DiscreteSet", "Interval", "KSparse", "MatrixSet", "NoCost",
+__all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlProblem", "Controls",
+           "CrossEntropy", "DiscreteSet", "EntryBox", "Interval", "KSparse", "MatrixSet", "NoCost",
            "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
            "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary", "TwoFourSparse",
            "UnitNormRows", "euler", "split_euler", "stage"]

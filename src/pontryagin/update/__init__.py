@@ -3,6 +3,7 @@
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain, Secant
 from pontryagin.update.asynchronous import AsynchronousMSA, AsynchronousRecord
 from pontryagin.update.msa import MSA, ExtendedMSA
+from pontryagin.update.newton import NewtonMSA, NewtonRecord
 from pontryagin.update.penalty import (
     AcceptReject,
     Fixed,
@@ -16,5 +17,5 @@ from pontryagin.update.perturbation import Perturbation
 from pontryagin.update.record import IterationRecord, StageRecord
 
 __all__ = ["MSA", "Acceleration", "AcceptReject", "AsynchronousMSA", "AsynchronousRecord", "ExtendedMSA",
-           "Fixed", "FromEstimate", "IterationRecord", "Momentum", "PenaltyRule", "PerStageEstimate",
-           "Perturbation", "Plain", "RelativeCostates", "Secant", "StageRecord", "Trial"]
+           "Fixed", "FromEstimate", "IterationRecord", "Momentum", "NewtonMSA", "NewtonRecord", "PenaltyRule",
+           "PerStageEstimate", "Perturbation", "Plain", "RelativeCostates", "Secant", "StageRecord", "Trial"]

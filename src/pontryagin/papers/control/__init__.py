@@ -1,0 +1,1 @@
+"""Classical problems of optimal control, with known optima."""

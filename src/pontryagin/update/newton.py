@@ -1,0 +1,159 @@
+"""Newton's method on the maximum principle: the argmax of all stages together, to second order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from pontryagin.hamiltonian.second_order import Linearized, equal_stages, linearize, reduced_hessian
+from pontryagin.maximizer.box_quadratic import minimize_in_box
+from pontryagin.problem import ControlProblem, Controls, EntryBox, NonFiniteError, ProblemError, RealSpace
+
+_GROW, _SHRINK = (3.0, 100.0), 0.1
+"""Of the penalty after a rejection and after a good step: a few trials span the decades between."""
+_GOOD, _POOR = 0.75, 0.25
+"""Shares of the predicted decrease above which the penalty shrinks and below which it grows, as trust regions
+have them (Nocedal and Wright, Algorithm 4.1)."""
+_ROUNDING = 1e-14
+"""Of 1 + |J|: a predicted decrease below it cannot be told from rounding."""
+
+
+@dataclass(frozen=True)
+class NewtonRecord:
+    """One iteration. predicted: the decrease of J that the quadratic model promised for the last trial.
+    optimality_gap: what it promises without a penalty: the Newton decrement over the box. penalty: rho of
+    |theta - theta_old|^2 in the last trial. evaluations: passes through all stages, of first and of second
+    derivatives too."""
+
+    iteration: int
+    objective_before: float
+    objective_after: float
+    predicted: float
+    optimality_gap: float
+    penalty: float
+    accepted: bool
+    rejected: int
+    evaluations: int
+    seconds: float
+
+
+class NewtonMSA:
+    """Maximizes all Hamiltonians together, states and costates following to first order:
+
+        theta <- argmin over Theta of -sum_n mean <grad H_n, d> + 1/2 d^T (d^2 J) d + rho/2 |d|^2,
+
+    where d^2 J comes from the second derivatives of every H_n along the linearized dynamics
+    (hamiltonian.second_order). The state and costate penalties of extended MSA stand for this curvature when
+    it is not known; the rest, the sequential quadratic Hamiltonian penalty, is 0 near a solution and grows
+    until J falls by a share of what was predicted. A linear-quadratic problem needs one iteration.
+
+    problem: smooth stages; their sets are R^p or boxes of entries (EntryBox). Small: all controls together up
+    to some hundred entries, since d^2 J is dense. controls: to start from, by default the problem's.
+    Where d^2 J is not positive definite, the absolute values of its eigenvalues are taken.
+
+    Raises ProblemError for other sets and controls that do not fit, NonFiniteError where the first states are
+    not finite. J never rises.
+    Source: Newton's method by a second costate pass (Dunn and Bertsekas 1989); penalty: Breitenbach and Borzi
+    2019.
+    """
+
+    def __init__(self, problem: ControlProblem, controls: Sequence[Tensor] | None = None) -> None:
+        self.problem = problem
+        self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
+        self.iteration, self.penalty = 0, 0.0
+        self._groups, (self._low, self._high) = equal_stages(problem), entry_bounds(problem)
+        self._reached: tuple[float, list[Tensor]] | None = None
+
+    def step(self) -> NewtonRecord:
+        """One iteration."""
+        began = perf_counter()
+        if self._reached is None:
+            self._reached = self._propagate(self.controls)
+            if not torch.tensor(self._reached[0]).isfinite():
+                raise NonFiniteError("J is not finite at the first controls: start from smaller ones, or use "
+                                     "a finer mesh")
+        before, states = self._reached
+        linear = linearize(self.problem, self._groups, self.controls, states)
+        hessian = self._hessian(states, linear)
+        flat = torch.cat(self.controls)
+        gap = self._predicted(linear, hessian, self._argmin(linear, hessian, flat, 0.0))
+        scale = float(hessian.diagonal().abs().mean())
+        accepted, rejected, after = False, 0, before
+        while not accepted and rejected < 30:
+            move = self._argmin(linear, hessian, flat, self.penalty * scale)
+            predicted = self._predicted(linear, hessian, move)
+            trial = tuple((flat + move).clamp(self._low, self._high)
+                          .split([stage.size for stage in self.problem.stages]))
+            found, reached = self._propagate(trial)
+            achieved, least = before - found, _ROUNDING * (1 + abs(before))
+            accepted = achieved > 1e-3 * predicted or (predicted <= least and achieved >= -least)
+            if accepted:
+                self._reached, self.controls, after = (found, reached), trial, found
+                if achieved > _GOOD * predicted or predicted <= least:
+                    self.penalty = self.penalty * _SHRINK if self.penalty > 1e-8 else 0.0
+            if not accepted or (achieved < _POOR * predicted and predicted > least):
+                factor = 2 * (predicted - achieved) / predicted if predicted > 0 else _GROW[1]
+                self.penalty = max(self.penalty * min(max(factor, _GROW[0]), _GROW[1]), 1e-3)
+            rejected += not accepted
+            if not accepted and predicted <= least:
+                break
+        self.iteration += 1
+        return NewtonRecord(self.iteration, before, after, predicted, gap, self.penalty, accepted, rejected,
+                            3 + rejected, perf_counter() - began)
+
+    def solve(self, iterations: int = 100, tolerance: float = 1e-12) -> list[NewtonRecord]:
+        """Iterate until the decrease still promised is at most tolerance * (1 + |J|), before the step that it
+        is promised for, or nothing is accepted."""
+        records: list[NewtonRecord] = []
+        while len(records) < iterations:
+            records.append(self.step())
+            last = records[-1]
+            if not last.accepted or last.optimality_gap <= tolerance * (1 + abs(last.objective_after)):
+                break
+        return records
+
+    @torch.no_grad()
+    def _propagate(self, controls: Controls) -> tuple[float, list[Tensor]]:
+        states = [self.problem.initial_state]
+        for stage, control in zip(self.problem.stages, controls, strict=True):
+            states.append(stage(states[-1], control))
+        terminal = self.problem.terminal_cost(states[-1], self.problem.target).mean()
+        return float(terminal + self.problem.running_cost(controls)), states
+
+    def _hessian(self, states: list[Tensor], linear: Linearized) -> Tensor:
+        exact = reduced_hessian(self.problem, self._groups, self.controls, states, linear)
+        if not torch.linalg.cholesky_ex(exact)[1]:
+            return exact
+        convex = reduced_hessian(self.problem, self._groups, self.controls, states, linear, convex=True)
+        return convex + self._floor(convex) * torch.eye(len(convex)).to(convex)
+
+    @staticmethod
+    def _floor(hessian: Tensor) -> float:
+        """What makes it definite to rounding."""
+        return 1e-9 * float(hessian.diagonal().mean()) + torch.finfo(hessian.dtype).tiny ** 0.5
+
+    def _argmin(self, linear: Linearized, hessian: Tensor, flat: Tensor, shift: float) -> Tensor:
+        system = hessian + shift * torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
+        return minimize_in_box(-linear.gradient, system, self._low - flat, self._high - flat)
+
+    def _predicted(self, linear: Linearized, hessian: Tensor, move: Tensor) -> float:
+        return float(linear.gradient @ move - 0.5 * move @ (hessian @ move))
+
+
+def entry_bounds(problem: ControlProblem) -> tuple[Tensor, Tensor]:
+    """low and high of all entries of all controls, in order. Raises ProblemError for sets without them."""
+    low, high = [], []
+    for stage in problem.stages:
+        box = stage.admissible
+        if isinstance(box, EntryBox):
+            pair = box.bounds(stage.start)
+        elif isinstance(box, RealSpace):
+            pair = torch.full_like(stage.start, -torch.inf), torch.full_like(stage.start, torch.inf)
+        else:
+            raise ProblemError(f"NewtonMSA takes R^p or an EntryBox, but {stage.name} has {box!r}; use "
+                               "ExtendedMSA with a maximizer made for that set")
+        low.append(pair[0])
+        high.append(pair[1])
+    return torch.cat(low), torch.cat(high)

@@ -1,0 +1,125 @@
+"""Solutions with known optima: Riccati, bang-bang, an obstacle; multipliers and residuals."""
+
+import pytest
+import torch
+from continuous_builders import problem
+from torch import Tensor
+
+from builders import assert_close, normal
+from pontryagin.continuous import (
+    RK4,
+    ContinuousProblem,
+    Discretization,
+    Euler,
+    PiecewiseConstant,
+    PiecewiseLinear,
+    residual,
+    solve,
+    uniform,
+)
+from pontryagin.papers.control.problems import TIP, least_time, minimum_time, obstacle
+from pontryagin.problem import ProblemError
+from pontryagin.update import NewtonMSA
+
+A, B = torch.tensor([[0.0, 1.0], [-1.0, 0.5]]).double(), torch.tensor([[0.0], [1.0]]).double()
+
+
+def linear_quadratic(samples: int, steps: int) -> Discretization:
+    """x' = A x + B u, L = 2 |x|^2 + u^2 / 2, Euler."""
+    one = ContinuousProblem(lambda t, x, u: x @ A.mT + u @ B.mT, normal(samples, 2), 1, 4.0,
+                            lambda t, x, u: 2 * x.square().sum(1) + 0.5 * u.square().sum(1))
+    return Discretization(one, uniform(4.0, steps), Euler())
+
+
+def riccati(on: Discretization) -> float:
+    """J of the mean state by dynamic programming, and what the spread around it costs without control."""
+    step = 4.0 / on.intervals
+    moved, pushed = torch.eye(2).double() + step * A, step * B
+    value, alone = torch.zeros(2, 2).double(), torch.zeros(2, 2).double()
+    for _ in range(on.intervals):
+        inner = pushed.mT @ value @ pushed + 0.5 * step
+        gain = torch.linalg.solve(inner, pushed.mT @ value @ moved)
+        value = 2 * step * torch.eye(2).double() + moved.mT @ value @ (moved - pushed @ gain)
+        alone = 2 * step * torch.eye(2).double() + moved.mT @ alone @ moved
+    mean = on.problem.initial_state.mean(0)
+    apart = on.problem.initial_state - mean
+    return float(mean @ value @ mean + (apart @ alone * apart).sum(1).mean())
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_linear_quadratic_is_riccati(samples: int) -> None:
+    on = linear_quadratic(samples, 30)
+    found = solve(on)
+    assert found.iterations <= 3
+    assert abs(found.objective - riccati(on)) < 1e-12 * riccati(on)
+    assert found.violation == 0
+
+
+def test_minimum_time_switches_within_a_step() -> None:
+    on = minimum_time()
+    found = solve(on, tolerance=1e-7)
+    time, switch = least_time(*TIP.tolist())
+    bang = found.values.flatten()
+    assert abs(found.end - time) < 1e-3
+    (last,) = (bang[:-1] > 0).logical_and(bang[1:] <= 0).nonzero()
+    assert abs(float(found.t[last + 1]) - switch) <= float(found.t[1])
+    assert int(((bang - bang.sign()).abs() > 1e-6).sum()) <= 1
+    assert float(residual(found).residual.median()) < 1e-6
+
+
+def test_an_obstacle_has_its_multipliers() -> None:
+    """Bryson and Denham: J = 4 / (9 l) with l = 1/9, and on the boundary from 3 l to 1 - 3 l."""
+    found = solve(obstacle(24), tolerance=1e-7)
+    assert abs(found.objective - 4) < 2e-3
+    assert float(found.states[:, 0, 0].max()) <= 1 / 9 + 1e-6
+    touching = found.t[1:][found.path_multipliers[:, 0, 0] > 0]
+    assert 1 / 3 - 0.05 < float(touching.min()) < float(touching.max()) < 2 / 3 + 0.05
+
+
+def test_what_cannot_be_reached_is_said() -> None:
+    stuck = ContinuousProblem(lambda t, x, u: 0 * x + u.square(), torch.zeros(1, 1).double(), 1, 1.0,
+                              lambda t, x, u: u[:, 0].square(), terminal_constraint=lambda x: x + 1)
+    with pytest.raises(ProblemError, match="still violated"):
+        solve(Discretization(stuck, uniform(1.0, 3)), 0.5, updates=3)
+
+
+@pytest.mark.parametrize("control", [PiecewiseConstant(), PiecewiseLinear(per_sample=True)], ids=str)
+def test_residual_vanishes_with_the_mesh(control: object) -> None:
+    """At the solution it is of second order in the step; away from it a grid of theta shows its size."""
+    found = [residual(solve(Discretization(problem(), uniform(1.4, steps), control=control))).residual.mean()
+             for steps in (8, 16)]
+    assert 0 <= float(found[1]) < 0.5 * float(found[0])
+
+
+def test_residual_is_the_maximum_of_the_hamiltonian() -> None:
+    on = Discretization(problem(), uniform(1.4, 5))
+    far = solve(on, minimizer=lambda stages, controls: (controls, 0))
+    found = residual(far)
+    t, x, p, theta = far.middle
+    points = torch.cartesian_prod(torch.linspace(-3, 3, 121), torch.linspace(-3, 3, 121)).double()
+    for n in range(5):
+        def value(one: Tensor, n: int = n) -> Tensor:
+            return on.problem.hamiltonian(t[n], x[n], p[n], one.expand(3, -1)).mean()
+
+        most = float(torch.vmap(value)(points).max() - value(theta[n, 0]))
+        assert most <= float(found.residual[n]) + 1e-9
+        assert float(found.residual[n]) <= most + 0.01
+    assert_close(found.switching[0], torch.func.grad(lambda one: on.problem.hamiltonian(
+        t[0], x[0], p[0], one.expand(3, -1)).mean())(theta[0, 0]), 1e-12)
+
+
+def test_values_of_a_finite_set() -> None:
+    """The argmax over {0, 1} of a Hamiltonian linear in theta is where its slope points."""
+    one = ContinuousProblem(lambda t, x, u: u - x, torch.zeros(1, 1).double(), 1, 1.0,
+                            terminal_cost=lambda x, y: (x[:, 0] - 0.3).square(), bounds=(0.0, 1.0))
+    found = solve(Discretization(one, uniform(1.0, 6)), 0.9, minimizer=lambda stages, controls: (controls, 0))
+    over = residual(found, values=(0.0, 1.0))
+    assert_close(over.argmax, (over.switching > 0).double(), 0)
+    assert_close(over.residual, (over.switching * (over.argmax - 0.9)).squeeze(1), 1e-12)
+
+
+def test_newton_from_anywhere_is_the_same_solution() -> None:
+    on = Discretization(problem(), uniform(1.4, 6), RK4(), control=PiecewiseLinear())
+    ends = [NewtonMSA(on.control_problem(), on.controls(normal(*on.shape, seed=seed))) for seed in range(3)]
+    values = [solver.solve()[-1].objective_after for solver in ends]
+    assert max(values) - min(values) < 1e-10
