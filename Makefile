@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras lint bench bench-defaults bench-families bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras lint bench bench-panel bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -39,8 +39,8 @@ test-extras: ## the tests of skorch, Lightning, transformers, pytorch-optimizer 
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers
 
-bench-defaults: install ## EMSA as it comes on twenty small networks, beside AdamW; needs MNIST in PONTRYAGIN_DATA
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.defaults
+bench-panel: install ## EMSA beside tuned rivals on a third of the panel, in short runs; needs MNIST in PONTRYAGIN_DATA
+	@OMP_NUM_THREADS=1 $(BIN)/pontryagin bench panel --subset --seconds 2 --tuning rate --seeds 1
 
 bench-families: ## EMSA as it comes on seventy families of models, beside AdamW, in .venv-extras; and what it leaves of the passes
 	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track

@@ -86,12 +86,12 @@ def _closeness(model: nn.Module, test: Samples) -> float:
 def _transformer() -> Task:
     text, characters = load_text()
     length, cut = 64, len(text) * 9 // 10
-    held_out = _windows(text[cut:], torch.arange(0, 64 * 1000, 1000), length)
+    held_out = windows(text[cut:], torch.arange(0, 64 * 1000, 1000), length)
 
     def batches(seed: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(seed)
         while True:
-            yield _windows(text, torch.randint(cut - length - 1, (16,), generator=generator), length)
+            yield windows(text, torch.randint(cut - length - 1, (16,), generator=generator), length)
 
     return Task("transformer", lambda: CharacterModel(characters, length=length), batches, 16,
                 Objective("cross-entropy of characters", character_loss, False),
@@ -105,6 +105,7 @@ def character_loss(output: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(output.flatten(0, 1), target.flatten())
 
 
-def _windows(text: Tensor, starts: Tensor, length: int) -> Batch:
+def windows(text: Tensor, starts: Tensor, length: int) -> Batch:
+    """The characters from each start on, (start, length), and each one's next."""
     window = text[starts[:, None] + torch.arange(length + 1)]
     return window[:, :-1], window[:, 1:]

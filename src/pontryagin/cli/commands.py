@@ -27,6 +27,7 @@ COMMANDS = {
     "reproduce wall-clock": ("studies", "Figure 3 turned round: seconds to a goal, MNIST"),
     "bench": ("", "measure speed"),
     "bench optimizers": ("studies", "EMSA beside tuned optimizers"),
+    "bench panel": ("studies", "EMSA on networks of many kinds, beside rivals tuned on each"),
     "bench scaling": ("studies", "extended MSA by several processes"),
     "data": ("files", "list and fetch data sets"),
     "data fetch": ("files", "fetch data sets into the cache"),

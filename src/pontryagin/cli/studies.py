@@ -8,6 +8,8 @@ from typing import Any
 
 from pontryagin.bench import report, scaling_report
 from pontryagin.bench.benchmark import BenchSettings, run_bench
+from pontryagin.bench.panel import report as panel_report
+from pontryagin.bench.panel.experiment import PanelSettings, described, run_panel
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
 from pontryagin.bench.scaling_worker import MAXIMIZERS
 from pontryagin.cli.options import Call, Command
@@ -113,6 +115,17 @@ def _optimizers(call: Call) -> bool:
     return interrupted
 
 
+def _panel(call: Call) -> bool:
+    settings = call.make(PanelSettings)
+    if settings.list:
+        call.say(*map(described, settings.chosen))
+        return False
+    call.say(left_out())
+    results = run_panel(settings, call.line, TerminalProgress(call.console))
+    call.say(panel_report.write_report(settings.out), f"Report: {settings.out / 'report.html'}")
+    return results.interrupted
+
+
 def _scaling(call: Call) -> bool:
     call.say(left_out())
     folder = run_scaling(call.make(ScalingSettings, maximizers=call.values["maximizers"] or MAXIMIZERS),
@@ -162,5 +175,6 @@ COMMANDS = {
                                      (CertificateSettings,), quick={"seeds": 1}),
     **{f"reproduce {name}": _image_command(name) for name in FIGURES},
     "bench optimizers": Command(_optimizers, (BenchSettings,)),
+    "bench panel": Command(_panel, (PanelSettings,)),
     "bench scaling": Command(_scaling, (ScalingSettings,), defaults={"maximizers": "all"}),
 }

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
@@ -52,17 +52,17 @@ def threads(number: int | None) -> Iterator[None]:
 class Stopwatch:
     """Seconds between start() and pause(), added up: of the method, not of its evaluation."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self.seconds, self._clock = 0.0, clock
         self._since: float | None = None
 
     def start(self) -> None:
         """Go on."""
-        self._since = perf_counter()
+        self._since = self._clock()
 
     def pause(self) -> float:
         """Stop, and return all seconds so far."""
         if self._since is not None:
-            self.seconds += perf_counter() - self._since
+            self.seconds += self._clock() - self._since
             self._since = None
         return self.seconds

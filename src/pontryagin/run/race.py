@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
 from pontryagin.run.objective import Objective
 from pontryagin.run.processes import present
-from pontryagin.run.settings import SCHEDULES
+from pontryagin.run.settings import SCHEDULES, Schedule
 from pontryagin.run.trainer import Batch, OptimizerTrainer, StepRecord
 
 SMOOTHING = 0.95
@@ -54,16 +55,19 @@ class Run:
 
     build: the network, drawn from torch's global generator after it has been seeded. batch: that of iteration
     0, 1, ...; batch_size: samples in it, over all processes. horizon: iterations of the schedule, length:
-    those until the end, by default as many. options: of the method. title: for people, by default its name.
-    random: the states of the global generators for this run alone (see `generators`); they are left as they
-    were. notes: warnings that making it gave. ended: complete, "not finite: ..." or what the caller sets.
+    those until the end, by default as many. schedule: the factor of the rate by the share of the horizon that
+    has been run. options: of the method. clock: of the seconds, of the wall by default. title: for people, by
+    default its name. random: the states of the global generators for this run alone (see `generators`); they
+    are left as they were. notes: warnings that making it gave. ended: complete, "not finite: ..." or what the
+    caller sets.
     Raises ExperimentError.
     """
 
     def __init__(self, method: Method, seed: int, rate: float, build: Callable[[], nn.Module],
                  objective: Objective, batch: Callable[[int], Batch], horizon: int, *, batch_size: int,
-                 length: int | None = None, schedule: str = "linear",
-                 options: Mapping[str, Any] | None = None, title: str = "") -> None:
+                 length: int | None = None, schedule: Schedule = SCHEDULES["linear"],
+                 options: Mapping[str, Any] | None = None, title: str = "",
+                 clock: Callable[[], float] = perf_counter) -> None:
         self.method, self.seed, self.rate = method, seed, rate
         self.horizon, self.batch_size = horizon, batch_size
         self.length = horizon if length is None else min(length, horizon)
@@ -80,8 +84,8 @@ class Run:
         self.random = generator_states()
         set_generators(before)
         self.iteration, self.evaluations, self.ended = 0, 0, ""
-        self.watch, self._mean = Stopwatch(), 0.0
-        self._batch, self._factor = batch, SCHEDULES[schedule]
+        self.watch, self._mean = Stopwatch(clock), 0.0
+        self._batch, self._factor = batch, schedule
         self._device = next(self.trainer.model.parameters()).device
 
     @property

@@ -12,7 +12,8 @@ from pontryagin.run.errors import ExperimentError, at_least, need
 from pontryagin.run.methods import choose
 from pontryagin.run.option import option
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
+Schedule = Callable[[float], float]
+SCHEDULES: dict[str, Schedule] = {
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + cos(pi * done)) / 2,
     "constant": lambda done: 1.0,

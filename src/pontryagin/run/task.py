@@ -15,7 +15,7 @@ from pontryagin.run.methods import Method
 from pontryagin.run.objective import Objective
 from pontryagin.run.processes import present
 from pontryagin.run.race import Run
-from pontryagin.run.settings import RunSettings
+from pontryagin.run.settings import SCHEDULES, RunSettings
 from pontryagin.run.trainer import Batch
 
 
@@ -201,6 +201,6 @@ def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: f
     sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
     return Run(method, seed, rate, task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)),
                horizon_of(task, settings), batch_size=settings.batch_size,
-               length=settings.limits.get(method.name), schedule=settings.schedule,
+               length=settings.limits.get(method.name), schedule=SCHEDULES[settings.schedule],
                options=settings.options.get(method.name),
                title=method.name if settings.seeds == (0,) else f"{method.name} seed {seed}")

@@ -4,6 +4,7 @@ by pilots, short runs from the weights and on the batches of the run itself."""
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import inf, isfinite, log
+from typing import TypeVar
 
 from pontryagin.optim.pilot import FoundRate, Pilot, halving
 from pontryagin.problem import NonFiniteError
@@ -52,8 +53,11 @@ def tuned(rates: Sequence[float], score: Callable[[float], float], progress: Pro
     return scores
 
 
-def best(scores: Mapping[float, float]) -> float:
-    """The rate with the least score, the first of equal ones."""
+K = TypeVar("K")
+
+
+def best(scores: Mapping[K, float]) -> K:
+    """The rate (or whatever was tried) with the least score, the first of equal ones."""
     return min(scores, key=scores.__getitem__)
 
 

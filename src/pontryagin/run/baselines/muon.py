@@ -10,6 +10,11 @@ from torch import Tensor, nn
 
 from pontryagin.run.trainer import Optimizer
 
+_MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d,
+             nn.ConvTranspose3d, nn.RNNBase, nn.MultiheadAttention)
+"""The modules whose parameters of two axes and more are hidden matrices; those of a recurrent layer hold all
+gates."""
+
 
 class Several:
     """Optimizers for different parameters as one."""
@@ -43,15 +48,15 @@ class Several:
 
 
 class Muon(torch.optim.Optimizer):
-    """The update of torch.optim.Muon (adjust_lr_fn="match_rms_adamw", no decay) in the precision of the
-    weights.
+    """The update of torch.optim.Muon (adjust_lr_fn="match_rms_adamw") in the precision of the weights.
 
     torch's rounds its iterations to bfloat16, which most CPUs emulate at several times the cost: no fair
     rival on their clocks. Weights of more than two dimensions are taken as matrices (output, rest).
     """
 
-    def __init__(self, weights: Sequence[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(list(weights), {"lr": lr, "momentum": momentum})
+    def __init__(self, weights: Sequence[Tensor], lr: float, momentum: float = 0.95,
+                 weight_decay: float = 0.0) -> None:
+        super().__init__(list(weights), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -64,6 +69,8 @@ class Muon(torch.optim.Optimizer):
                 buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(gradient))
                 buffer.lerp_(gradient, 1 - momentum)
                 change = orthogonalized(gradient.lerp(buffer, momentum))
+                if group["weight_decay"]:
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(change.reshape(weight.shape), alpha=-0.2 * max(change.shape) ** 0.5 * group["lr"])
 
 
@@ -79,13 +86,26 @@ def orthogonalized(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
     return x if wide else x.mT
 
 
-def muon(model: nn.Module, rate: float) -> Several:
-    """Muon on weights of two dimensions of all but the last such layer and on filters, AdamW with 0.1 rate
-    elsewhere."""
-    hidden = [module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    matrices = [weight for weight in hidden if weight.ndim == 2][:-1] + [weight for weight in hidden
-                                                                         if weight.ndim == 4]
+def muon(model: nn.Module, rate: float, weight_decay: float = 0.0) -> Several:
+    """Muon on the matrices of all but the last Linear layer, of recurrent layers and of attention, and on
+    filters; AdamW with 0.1 rate elsewhere, on tables, vectors and the last layer."""
+    matrices = _hidden(model)
     chosen = {id(weight) for weight in matrices}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    parts: list[Optimizer] = [torch.optim.AdamW(rest, lr=0.1 * rate, weight_decay=0.0)] if rest else []
-    return Several(*parts, *([Muon(matrices, rate)] if matrices else []))
+    parts: list[Optimizer] = []
+    if rest:
+        parts.append(torch.optim.AdamW(rest, lr=0.1 * rate, weight_decay=weight_decay))
+    if matrices:
+        parts.append(Muon(matrices, rate, weight_decay=weight_decay))
+    return Several(*parts)
+
+
+def _hidden(model: nn.Module) -> list[nn.Parameter]:
+    """Each once; a last layer that shares the weight of a table is the last layer."""
+    last = next((module for module in reversed(list(model.modules())) if isinstance(module, nn.Linear)), None)
+    found = {id(weight): weight for module in model.modules()
+             if isinstance(module, _MATRICES) and module is not last
+             for weight in module.parameters(recurse=False) if weight.ndim > 1}
+    if last is not None:
+        found.pop(id(last.weight), None)
+    return list(found.values())

@@ -46,10 +46,12 @@ def adam_averaged(model: nn.Module, objective: Objective, rate: float) -> Traine
 
 
 def adamw(model: nn.Module, objective: Objective, rate: float, *, betas: Sequence[float] = (0.9, 0.999),
-          eps: float = 1e-8, weight_decay: float = 0.01) -> Trainer:
-    """Adam with decoupled weight decay."""
-    return OptimizerTrainer(model, torch.optim.AdamW(model.parameters(), lr=rate, betas=_pair(betas), eps=eps,
-                                                     weight_decay=weight_decay), objective)
+          eps: float = 1e-8, weight_decay: float = 0.01, foreach: bool | None = None,
+          fused: bool | None = None) -> Trainer:
+    """Adam with decoupled weight decay. foreach, fused: which of torch's implementations, as torch has it."""
+    return OptimizerTrainer(model, torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=_pair(betas), eps=eps, weight_decay=weight_decay, foreach=foreach,
+        fused=fused), objective)
 
 
 def _pair(betas: Sequence[float]) -> tuple[float, float]:

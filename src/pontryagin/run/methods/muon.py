@@ -8,9 +8,9 @@ from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import OptimizerTrainer, Trainer
 
 
-def muon(model: nn.Module, objective: Objective, rate: float) -> Trainer:
+def muon(model: nn.Module, objective: Objective, rate: float, *, weight_decay: float = 0.0) -> Trainer:
     """Muon on hidden layers, AdamW elsewhere."""
-    return OptimizerTrainer(model, optimizer(model, rate), objective)
+    return OptimizerTrainer(model, optimizer(model, rate, weight_decay), objective)
 
 
 MUON = Method("muon", muon, (1e-2, 3e-3, 2e-2, 4e-2), MethodStyle("Muon", "#009E73", (0, (3, 1.2))))

@@ -8,9 +8,9 @@ from torch import nn
 from pontryagin.run.errors import need
 
 
-def packaged(name: str, model: nn.Module, rate: float) -> Any:
-    """The optimizer of that name, for all parameters of a model. ExperimentError where the package is
-    missing."""
+def packaged(name: str, model: nn.Module, rate: float, **options: Any) -> Any:
+    """The optimizer of that name with these options of its own, for all parameters of a model.
+    ExperimentError where the package is missing."""
     package = need("pytorch_optimizer", name)
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # they flatten gradients by view
-    return getattr(package, name)(model.parameters(), lr=rate)
+    return getattr(package, name)(model.parameters(), lr=rate, **options)

@@ -28,9 +28,11 @@ class ScheduleFree(OwnSchedule):
                     parameter.copy_(control)
 
 
-def schedule_free(model: nn.Module, objective: Objective, rate: float) -> Trainer:
-    """Schedule-free AdamW (Defazio et al. 2024): it has averages and a rate of its own."""
-    made = packaged("ScheduleFreeAdamW", model, rate)
+def schedule_free(model: nn.Module, objective: Objective, rate: float, *, weight_decay: float = 0.0,
+                  warmup: int = 0) -> Trainer:
+    """Schedule-free AdamW (Defazio et al. 2024): it has averages and a rate of its own. warmup: iterations
+    over which its rate rises."""
+    made = packaged("ScheduleFreeAdamW", model, rate, weight_decay=weight_decay, warmup_steps=warmup)
     made.train()
     return ScheduleFree(model, made, objective)
 
