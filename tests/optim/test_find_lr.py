@@ -208,6 +208,21 @@ def test_of_an_iterator_no_more_is_taken_than_pilots_need_and_a_function_may_giv
     assert find_lr(OPTIMIZERS["AdamW"], model, square, endless, rates=(0.1,), iterations=5).batches == 5
 
 
+def test_a_loss_may_take_batches_apart() -> None:
+    batches = [{"x": x} for x in torch.randn(3, 4, 3)]
+    found = find_lr(OPTIMIZERS["AdamW"], nn.Linear(3, 1), lambda model,
+                    batch: model(batch.pop("x")).square().mean(), batches, rates=(0.01, 0.1), iterations=10)
+    assert all(batch.keys() == {"x"} for batch in batches)
+    assert found.rate == 0.1
+    assert "but no" not in found.words
+
+
+def test_where_nothing_is_learned_the_words_say_so() -> None:
+    found = find_lr(OPTIMIZERS["AdamW"], nn.Linear(3, 1), lambda model, x: 0 * model(x).mean() + 1,
+                    [torch.ones(2, 3)], rates=(0.01, 0.1), iterations=10)
+    assert "no pilot lowered the loss" in found.words
+
+
 def test_an_optimizer_that_was_there_before_sees_nothing() -> None:
     ends = []
     for looks in (False, True):

@@ -82,6 +82,9 @@ class FoundRate:
     def words(self) -> str:
         """The rate and what it cost, in a line."""
         edge = ", the last of those tried: one beyond may be better" if self.is_at_edge else ""
+        start = next((pilot.losses[0] for pilot in self.pilots if pilot.losses), inf)
+        if min(pilot.score for pilot in self.pilots) >= start:
+            edge += ", but no pilot lowered the loss"
         return (f"learning rate {self.rate:g}{edge}; found by {len(self.pilots)} pilots: {self.iterations} "
                 f"iterations, {self.forward} forward and {self.backward} backward passes, {self.seconds:.3g} "
                 "s")

@@ -1,6 +1,7 @@
 """`find_lr`: the learning rate of any torch optimizer on any module, by pilots that leave no trace."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, MutableSequence, Sequence
+from copy import copy
 from itertools import cycle, islice
 from math import isfinite
 from time import perf_counter
@@ -79,7 +80,8 @@ def _check(model: object, rates: Sequence[float], iterations: object) -> None:
         raise ProblemError(f"find_lr: expected a torch module whose parameters have shapes, found "
                            f"{type(model).__name__}: give the model after make_optimizer, run on a batch if "
                            "it is lazy")
-    if not rates or not all(isinstance(rate, int | float) and isfinite(rate) and rate > 0 for rate in rates):
+    if not len(rates) or not all(isinstance(rate, int | float) and isfinite(rate) and rate > 0
+                                 for rate in rates):
         raise ProblemError(f"find_lr: expected rates > 0 and finite, at least one, found {rates!r}")
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise ProblemError(f"find_lr: expected a whole number of iterations >= 1, found {iterations!r}")
@@ -118,7 +120,8 @@ def _iterate(optimizer: torch.optim.Optimizer, model: nn.Module, loss: Loss, bat
     def closure() -> Tensor:
         optimizer.zero_grad()
         with torch.enable_grad():
-            value = loss(model, batch)
+            # a loss may take out of a batch what it needs
+            value = loss(model, copy(batch) if isinstance(batch, MutableMapping | MutableSequence) else batch)
         passes["forward"] += 1
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
             what = (f"shape {tuple(value.shape)}, {'' if value.requires_grad else 'no '}gradient" if
