@@ -41,7 +41,7 @@ def find_lr(make_optimizer: Make, model: nn.Module, loss: Loss,
     linearly to 0. loss: (model, batch) -> what is minimized, a scalar; autocast and the like stand in it.
     batches: a DataLoader, a list, an iterator or a function that gives one; as many as `iterations` are
     taken, once, and kept in memory; fewer come again in turn. rates: for another optimizer its own, as (3e-4,
-    1e-3, 3e-3, 1e-2, 3e-2) for AdamW. iterations: of the longest pilots; 3 % of the run to come, if that is
+    1e-3, 3e-3, 1e-2, 3e-2) for AdamW. iterations: of the longest pilots; 1 % of the run to come, if that is
     more; with five rates all pilots have 3.25 to 4.5 times as many. process_group: of processes that train
     one model without DistributedDataParallel, which names its own; losses are means over them, so that all
     find the same rate.

@@ -19,8 +19,9 @@ TUNING_SEED = 1000
 """Far from the seeds 0, 1, ... of reported runs."""
 SMOOTHING = 0.9
 """Of the batch losses that are scored: about ten batches."""
-PILOT, PILOT_SHARE = 20, 0.03
-"""Iterations of the longest pilots: this share of a run, no fewer than these."""
+PILOT, PILOT_SHARE = 20, 0.01
+"""Iterations of the longest pilots: this share of a run, no fewer than these. With five rates all pilots cost
+3.25 times that share of a long run; 20 of 300 and of 1,000 iterations were enough (docs/optimizer.md)."""
 _AROUND = (0.1, 1 / 3, 1.0, 2.0, 10 / 3)
 """Times the rate of a method that has one alone: of EMSA 0.003 to 0.1."""
 RULE = ("the rate with the least mean of log(smoothed batch loss) over a run of its own seed and of that "
