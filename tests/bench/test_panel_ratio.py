@@ -5,7 +5,7 @@ from math import exp, inf
 import pytest
 
 from pontryagin.bench.panel.contest import Contest, curve, middle, summarize
-from pontryagin.bench.panel.ratio import FAILED, Curve, Ratio, geometric, sooner
+from pontryagin.bench.panel.ratio import LEAST, MOST, Curve, Ratio, geometric, sooner
 from pontryagin.bench.panel.regret import summarize as summarize_regret
 from pontryagin.bench.panel.trial import Outcome, warmed
 from pontryagin.bench.panel.tuning import Choice, rate_at, tune
@@ -50,9 +50,10 @@ def test_where_emsa_never_comes_a_longer_run_or_a_bound_counts():
     assert str(Ratio(0.8, True)) == "< 0.80"
 
 
-def test_geometric_means_count_a_failure_as_a_tenth():
+def test_geometric_means_count_failures_within_bounds():
     assert geometric([4.0, 1.0]) == pytest.approx(2.0)
-    assert geometric([0.0, 10.0]) == pytest.approx((FAILED * 10) ** 0.5)
+    assert geometric([0.0, 4.0]) == pytest.approx((LEAST * 4) ** 0.5)
+    assert geometric([inf, 0.25]) == pytest.approx((MOST / 4) ** 0.5)
 
 
 def test_a_median_of_ratios_is_a_bound_where_its_middle_is_one():

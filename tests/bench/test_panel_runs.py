@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from pontryagin.bench.panel import experiment, prices
 from pontryagin.bench.panel.experiment import PanelSettings, run_panel
@@ -11,6 +12,7 @@ from pontryagin.bench.panel.rows import COLUMNS, FILE, read
 from pontryagin.cli import main
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.progress import Progress
+from pontryagin.run.race import Run
 
 TINY = {"networks": ("regression",), "methods": ("adamw",), "seconds": 0.006, "seeds": 2, "tuning": ("rate",)}
 
@@ -81,6 +83,7 @@ def test_shares_are_reported_together(tmp_path):
     assert found.unfinished == ["linear"]
     with pytest.raises(ExperimentError, match="all runs of at least one network"):
         go(tmp_path, networks=networks, report_only=True, seconds=1.0)
+    (tmp_path / "3").mkdir()
     with pytest.raises(ExperimentError, match="none"):
         go(tmp_path / "3", report_only=True)
 
@@ -91,6 +94,7 @@ def test_regret_uses_the_runs_of_the_tuning(tmp_path, trained):
     found = go(tmp_path / "run", resume=True, regret=True).regrets["regression"]
     assert [one.rate for one in trained[number:]] == [0.06]
     assert found["regret"] >= 1
+    assert go(tmp_path / "run", report_only=True).contests.keys() == {"regression"}
     assert len(found["losses"]) == 5
 
 
@@ -120,6 +124,23 @@ def test_the_command_writes_tables_a_picture_and_a_page(tmp_path, capsys, monkey
     with pytest.raises(SystemExit):
         main(["bench", "panel", "--list"])
     assert "cnn (the paper's CNN), tuned on" in capsys.readouterr().out
+
+
+def test_a_run_that_breaks_off_is_a_row_and_loses(tmp_path, monkeypatch):
+    real = Run.iterate
+
+    def iterate(run):
+        if run.method.name == "muon" and run.iteration == 3:
+            raise torch.linalg.LinAlgError("did not converge")
+        return real(run)
+
+    monkeypatch.setattr(Run, "iterate", iterate)
+    found = go(tmp_path / "run", methods=("adamw", "muon")).contests["regression"]
+    assert found["best_rival"] == "adamw"
+    assert found["failed"]["muon"] == ["not finite: did not converge"] * 2
+    muon = [outcome for trial, outcome in read(tmp_path / "run" / FILE).items() if trial.method == "muon"]
+    assert all(outcome.loss == float("inf") for outcome in muon)
+    assert len(muon) == 2 + 5 + 4, "the grid moves down from a rate that fails, and gives up"
 
 
 @pytest.mark.parametrize(("wrong", "said"), [

@@ -53,7 +53,6 @@ class PanelSettings:
 
     def __post_init__(self) -> None:
         at_least(1, seeds=self.seeds)
-        choose(self.rivals, METHODS)
         for what, given, known in (("network", self.networks, NETWORKS), ("method", self.rivals, CENTERS),
                                    ("tuning", self.tuning, STAGES), ("method", self.again, CENTERS)):
             if unknown := [name for name in given or () if name not in known]:
@@ -117,6 +116,8 @@ class MissingRunError(Exception):
 
 def run_panel(settings: PanelSettings, command: str, progress: Progress) -> Results:
     """Do what settings ask for, and write summary.json into settings.out after every network."""
+    if not settings.report_only:
+        choose(settings.rivals, METHODS)
     going_on = settings.resume and (settings.out / FILE).exists()
     out = settings.out if going_on or settings.report_only else prepare(settings.out, settings.overwrite)
     results, lock = Results(), FileLock(out / ".lock")
@@ -126,7 +127,11 @@ def run_panel(settings: PanelSettings, command: str, progress: Progress) -> Resu
             if settings.prices:
                 _price(settings, out, progress, results)
             elif settings.report_only:
-                _contests(settings, _known(read_all(out)), results)
+                _derive(settings, read_all(out), results)
+                if not results.contests and not results.regrets:
+                    raise ExperimentError(f"{out}: expected all runs of at least one network, with these "
+                                          "--seconds, --methods, --seeds and --tuning; give those of the "
+                                          "runs")
             else:
                 _run(settings, out, progress, results, lambda: _save(settings, command, results))
             results.interrupted = False
@@ -144,29 +149,24 @@ def _save(settings: PanelSettings, command: str, results: Results) -> None:
         "unfinished": results.unfinished})
 
 
-def _known(rows: Mapping[Trial, Outcome]) -> Callable[[Trial], Outcome]:
+def _derive(settings: PanelSettings, rows: Mapping[Trial, Outcome], results: Results) -> None:
+    """All that follows from the rows, of the networks of which all runs are there."""
+
     def ask(trial: Trial) -> Outcome:
         if trial not in rows:
             raise MissingRunError
         return rows[trial]
 
-    return ask
-
-
-def _contests(settings: PanelSettings, ask: Callable[[Trial], Outcome], results: Results) -> None:
-    """Those of which all runs are known."""
+    results.unfinished.clear()
     for network in settings.chosen:
+        with suppress(MissingRunError):
+            results.regrets[network.name] = regret.summarize(regret.hold(network, settings.seconds, ask))
         try:
-            if settings.regret:
-                results.regrets[network.name] = regret.summarize(regret.hold(network, settings.seconds, ask))
-            else:
-                held = contest.hold(network, settings.protocol, ask)
-                results.contests[network.name] = contest.summarize(held)
+            held = contest.hold(network, settings.protocol, ask)
+            results.contests[network.name] = contest.summarize(held)
         except MissingRunError:
-            results.unfinished.append(network.name)
-    if not results.contests and not results.regrets:
-        raise ExperimentError(f"{settings.out}: expected all runs of at least one network, with these "
-                              "--seconds, --methods, --seeds and --tuning; give those of the runs")
+            if not settings.regret:
+                results.unfinished.append(network.name)
 
 
 def _run(settings: PanelSettings, out: Path, progress: Progress, results: Results,
@@ -178,10 +178,10 @@ def _run(settings: PanelSettings, out: Path, progress: Progress, results: Result
         for network in settings.chosen:
             ask = _asking(network, settings, rows, progress)
             if settings.regret:
-                results.regrets[network.name] = regret.summarize(regret.hold(network, settings.seconds, ask))
+                regret.hold(network, settings.seconds, ask)
             else:
-                held = contest.hold(network, settings.protocol, ask)
-                results.contests[network.name] = contest.summarize(held)
+                contest.hold(network, settings.protocol, ask)
+            _derive(settings, rows.found, results)
             save()
     finally:
         rows.close()

@@ -6,8 +6,9 @@ from math import exp, inf, log
 from statistics import fmean
 
 SHARES = {"quarter": 0.25, "half": 0.5, "end": 1.0}
-FAILED = 0.1
-"""What a run that failed counts in a geometric mean."""
+LEAST, MOST = 0.1, 10.0
+"""What a ratio counts at least and at most in a geometric mean: that of a run that failed, of a rival's that
+did."""
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,5 @@ def sooner(emsa: Curve | None, rival: Curve, share: float, longer: Curve | None 
 
 
 def geometric(ratios: Sequence[float]) -> float:
-    """Their geometric mean, none below FAILED."""
-    return exp(fmean(log(max(ratio, FAILED)) for ratio in ratios))
+    """Their geometric mean, each within [LEAST, MOST]."""
+    return exp(fmean(log(min(max(ratio, LEAST), MOST)) for ratio in ratios))

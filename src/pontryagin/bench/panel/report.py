@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from pontryagin.bench.panel.contest import LONGER, OURS
-from pontryagin.bench.panel.ratio import FAILED, SHARES, geometric
-from pontryagin.bench.panel.trial import CHECKPOINTS
+from pontryagin.bench.panel.ratio import LEAST, MOST, SHARES, geometric
+from pontryagin.bench.panel.trial import APPLIED, CHECKPOINTS
 from pontryagin.run.files import write_text
 from pontryagin.run.reports.page import Block, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import lines
@@ -21,13 +21,14 @@ WORDS = (
     "its own loss after a quarter, half and the whole of its run, divided by EMSA's time to that loss "
     "within EMSA's run of equal seconds: median over seeds [range]; above 1 EMSA is sooner. <: EMSA "
     f"never came there, not in a run of {LONGER:g} times the iterations either. Times are in iterations "
-    "of AdamW (fused), measured eight times within every run, so that the hour of a run does not count. "
-    f"Losses are those of fixed training samples, measured at {len(CHECKPOINTS)} points outside the "
-    "timed region, of the averages where a method keeps them. Rates fall linearly to zero, but for "
+    f"of AdamW (fused), measured {APPLIED} times within every run, so that the hour of a run does not "
+    f"count. Losses are those of fixed training samples, measured at {len(CHECKPOINTS)} points outside "
+    "the timed region, of the averages where a method keeps them. Rates fall linearly to zero, but for "
     "schedule-free AdamW. Least: the smallest ratio to the end loss of any rival. Loss: EMSA's over the "
     "best rival's when that rival's run ends. Cost: process time of EMSA's iteration beside AdamW's, "
-    f"refreshes and all. A failed run counts as {FAILED:g} in a geometric mean. The networks marked * "
-    "are those on which EMSA's defaults were chosen; they are not counted.")
+    f"refreshes and all. In a geometric mean a ratio counts at least {LEAST:g}, that of a run that "
+    f"failed, and at most {MOST:g}. The networks marked * are those on which EMSA's defaults were "
+    "chosen; they are not counted.")
 
 
 def write_report(folder: Path) -> str:
@@ -182,6 +183,11 @@ def _number(value: float | None) -> str:
     return "inf" if _finite(value) == inf else f"{value:.2f}"
 
 
+def _shown(ratio: float) -> float:
+    """Within what the picture has."""
+    return min(max(ratio, LEAST), MOST)
+
+
 def _picture(summary: Mapping[str, Any]) -> Sketch:
     """Every network a row: the ratio to the end loss, median and range, on a logarithmic axis."""
     from pontryagin.run.figures.canvas import INK, entry, legend_below, log_ticks, new_figure
@@ -194,11 +200,11 @@ def _picture(summary: Mapping[str, Any]) -> Sketch:
     axes = sheet.subplots()
     for place, network in enumerate(order):
         color = ORANGE if summary["networks"][network]["tuned_on"] else BLUE
-        values = [min(max(_finite(one["value"]), FAILED), 100.0) for one in contests[network]["emsa"]["end"]]
+        values = [_shown(_finite(one["value"])) for one in contests[network]["emsa"]["end"]]
         bound = any(one["bound"] for one in contests[network]["emsa"]["end"])
         axes.plot([min(values), max(values)], [place, place], color=color, linewidth=2.2)
         axes.plot(median(values), place, color=color, marker="<" if bound else "o", markersize=6)
-        quarter, tuned = (min(max(_middle(contests[network][name][share]), FAILED), 100.0)
+        quarter, tuned = (_shown(_middle(contests[network][name][share]))
                           for name, share in (("emsa", "quarter"), ("emsa-tuned", "end")))
         axes.plot(quarter, place, color=color, marker="|", markersize=9, linestyle="none")
         axes.plot(tuned, place, color=color, marker="D", markersize=4, linestyle="none",

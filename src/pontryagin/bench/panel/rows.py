@@ -18,8 +18,8 @@ COLUMNS = (*(one.name for one in fields(Trial)), "ended", "seconds", "yardstick"
 class Rows:
     """The rows of a folder, new ones at the end. Every row is whole in the file as soon as `add` returns."""
 
-    def __init__(self, folder: Path) -> None:
-        path = folder / FILE
+    def __init__(self, folder: Path, name: str = FILE) -> None:
+        path = folder / name
         self.found = read(path) if path.exists() else {}
         self._table = Table(path, COLUMNS, keep=_whole(path) if path.exists() else None)
 
@@ -41,11 +41,13 @@ def forget(folder: Path, methods: Collection[str]) -> None:
     """Drop the rows of these methods from the file."""
     path = folder / FILE
     kept = {trial: outcome for trial, outcome in read(path).items() if trial.method not in methods}
-    path.unlink()
-    rows = Rows(folder)
+    new = folder / f".{FILE}.tmp"
+    new.unlink(missing_ok=True)
+    rows = Rows(folder, new.name)
     for trial, outcome in kept.items():
         rows.add(trial, outcome)
     rows.close()
+    new.replace(path)
 
 
 def read(path: Path) -> dict[Trial, Outcome]:

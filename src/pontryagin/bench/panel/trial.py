@@ -7,15 +7,17 @@ from statistics import median
 from time import process_time
 from typing import Any
 
+from torch.linalg import LinAlgError
+
 from pontryagin.bench.panel.network import Work
 from pontryagin.bench.racers import METHODS
 from pontryagin.run.race import Run
 from pontryagin.run.trainer import Batch
 
-CHECKPOINTS = tuple(sorted({*(n / 32 for n in range(1, 33)), 1 / 128, 1 / 64}))
+CHECKPOINTS = (1 / 128, 1 / 64, 1 / 32, *(n / 16 for n in range(1, 17)))
 """Shares of a run after which its loss is measured; 1/4, 1/2 and 1 are among them."""
-YARDSTICK = (8, 5)
-"""How often in a run the yardstick is applied, and how many iterations each time."""
+APPLIED, LEAST, SPAN = 6, 2, 0.01
+"""How often in a run the yardstick is applied; each time as many iterations at least, and so many seconds."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "adamw": {"fused": True},
     "soap": {"max_precondition_dim": 512},  # beyond, the images' 784 pixels cost it nearly all of its seconds
@@ -77,19 +79,29 @@ def train(trial: Trial, work: Work, advance: Callable[[int, float | None], None]
     stops = {max(1, round(share * trial.iterations)) for share in CHECKPOINTS}
     points = [(0, 0.0, evaluated(run, work, samples))]
     yardstick = Yardstick(trial, work)
-    every = max(1, trial.iterations // YARDSTICK[0])
+    every = max(1, trial.iterations // APPLIED)
     while not run.ended:
         if run.iteration % every == 0:
             yardstick.apply()
-        with run.generators():
-            if run.iterate() is None:
-                break
+        if not _iterated(run):
+            break
         if run.iteration in stops:
             points.append((run.iteration, run.watch.seconds, evaluated(run, work, samples)))
             advance(run.iteration, points[-1][2])
             if not abs(points[-1][2]) < float("inf"):
                 run.ended = f"not finite: the loss at iteration {run.iteration}"
     return Outcome(run.ended, run.watch.seconds, yardstick.seconds, tuple(points))
+
+
+def _iterated(run: Run) -> bool:
+    """Whether an iteration was done; a factorization that fails is a failure of the run, as a loss that is
+    not finite."""
+    with run.generators():
+        try:
+            return run.iterate() is not None
+        except LinAlgError as error:
+            run.ended = f"not finite: {error}"
+            return False
 
 
 def evaluated(run: Run, work: Work, samples: Batch) -> float:
@@ -114,11 +126,13 @@ class Yardstick:
         """Some iterations, the first of which warms the caches."""
         self._run = self._run or started(self._trial, self._work)
         with self._run.generators():
-            for warm in range(YARDSTICK[1]):
+            self._run.iterate()
+            found: list[float] = []
+            while len(found) < LEAST or sum(found) < SPAN:
                 before = self._run.watch.seconds
                 self._run.iterate()
-                if warm:
-                    self._found.append(self._run.watch.seconds - before)
+                found.append(self._run.watch.seconds - before)
+        self._found += found
 
     @property
     def seconds(self) -> float:
