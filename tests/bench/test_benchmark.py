@@ -111,7 +111,7 @@ def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["bench", "optimizers", "--task", "mlp", "--methods", "emsa,adam", "--seeds", "1",
               "--iterations", "5",
-              "--tuning", "2", "--out", str(out)])
+              "--tune", "2", "--out", str(out)])
     assert not ended.value.code
     printed = capsys.readouterr().out
     assert "emsa" in printed
@@ -132,7 +132,7 @@ def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
     assert "http" not in page.replace("http-equiv", "")
 
 
-@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"tuning": 0}, {"iterations": 0}, {"methods": ("lion",)}])
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"tune": -1}, {"iterations": 0}, {"methods": ("lion",)}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ExperimentError):
         BenchSettings(**wrong)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("torch._dynamo", "torch.distributed.tensor", "sympy", "matplotlib", "scipy", "pandas", "jinja2",
-         "sklearn", "rich", "jsonargparse")
+         "sklearn", "rich", "yaml")
 ALL_NAMES = "import pontryagin; [getattr(pontryagin, name) for name in pontryagin.__all__]"
 ADDED = """
 import sys, torch

@@ -106,7 +106,7 @@ def test_a_rate_is_found_recorded_and_kept_by_a_resume(capsys):
     assert run("train", "--resume", "--lr", str(rate)) == 2
     assert "find: True there, False asked for" in capsys.readouterr().err
     assert run("train", *SHORT, "--lr", "fast", "--overwrite") == 2
-    assert "Given value: fast" in capsys.readouterr().err
+    assert "--lr: expected a number or find, found 'fast'" in capsys.readouterr().err
     assert run("compare", *SHORT, "--methods", "emsa,adam", "--tune", "find", "--rates.adam", "0.01") == 0
     summary = json.loads(Path("runs/compare/summary.json").read_text())
     assert list(summary["pilots"]["mlp on digits"]) == ["emsa"]

@@ -20,7 +20,7 @@ IMPORTS = """
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
 import pontryagin
-loaded = {"matplotlib", "scipy", "sklearn", "torch._dynamo", "sympy", "rich", "jsonargparse"} & {
+loaded = {"matplotlib", "scipy", "sklearn", "torch._dynamo", "sympy", "rich", "yaml"} & {
     name for name, module in sys.modules.items() if module}
 assert not loaded, f"import pontryagin imports {loaded}"
 for module in pkgutil.walk_packages(pontryagin.__path__, "pontryagin."):
@@ -83,10 +83,10 @@ def test_every_command_helps() -> None:
     everything = list(commands(parser()))
     assert len(everything) > 15
     results = run_without(ALL, ["--version"], [], *([*path, "--help"] for path in everything))
-    (code, printed, _), (bare, _, complained), *helps = results
-    assert (code, bare) == (0, 2)
+    (code, printed, _), (bare, listed, _), *helps = results
+    assert (code, bare) == (0, 0)
     assert printed.startswith("pontryagin ")
-    assert "train" in complained
+    assert "train a model" in listed
     for path, (code, printed, complained) in zip(everything, helps, strict=True):
         assert code == 0, (path, complained)
         assert "usage: pontryagin" in printed
@@ -111,7 +111,7 @@ def test_a_training_leaves_its_figures_out_and_draws_them_later(tmp_path: Path,
         "audit", "own:net", "own:load", "--batches", "3", "--batch-size", "8", "--predict-only"])
     for name, (code, printed, complained) in (("train", trained), ("compare", compared), ("audit", audited)):
         assert code == 0, complained
-        said = printed.splitlines()[0 if name == "audit" else 1]
+        said = printed.splitlines()[0]
         assert said.startswith("Without figures: drawing needs matplotlib, which is not installed")
         page = (tmp_path / "runs" / name / "report.html").read_text(encoding="utf-8")
         assert "Without figures" in page

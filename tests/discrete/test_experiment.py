@@ -26,13 +26,13 @@ def command(*arguments: str) -> int:
 
 
 def small(kind: str, out: Path, methods: str, *more: str) -> int:
-    return command(kind, "--dataset", "digits", "--width", "24", "--epochs", "2", "--methods", methods,
+    return command(kind, "--data", "digits", "--width", "24", "--epochs", "2", "--methods", methods,
                    "--out", str(out), *more)
 
 
 def test_quick_leaves_what_was_asked_for(tmp_path: Path) -> None:
     quick = DiscreteSettings("binary", tmp_path, epochs=3, seeds=2).quick()
-    assert (quick.dataset, quick.epochs, quick.width, quick.seeds) == ("digits", 3, QUICK_WIDTH, 2)
+    assert (quick.data, quick.epochs, quick.width, quick.seeds) == ("digits", 3, QUICK_WIDTH, 2)
     assert DiscreteSettings("binary", tmp_path).quick().epochs == QUICK_EPOCHS
 
 
@@ -107,17 +107,17 @@ def test_resumed_run_is_the_whole_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["binary", "--methods", "li-hoa"], "unknown method 'li-hoa'"),
-    (["ternary", "--methods", "bop"], "unknown method 'bop' of ternary"),
-    (["ternary", "--rates.adma", "0.1"], "unknown method 'adma' of ternary"),
+    (["binary", "--methods", "li-hoa"], "unknown method of binary 'li-hoa'"),
+    (["ternary", "--methods", "bop"], "unknown method of ternary 'bop'"),
+    (["ternary", "--rates.adma", "0.1"], "unknown method 'adma'"),
     (["binary", "--epochs", "0"], "--epochs: expected"),
     (["binary", "--width", "0"], "--width: expected"),
     (["binary", "--quick", "--full"], "give one of them"),
-    (["binary", "--dataset", "cifar"], "cifar"),
-    (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.rho", "-1"], "rho >= 0"),
-    (["binary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.roh", "1"],
-     "has no option roh"),
-    (["ternary", "--dataset", "digits", "--methods", "li-hao", "--options.li-hao.admissible", "ternary-rows"],
+    (["binary", "--data", "cifar"], "cifar"),
+    (["binary", "--data", "digits", "--methods", "li-hao", "--options.li-hao.rho", "-1"], "rho >= 0"),
+    (["binary", "--data", "digits", "--methods", "li-hao", "--options.li-hao.roh", "1"],
+     "unknown option of li-hao 'roh'"),
+    (["ternary", "--data", "digits", "--methods", "li-hao", "--options.li-hao.admissible", "ternary-rows"],
      "scale 1"),
 ])
 def test_wrong_requests_before_any_work(arguments: list[str], message: str, tmp_path: Path,

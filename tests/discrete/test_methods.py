@@ -52,7 +52,7 @@ def test_li_hao_keeps_its_own_schedule() -> None:
     ("li-hao", {"admissible": "2:4-sparse"}, "expected a discrete set"),
     ("li-hao", {"admissible": "ternary-rows"}, "scale 1"),
     ("li-hao", {"rho": -1.0}, "rho >= 0"),
-    ("bop", {"admissible": "ternary"}, "has no option admissible"),
+    ("bop", {"admissible": "ternary"}, "unknown option of bop"),
     ("bop", {"threshold": -1.0}, "threshold"),
     ("binaryconnect", {"admissible": "non-negative"}, "expected a discrete set"),
 ])

@@ -185,7 +185,7 @@ def test_a_users_data():
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("cifar", "expected digits, mnist, fashion-mnist or my.module:function"),
+    ("cifar", "expected digits, mnist, fashion-mnist, my.module:function"),
     ("mine.nets:numbers", r"expected \(train, test\).*found int"),
     ("mine.nets:misspelt", "found train, tset"),
     ("mine.nets:only_one",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, Codebook, KSparse, Ternary, TwoFourSparse
+from pontryagin.problem.admissible.names import set_name
 
 Weight = Float[Tensor, "*stage row input"]
 
@@ -55,8 +56,8 @@ scale per row."""
 
 def chosen(names: tuple[str, ...] | None) -> dict[str, Projection]:
     """The standard sets of these names, None for all. ProblemError for an unknown name."""
-    unknown = [name for name in names or () if name not in SETS]
+    unknown = [name for name in names or () if set_name(name) not in SETS]
     if unknown:
         raise ProblemError(f"unknown admissible sets {', '.join(unknown)}: expected some of "
                            f"{', '.join(SETS)}")
-    return {name: SETS[name] for name in names or SETS}
+    return {name: SETS[name] for name in map(set_name, names or SETS)}

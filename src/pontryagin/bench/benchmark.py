@@ -9,9 +9,9 @@ from typing import Any
 from pontryagin.bench.memory import peak_growth
 from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import Task, make
-from pontryagin.run.errors import ExperimentError, at_least
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method, choose
-from pontryagin.run.option import option
+from pontryagin.run.option import MOST_THREADS, SEEDS, Seeds, check_numbers, option, seed_numbers
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import study
 from pontryagin.run.summary import reached
@@ -32,25 +32,26 @@ class BenchSettings:
     """
 
     task: str = option("cnn (the paper's), mlp, autoencoder or transformer", "cnn")
-    dataset: str = option("digits, mnist or fashion-mnist", "digits")
-    data: str | None = option("folder of the IDX files (or PONTRYAGIN_DATA)", None)
+    data: str = option("digits, mnist or fashion-mnist", "digits")
+    folder: Path | None = option("of the IDX files (or PONTRYAGIN_DATA)", None)
     methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}", None)
-    seeds: int = option("runs of every method, on other weights and batches", 3)
-    iterations: int | None = option("horizon of every run; by default the task's", None)
-    tuning: int = option("iterations of a tuning run; each grid has four rates", 150)
-    threads: int = option("threads of torch", 1)
+    seeds: Seeds = option(SEEDS, 3)
+    iterations: int | None = option("horizon of every run; by default the task's", None, least=1)
+    tune: int = option("iterations of a tuning run at every rate of a grid; 0: no tuning", 150, least=0)
+    threads: int = option("of torch", 1, least=1, most=MOST_THREADS)
     out: Path = option("folder for the results, new or empty", Path("runs/bench"))
     overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
-        at_least(1, seeds=self.seeds, tuning=self.tuning, threads=self.threads, iterations=self.iterations)
+        check_numbers(self)
+        seed_numbers(self.seeds)
         choose(self.methods, METHODS)
 
 
 def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tuple[Path, bool]:
     """Write metrics.csv and summary.json into settings.out. Returns the folder and whether Ctrl-C ended the
     run early."""
-    task = make(settings.task, settings.dataset, settings.data)
+    task = make(settings.task, settings.data, settings.folder)
     methods = available(task, choose(settings.methods, METHODS), progress)
     iterations = settings.iterations or task.iterations
     settings = replace(settings, iterations=iterations)
@@ -61,15 +62,15 @@ def run_bench(settings: BenchSettings, command: str, progress: Progress) -> tupl
     def found() -> dict[str, Any]:
         return {"schedule": "the learning rate falls linearly to zero over the run, for every method but the "
                             "schedule-free one",
-                "tuning_rule": f"least mean log(train loss) over {settings.tuning} iterations of a run of "
+                "tuning_rule": f"least mean log(train loss) over {settings.tune} iterations of a run of "
                                "its own seed",
                 "tuning": tuning, "score": task.score_name,
                 "results": summarize(task, finished, memory) if finished else {}}
 
     with study("bench", settings, command, {"metrics": COLUMNS}, found, settings.threads) as running:
         _measure_memory(settings, methods, progress, memory)
-        _tune(task, methods, settings.tuning, progress, tuning)
-        for seed in range(settings.seeds):
+        _tune(task, methods, settings.tune, progress, tuning)
+        for seed in seed_numbers(settings.seeds):
             racers = [Racer(task, method, _rate(method, tuning), seed, iterations) for method in methods]
             with progress.task(f"{task.name}: {len(methods)} optimizers, seed {seed}", iterations) as advance:
                 run_race(task, racers, SCORE_EVERY, advance)
@@ -99,7 +100,7 @@ def _measure_memory(settings: BenchSettings, methods: Sequence[Method], progress
                     found: dict[str, int | None]) -> None:
     with progress.task("peak memory", len(methods)) as advance:
         for number, method in enumerate(methods, 1):
-            found[method.name] = peak_growth(settings.task, settings.dataset, settings.data, method.name)
+            found[method.name] = peak_growth(settings.task, settings.data, settings.folder, method.name)
             advance(number, None)
 
 
@@ -107,7 +108,7 @@ def _tune(task: Task, methods: Sequence[Method], iterations: int, progress: Prog
           found: dict[str, dict[float, float]]) -> None:
     """Every rate of every method with more than one, side by side on a seed that no reported run uses."""
     for method in methods:
-        if len(method.rates) > 1:
+        if len(method.rates) > 1 and iterations:
             racers = [Racer(task, method, rate, TUNING_SEED, iterations) for rate in method.rates]
             with progress.task(f"{method.name}: choosing the learning rate", iterations) as advance:
                 run_race(task, racers, 0, advance)

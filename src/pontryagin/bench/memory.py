@@ -9,6 +9,7 @@ import ctypes
 import gc
 import subprocess
 import sys
+from pathlib import Path
 
 from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import make
@@ -18,9 +19,9 @@ ITERATIONS = 10
 """Every optimizer has made its state by then."""
 
 
-def peak_growth(task: str, dataset: str, folder: str | None, method: str) -> int | None:
+def peak_growth(task: str, dataset: str, folder: Path | None, method: str) -> int | None:
     """Bytes, measured in a new process; None where it fails, as on systems without /proc."""
-    command = [sys.executable, "-m", "pontryagin.bench.memory", task, dataset, folder or "", method]
+    command = [sys.executable, "-m", "pontryagin.bench.memory", task, dataset, str(folder or ""), method]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     return int(done.stdout.split()[-1]) if done.returncode == 0 and done.stdout.split() else None
 
@@ -45,7 +46,7 @@ def reset_peak() -> int:
 def main(task_name: str, dataset: str, folder: str, method: str) -> None:
     """Print the growth in bytes."""
     with threads(1):
-        task = make(task_name, dataset, folder or None)
+        task = make(task_name, dataset, Path(folder) if folder else None)
         one = Racer(task, METHODS[method], METHODS[method].rates[0], 0, ITERATIONS)
         before = reset_peak()
         run_race(task, [one], 0, lambda done, loss: None)

@@ -11,9 +11,9 @@ from statistics import median
 from typing import Any
 
 from pontryagin.bench.scaling_worker import MAXIMIZERS, NUMBERS, SHARES, TEXT, cases
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.files import prepare, write_json
-from pontryagin.run.option import option
+from pontryagin.run.option import check_numbers, option
 from pontryagin.run.study import described
 from pontryagin.run.tables import Table, read_table
 
@@ -28,20 +28,19 @@ class ScalingSettings:
     maximization and communication.
     """
 
-    processes: tuple[int, ...] = option("numbers of processes beside one, with commas", (2,))
-    maximizers: tuple[str, ...] = option(f"all, or names with commas: {', '.join(MAXIMIZERS)}", MAXIMIZERS)
-    rounds: int = option("iterations measured of every case", 7)
+    processes: tuple[int, ...] = option("numbers of processes beside one, with commas", (2,), least=1,
+                                        most=256)
+    maximizers: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(MAXIMIZERS)}",
+                                                MAXIMIZERS)
+    rounds: int = option("iterations measured of every case", 7, least=1)
     quick: bool = option("fewer and smaller cases", False)
     out: Path = option("folder for the results, new or empty", Path("runs/scaling"))
     overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or not self.processes or min(self.processes) < 1:
-            raise ExperimentError(f"expected --rounds >= 1 and --processes >= 1, found {self.rounds} and "
-                                  f"{self.processes}")
-        if unknown := set(self.maximizers) - set(MAXIMIZERS):
-            raise ExperimentError(f"unknown maximizer {', '.join(sorted(unknown))}: expected "
-                                  f"{', '.join(MAXIMIZERS)}")
+        check_numbers(self)
+        if wrong := [name for name in self.maximizers or () if name not in MAXIMIZERS]:
+            raise unknown("maximizer", wrong, MAXIMIZERS)
 
 
 def run_scaling(settings: ScalingSettings, command: str) -> Path:
@@ -49,7 +48,8 @@ def run_scaling(settings: ScalingSettings, command: str) -> Path:
     ExperimentError."""
     out = prepare(settings.out, settings.overwrite).resolve()
     request, table = out / "request.json", out / "metrics.csv"
-    wanted = [asdict(case) for case in cases(settings.processes, settings.maximizers, settings.quick)]
+    wanted = [asdict(case)
+              for case in cases(settings.processes, settings.maximizers or MAXIMIZERS, settings.quick)]
     write_json(request, {"cases": wanted, "rounds": settings.rounds, "table": str(table)})
     _start(max(1, *settings.processes), "stages", str(request))
     for number in range(1, (1 if settings.quick else OPTIMIZER_ROUNDS) + 1):

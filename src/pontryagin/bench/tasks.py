@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class Task:
     iterations: int
 
 
-def make(name: str, dataset: str, folder: str | None) -> Task:
+def make(name: str, dataset: str, folder: Path | None) -> Task:
     """One of cnn, mlp, autoencoder (on a data set of images) and transformer (on text)."""
     if name == "transformer":
         return _transformer()

@@ -4,13 +4,17 @@ A module is imported, and options are added, for the commands that are named in 
 the lists of commands come without torch.
 """
 
+import sys
+from argparse import ArgumentParser
 from collections.abc import Collection, Sequence
 from importlib import import_module
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
 
 import pontryagin
+from pontryagin.cli.arguments import missing, values_of
 from pontryagin.cli.options import Call, Command
+from pontryagin.run.errors import ExperimentError, shown, unknown
 
 COMMANDS = {
     "train": ("training", "train a model"),
@@ -51,35 +55,55 @@ def command(path: str) -> Command:
 
 
 def parser(wanted: Collection[str] | None = None) -> ArgumentParser:
-    """The whole command line, or so much of it as is named in the arguments. Most commands take --config FILE
-    (YAML) and --print_config too."""
-    top = ArgumentParser(allow_abbrev=False, prog="pontryagin", version=pontryagin.__version__,
-                         description=DESCRIPTIONS[""])
-    groups = {"": top.add_subcommands(dest=INNER[""])}
+    """For the help: the whole command line, or so much of it as is named in the arguments."""
+    top = ArgumentParser(prog="pontryagin", description=DESCRIPTIONS[""])
+    top.add_argument("--version", action="store_true", help="print the version, and end")
+    groups = {"": top.add_subparsers(dest=INNER[""], metavar=INNER[""])}
     for path, (module, line) in COMMANDS.items():
         group, _, name = path.rpartition(" ")
-        own = ArgumentParser(allow_abbrev=False, description=DESCRIPTIONS.get(path))
+        own = groups[group].add_parser(name, help=line, description=DESCRIPTIONS.get(path))
         if module and (wanted is None or name in wanted):
-            command(path).add_to(own)
-        groups[group].add_subcommand(name, own, help=line)
+            command(path).describe(own)
         if path in INNER:
-            groups[path] = own.add_subcommands(dest=INNER[path], required=not module)
+            groups[path] = own.add_subparsers(dest=INNER[path], metavar=INNER[path])
     return top
 
 
 def called(arguments: Sequence[str]) -> tuple[str, Call]:
-    """The command that the arguments ask for, and its call. Exits with 2 and what is wrong with them, and
-    with 0 after --help, --version and --print_config."""
-    parsed = parser(arguments).parse_args(arguments)
-    path = ""
-    while path in INNER and _of(parsed, path)[INNER[path]] is not None:
-        path = f"{path} {_of(parsed, path)[INNER[path]]}".strip()
-    return path, Call(command(path), _of(parsed, path), arguments,
-                      lambda: _of(parser(arguments).parse_args(arguments, defaults=False), path))
+    """The command that the arguments ask for, and its call. Raises ExperimentError, and SystemExit after
+    --help, --version and --print_config."""
+    path, rest = _path(arguments)
+    if not path and "--version" in rest:
+        print(f"pontryagin {pontryagin.__version__}")
+        sys.exit(0)
+    if not arguments or {"-h", "--help"} & {*rest} or (not COMMANDS.get(path, ("",))[0] and not rest):
+        parser(path.split()).parse_args([*path.split(), "--help"])
+    if not path or not COMMANDS[path][0]:
+        raise _unknown(path, rest[0])
+    if path in INNER and rest and not rest[0].startswith("-"):
+        raise _unknown(path, rest[0])
+    asked, printing = command(path), {"--print_config", "--print-config"}
+    given = values_of([word for word in rest if word not in printing], asked.options, path)
+    if printing & {*rest}:
+        print(yaml.safe_dump(Call(asked, given, arguments).plain(), sort_keys=False), end="")
+        sys.exit(0)
+    if absent := missing(given, asked.options):
+        raise ExperimentError(f"{path}: expected {' '.join(map(str.upper, absent))}, found nothing in "
+                              f"{'their' if len(absent) > 1 else 'its'} place; see pontryagin {path} --help")
+    return path, Call(asked, given, arguments)
 
 
-def _of(parsed: Namespace, path: str) -> Namespace:
-    """What was parsed for this command."""
-    for name in path.split():
-        parsed = parsed[name]
-    return parsed
+def _path(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command, and what follows."""
+    path, rest = "", list(arguments)
+    while path in INNER and rest and f"{path} {rest[0]}".strip() in COMMANDS:
+        path = f"{path} {rest.pop(0)}".strip()
+    return path, rest
+
+
+def _unknown(path: str, word: str) -> ExperimentError:
+    """What stands in the place of a command is none."""
+    inner = [one.removeprefix(path).strip() for one in COMMANDS if one.rpartition(" ")[0] == path]
+    if word.startswith("-"):
+        return ExperimentError(f"{shown(word)}: options follow the {INNER[path]}, one of {', '.join(inner)}")
+    return unknown(INNER[path], [word], inner)

@@ -100,11 +100,11 @@ def _unpack(call: Call, source: Path, out: Path) -> None:
 
 @dataclass(frozen=True)
 class ListSettings:
-    """List the data sets and where each is: in the folder of --data or PONTRYAGIN_DATA, in the cache, in the
-    folder of Debian's dataset-fashion-mnist, or not yet on this machine.
+    """List the data sets and where each is: in the folder of --folder or PONTRYAGIN_DATA, in the cache, in
+    the folder of Debian's dataset-fashion-mnist, or not yet on this machine.
     """
 
-    data: str | None = option(f"a folder with IDX files (or {FOLDER})", None)
+    folder: Path | None = option(f"of IDX files (or {FOLDER})", None)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class FetchSettings:
 
 
 def _list(call: Call) -> bool:
-    entries = list(inventory(call.make(ListSettings).data))
+    entries = list(inventory(call.make(ListSettings).folder))
     width = max(len(entry.name) for entry in entries)
     call.say(*(f"{entry.name:{width}}  {entry.content}: {entry.place}" for entry in entries),
              f"Cache: {cache_folder()} (another by {CACHE})")
@@ -139,8 +139,8 @@ def _fetch(call: Call) -> bool:
 
 COMMANDS = {
     "audit": Command(_audit, (AuditSettings, PredictOnly)),
-    "export": Command(_export, (ExportSettings,), config=False),
-    "predict": Command(_predict, (Prediction,), config=False),
-    "data": Command(_list, (ListSettings,), config=False),
-    "data fetch": Command(_fetch, (FetchSettings,), config=False),
+    "export": Command(_export, (ExportSettings,)),
+    "predict": Command(_predict, (Prediction,)),
+    "data": Command(_list, (ListSettings,)),
+    "data fetch": Command(_fetch, (FetchSettings,)),
 }

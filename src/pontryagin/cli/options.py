@@ -2,16 +2,14 @@
 becomes values of those fields."""
 
 import shlex
+from argparse import ArgumentParser, HelpFormatter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
-
-from pontryagin.run.errors import ExperimentError
+from pontryagin.cli.kinds import is_flag, is_mapping, read
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +24,7 @@ class Command:
     run: does it; whether it was interrupted. settings: dataclasses; their fields made by `option` are the
     options, a name that several have being that of the first. description: by default the first one's
     docstring. without: names of fields that are no options here. defaults, helps: in the place of the fields'
-    own. quick: values that --quick puts in the place of those given. config: whether it takes --config FILE.
+    own. quick: values that --quick puts in the place of those given.
     """
 
     run: Callable[["Call"], bool]
@@ -36,7 +34,6 @@ class Command:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     helps: Mapping[str, str] = field(default_factory=dict)
     quick: Mapping[str, Any] = field(default_factory=dict)
-    config: bool = True
 
     @cached_property
     def options(self) -> dict[str, tuple[Field[Any], Any]]:
@@ -44,50 +41,49 @@ class Command:
         return {name: (one, hint) for settings in reversed(self.settings)
                 for name, (one, hint) in options_of(settings).items() if name not in self.without}
 
-    def add_to(self, parser: ArgumentParser) -> None:
-        """Description and options: a list is a text with commas or `all`, a path a text."""
-        parser.description = self.description or " ".join(str(self.settings[0].__doc__).split())
-        if self.config:
-            parser.add_argument("--config", action="config", help="a YAML file with options")
+    def default(self, name: str) -> Any:
+        """Of an option; MISSING for one that must be given."""
+        one, hint = self.options[name]
+        usual = one.default if one.default_factory is MISSING else one.default_factory()
+        found = self.defaults.get(name, usual)
+        return read(hint, found) if isinstance(found, str) and hint is not str else found
+
+    def describe(self, parser: ArgumentParser) -> None:
+        """Description and options for the help, which is all that the parser is for."""
+        parser.description = (self.description
+                              or " ".join(str(self.settings[0].__doc__).split())).replace("%", "%%")
+        parser.formatter_class = lambda prog: HelpFormatter(prog, max_help_position=30)
         for name, (one, hint) in self.options.items():
-            usual = one.default if one.default_factory is MISSING else one.default_factory()
-            default, flag = self.defaults.get(name, usual), f"--{name.replace('_', '-')}"
-            kind, text = _kind(hint), self.helps.get(name, one.metadata["help"])
-            typed = str if kind is Path or get_origin(kind) is tuple else kind
+            text = self.helps.get(name, one.metadata["help"]).replace("%", "%%")
+            default, flag = self.default(name), f"--{name.replace('_', '-')}"
             if default is MISSING:
-                parser.add_argument(name, type=typed, help=text)
-            elif kind is bool:
+                parser.add_argument(name, metavar=name.upper(), help=text)
+            elif is_flag(hint):
                 parser.add_argument(flag, action="store_true", help=text)
-            elif get_origin(kind) is tuple:
-                parser.add_argument(flag, type=str, default=default if isinstance(default, str) else
-                                    ",".join(map(str, default or ("all",))), help=text)
             else:
-                parser.add_argument(flag, type=typed if kind is hint else typed | None,
-                                    default=str(default) if isinstance(default, Path) else default, help=text)
+                word = "X" if is_mapping(hint) else name.rpartition("_")[2].upper()
+                told = "" if default in (None, {}) else f" (default: {_word(default)})".replace("%", "%%")
+                parser.add_argument(f"{flag}.NAME" if is_mapping(hint) else flag, metavar=word,
+                                    help=text + told)
+        parser.add_argument("--config", metavar="FILE",
+                            help="a YAML file with options, as --print_config writes it")
+        parser.add_argument("--print_config", action="store_true", help="print all options as YAML, and end")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A command as it was called. options: all of them by name, with defaults; arguments: as typed; again:
-    parses them without defaults."""
+    """A command as it was called. given: by name, the values of the options that the user gave, on the
+    command line or in a file of --config. arguments: as typed."""
 
     command: Command
-    options: Namespace
+    given: Mapping[str, Any]
     arguments: Sequence[str]
-    again: Callable[[], Namespace]
-
-    @cached_property
-    def given(self) -> set[str]:
-        """Names of the options that the user gave, on the command line or in a file of --config."""
-        found = self.again()
-        return {name for name in self.command.options if name in found}
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Of every option, as the settings have it, --quick heeded. Raises ExperimentError."""
-        read = {name: _read(name, _kind(hint), self.options[name])
-                for name, (_, hint) in self.command.options.items()}
-        return read | (dict(self.command.quick) if read.get("quick") else {})
+        """Of every option, as the settings have it, --quick heeded."""
+        found = {name: self.given.get(name, self.command.default(name)) for name in self.command.options}
+        return found | (dict(self.command.quick) if found.get("quick") else {})
 
     def of(self, settings: type) -> dict[str, Any]:
         """The values for one of the dataclasses."""
@@ -116,6 +112,12 @@ class Call:
         for text in filter(None, map(str, texts)):
             self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
+    def plain(self) -> dict[str, Any]:
+        """All options as YAML has them."""
+        return {name: _word(value) if isinstance(value, (Path, tuple)) else value
+                for name in self.command.options
+                if (value := self.given.get(name, self.command.default(name))) is not MISSING}
+
 
 def options_of(settings: type) -> dict[str, tuple[Field[Any], Any]]:
     """The fields with a help text and their types, by name."""
@@ -123,25 +125,6 @@ def options_of(settings: type) -> dict[str, tuple[Field[Any], Any]]:
     return {one.name: (one, hints[one.name]) for one in fields(settings) if "help" in one.metadata}
 
 
-def _kind(hint: Any) -> Any:
-    """The type, where it may be None too."""
-    if NoneType not in get_args(hint):
-        return hint
-    return Union[tuple(kind for kind in get_args(hint) if kind is not NoneType)]  # noqa: UP007 - of one: itself
-
-
-def _read(name: str, kind: Any, value: Any) -> Any:
-    if get_origin(kind) is tuple:
-        try:
-            return None if value == "all" else tuple(get_args(kind)[0](one.strip())
-                                                     for one in value.split(","))
-        except ValueError as error:
-            raise ExperimentError(f"--{name}: expected whole numbers with commas, found {value!r}") from error
-    return Path(value) if kind is Path and value is not None else _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """Namespaces within as dicts."""
-    if isinstance(value, (dict, Namespace)):
-        return {name: _plain(one) for name, one in dict(value).items()}
-    return value
+def _word(value: Any) -> str:
+    """As the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -11,7 +11,6 @@ from pontryagin.bench.benchmark import BenchSettings, run_bench
 from pontryagin.bench.panel import report as panel_report
 from pontryagin.bench.panel.experiment import PanelSettings, described, run_panel
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
-from pontryagin.bench.scaling_worker import MAXIMIZERS
 from pontryagin.cli.options import Call, Command
 from pontryagin.cli.training import seeds, tell
 from pontryagin.papers.certificate.experiment import CertificateSettings, run_certificate
@@ -27,7 +26,7 @@ from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.errors import ExperimentError, need
 from pontryagin.run.figures import left_out
 from pontryagin.run.methods import METHODS as ALL
-from pontryagin.run.option import option
+from pontryagin.run.option import SEEDS, Seeds, option
 from pontryagin.run.processes import present
 from pontryagin.run.progress import TerminalProgress
 from pontryagin.run.settings import RunSettings
@@ -47,9 +46,8 @@ class DiscreteOptions:
 class ImageOptions:
     """How much of a figure, by which methods."""
 
-    methods: str = option(f"names with commas, by default {','.join(METHODS)}; also "
-                          f"{', '.join(sorted(set(ALL) - set(METHODS)))}", "default")
-    seeds: int = option("runs of every method, on other weights and batches", 1)
+    methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(ALL)}", METHODS)
+    seeds: Seeds = option(SEEDS, 1)
     quick: bool = option("100 iterations with one seed and little tuning, for a first look", False)
 
 
@@ -100,9 +98,7 @@ def _discrete(kind: str, call: Call) -> bool:
 
 def _images(name: str, call: Call) -> bool:
     need("matplotlib", f"reproduce {name}")
-    names = call.values["methods"]
-    methods = {"default": METHODS, "all": tuple(ALL)}.get(names) or tuple(map(str.strip, names.split(",")))
-    settings = call.make(RunSettings, methods=methods, seeds=seeds(call))
+    settings = call.make(RunSettings, methods=call.values["methods"] or tuple(ALL), seeds=seeds(call))
     outcome = run_images(call.make(Request, name=name, settings=settings), call.line,
                          TerminalDisplay(call.console))
     return tell(call, outcome, f"pontryagin reproduce {name}")
@@ -128,7 +124,7 @@ def _panel(call: Call) -> bool:
 
 def _scaling(call: Call) -> bool:
     call.say(left_out())
-    folder = run_scaling(call.make(ScalingSettings, maximizers=call.values["maximizers"] or MAXIMIZERS),
+    folder = run_scaling(call.make(ScalingSettings),
                          call.line)
     call.say(scaling_report.write_report(folder), f"Report: {folder / 'report.html'}")
     return False
@@ -176,5 +172,5 @@ COMMANDS = {
     **{f"reproduce {name}": _image_command(name) for name in FIGURES},
     "bench optimizers": Command(_optimizers, (BenchSettings,)),
     "bench panel": Command(_panel, (PanelSettings,)),
-    "bench scaling": Command(_scaling, (ScalingSettings,), defaults={"maximizers": "all"}),
+    "bench scaling": Command(_scaling, (ScalingSettings,), defaults={"maximizers": None}),
 }

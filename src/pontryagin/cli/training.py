@@ -10,7 +10,7 @@ from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import METHODS, choose
 from pontryagin.run.objective import OBJECTIVES
-from pontryagin.run.option import option
+from pontryagin.run.option import LAST_SEED, SEEDS, Seeds, option, seed_numbers
 from pontryagin.run.parts import DESCRIPTION, READY_DATA, READY_MODELS, from_description, task_from
 from pontryagin.run.settings import FREE, RunSettings, settings_from
 from pontryagin.run.task import Task
@@ -40,8 +40,8 @@ class TaskOptions:
 class SeedOptions:
     """Which seeds, and how long."""
 
-    seed: int = option("of the initial weights and batches; the first of several", 0)
-    seeds: int = option("how many runs, on other weights and batches", 1)
+    seed: int = option("of the initial weights and batches; the first of several", 0, least=0, most=LAST_SEED)
+    seeds: Seeds = option(SEEDS, 1)
     quick: bool = option("two epochs with one seed, for a first look", False)
 
 
@@ -62,7 +62,7 @@ class CompareOptions:
     methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}",
                                              ("emsa", "sgd-momentum", "adam"))
     tune: int | Literal["find"] = option("iterations of a tuning run at every rate of the grid; find: pilots "
-                                         "choose the rates; 0: no tuning", 0)
+                                         "choose the rates; 0: no tuning", 0, least=0)
 
 
 def _train(call: Call) -> bool:
@@ -83,9 +83,8 @@ def _compare(call: Call) -> bool:
 
 def _run(call: Call, methods: Mapping[str, Any]) -> bool:
     task, settings = request(call, methods)
-    call.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for testing; loss: "
-             f"{task.objective.name}")
-    return tell(call, run_training(task, settings, call.line, TerminalDisplay(call.console)), "add")
+    outcome = run_training(task, settings, call.line, TerminalDisplay(call.console))
+    return tell(call, outcome, "add")
 
 
 def tell(call: Call, outcome: Outcome, resume: str) -> bool:
@@ -108,7 +107,7 @@ def request(call: Call, methods: Mapping[str, Any]) -> tuple[Task, RunSettings]:
     found = checkpoint.read_last(free["out"] / "checkpoint.pt") if free["resume"] else None
     if found is None:
         return task_from(**named), RunSettings(**settings)
-    saved, given = found[0], call.given | (QUICK.keys() if call.values["quick"] else set())
+    saved, given = found[0], {*call.given} | (QUICK.keys() if call.values["quick"] else set())
     asked = {name: named[name] for name in DESCRIPTION if name in given}
     bound = {name: settings[name]
              for name in {decided for name in given for decided in _DECIDES.get(name, (name,))}
@@ -124,10 +123,10 @@ def request(call: Call, methods: Mapping[str, Any]) -> tuple[Task, RunSettings]:
 
 def seeds(call: Call) -> tuple[int, ...]:
     """As many as --seeds says, from --seed on. Raises ExperimentError."""
-    first, count = call.values.get("seed", 0), call.values["seeds"]
-    if count < 1:
-        raise ExperimentError(f"--seeds: expected a number >= 1, found {count}")
-    return tuple(range(first, first + count))
+    given = call.values["seeds"]
+    if isinstance(given, tuple) and "seed" in call.given:
+        raise ExperimentError(f"--seed and --seeds {','.join(map(str, given))}: give one of them")
+    return seed_numbers(given, call.values.get("seed", 0))
 
 
 def _differing(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """What can be wrong with a request, a setting, a file or a missing package: one line, before any work."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -8,11 +10,35 @@ class ExperimentError(ValueError):
     """A setting, a folder or a file is wrong: says what was expected, found, and what to do."""
 
 
-def at_least(least: int, **settings: int | None) -> None:
-    """Raises ExperimentError for a setting below that; None counts as not given."""
-    for name, value in settings.items():
-        if value is not None and value < least:
-            raise ExperimentError(f"--{name.replace('_', '-')}: expected a number >= {least}, found {value}")
+def shown(value: object) -> str:
+    """A value in an error, short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text):,} characters)"
+
+
+def unknown(what: str, names: Iterable[str], known: Iterable[str]) -> ExperimentError:
+    """That there is no such method, set, option, ...: which names are meant, if some are near, and all that
+    there are. what: the kind of thing, a singular."""
+    wrong, there = list(dict.fromkeys(names)), list(known)
+    near = [one for name in wrong[:3] for one in nearest(name, there)]
+    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+    blanks = [name for name in wrong if " " in name and set(name.split()) <= {*there}]
+    if blanks:
+        hint = f"; write {','.join(blanks[0].split())}, with commas and no blanks"
+    return ExperimentError(f"unknown {what} {', '.join(map(shown, wrong[:3]))}: expected "
+                           f"{', '.join(there) or 'none'}{hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Those that somebody may have meant, at most two: dashes, blanks and capitals aside."""
+    plain = {_letters(one): one for one in known}
+    if same := plain.get(_letters(name)):
+        return [same]
+    return [plain[one] for one in get_close_matches(_letters(name), plain, n=2, cutoff=0.75)]
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).casefold()
 
 
 EXTRAS = {"matplotlib": "plots", "scipy": "analysis", "sklearn": "data", "pytorch_optimizer": "baselines",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pontryagin.problem import CrossEntropy, SquaredError
 from pontryagin.problem.ignored import counted, mean_of_counted, samples_counted
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import unknown
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 """(output, target) -> the cost of each sample, (sample,), as a terminal cost; or, from others' code, their
@@ -80,5 +80,5 @@ OBJECTIVES = {one.name: one for one in (
 def objective_named(name: str) -> Objective:
     """One of OBJECTIVES. Raises ExperimentError."""
     if name not in OBJECTIVES:
-        raise ExperimentError(f"unknown loss {name!r}: expected {', '.join(OBJECTIVES)}, or module:function")
+        raise unknown("loss", [name], (*OBJECTIVES, "my.module:function"))
     return OBJECTIVES[name]

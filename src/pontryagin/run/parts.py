@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from pontryagin.run.data import load_images
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.run.objective import OBJECTIVES, Objective, objective_named
 from pontryagin.run.task import Task, kind_of, samples_of
@@ -93,9 +93,17 @@ def load_data(spec: str, arguments: Mapping[str, Any] | None = None) -> Splits:
     given, what = dict(arguments or {}), f"data {spec!r}"
     if ":" not in spec:
         if spec not in READY_DATA:
-            raise ExperimentError(f"unknown {what}: expected {', '.join(READY_DATA)} or my.module:function")
+            raise _no_data(spec)
         return cast("Splits", call(ready_data, {"name": spec} | given, what))
     return _splits(call(import_object(spec, "data"), given, what), what)
+
+
+def _no_data(spec: str) -> ExperimentError:
+    if Path(spec).exists():
+        return ExperimentError(f"data {spec!r} is a folder or file of this machine: name the data set "
+                               f"({', '.join(READY_DATA)} or my.module:function), and a folder of its files "
+                               f"by --data-args.folder {spec}")
+    return unknown("data", [spec], (*READY_DATA, "my.module:function"))
 
 
 def ready_data(name: str, *, folder: str | Path | None = None, standardize: bool = True,
@@ -105,6 +113,9 @@ def ready_data(name: str, *, folder: str | Path | None = None, standardize: bool
     reconstruct: the target is the image itself, flattened, in [0, 1], as for an autoencoder; nothing is
     standardized then.
     """
+    if name == "digits" and folder is not None:
+        raise ExperimentError("data 'digits' has no argument folder: it comes with scikit-learn; leave it "
+                              "out")
     images = load_images(name, folder)
     moved = standardize and not reconstruct
     shift, scale = (images.train.mean(), images.train.std()) if moved else (0.0, 1.0)
@@ -134,7 +145,7 @@ def build_model(spec: str, arguments: Mapping[str, Any] | None, data: Splits) ->
             raise ExperimentError(f"{what}: expected a torch module, but it returned {type(model).__name__}")
         return model
     if spec not in READY_MODELS:
-        raise ExperimentError(f"unknown {what}: expected {', '.join(READY_MODELS)} or my.module:Class")
+        raise unknown("model", [spec], (*READY_MODELS, "my.module:Class"))
     make = READY_MODELS[spec]
     fitting = {"shape": data.shape, "outputs": data.outputs}
     for name in signature(make).parameters.keys() & fitting.keys() - given.keys():

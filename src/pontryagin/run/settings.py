@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from pontryagin.run.errors import ExperimentError, at_least, need
-from pontryagin.run.methods import choose
-from pontryagin.run.option import option
+from pontryagin.run.errors import ExperimentError, need, unknown
+from pontryagin.run.methods import METHODS, choose, of_methods
+from pontryagin.run.option import MOST_THREADS, check_numbers, option, seed_numbers
 
 Schedule = Callable[[float], float]
 SCHEDULES: dict[str, Schedule] = {
@@ -42,52 +42,46 @@ class RunSettings:
     out: Path = option("folder for the results, new or empty", Path("runs/train"))
     methods: tuple[str, ...] = ("emsa",)
     seeds: tuple[int, ...] = (0,)
-    epochs: int = option("passes over the training set", 10)
-    iterations: int | None = option("mini-batches, in the place of --epochs", None)
-    batch_size: int = option("samples of a mini-batch", 100)
+    epochs: int = option("passes over the training set", 10, least=1)
+    iterations: int | None = option("mini-batches, in the place of --epochs", None, least=1)
+    batch_size: int = option("samples of a mini-batch", 100, least=1)
     rates: dict[str, float] = option("by method, such as --rates.adam 0.002; not tuned", {})
     options: dict[str, dict[str, Any]] = option(
         """by method, such as --options '{"emsa": {"damping": 0.3}}'""", {})
     limits: Mapping[str, int] = field(default_factory=dict)
     schedule: str = option(f"of the learning rate: {', '.join(SCHEDULES)}", "linear")
-    evaluations: int | None = option("by default one an epoch, at least ten", None)
-    train_samples: int = option("training samples that an evaluation uses", 2000)
+    evaluations: int | None = option("by default one an epoch, at least ten", None, least=1)
+    train_samples: int = option("training samples that an evaluation uses", 2000, least=1)
     target_accuracy: float | None = option("stop at this share of the test set, as 0.98", None)
     target_loss: float | None = option("stop at this train loss", None)
-    tune: int = 0
+    tune: int = field(default=0, metadata={"least": 0})
     find: bool = False
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
     dtype: str = option(", ".join(DTYPES), "float32")
-    threads: int | None = option("of torch; by default all cores", None)
-    checkpoint_every: float = option("seconds between checkpoints", 10.0)
+    threads: int | None = option("of torch; by default all cores", None, least=1, most=MOST_THREADS)
+    checkpoint_every: float = option("seconds between checkpoints", 10.0, least=0)
     tensorboard: bool = option("write event files for TensorBoard too", False)
     overwrite: bool = option("replace the run that is in the folder", False)
     resume: bool = option("go on with the run in the folder, bit by bit as if it had not been stopped; its "
                           "settings are those of its checkpoint", False)
 
     def __post_init__(self) -> None:
-        at_least(1, epochs=self.epochs, batch_size=self.batch_size, train_samples=self.train_samples,
-                 iterations=self.iterations, evaluations=self.evaluations, threads=self.threads)
-        at_least(0, tune=self.tune)
-        if not self.seeds or min(self.seeds) < 0:
-            raise ExperimentError(f"--seeds: expected seeds >= 0, at least one, found {self.seeds}")
-        if self.schedule not in SCHEDULES:
-            raise ExperimentError(f"--schedule: expected {', '.join(SCHEDULES)}, found {self.schedule!r}")
-        if self.dtype not in DTYPES:
-            raise ExperimentError(f"--dtype: expected {', '.join(DTYPES)}, found {self.dtype!r}")
+        check_numbers(self)
+        seed_numbers(self.seeds)
+        for what, known in (("schedule", SCHEDULES), ("dtype", DTYPES)):
+            if getattr(self, what) not in known:
+                raise unknown(f"--{what}", [getattr(self, what)], known)
         if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
             raise ExperimentError("--target-accuracy: expected a share in (0, 1], such as 0.98, found "
                                   f"{self.target_accuracy}")
         if self.target_loss is not None and not isfinite(self.target_loss):
             raise ExperimentError(f"--target-loss: expected a number, found {self.target_loss}")
-        if not self.checkpoint_every >= 0:
-            raise ExperimentError(f"--checkpoint-every: expected seconds >= 0, found {self.checkpoint_every}")
         if self.overwrite and self.resume:
             raise ExperimentError("--overwrite removes the run that --resume would go on with: give one of "
                                   "them")
         choose(self.methods)
         for name in ("rates", "options", "limits"):
-            choose(tuple(getattr(self, name)))
+            of_methods(name, getattr(self, name), self.methods, METHODS)
         for method, rate in self.rates.items():
             if not (isfinite(rate) and rate > 0):
                 raise ExperimentError(f"--lr: expected a rate > 0 for {method}, found {rate}")

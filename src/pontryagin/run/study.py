@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pontryagin.run.environment import machine, threads, versions
-from pontryagin.run.errors import ExperimentError, need
+from pontryagin.run.errors import need, unknown
 from pontryagin.run.files import Table, prepare, write_json
 
 
@@ -88,10 +88,8 @@ N = TypeVar("N", bound=Named)
 def choose(what: str, names: Sequence[str] | None, known: Mapping[str, N]) -> list[N]:
     """Those with these names, all if None, in the order of `known`. what: method, task, ..., as in the option
     --methods. Raises ExperimentError for a name that is unknown or whose package is missing."""
-    unknown = sorted(set(names or ()) - known.keys())
-    if unknown:
-        raise ExperimentError(f"unknown {what} {', '.join(map(repr, unknown))}: expected one or more of "
-                              f"{', '.join(known)}")
+    if wrong := [name for name in names or () if name not in known]:
+        raise unknown(what, wrong, known)
     chosen = [one for one in known.values() if names is None or one.name in names]
     for one in chosen:
         if one.needs:

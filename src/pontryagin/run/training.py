@@ -47,6 +47,8 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
         task.check()
         _check(task, settings)
         with _folder(task, settings, command, display, context or ReportContext()) as folder:
+            display.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for "
+                        f"testing; loss: {task.objective.name}")
             with Stop() as stop:
                 finished = _Training(task, settings, folder, display, stop, callback or Callback(),
                                      Evaluation(task, settings)).all_seeds()

@@ -28,7 +28,7 @@ class Protocol:
 
     rivals: Sequence[str]
     seconds: float
-    seeds: int
+    seeds: tuple[int, ...]
     stages: Sequence[str]
 
 
@@ -81,7 +81,7 @@ def hold(network: Network, protocol: Protocol, ask: Ask) -> Contest:
                         if not choice.decay and not choice.warmup}
     for name, choice in choices.items():
         make = partial(trial, network, protocol.seconds, name.removesuffix("-tuned"), choice=choice)
-        runs[name] = [ask(make(seed=seed)) for seed in range(protocol.seeds)]
+        runs[name] = [ask(make(seed=seed)) for seed in protocol.seeds]
     held = Contest(choices, runs, {}, tuning)
     longer = {name: [ask(trial(network, protocol.seconds, "emsa", seed, choices[name], LONGER))
                      if _behind(own, rival) else None

@@ -17,10 +17,10 @@ from pontryagin.bench.panel.trial import Outcome, Trial, train
 from pontryagin.bench.panel.tuning import CENTERS, STAGES
 from pontryagin.bench.racers import METHODS
 from pontryagin.run.environment import threads
-from pontryagin.run.errors import ExperimentError, at_least
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.files import Table, prepare, take, write_json
 from pontryagin.run.methods import choose
-from pontryagin.run.option import option
+from pontryagin.run.option import SEEDS, Seeds, check_numbers, option, seed_numbers
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import described as opening
 
@@ -37,7 +37,7 @@ class PanelSettings:
         f"rivals, with commas: {', '.join(name for name in CENTERS if name != 'emsa')}", RIVALS)
     seconds: float = option("of process time that a run of AdamW has on the machine of the calibration; the "
                             "iterations follow from it", 30.0)
-    seeds: int = option("runs of every method, on other weights and batches", 3)
+    seeds: Seeds = option(SEEDS, 3)
     tuning: tuple[str, ...] | None = option(f"what is tuned, with commas: {', '.join(STAGES)}", STAGES)
     subset: bool = option(f"a third of the networks: {', '.join(SUBSET)}", False)
     share: str = option("k/n: every n-th network from the k-th, for n processes side by side", "1/1")
@@ -47,17 +47,17 @@ class PanelSettings:
     list: bool = option("print the networks, and run nothing", False)
     resume: bool = option("go on in the folder: runs that are there are not run again", False)
     redo: str = option("with --resume: methods with commas whose runs are done anew, such as emsa", "")
-    data: str | None = option("folder of MNIST's IDX files (or PONTRYAGIN_DATA)", None)
+    folder: str | None = option("of MNIST's IDX files (or PONTRYAGIN_DATA)", None)
     out: Path = option("folder for the results, new or empty", Path("runs/panel"))
     overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
-        at_least(1, seeds=self.seeds)
+        check_numbers(self)
+        seed_numbers(self.seeds)
         for what, given, known in (("network", self.networks, NETWORKS), ("method", self.rivals, CENTERS),
                                    ("tuning", self.tuning, STAGES), ("method", self.again, CENTERS)):
-            if unknown := [name for name in given or () if name not in known]:
-                raise ExperimentError(f"unknown {what} {unknown[0]!r}: expected one or more of "
-                                      f"{', '.join(known)}")
+            if wrong := [name for name in given or () if name not in known]:
+                raise unknown(what, wrong, known)
         if not self.seconds > 0:
             raise ExperimentError(f"--seconds: expected a number above 0, found {self.seconds}")
         if self.redo and not self.resume:
@@ -77,7 +77,7 @@ class PanelSettings:
     @property
     def protocol(self) -> Protocol:
         """Of every network."""
-        return Protocol(self.rivals, self.seconds, self.seeds, self.tuning or STAGES)
+        return Protocol(self.rivals, self.seconds, seed_numbers(self.seeds), self.tuning or STAGES)
 
     @property
     def chosen(self) -> Sequence[Network]:
@@ -194,7 +194,7 @@ def _asking(network: Network, settings: PanelSettings, rows: Rows,
 
     def ask(trial: Trial) -> Outcome:
         if trial not in rows.found:
-            made or made.append(network.work(settings.data))  # type: ignore[func-returns-value]
+            made or made.append(network.work(settings.folder))  # type: ignore[func-returns-value]
             title = (f"{trial.network}: {trial.method} {trial.rate:g}, decay {trial.decay:g}, warm-up "
                      f"{trial.warmup:g}, seed {trial.seed}")
             with progress.task(title, trial.iterations) as advance:
@@ -208,7 +208,7 @@ def _price(settings: PanelSettings, out: Path, progress: Progress, results: Resu
     with Table(out / "prices.csv", prices.COLUMNS) as table:
         found: dict[str, Mapping[str, prices.Price]] = {}
         for network in settings.chosen:
-            work = network.work(settings.data)
+            work = network.work(settings.folder)
             with progress.task(network.name, 1) as advance:
                 found[network.name] = prices.measure(network, work, settings.rivals, advance)
             table.add_all(prices.rows(network.name, found[network.name]))

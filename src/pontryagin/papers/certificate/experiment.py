@@ -12,8 +12,7 @@ from pontryagin.diagnostics import iteration_row, rejected_share
 from pontryagin.papers.certificate.tasks import TASKS, Descent, Task
 from pontryagin.papers.sine.methods import descend
 from pontryagin.problem import ControlProblem
-from pontryagin.run.errors import at_least
-from pontryagin.run.option import option
+from pontryagin.run.option import SEEDS, Seeds, option, seed_numbers
 from pontryagin.run.progress import Advance, Progress
 from pontryagin.run.study import Study, choose, study
 from pontryagin.run.summary import over_seeds, reached
@@ -39,13 +38,13 @@ class CertificateSettings:
     """
 
     out: Path = option("folder for the results, new or empty", Path("runs/certificate"))
-    seeds: int = option("runs of every method, on other data or initial controls", 5)
+    seeds: Seeds = option(SEEDS, 5)
     tasks: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(TASKS)}", None)
     quick: bool = option("one seed and few iterations, for a first look", False)
     overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
-        at_least(1, seeds=self.seeds)
+        seed_numbers(self.seeds)
         choose("task", self.tasks, TASKS)
 
     def lengths(self, task: Task) -> tuple[int, int]:
@@ -89,7 +88,7 @@ def run_certificate(settings: CertificateSettings, command: str,
             results[task.name] = TaskResult(tuned(
                 _QUICK_RATES if settings.quick else RATES, lambda rate: score(task, rate, length), progress,  # noqa: B023
                 f"{task.label}: choosing Adam's rate"))
-            for seed in range(settings.seeds):
+            for seed in seed_numbers(settings.seeds):
                 _run_seed(settings, task, seed, results[task.name], running, progress)
                 running.save()
     return running.out, results, running.interrupted

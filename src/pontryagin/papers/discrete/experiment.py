@@ -21,13 +21,14 @@ from pontryagin.problem.admissible import DiscreteSet
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.data.images import Images, load_images
-from pontryagin.run.errors import ExperimentError, at_least
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.evaluation import evaluate
 from pontryagin.run.files import write_json
+from pontryagin.run.methods import of_methods
 from pontryagin.run.methods.discrete import set_named
 from pontryagin.run.models import normalized_mlp
 from pontryagin.run.objective import objective_named
-from pontryagin.run.option import option
+from pontryagin.run.option import MOST_THREADS, SEEDS, Seeds, check_numbers, option, seed_numbers
 from pontryagin.run.progress import Progress
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.tables import read_summary
@@ -48,36 +49,36 @@ DENSITY = 0.09
 
 @dataclass(frozen=True)
 class DiscreteSettings:
-    """What the commands take. kind: binary or ternary. dataset: mnist, fashion-mnist or digits; data: a
-    folder of IDX files."""
+    """What the commands take. kind: binary or ternary. data: mnist, fashion-mnist or digits; folder: of
+    IDX files."""
 
     kind: str
     out: Path = option("folder for the results, new or empty", Path("runs/discrete"))
-    dataset: str = option("mnist, fashion-mnist or digits", "mnist")
-    data: str | None = option("folder of the IDX files (or PONTRYAGIN_DATA)", None)
-    seeds: int = option("runs of every method, on other weights and batches", 1)
-    epochs: int = option("passes over the training set", 10)
-    width: int = option("units of each of the three hidden layers", WIDTH)
+    data: str = option("mnist, fashion-mnist or digits", "mnist")
+    folder: Path | None = option("of the IDX files (or PONTRYAGIN_DATA)", None)
+    seeds: Seeds = option(SEEDS, 1)
+    epochs: int = option("passes over the training set", 10, least=1)
+    width: int = option("units of each of the three hidden layers", WIDTH, least=1, most=1 << 14)
     random_normalization: bool = option(
         "scales and shifts of the normalizations begin at random, as in the authors' code, not at 1 and 0",
         False)
     methods: tuple[str, ...] | None = option("all, or names with commas", None)
-    threads: int = option("of torch", 1)
+    threads: int = option("of torch", 1, least=1, most=MOST_THREADS)
     options: dict[str, dict[str, Any]] = option("by method, as --options.li-hao.rho 0.3", {})
     rates: dict[str, float] = option("by method, such as --rates.binaryconnect 3e-3", {})
-    tune: int = option("iterations of a tuning run of each rate of a grid; 0: none", 0)
+    tune: int = option("iterations of a tuning run of each rate of a grid; 0: none", 0, least=0)
     overwrite: bool = option("replace the run that is in the folder", False)
     resume: bool = option("go on with the run in the folder, with its own settings", False)
 
     def __post_init__(self) -> None:
         printed(self.kind)
-        at_least(1, seeds=self.seeds, epochs=self.epochs, width=self.width)
-        for names, known in ((self.methods or (), METHODS[self.kind]),
-                             ((*(self.options or ()), *(self.rates or ())), self.trained)):
-            unknown = sorted({*names} - {*known})
-            if unknown:
-                raise ExperimentError(f"unknown method {', '.join(map(repr, unknown))} of {self.kind}: "
-                                      f"expected one or more of {', '.join(known)}")
+        check_numbers(self)
+        seed_numbers(self.seeds)
+        if wrong := [name for name in self.methods or () if name not in METHODS[self.kind]]:
+            raise unknown(f"method of {self.kind}", wrong, METHODS[self.kind])
+        for what in ("options", "rates"):
+            of_methods(what, getattr(self, what), self.trained,
+                       known=tuple(map(_training, METHODS[self.kind])))
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -87,21 +88,27 @@ class DiscreteSettings:
     @property
     def trained(self) -> tuple[str, ...]:
         """The names that the run itself, its rates and options have: rounding is training by adam."""
-        return tuple("adam" if name == "rounding" else name for name in METHODS[self.kind])
+        return tuple(map(_training, self.chosen))
 
     def description(self) -> dict[str, Any]:
         """Of the task, for its checkpoints."""
         start = "random" if self.random_normalization else "1 and 0"
         return {"model": f"normalized_mlp, width {self.width}, depth 3, normalizations begin at {start}",
-                "data": self.dataset, "loss": printed(self.kind).objective, "weights": self.kind,
-                "width": self.width, "random_normalization": self.random_normalization, "folder": self.data}
+                "data": self.data, "loss": printed(self.kind).objective, "weights": self.kind,
+                "width": self.width, "random_normalization": self.random_normalization,
+                "folder": None if self.folder is None else str(self.folder)}
 
     def quick(self) -> "DiscreteSettings":
         """A first look, in what is at its default: digits, a narrower network, more epochs of less data."""
-        short: dict[str, Any] = {"dataset": "digits", "epochs": QUICK_EPOCHS, "width": QUICK_WIDTH}
+        short: dict[str, Any] = {"data": "digits", "epochs": QUICK_EPOCHS, "width": QUICK_WIDTH}
         usual = DiscreteSettings(self.kind, self.out)
         return replace(self, **{name: value for name,
                                 value in short.items() if getattr(self, name) == getattr(usual, name)})
+
+
+def _training(name: str) -> str:
+    """The method of training that one of the comparison is."""
+    return "adam" if name == "rounding" else name
 
 
 def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisplay,
@@ -118,7 +125,7 @@ def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisp
         raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is "
                               f"{description}")
     task = _task(description,
-                 load_images(description["data"], settings.data or description["folder"], progress))
+                 load_images(description["data"], settings.folder or description["folder"], progress))
     run = _run_settings(settings, len(task.train) // BATCH) if saved is None else settings_from(
         saved[0]["settings"], settings.out, checkpoint_every=RunSettings.checkpoint_every, tensorboard=False,
         overwrite=False, resume=True)
@@ -140,17 +147,16 @@ def _task(description: Mapping[str, Any], images: Images) -> Task:
 
 def _run_settings(settings: DiscreteSettings, batches: int) -> RunSettings:
     """rounding stands for adam in the run itself."""
-    methods = tuple("adam" if name == "rounding" else name for name in settings.chosen)
+    methods = settings.trained
     price = {"density": DENSITY} if settings.kind == "ternary" else {}
     own: dict[str, dict[str, Any]] = {
         "emsa": {"admissible": settings.kind, **price},
         "li-hao": {"admissible": settings.kind, "period": batches, **_START[settings.kind]},
         "binaryconnect": {"admissible": settings.kind}}
-    given = settings.options or {}
-    options = {name: own.get(name, {}) | dict(given.get(name, {})) for name in methods}
-    return RunSettings(out=settings.out, methods=methods, seeds=tuple(range(settings.seeds)),
+    options = {name: own.get(name, {}) | dict(settings.options.get(name, {})) for name in methods}
+    return RunSettings(out=settings.out, methods=methods, seeds=seed_numbers(settings.seeds),
                        epochs=settings.epochs, batch_size=BATCH,
-                       rates={name: rate for name, rate in (settings.rates or {}).items() if name in methods},
+                       rates=settings.rates,
                        options={name: found for name, found in options.items() if found},
                        evaluations=settings.epochs, tune=settings.tune, threads=settings.threads,
                        overwrite=settings.overwrite, resume=settings.resume)

@@ -10,8 +10,8 @@ from pontryagin.papers.images.report import section
 from pontryagin.papers.images.tuning import Scores, best, recalled, tuned, words
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext
-from pontryagin.run.errors import ExperimentError, at_least
-from pontryagin.run.option import option
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.option import check_numbers, option
 from pontryagin.run.parts import from_description, task_from
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.task import Task
@@ -25,22 +25,21 @@ class Request:
     """name: of FIGURES. settings: of the run; rates come from the tuning, the limit of emsa-paper from
     paper_iterations.
 
-    data: folder of the IDX files. tune: iterations at each rate, 0 for each method's default rate. tuning:
+    folder: of the IDX files. tune: iterations at each rate, 0 for each method's default rate. tuning:
     the file of scores, by default beside the run's folder, one for each data set.
     """
 
     name: str
     settings: RunSettings
-    data: str | None = option("folder of the IDX files, else looked for and fetched", None)
-    paper_iterations: int = option("after which emsa-paper stops; one costs that of many", 100)
+    folder: Path | None = option("of the IDX files, else looked for and fetched", None)
+    paper_iterations: int = option("after which emsa-paper stops; one costs that of many", 100, least=1)
     tune: int = option("iterations of a tuning run at every rate of a grid (emsa-paper: a tenth); 0: no "
-                       "tuning, each method's first rate", 150)
+                       "tuning, each method's first rate", 150, least=0)
     tuning: Path | None = option("file of the tuning's scores, used if there", None)
     model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        at_least(1, paper_iterations=self.paper_iterations)
-        at_least(0, tune=self.tune)
+        check_numbers(self)
 
     @property
     def figure(self) -> Figure:
@@ -53,7 +52,7 @@ class Request:
 
     def task(self) -> Task:
         """The paper's network on the figure's images, cross-entropy."""
-        folder = {} if self.data is None else {"folder": self.data}
+        folder = {} if self.folder is None else {"folder": str(self.folder)}
         return task_from("residual-cnn", self.figure.dataset, "cross-entropy", self.model, folder)
 
 

@@ -19,8 +19,8 @@ from pontryagin.diagnostics import (
 )
 from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.task import LAYERS, SineTask, Theta
-from pontryagin.run.errors import at_least, need
-from pontryagin.run.option import option
+from pontryagin.run.errors import need
+from pontryagin.run.option import LAST_SEED, check_numbers, option
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import Study, study
 
@@ -42,13 +42,12 @@ class SaddleSettings:
     """
 
     out: Path = option("folder for the results, new or empty", Path("runs/saddle"))
-    seed: int = option("of data and initial noise", 0)
-    places: int = option("Hessians along each of the two runs", 25)
+    seed: int = option("of data and initial noise", 0, least=0, most=LAST_SEED)
+    places: int = option("Hessians along each of the two runs", 25, least=2, most=LENGTHS["emsa"])
     overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
-        at_least(2, places=self.places)
-        at_least(0, seed=self.seed)
+        check_numbers(self)
 
 
 @dataclass(frozen=True)

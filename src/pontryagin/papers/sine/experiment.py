@@ -12,8 +12,7 @@ from pontryagin.papers.sine.tables import FIT, METRICS, STAGES, STATES, write_fi
 from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
 from pontryagin.problem import NonFiniteError
 from pontryagin.run.environment import Stopwatch
-from pontryagin.run.errors import at_least
-from pontryagin.run.option import option
+from pontryagin.run.option import SEEDS, Seeds, check_numbers, option, seed_numbers
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import Study, choose, study
 from pontryagin.run.summary import Measured, summarize
@@ -51,15 +50,16 @@ class SineSettings:
     """
 
     out: Path = option("folder for the results, new or empty", Path("runs/sine"))
-    seeds: int = option("runs of every method, on other data and initial controls", 3)
+    seeds: Seeds = option(SEEDS, 3)
     iterations: int | None = option("iterations of every method; by default 500 in (a), and in (b) 2000 for "
-                                    "E-MSA and 10000 for gradient methods", None)
+                                    "E-MSA and 10000 for gradient methods", None, least=1)
     methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}", None)
     quick: bool = option("short runs with one seed, for a first look", False)
     overwrite: bool = option("replace the run that is in the folder", False)
 
     def __post_init__(self) -> None:
-        at_least(1, seeds=self.seeds, iterations=self.iterations)
+        check_numbers(self)
+        seed_numbers(self.seeds)
         choose("method", self.methods, METHODS)
 
     def length(self, figure: str, method: Method) -> int:
@@ -87,9 +87,9 @@ def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[
         for figure in FIGURES:
             for method in choose("method", settings.methods, METHODS):
                 rate = found.tune(figure, method)
-                for seed in range(settings.seeds):
+                for place, seed in enumerate(seed_numbers(settings.seeds)):
                     theta = found.run(running, figure, method, seed, rate)
-                    if seed == 0 and theta.isfinite().all():
+                    if not place and theta.isfinite().all():
                         write_states(running.tables["states"], figure, method.name, theta)
                         write_fit(running.tables["fit"], figure, method.name, theta)
                 running.save()

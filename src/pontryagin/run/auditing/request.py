@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from pontryagin.audit.sets import SETS
-from pontryagin.run.errors import ExperimentError
+from pontryagin.problem.admissible.names import set_name
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
-from pontryagin.run.option import option
+from pontryagin.run.option import LAST_SEED, MOST_THREADS, check_numbers, option
 from pontryagin.run.parts import READY_DATA, READY_MODELS, Part, Splits, build_model, load_cost, load_data
 from pontryagin.run.weights import load_weights
 
@@ -39,11 +40,14 @@ class AuditSettings:
     part: str = option("of the data: train, test or validation", "train")
     sets: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(SETS)}", None)
     measure: bool = True
-    batches: int = option("how many; errors come from the differences between them", 16)
-    batch_size: int = option("samples of each", 64)
-    seed: int = option("of the samples drawn", 0)
-    threads: int | None = option("of torch; by default all cores", None)
+    batches: int = option("how many; errors come from the differences between them", 16, least=3)
+    batch_size: int = option("samples of each", 64, least=2)
+    seed: int = option("of the samples drawn", 0, least=0, most=LAST_SEED)
+    threads: int | None = option("of torch; by default all cores", None, least=1, most=MOST_THREADS)
     overwrite: bool = option("replace the run that is in the folder", False)
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,8 @@ class AuditRequest:
 
 def requested(settings: AuditSettings) -> AuditRequest:
     """Load what the settings name. Raises ExperimentError."""
-    unknown = [name for name in settings.sets or () if name not in SETS]
-    if unknown:
-        raise ExperimentError(f"--sets: expected some of {', '.join(SETS)}, found {', '.join(unknown)}")
-    if settings.batches < 3 or settings.batch_size < 2:
-        raise ExperimentError("--batches, --batch-size: expected at least 3 batches of 2 samples, found "
-                              f"{settings.batches} of {settings.batch_size}")
+    if wrong := [name for name in settings.sets or () if set_name(name) not in SETS]:
+        raise unknown("admissible set", wrong, SETS)
     splits = load_data(settings.data, settings.data_args)
     model = build_model(settings.model, settings.model_args, splits)
     if settings.weights is not None:

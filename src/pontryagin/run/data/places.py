@@ -36,7 +36,10 @@ def named_folder(wanted: ImageSet, folder: str | Path | None) -> Path | None:
     where = folder or os.environ.get(FOLDER)
     if not where:
         return None
-    base = Path(where).expanduser()
+    try:
+        base = Path(where).expanduser()
+    except RuntimeError as error:
+        raise ExperimentError(f"{where}: there is no such user") from error
     base = base / wanted.name if (base / wanted.name).is_dir() else base
     missing = [file.name for file in wanted.files if find(base, file) is None]
     if not missing:

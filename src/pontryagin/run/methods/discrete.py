@@ -12,8 +12,9 @@ from pontryagin.problem.admissible import (
     Ternary,
     TwoFourSparse,
 )
+from pontryagin.problem.admissible.names import set_name
 from pontryagin.run.baselines import BinaryConnect, Bop, LiHao, Several, rounded, split_parameters
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
@@ -21,17 +22,18 @@ from pontryagin.run.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Tra
 SETS: dict[str, MatrixSet] = {
     "binary": Binary(), "ternary": Ternary(), "binary-rows": Binary(scale="row"),
     "ternary-rows": Ternary(scale="row"),
-    "3-bit": Codebook(3), "4-bit": Codebook(4), "8-bit": Codebook(8), "2:4-sparse": TwoFourSparse(),
+    "int3": Codebook(3), "int4": Codebook(4), "int8": Codebook(8), "2:4": TwoFourSparse(),
     "non-negative": NonNegative(),
 }
-"""What the option `admissible` may say; -rows and bits have a scale per output row."""
+"""What the option `admissible` may say; -rows and integers have a scale per output row; 4-bit and 2:4-sparse
+are int4 and 2:4."""
 
 
 def set_named(name: str) -> MatrixSet:
     """One of SETS. Raises ExperimentError."""
-    if name not in SETS:
-        raise ExperimentError(f"unknown admissible set {name!r}: expected {', '.join(SETS)}")
-    return SETS[name]
+    if not isinstance(name, str) or set_name(name) not in SETS:
+        raise unknown("admissible set", [str(name)], SETS)
+    return SETS[set_name(name)]
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from pontryagin.problem import ProblemError
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Trainer
 
@@ -52,10 +52,8 @@ class Method:
         given = dict(options or {})
         known = [name for name, found in signature(self.make).parameters.items()
                  if found.kind is Parameter.KEYWORD_ONLY]
-        unknown = sorted(given.keys() - set(known))
-        if unknown:
-            raise ExperimentError(f"{self.name} has no option {', '.join(unknown)}: expected "
-                                  f"{', '.join(known) or 'none'}")
+        if wrong := [name for name in given if name not in known]:
+            raise unknown(f"option of {self.name}", wrong, known)
         try:
             return self.make(model, objective, self.rates[0] if rate is None else rate, **given)
         except (ProblemError, ExperimentError):

@@ -1,0 +1,171 @@
+"""Wrong words on the command line and in files of options: one line that says what was expected, nothing on
+disk, nothing begun."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pontryagin.cli import main
+
+AFTER = "expected a value after it"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The line that a wrong request gets."""
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("pontryagin: ")
+    assert printed.err.count("\n") == 1
+    assert len(printed.err) < 500
+    assert not printed.out
+    assert os.listdir() == []
+    return printed.err
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    # numbers where words belong, and the reverse
+    ("train --lr fast", "--lr: expected a number or find, found 'fast'"),
+    ("train --lr nan", "--lr: expected a number or find, found 'nan'"),
+    ("train --seed abc", "--seed: expected a whole number, found 'abc'"),
+    ("train --epochs 2.5", "--epochs: expected a whole number, found '2.5'"),
+    ("bench scaling --processes abc", "--processes: expected whole numbers with commas, found 'abc'"),
+    ("bench scaling --processes 2,many", "--processes: expected whole numbers with commas"),
+    ("bench scaling --processes 0", "--processes: expected a number >= 1, found 0"),
+    ("train --seed -1", "--seed: expected a number >= 0, found -1"),
+    ("compare --rates.adam soon", "--rates.adam: adam: expected a number, found 'soon'"),
+    ("train --method 3", "unknown method '3'"),
+    ("train --quick=maybe", "--quick: expected true or false, found 'maybe'"),
+    ("train --target-accuracy inf", "--target-accuracy: expected a number"),
+    ("train --model-args.width [1", "--model-args.width: "),
+    # numbers without end
+    ("train --seeds 1000000000", "--seeds: expected 1 to 10000 runs"),
+    ("train --seeds 1,99999999999", "--seeds: expected different seeds from 0 to 4294967295"),
+    ("reproduce sine --seeds 3,3", "--seeds: expected different seeds"),
+    ("train --epochs 99999999999999999999", "--epochs: expected a whole number"),
+    ("train --threads -3", "--threads: expected a number >= 1, found -3"),
+    ("train --threads 100000", "--threads: expected a number from 1 to 1024"),
+    ("reproduce binary --width 1000000000", "--width: expected a number from 1 to 16384"),
+    ("audit mlp digits --batches 2", "--batches: expected a number >= 3, found 2"),
+    # nearly right
+    ("train --itertions 3", "train has no option '--itertions'; did you mean --iterations?"),
+    ("train --iteration 3", "did you mean --iterations?"),
+    ("reproduce sine --iteration-count 3", "reproduce sine has no option '--iteration-count'"),
+    ("train -epochs 3", "train has no option '-epochs'; did you mean --epochs?"),
+    ("train --method adamm", "did you mean adam or adamw?"),
+    ("train --method emsa-papper", "did you mean emsa-paper?"),
+    ("train --model residualcnn", "did you mean residual-cnn?"),
+    ("train --data minst", "did you mean mnist?"),
+    ("train --loss crossentropy", "did you mean cross-entropy?"),
+    ("train --schedule cosin", "did you mean cosine?"),
+    ("train --dtype float",
+     "unknown --dtype 'float': expected float32, float64, bfloat16; did you mean float64"),
+    ("tran", "unknown command 'tran': expected train, compare"),
+    ("reproduce sinus", "unknown experiment 'sinus'"),
+    ("data ftch", "unknown action 'ftch': expected fetch; did you mean fetch?"),
+    ("data fetch minst", "did you mean mnist?"),
+    ("audit mlp digits --sets 4-bit,int9", "unknown admissible set 'int9'"),
+    ("--seed 3 train", "'--seed': options follow the command"),
+    # lists with blanks, words that belong nowhere
+    ("compare --methods emsa adam", "a list has commas and no blanks: --methods emsa,adam"),
+    ("compare --methods emsa,,adam", "--methods: expected names with commas"),
+    ("train --epochs 3 mnist", "'mnist' belongs to no option"),
+    ("train --lr", f"--lr: {AFTER}"),
+    ("train --lr --epochs 3", f"--lr: {AFTER}, found the option '--epochs'"),
+    ("train --method.emsa 1", "--method has no parts"), ("audit mlp", "audit: expected DATA"),
+    ("predict", "predict: expected PATH"), ("export", "export: expected MODEL"),
+    # what would have no effect
+    ("compare --rates.lion 0.1", "lion is not run, so this would have no effect"),
+    ("compare --options.lion.betas 0.1", "lion is not run"),
+    ("reproduce binary --methods bop --rates.adam 0.1", "adam is not run"),
+    ("train --data-args.folder /tmp", "'digits' has no argument folder"),
+    ("train --data-args.foldr /tmp", "takes (name"), ("train --model-args.widht 3", "widht"),
+    ("train --options.dampin 1", "unknown option of emsa 'dampin'"),
+    ("train --seed 3 --seeds 1,2", "--seed and --seeds 1,2: give one of them"),
+    # paths
+    ("train --data /tmp", "is a folder or file of this machine: name the data set"),
+    ("train --out ~nosuchuser/run", "there is no such user"),
+    (f"train --out {'x' * 300}", "(File name too long)"), (f"train --out {'x/' * 3000}", "at most 4096"),
+    ("train --config nowhere.yaml", "cannot be read (No such file or directory)"),
+    ("train --config /", "cannot be read (Is a directory)"),
+    ("export nowhere.pt --out x", "nowhere.pt: expected a file with a model, found nothing")])
+def test_a_wrong_word_gets_one_line(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in refused(capsys, *words.split(" "))
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (("compare", "--methods", "emsa adam"), "write emsa,adam, with commas and no blanks"),
+    (("train", "--out", "\udcff"), "printable characters in UTF-8"),
+    (("train", "--out", "a\nb"), "printable characters"), (("train", "--method", ""), "found nothing"),
+    (("train", "--model-args", "3"), "--model-args: expected names with values"),
+    (("train", "--options", "{damping: [1}"), "--options: ")])
+def test_a_word_that_a_shell_must_quote(arguments: tuple[str, ...], told: str,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
+    assert told in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(("command", "content", "told"), [
+    ("train", b"itertions: 3", "train has no option 'itertions'; did you mean iterations?"),
+    ("reproduce sine", b"seed: 3", "reproduce sine has no option 'seed'; did you mean seeds?"),
+    ("bench optimizers", b"sedes: 3", "bench optimizers has no option 'sedes'; did you mean seeds?"),
+    ("train", b"epochs: null", "epochs: expected a whole number, found nothing"),
+    ("train", b"epochs: 99999999999999999999999", "epochs: expected a whole number"),
+    ("train", b"epochs: " + b"9" * 5000, "epochs: expected a whole number"),
+    ("train", b"epochs: two", "epochs: expected a whole number, found 'two'"),
+    ("train", b"method: 3", "method: expected a text, found 3"),
+    ("train", b"quick: 1", "quick: expected true or false, found 1"),
+    ("train", b"lr: 2024-01-01", "lr: expected a number"), ("train", b"lr: .nan", "lr: expected a number"),
+    ("train", b"seeds: -1", "--seeds: expected"), ("train", b"seeds: []", "seeds: expected"),
+    ("train", b"options: 3", "options: expected names with values"),
+    ("train", b"options: {3: 4}", "options: expected names as keys, found 3"),
+    ("train", b"rates: {adam: 1}", "train has no option 'rates'"),
+    ("compare", b"rates: {adam: x}", "adam: expected a number, found 'x'"),
+    ("compare", b"rates: {adam: {x: 1}}", "adam: expected a number"),
+    ("train", b"3: 4", "train has no option 3"), ("train", b"", "found nothing"),
+    ("train", b"- epochs", "found a list"), ("train", b"epochs", "found a str"),
+    ("train", b"epochs: [1", "found an error: expected ',' or ']'"),
+    ("train", b"epochs: 1\nepochs: 2", "a key is there twice"),
+    ("train", b"model_args: &a {w: 1}\ndata_args: *a", "a reference (*) is not taken"),
+    ("train", b"out: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ("train", b"out: !!binary aGk=", "out: expected a path"), ("train", b"out: [a]", "out: expected a path"),
+    ("train", b"out: \"a\\0b\"", "printable characters"),
+    ("train", bytes(range(128, 256)), "bytes that are not UTF-8"),
+    ("train", b"\x7fELF\x01", "found an error"), ("train", b"x" * (1 << 21), "more than 1048576 bytes"),
+    ("train", b"[" * 5000, "nested too deeply"),
+    ("train", b"model_args: {a: " + b"[" * 30 + b"]" * 30 + b"}", "within each other"),
+    ("predict", b"method: [emsa]", "method: expected a text")])
+def test_a_wrong_file_of_options_is_named(command: str, content: bytes, told: str, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_bytes(content)
+    line = refused(capsys, *command.split(), "--config", str(path))
+    assert told in line
+    assert str(path) in line or "--seeds" in told
+
+
+def test_a_file_without_permission_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert "cannot be read (Permission denied)" in refused(capsys, "train", "--config", str(tmp_path / "x"))
+
+
+def test_a_bare_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    assert "train a model by several methods" in capsys.readouterr().out
+    assert run("reproduce") == 0
+    assert "wall-clock" in capsys.readouterr().out
