@@ -23,7 +23,7 @@ from pontryagin.problem import (
 )
 from pontryagin.trajectory import StageGroup, group_stages, propagate
 
-BOTH = Penalties(2.0, 0.7)
+BOTH = Penalties(2.0, 0.7, everywhere=True)
 STATE_ONLY = Penalties(2.0, 0.0)
 
 

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
         update,
     )
     from pontryagin.hamiltonian import Penalties, paper_penalties
-    from pontryagin.maximizer import LBFGS, ClosedForm, GaussNewton, GradientAscent, RowGaussNewton
+    from pontryagin.maximizer import (
+        LBFGS,
+        ClosedForm,
+        GaussNewton,
+        GradientAscent,
+        GridSearch,
+        RowGaussNewton,
+        SpectralGradient,
+    )
     from pontryagin.problem import (
         L0,
         L1,
@@ -34,6 +42,8 @@ if TYPE_CHECKING:
         Codebook,
         ControlProblem,
         CrossEntropy,
+        EntryBox,
+        Finite,
         KSparse,
         NonFiniteError,
         NonNegative,
@@ -57,6 +67,7 @@ if TYPE_CHECKING:
         Fixed,
         FromEstimate,
         Momentum,
+        PaperPenalty,
         PerStageEstimate,
         Secant,
     )
@@ -65,9 +76,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "L0", "L1", "LBFGS", "MSA", "AcceptReject", "AsynchronousMSA", "Binary", "Box", "ClosedForm", "Codebook",
-    "ControlProblem", "CrossEntropy", "ExtendedMSA", "Fixed", "FromEstimate", "GaussNewton", "GradientAscent",
-    "KSparse", "Momentum", "NonFiniteError", "NonNegative", "Penalties", "PerStageEstimate", "ProblemError",
-    "Quadratic", "RealSpace", "RowGaussNewton", "Secant", "SquaredError", "Stage", "Ternary", "TwoFourSparse",
+    "ControlProblem", "CrossEntropy", "EntryBox", "ExtendedMSA", "Finite", "Fixed", "FromEstimate",
+    "GaussNewton", "GradientAscent",
+    "GridSearch",
+    "KSparse", "Momentum", "NonFiniteError", "NonNegative", "PaperPenalty", "Penalties", "PerStageEstimate",
+    "ProblemError",
+    "Quadratic", "RealSpace", "RowGaussNewton", "Secant", "SpectralGradient", "SquaredError", "Stage",
+    "Ternary", "TwoFourSparse",
     "UnitNormRows", "__version__", "affine", "audit", "continuous", "diagnostics", "distributed", "euler",
     "export", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage",
     "trajectory", "update",

@@ -14,7 +14,7 @@ from pontryagin.maximizer import ByForm, ClosedForm
 from pontryagin.problem import ControlProblem, Quadratic, RunningCost, SquaredError, stage
 from pontryagin.trajectory import StageGroup
 
-BOTH = Penalties(1.7, 0.9)
+BOTH = Penalties(1.7, 0.9, everywhere=True)
 LAYERS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     "linear": ((3,), lambda: nn.Linear(3, 4)),
     "groups": ((4, 4, 3), lambda: nn.Conv2d(4, 6, (3, 2), groups=2, padding=1)),

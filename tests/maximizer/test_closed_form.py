@@ -20,7 +20,7 @@ from pontryagin.problem import (
 )
 from pontryagin.trajectory import StageGroup
 
-BOTH = Penalties(1.7, 0.9)
+BOTH = Penalties(1.7, 0.9, everywhere=True)
 
 
 def dense_argmax(group: StageGroup, penalties: Penalties) -> Tensor:
@@ -62,7 +62,8 @@ def test_split_steps(cost: RunningCost | None, penalties: Penalties) -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("penalties", [Penalties(0.0, 0.0), Penalties(0.0, 0.8)], ids=["none", "costate"])
+@pytest.mark.parametrize("penalties", [Penalties(0.0, 0.0), Penalties(0.0, 0.8, everywhere=True)],
+                         ids=["none", "costate"])
 def test_a_quadratic_cost_needs_no_state_penalty(bias: bool, penalties: Penalties) -> None:
     (group,) = groups_of(linear_problem(bias=bias, cost=Quadratic(0.4)))
     assert_close(ClosedForm(0.0).model(group).maximize(penalties), dense_argmax(group, penalties), 1e-9)
@@ -89,7 +90,7 @@ def convolution(name: str, cost: RunningCost | None = None) -> ControlProblem:
     return problem
 
 
-@pytest.mark.parametrize("penalties", [STATE_ONLY, BOTH, Penalties(0.3, 4.0)],
+@pytest.mark.parametrize("penalties", [STATE_ONLY, BOTH, Penalties(0.3, 4.0, everywhere=True)],
                          ids=["state", "both", "costates"])
 @pytest.mark.parametrize("cost", [None, Quadratic(0.4)], ids=["free", "quadratic"])
 @pytest.mark.parametrize("name", CONVOLUTIONS)

@@ -23,7 +23,7 @@ from builders import (
 )
 from pontryagin.hamiltonian import Penalties, augmented, measure
 from pontryagin.maximizer import (
-    ByForm,
+    LBFGS,
     ClosedForm,
     CoordinateAscent,
     Elementwise,
@@ -54,7 +54,7 @@ from pontryagin.problem import (
 )
 from pontryagin.trajectory import StageGroup
 
-STATE, BOTH, BASIC = Penalties(2.0, 0.0), Penalties(2.0, 0.7), Penalties(0.0, 0.0)
+STATE, BOTH, BASIC = Penalties(2.0, 0.0), Penalties(2.0, 0.7, everywhere=True), Penalties(0.0, 0.0)
 SETS: dict[str, MatrixSet] = {
     "binary": Binary(), "binary 0.4": Binary(0.4), "binary row": Binary("row"), "ternary row": Ternary("row"),
     "3 bits": Codebook(3), "3 bits of 0.2": Codebook(3, 0.2), "box": Box(-0.5, 0.5),
@@ -153,7 +153,7 @@ def test_exact_where_claimed(theta: DiscreteSet, inputs: int, cost: str) -> None
 @given(seed=st.integers(0, 10_000), rho=st.floats(0.1, 20.0), costate=st.sampled_from([0.0, 0.5]))
 @settings(max_examples=6)
 def test_between_the_elementwise_rule_and_the_global_maximum(seed: int, rho: float, costate: float) -> None:
-    theta, penalties = Ternary(0.5), Penalties(rho, costate)
+    theta, penalties = Ternary(0.5), Penalties(rho, costate, everywhere=True)
     group = groups_of(problem(theta, bias=False, inputs=3, outputs=2, seed=seed))[-1]
     least, found = (values(group, each.model(group).maximize(penalties), penalties)
                     for each in (ELEMENTWISE, COORDINATE))
@@ -294,7 +294,7 @@ def refusals() -> Sequence[tuple[str, Maximizer, StageGroup, Penalties, str]]:
     return [
         ("not affine", COORDINATE, groups_of(tanh)[0], STATE,
          "CoordinateAscent needs a stage that is affine in its control"),
-        ("general default", ByForm(), groups_of(tanh)[0], STATE,
+        ("no set", LBFGS(), groups_of(tanh)[0], STATE,
          r"LBFGS maximizes over R\^p, but .* use a maximizer made for"),
         ("sphere", COORDINATE, groups_of(problem(UnitNormRows()))[0], STATE,
          "cannot move one by one: use MajorizedAscent"),
@@ -308,7 +308,7 @@ def refusals() -> Sequence[tuple[str, Maximizer, StageGroup, Penalties, str]]:
     ]
 
 
-REFUSALS = ["not affine", "general default", "sphere", "sparse bias", "sphere L1", "no penalty", "free bias"]
+REFUSALS = ["not affine", "no set", "sphere", "sparse bias", "sphere L1", "no penalty", "free bias"]
 
 
 @pytest.mark.parametrize("name", REFUSALS)

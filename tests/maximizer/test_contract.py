@@ -28,9 +28,11 @@ from pontryagin.maximizer import (
     Elementwise,
     GaussNewton,
     GradientAscent,
+    GridSearch,
     MajorizedAscent,
     Maximizer,
     RowGaussNewton,
+    SpectralGradient,
     StageByStage,
 )
 from pontryagin.problem import ControlProblem, ProblemError, Quadratic, RealSpace
@@ -42,6 +44,7 @@ PROBLEMS = {
     "no bias": lambda: linear_problem(bias=False), "time": lambda: linear_problem((4, 3)),
     "tanh": tanh_problem, "tanh cost": lambda: tanh_problem(cost=COST),
     "split": split_problem, "split cost": lambda: split_problem(cost=COST), "conv": conv_problem,
+    "one row": lambda: linear_problem((1,), cost=COST),
 }
 
 
@@ -68,6 +71,8 @@ CASES = [
     Case(CoordinateAscent(8), ("linear", "split cost")),
     Case(MajorizedAscent(8), ("linear cost", "time")),
     Case(ByForm(), ("linear", "tanh")),
+    Case(SpectralGradient(40), ("linear", "tanh cost", "conv")),
+    Case(GridSearch(sweeps=1), ("one row",)),
     Case(ProjectedGradient(40), ("linear", "tanh cost", "conv")),
 ]
 BATCHED = [(case.maximizer, name) for case in CASES for name in case.problems]

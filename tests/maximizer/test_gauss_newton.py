@@ -12,7 +12,7 @@ from pontryagin.maximizer import ClosedForm, GaussNewton, Maximizer, RowGaussNew
 from pontryagin.problem import ControlProblem, ProblemError, Quadratic, SquaredError, Stage, stage
 from pontryagin.trajectory import StageGroup
 
-STEEP = Penalties(200.0, 20.0)  # steps so short that none is halved
+STEEP = Penalties(200.0, 20.0, everywhere=True)  # steps so short that none is halved
 
 
 def dense_step(group: StageGroup, n: int, penalties: Penalties, damping: float, weight: float) -> Tensor:
@@ -78,7 +78,7 @@ def test_a_step_too_long_for_the_model_is_halved(maximizer: Maximizer) -> None:
                                      torch.full((6, 2), 5.0).double()))[0]
     weak, data = Penalties(1e-2, 0.0), tuple(tensor[0] for tensor in group.data)
     model = maximizer.model(group)
-    whole, change = model._step(weak)[0], model.maximize(weak)[0] - group.start[0]
+    whole, change = model.solve(model.gradient, weak)[0], model.maximize(weak)[0] - group.start[0]
     ratio = float(change @ whole / (whole @ whole))
     assert_close(change, ratio * whole, 1e-12)
     assert 0 < ratio < 1

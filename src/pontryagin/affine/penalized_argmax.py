@@ -11,6 +11,8 @@ from pontryagin.affine.stage_moments import StageMoments
 
 Matrix = Float[Tensor, "stage output input"]
 Vector = Float[Tensor, "stage output"]
+PerStage = Float[Tensor, " _"]
+"""One number a stage; the leading axis of moments and matrices counts the groups of every stage."""
 
 
 class PenalizedArgmax:
@@ -30,48 +32,54 @@ class PenalizedArgmax:
         self._inputs: tuple[float, tuple[Tensor, Tensor | None]] | None = None
         self._costates: tuple[Tensor, Tensor] | None = None
 
-    def solve(self, weight: Matrix, bias: Vector, rho_state: float, rho_costate: float) -> tuple[Matrix,
-                                                                                                 Vector]:
-        """(dW, db). rho_state + decay > 0."""
-        absorbed = rho_state / (rho_state + self.decay) if self.form.bias else 0.0
+    def solve(self, weight: Matrix, bias: Vector, rho_state: float, rho_costate: PerStage,
+              rho_control: float = 0.0) -> tuple[Matrix, Vector]:
+        """(dW, db). rho_costate: of each stage. rho_control, a sample and position, is added to the decay;
+        rho_state + decay > 0."""
+        decay = self.decay + rho_control
+        absorbed = rho_state / (rho_state + decay) if self.form.bias else 0.0
         if self.form.bias:
             weight = weight - absorbed * bias.unsqueeze(2) * self.moments.input_mean.unsqueeze(1)
-        coupled = self.form.map.reaching is not None and rho_costate > 0
+        coupled = self.form.map.reaching is not None and bool(rho_costate.any())
         solver = self._coupled if coupled else self._sylvester
-        change = solver(weight, rho_state, rho_costate, absorbed)
+        change = solver(weight, rho_state, rho_costate, decay, absorbed)
         moved = torch.einsum("nij,nj->ni", change, self.moments.input_mean)
-        return change, (bias - rho_state * moved) / (rho_state + self.decay)
+        return change, (bias - rho_state * moved) / (rho_state + decay)
 
-    def _sylvester(self, right: Matrix, rho_state: float, rho_costate: float, absorbed: float) -> Matrix:
+    def _sylvester(self, right: Matrix, rho_state: float, rho_costate: PerStage, decay: float,
+                   absorbed: float) -> Matrix:
         """By the eigenvectors of A and U."""
         values, vectors = self._input_factors(absorbed)
-        denominator = rho_state * values.unsqueeze(1) + self.decay
+        denominator = rho_state * values.unsqueeze(1) + decay
         rotated = right.to(values.dtype) if vectors is None else right.to(values.dtype) @ vectors
-        if rho_costate > 0:
+        penalized = bool(rho_costate.any())
+        if penalized:
             costate_values, costate_vectors = self._output_factors()
-            denominator = denominator + rho_costate * costate_values.unsqueeze(2)
+            denominator = denominator + _each(rho_costate, len(right)) * costate_values.unsqueeze(2)
             rotated = costate_vectors.mT @ rotated
         denominator = denominator.expand_as(rotated)
         largest = denominator.amax((1, 2), keepdim=True)
         floor = torch.finfo(right.dtype).eps * denominator.shape[-1] * largest
         solved = torch.where(denominator > floor, rotated / denominator, 0.0)
-        if rho_costate > 0:
+        if penalized:
             solved = costate_vectors @ solved
         return (solved if vectors is None else solved @ vectors.mT).to(right.dtype)
 
-    def _coupled(self, right: Matrix, rho_state: float, rho_costate: float, absorbed: float) -> Matrix:
+    def _coupled(self, right: Matrix, rho_state: float, rho_costate: PerStage, decay: float,
+                 absorbed: float) -> Matrix:
         """With the moment of the costates that reach a place in the place of U, which acts on (channel,
         output * tap): by conjugate gradients, preconditioned by the equation in which that coupling is left
         out."""
         inputs = damped(self._uncentred(absorbed), self.damping)
         costates = damped(self.moments.costates, self.damping)
+        costates = _each(rho_costate, len(costates)) * costates
 
         def operator(change: Matrix) -> Matrix:
-            state = rho_state * (change @ inputs) + self.decay * change
-            return state + rho_costate * self.form.by_output(self.form.by_channel(change) @ costates)
+            state = rho_state * (change @ inputs) + decay * change
+            return state + self.form.by_output(self.form.by_channel(change) @ costates)
 
         def alone(rest: Matrix) -> Matrix:
-            return self._sylvester(rest, rho_state, rho_costate, absorbed)
+            return self._sylvester(rest, rho_state, rho_costate, decay, absorbed)
 
         # the groups of a joint map are one system
         shape = (-1, self.form.groups, right.shape[2]) if self.form.map.joint else right.shape
@@ -105,3 +113,8 @@ class PenalizedArgmax:
             assert vectors is not None
             self._costates = values, vectors
         return self._costates
+
+
+def _each(numbers: PerStage, count: int) -> Float[Tensor, "_ 1 1"]:
+    """Of stages, for as many groups of every stage as there are."""
+    return numbers.repeat_interleave(count // len(numbers)).view(-1, 1, 1)

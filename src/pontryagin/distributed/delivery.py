@@ -121,7 +121,8 @@ class Delivery:
 
     def _bare(self, stages: tuple[int, ...]) -> StageGroup:
         control = torch.stack([self.controls[n] for n in stages])
-        return StageGroup(self.problem.stages[stages[0]], stages, control, control, (), (), (), ())
+        return StageGroup(self.problem.stages[stages[0]], stages, control, control, (), (), (), (),
+                          self.problem.upstream(stages))
 
 
 def maximizer_of(maximizer: Maximizer, problem: ControlProblem, group: tuple[int, ...]) -> Maximizer:

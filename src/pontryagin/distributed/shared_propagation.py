@@ -28,18 +28,21 @@ class SharedPropagation:
         rows = share(problem.samples, communicator.rank, communicator.size)
         self.samples = rows.stop - rows.start
         self._local = Propagation(local, controls)
+        self._trajectory: Trajectory | None = None
         total = torch.tensor(self._local.total if self.samples else 0.0, dtype=torch.float64)
         self.loss = communicator.sum(total).item() / problem.samples
-        self.objective = self.loss + self._local.running_cost
+        self.objective, self.epsilon = self.loss + self._local.running_cost, self._local.epsilon
 
     def trajectory(self) -> Trajectory:
-        """States, costates and terminal costs of this rank's samples; called once.
+        """States, costates and terminal costs of this rank's samples; computed once.
 
         Raises NonFiniteError on every rank when those of any rank are not finite.
         """
-        with all_or_none(self.communicator):
-            found = self._local.trajectory()
-        if self.samples == len(found.terminal):
-            return found
-        return Trajectory(tuple(x[:0] for x in found.states), tuple(p[:0] for p in found.costates),
-                          found.terminal[:0])
+        if self._trajectory is None:
+            with all_or_none(self.communicator):
+                found = self._local.trajectory()
+            if self.samples != len(found.terminal):
+                found = Trajectory(tuple(x[:0] for x in found.states), tuple(p[:0] for p in found.costates),
+                                   found.terminal[:0])
+            self._trajectory = found
+        return self._trajectory

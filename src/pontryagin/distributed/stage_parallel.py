@@ -13,7 +13,7 @@ from pontryagin.distributed.communicator import Alone, Communicator
 from pontryagin.distributed.delivery import Delivery, maximizer_of
 from pontryagin.distributed.shared_propagation import SharedPropagation, problem_share
 from pontryagin.distributed.stage_models import GroupModel, QuadraticGroupModel, StageModels
-from pontryagin.maximizer import Maximizer, MomentMaximizer
+from pontryagin.maximizer import GaussNewton, Maximizer, MomentMaximizer
 from pontryagin.problem import ControlProblem, Controls, ProblemError
 from pontryagin.trajectory import Trajectory, stage_group
 
@@ -88,9 +88,10 @@ class StageParallel:
             models = []
             for number, (one, model, square) in enumerate(zip(chosen, own, squares, strict=True)):
                 kind, group = GroupModel, delivery.bare(number)
-                if isinstance(one, MomentMaximizer):
+                if isinstance(one, MomentMaximizer | GaussNewton):
                     kind = QuadraticGroupModel
-                group.__dict__["costate_squares"] = square  # of all samples, where it has none of its own
+                # of all samples, where it has none of its own
+                group.__dict__.update(costate_squares=square, samples=problem.samples)
                 rows, method = delivery.rows(number), type(one).__name__
                 models.append(kind(self.communicator, group, rows, model, method))
             return StageModels(self.communicator, models, self._measured)

@@ -22,20 +22,44 @@ PerSample = Float[Tensor, " sample"]
 
 @dataclass(frozen=True)
 class Penalties:
-    """rho_state weighs the error of the states, rho_costate that of the costates; both are >= 0.
+    """rho_state weighs the error of the states, rho_costate that of the costates, rho_control the change
+    |theta - theta_old|^2 of the control itself; all are >= 0.
 
-    They apply to means over samples with unscaled costates, so they do not depend on the batch size.
-    For residual stages they are Algorithm 2's, the ones that multiply |g - x_{n+1}|^2 (delta times
-    Algorithm 3's).
+    The first two apply to means over samples with unscaled costates, so they do not depend on the batch
+    size. For residual stages they are Algorithm 2's, the ones that multiply |g - x_{n+1}|^2 (delta times
+    Algorithm 3's). rho_control is the only penalty of the sequential quadratic Hamiltonian method
+    (Breitenbach and Borzi 2019); Algorithm 2 has none.
+
+    everywhere: whether the costate penalty counts at all stages, as in Algorithm 2. Otherwise it is left out
+    of the first stage that has a control: in Lemma 2 the change of p_n is multiplied by that of x_n, and
+    without a control before stage n its state does not change.
     """
 
     rho_state: float
     rho_costate: float
+    rho_control: float = 0.0
+    everywhere: bool = False
 
     def __post_init__(self) -> None:
-        for name, rho in (("rho_state", self.rho_state), ("rho_costate", self.rho_costate)):
+        for name in ("rho_state", "rho_costate", "rho_control"):
+            rho = getattr(self, name)
             if not (isfinite(rho) and rho >= 0):
                 raise ProblemError(f"{name}: expected a finite penalty >= 0, found {rho}")
+
+    @property
+    def step_scale(self) -> float:
+        """What a step is divided by: rho_state, or rho_control where there is no rho_state."""
+        return self.rho_state or self.rho_control
+
+    @property
+    def state(self) -> float:
+        """rho_state."""
+        return self.rho_state
+
+    @property
+    def costate(self) -> float:
+        """rho_costate."""
+        return self.rho_costate
 
 
 def paper_penalties(rho: float, samples: int) -> Penalties:
@@ -46,7 +70,7 @@ def paper_penalties(rho: float, samples: int) -> Penalties:
     """
     if samples < 1:
         raise ProblemError(f"expected at least one sample, found {samples}")
-    return Penalties(samples * rho, rho / samples)
+    return Penalties(samples * rho, rho / samples, everywhere=True)
 
 
 def hamiltonian(stage: Stage, control: Control, state: Tensor, next_costate: Tensor) -> PerSample:
@@ -71,11 +95,14 @@ def costate_error(stage: Stage, control: Control, state: Tensor, old_costate: Te
 
 
 def augmented(stage: Stage, control: Control, data: tuple[Tensor, Tensor, Tensor, Tensor],
-              penalties: Penalties) -> Float[Tensor, ""]:
+              penalties: Penalties, old: Control | None = None,
+              protects: Float[Tensor, ""] | float = 1.0) -> Float[Tensor, ""]:
     """H~_n(theta), the mean over samples of
-    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2. ([LCTE] (24), Algorithm 2.)
+    H_n - rho_state/2 |x_{n+1} - g_n|^2 - rho_costate/2 |p_n - grad_x H_n|^2, less rho_control/2
+    |theta - theta_old|^2. ([LCTE] (24), Algorithm 2; the last term: Breitenbach and Borzi 2019.)
 
-    data: x_n, x_{n+1}, p_n, p_{n+1}.
+    data: x_n, x_{n+1}, p_n, p_{n+1}. old: theta_old, needed with rho_control > 0. protects: 1, or 0 where
+    the costate penalty has nothing to protect (StageGroup.protects).
     """
     state, next_state, old_costate, next_costate = data
     if penalties.rho_costate == 0:
@@ -85,7 +112,10 @@ def augmented(stage: Stage, control: Control, data: tuple[Tensor, Tensor, Tensor
         image, new_costate = _pull_back(stage, control, state, next_costate)
         change = _square(old_costate - new_costate)
     value = _inner(next_costate, image) - 0.5 * penalties.rho_state * _square(next_state - image)
-    return (value - 0.5 * penalties.rho_costate * change).mean() - stage.cost(control)
+    value = (value - 0.5 * penalties.rho_costate * protects * change).mean() - stage.cost(control)
+    if penalties.rho_control == 0 or old is None:
+        return value
+    return value - 0.5 * penalties.rho_control * (control - old).square().sum()
 
 
 class Measures(NamedTuple):

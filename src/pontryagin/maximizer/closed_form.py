@@ -31,7 +31,7 @@ class ClosedForm:
 
     Of a convolution x are the patches. Its costate penalty couples neighbouring positions, so with
     rho_costate > 0 the equation is solved by conjugate gradients, preconditioned by the Sylvester equation in
-    which the coupling is left out.
+    which the coupling is left out. rho_control is added to lambda on the left side.
     """
 
     damping: float = 1e-3
@@ -75,12 +75,15 @@ class ClosedFormModel:
 
     def solve(self, gradient: Controls, penalties: Penalties) -> Controls:
         """The change of controls whose penalties balance this gradient."""
-        if penalties.rho_state == 0 and self.decay == 0:
+        if penalties.step_scale == 0 and self.decay == 0:
             raise ProblemError(
                 f"{self.group.stage.name}: the Hamiltonian of an affine stage has no maximum without a state "
                 "penalty or a quadratic running cost; use rho_state > 0 or Quadratic(weight)")
-        weight, bias = self.form.matrices(gradient / self.moments.positions)
-        change = self._argmax.solve(weight, bias, penalties.rho_state, penalties.rho_costate)
+        positions = self.moments.positions
+        weight, bias = self.form.matrices(gradient / positions)
+        change = self._argmax.solve(weight, bias, penalties.rho_state,
+                                    penalties.rho_costate * self.group.protects(penalties.everywhere),
+                                    penalties.rho_control / positions)
         result = self.form.control(*change)
         if not result.isfinite().all():
             raise NonFiniteError(f"{self.group.stage.name}: the closed form gave NaN or infinite controls; "

@@ -144,14 +144,19 @@ class SetModel:
         assert form is not None
         weight, bias = form.matrices(self.group.control)
         rho, moments, decay = penalties.rho_state, self.moments, self.cost.quadratic
-        eliminated = form.bias and self.bias_theta is None and self.cost.smooth
-        if form.bias and self.bias_theta is None and rho == 0 and decay == 0:
+        own = penalties.rho_control / moments.positions
+        eliminated = form.bias and self.bias_theta is None and self.cost.smooth and own == 0
+        if form.bias and self.bias_theta is None and rho + own == 0 and decay == 0:
             raise ProblemError(f"{self.group.stage.name}: H has no maximum over the free bias without a "
                                "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
                                "the bias")
         absorbed = rho / (rho + decay) if eliminated else 0.0
         mean = moments.input_mean
-        costates = penalties.rho_costate * moments.costates if penalties.rho_costate else None
+        protects = self.group.protects(penalties.everywhere)
+        costates = None
+        if penalties.rho_costate and protects.any():
+            each = protects.repeat_interleave(len(moments.costates) // len(protects)).view(-1, 1, 1)
+            costates = penalties.rho_costate * each * moments.costates
         inputs = rho * (moments.inputs + (1 - absorbed) * mean.unsqueeze(2) * mean.unsqueeze(1))
         slope, origin = moments.gradient, weight
         warm, warm_bias = form.matrices(self.group.start)
@@ -164,6 +169,8 @@ class SetModel:
             edge = rho * mean.unsqueeze(2)
             corner = torch.full_like(edge[:, :1], rho)
             inputs = torch.cat([torch.cat([inputs, edge], 2), torch.cat([edge.mT, corner], 2)], 1)
+        if own:
+            inputs = inputs + own * torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
         return ConstrainedQuadratic(self.group, origin, warm, slope, inputs, costates, self.cost, self.theta,
                                     self.bias_theta, form.bias and not eliminated, moments, rho)
 

@@ -15,6 +15,7 @@ from pontryagin.problem import (
     L0,
     L1,
     DiscreteSet,
+    Finite,
     Interval,
     MatrixSet,
     NoCost,
@@ -73,6 +74,9 @@ def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: Se
         return _on_sphere(slope, curvature.expand_as(slope))
     if isinstance(theta, DiscreteSet):
         return _on_grid(theta, slope, curvature, cost, scale)
+    if isinstance(theta, Finite):
+        values = theta.candidates(slope)
+        return values[_value(values, slope.unsqueeze(-1), curvature.unsqueeze(-1), cost).argmax(-1)]
     if theta is not None and not isinstance(theta, Interval):
         raise ProblemError(f"no closed form is known for the set {theta!r}")
     low, high = (-torch.inf, torch.inf) if theta is None else theta.bounds

@@ -16,8 +16,9 @@ from pontryagin.problem import NoCost, ProblemError, Quadratic
 from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
-_HALVINGS = 30
-"""2^-30 of a step is below the rounding of float32 controls: nothing shorter is worth a try."""
+_TOGETHER = 2**22
+"""Numbers of a Jacobian at once: samples beyond are taken in parts, so that memory does not grow with
+them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ Push = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class GaussNewtonModel(EvaluatedModel):
-    """A quadratic model of H~ at the start. M and N: (stage, block, size, size)."""
+    """A quadratic model of H~ at the start, and a QuadraticModel. M and N: (stage, block, size, size)."""
 
     def __init__(self, group: StageGroup, damping: float, parts: Parts) -> None:
         super().__init__(group, evaluations=3)  # the gradient, and two in either curvature
@@ -77,39 +78,29 @@ class GaussNewtonModel(EvaluatedModel):
 
     def maximize(self, penalties: Penalties) -> Controls:
         """The Gauss-Newton step, halved stage by stage until H~ is not lower than at the start."""
-        change = self._step(penalties)
+        change = self.solve(self.gradient, penalties)
         linear = isinstance(self.group.stage.running_cost, NoCost)
-        if linear and not (penalties.rho_state or penalties.rho_costate):
+        if linear and not (penalties.step_scale or penalties.rho_costate):
             raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
                                "cost; with neither, its model of the Hamiltonian is linear and has no "
                                "maximum")
-        start = self._value(self.group.start, penalties)
-        length = torch.ones_like(start)
-        for _ in range(_HALVINGS):
-            trial = self.group.start + length[:, None] * change
-            fell = ~(self._value(trial, penalties) >= start)
-            if not fell.any():
-                return trial
-            length = torch.where(fell, length / 2, length)
-        return self.group.start + torch.where(fell, 0.0, length)[:, None] * change
+        return self.ascending(change, penalties)
 
-    def _step(self, penalties: Penalties) -> Controls:
+    def solve(self, gradient: Controls, penalties: Penalties) -> Controls:
+        """The change of controls whose penalties balance this gradient, to first order in the dynamics."""
         system = penalties.rho_state * self.state_curvature
         if self.costate_curvature is not None:
-            system = system + penalties.rho_costate * self.costate_curvature
+            protects = penalties.rho_costate * self.group.protects(penalties.everywhere)
+            system = system + protects[:, None, None, None] * self.costate_curvature
         cost = self.group.stage.running_cost
         weight = self.group.stage.step_size * cost.weight if isinstance(cost, Quadratic) else 0.0
         scale = system.diagonal(dim1=-2, dim2=-1).mean(-1)
         floor = torch.finfo(system.dtype).tiny ** 0.5
-        shift = (self.damping * scale + weight).clamp_min(floor)  # a system of zeros has a factor too
+        # a system of zeros has a factor too
+        shift = (self.damping * scale + weight + penalties.rho_control).clamp_min(floor)
         eye = torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
         factor = torch.linalg.cholesky(system + shift[..., None, None] * eye)
-        return self._join(torch.cholesky_solve(self._blocks(self.gradient).unsqueeze(-1), factor).squeeze(-1))
-
-    def _value(self, controls: Controls, penalties: Penalties) -> Tensor:
-        self.evaluations += 1
-        with torch.no_grad():
-            return vmap(self.augmented(penalties))(controls, *self.group.data)
+        return self._join(torch.cholesky_solve(self._blocks(gradient).unsqueeze(-1), factor).squeeze(-1))
 
 
 def _whole(group: StageGroup) -> Parts:
@@ -121,11 +112,16 @@ def _whole(group: StageGroup) -> Parts:
     def costate_jacobian(control: Tensor, x: Tensor, p_next: Tensor) -> Tensor:
         return jacfwd(lambda theta: costate(stage, theta, x, p_next))(control).flatten(1, -2)
 
-    def curvature(jacobian: Tensor) -> Tensor:
-        return torch.einsum("nsip,nsiq->npq", jacobian, jacobian).unsqueeze(1) / jacobian.shape[1]
+    def squared(jacobian: Tensor) -> Tensor:
+        return torch.einsum("nsip,nsiq->npq", jacobian, jacobian).unsqueeze(1) / group.state.shape[1]
 
-    state = curvature(vmap(state_jacobian)(group.start, group.state))
-    both = curvature(vmap(costate_jacobian)(group.start, group.state, group.next_costate))
+    numbers = group.start.numel() * max(group.states[0][:1].numel(), group.next_states[0][:1].numel())
+    together = max(1, _TOGETHER // numbers)
+    parts = list(zip(group.state.split(together, 1), group.next_costate.split(together, 1), strict=True))
+    state = sum(squared(vmap(state_jacobian)(group.start, x)) for x, _ in parts)
+    both = sum(squared(vmap(costate_jacobian)(group.start, x, p)) for x, p in parts)
+    assert isinstance(state, Tensor)
+    assert isinstance(both, Tensor)
     return state, both, lambda flat: flat.unsqueeze(1), lambda blocks: blocks.squeeze(1)
 
 

@@ -17,10 +17,11 @@ from pontryagin.trajectory import StageGroup
 class GradientAscent:
     """theta + learning_rate * mean_i grad_theta H_n, projected on Theta. ([LCTE] Proposition 5.)
 
-    The penalties have no gradient at the current controls, so they change nothing. Exactly one step of
-    gradient descent on J; H~ does not fall when the learning rate is small enough (no line search).
+    The penalties have no gradient at the current controls, so they change no direction. Without them it is
+    exactly one step of gradient descent on J; with them the step is halved until H~ does not fall.
 
-    learning_rate: eta > 0, finite, in units of theta^2 / J; no default, for it depends on the problem.
+    learning_rate: eta > 0, finite, in units of theta^2 / J; no default, for it depends on the problem. The
+        longest step where there is a penalty.
     """
 
     learning_rate: float
@@ -42,7 +43,9 @@ class GradientModel(EvaluatedModel):
         self.learning_rate, self.gradient = learning_rate, hamiltonian_gradient(group)
 
     def maximize(self, penalties: Penalties) -> Float[Tensor, "stage control"]:
-        """The projected gradient step."""
+        """The projected gradient step, with a penalty halved until H~ is not lower than at the start."""
+        if penalties.step_scale or penalties.rho_costate:
+            return self.ascending(self.learning_rate * self.gradient, penalties)
         return self.group.stage.admissible.project(self.group.start + self.learning_rate * self.gradient)
 
 

@@ -54,6 +54,7 @@ class LBFGSModel(EvaluatedModel):
     def maximize(self, penalties: Penalties) -> Controls:
         """Minimize -H~ of all stages at once."""
         value, image = self.augmented(penalties), self.group.next_states[0]
+        arguments = self.arguments(penalties)
         batched = vmap(grad_and_value(lambda *point: -value(*point)))
         together = max(1, _CHUNK // max(1, image.numel() * image.element_size()))
 
@@ -62,7 +63,7 @@ class LBFGSModel(EvaluatedModel):
             values, gradients = torch.full_like(controls[:, 0], torch.inf), torch.zeros_like(controls)
             for rows in wanted.nonzero().squeeze(1).split(together):
                 gradients[rows], values[rows] = batched(controls[rows],
-                                                        *(part[rows] for part in self.group.data))
+                                                        *(part[rows] for part in arguments))
             return values, gradients
 
         return minimize(evaluate, self.group.start, self.settings.iterations, self.settings.history_size,

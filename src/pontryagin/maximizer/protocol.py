@@ -3,13 +3,19 @@
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.func import vmap
 
 from pontryagin.affine import StageMoments
 from pontryagin.hamiltonian import Measures, Penalties, augmented, measure
 from pontryagin.problem import ProblemError
 from pontryagin.trajectory import StageGroup
+
+Controls = Float[Tensor, "stage control"]
+_HALVINGS = 30
+"""2^-30 of a step is below the rounding of float32 controls: nothing shorter is worth a try."""
 
 
 @runtime_checkable
@@ -78,8 +84,34 @@ class EvaluatedModel:
         return measure(self.group, controls)
 
     def augmented(self, penalties: Penalties) -> Callable[..., Tensor]:
-        """H~ of one stage of the group as a function of its control and then its data, for vmap and grad."""
-        return lambda control, *data: augmented(self.group.stage, control, data, penalties)
+        """H~ of one stage of the group as a function of its control and then its part of `arguments`, for
+        vmap and grad."""
+        return lambda control, old, protects, *data: augmented(self.group.stage, control, data, penalties,
+                                                               old, protects)
+
+    def arguments(self, penalties: Penalties) -> tuple[Tensor, ...]:
+        """What H~ takes beside the control, stacked over stages."""
+        return self.group.control, self.group.protects(penalties.everywhere), *self.group.data
+
+    def values(self, controls: Controls, penalties: Penalties) -> Float[Tensor, " stage"]:
+        """H~ of each stage, counted."""
+        self.evaluations += 1
+        with torch.no_grad():
+            return vmap(self.augmented(penalties))(controls, *self.arguments(penalties))
+
+    def ascending(self, change: Controls, penalties: Penalties) -> Controls:
+        """Start + change, projected on Theta, the change halved stage by stage until H~ is not lower than at
+        the start, whose H~ is what a change of 0 has."""
+        start, project = self.group.start, self.group.stage.admissible.project
+        value, length = self.values(start, penalties), torch.ones_like(change[:, 0])
+        trial = project(start + change)
+        for _ in range(_HALVINGS):
+            fell = ~(self.values(trial, penalties) >= value)
+            if not fell.any():
+                return trial
+            length = torch.where(fell, length / 2, length)
+            trial = project(start + length[:, None] * change)
+        return torch.where(fell[:, None], start, trial)
 
 
 def require_unconstrained(group: StageGroup, method: str) -> None:

@@ -8,6 +8,7 @@ from pontryagin.problem.admissible import (
     Codebook,
     DiscreteSet,
     EntryBox,
+    Finite,
     Interval,
     KSparse,
     MatrixSet,
@@ -26,7 +27,7 @@ from pontryagin.problem.stage import Stage, stage
 from pontryagin.problem.terminal_cost import CrossEntropy, SquaredError, TerminalCost
 
 __all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlProblem", "Controls",
-           "CrossEntropy", "DiscreteSet", "EntryBox", "Interval", "KSparse", "MatrixSet", "NoCost",
+           "CrossEntropy", "DiscreteSet", "EntryBox", "Finite", "Interval", "KSparse", "MatrixSet", "NoCost",
            "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
            "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary", "TwoFourSparse",
            "UnitNormRows", "euler", "split_euler", "stage"]

@@ -83,6 +83,11 @@ class ControlProblem:
                 groups.append([index])
         return tuple(tuple(group) for group in groups)
 
+    def upstream(self, indices: Sequence[int]) -> tuple[bool, ...]:
+        """Of each of these stages, whether an earlier one has a control."""
+        first = next(n for n, stage in enumerate(self.stages) if stage.size)
+        return tuple(n > first for n in indices)
+
     @property
     def samples(self) -> int:
         """The number of samples, K."""

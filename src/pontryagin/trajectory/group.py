@@ -22,7 +22,8 @@ class StageGroup:
 
     For the stage with index n: states x_n, next_states x_{n+1} = g_n(x_n, theta_n), next_costates p_{n+1}
     and costates p_n = grad_x H_n at theta_n. `start` is where an iterative argmax begins: theta_n, or
-    a perturbation of it. The stacked forms carry the leading axis `stage`.
+    a perturbation of it. `upstream`: of each stage, whether an earlier one has a control. The stacked forms
+    carry the leading axis `stage`.
     """
 
     stage: Stage
@@ -33,6 +34,7 @@ class StageGroup:
     next_states: _Each
     costates: _Each
     next_costates: _Each
+    upstream: tuple[bool, ...]
 
     @cached_property
     def state(self) -> Shaped[Tensor, "stage sample ..."]:
@@ -62,6 +64,17 @@ class StageGroup:
         samples = self.next_costates[0].shape[0]
         return torch.stack([one.square().sum().double() / samples for one in seen])
 
+    @cached_property
+    def samples(self) -> int:
+        """The number of samples, K."""
+        return int(self.next_states[0].shape[0])
+
+    def protects(self, everywhere: bool) -> Float[Tensor, " stage"]:
+        """1 where a costate penalty has something to protect, 0 where no control lies upstream and so the
+        state cannot change; everywhere: 1 at all stages."""
+        return torch.tensor([float(everywhere or any_before) for any_before in self.upstream],
+                            dtype=self.control.dtype, device=self.control.device)
+
     @property
     def data(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x_n, x_{n+1}, p_n, p_{n+1}, stacked: the order that hamiltonian.augmented takes."""
@@ -87,5 +100,7 @@ def stage_group(problem: ControlProblem, indices: tuple[int, ...], controls: Con
     starts = controls if starts is None else starts
     control = torch.stack([controls[n] for n in indices])
     start = control if starts is controls else torch.stack([starts[n] for n in indices])
-    data = (tuple(values[n + later] for n in indices) for values in (states, costates) for later in (0, 1))
-    return StageGroup(problem.stages[indices[0]], indices, control, start, *data)
+    here, there, p_here, p_there = (tuple(values[n + later] for n in indices)
+                                    for values in (states, costates) for later in (0, 1))
+    return StageGroup(problem.stages[indices[0]], indices, control, start, here, there, p_here, p_there,
+                      problem.upstream(indices))

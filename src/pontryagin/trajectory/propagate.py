@@ -23,7 +23,8 @@ class Propagation:
     """The forward pass at some controls; `trajectory()` adds the costate pass.
 
     It keeps the graph of the forward pass, so that an accepted trial is not propagated twice. total: the sum
-    of Phi_i over samples, loss: their mean, running_cost: sum_n delta_n L_n, objective: J.
+    of Phi_i over samples, loss: their mean, running_cost: sum_n delta_n L_n, objective: J; epsilon: the
+    relative rounding of the dtype in which they are summed.
     """
 
     def __init__(self, problem: ControlProblem, controls: Controls) -> None:
@@ -40,6 +41,7 @@ class Propagation:
                 self._states.append(state)
             self._terminal = problem.terminal_cost(state, problem.target)
             self._total = self._terminal.sum()
+        self.epsilon = torch.finfo(self._total.dtype).eps
         with torch.no_grad():
             self.total = self._total.item()
             self.running_cost = problem.running_cost(controls).item()

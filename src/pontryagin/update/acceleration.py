@@ -16,6 +16,8 @@ Controls = list[Float[Tensor, "_ _"]]
 """One tensor (stage, control) a group of equal stages."""
 EachPenalties = Sequence[Penalties]
 """One a group."""
+_STALE = 2
+"""Rejections after which an old direction is dropped: one may be a guess of rho, two say that it leads up."""
 
 
 @runtime_checkable
@@ -49,18 +51,20 @@ class Plain:
 class Momentum:
     """v <- beta v + (1 - beta) rho (theta* - theta); try theta + v / rho, rho the state penalty.
 
-    Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, it is set back
-    to the argmax alone, so a predicted decrease is always positive. Stages with an admissible set take the
-    argmax itself.
+    Multiplied by rho, steps of different penalties are comparable. Where H~, summed over stages, is lower at
+    theta + v / rho than at theta, and after two rejections in an iteration, v is set back to the argmax
+    alone. So every trial keeps what Theorem 4 of [LCTE] asks of the argmax, H~_new >= H~_old, and its bound
+    holds with momentum too. Stages with an admissible set take the argmax itself.
 
     beta: in [0, 1), the share of the old v; 0.7 is what a few past steps agree on: 1 / (1 - beta) = 3.3 of
-    them. Raises ProblemError for others, and in an iteration without a state penalty.
+    them. Raises ProblemError for others, and in an iteration without a penalty on states or controls.
     Source: Polyak's heavy ball, with an average in the place of a sum.
     """
 
     beta: float = 0.7
     full_batch: bool = field(default=False, init=False)
     _velocity: Controls | None = field(default=None, init=False, repr=False)
+    _tried: tuple[StageModels, int] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < 1:
@@ -68,34 +72,36 @@ class Momentum:
 
     def propose(self, models: StageModels, penalties: EachPenalties) -> Controls:
         argmax = models.maximize(penalties)
-        if self._velocity is None:
+        rejections = self._tried[1] + 1 if self._tried and self._tried[0] is models else 0
+        self._tried = models, rejections
+        if self._velocity is None or rejections >= _STALE:
             return argmax
-        if any(own.rho_state == 0 for own in penalties):
+        if any(own.step_scale == 0 for own in penalties):
             raise ProblemError("momentum needs a state penalty > 0: it is measured in units of 1/rho_state")
         trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old
-                 / own.rho_state if model.group.stage.admissible.unconstrained else best
+                 / own.step_scale if model.group.stage.admissible.unconstrained else best
                  for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
-        gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
-        return trial if gain > 0 else argmax
+        return trial if augmented_gain(models, penalties, trial) > 0 else argmax
 
     def accept(self, models: StageModels, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step taken, in units of 1/rho."""
-        self._velocity = [own.rho_state * (new - model.group.control)
+        self._tried = None
+        self._velocity = [own.step_scale * (new - model.group.control)
                           for model, own, new in zip(models, penalties, controls, strict=True)]
 
 
 @dataclass
 class Secant:
-    """L-BFGS over all stages with the closed-form solve as the initial inverse Hessian; full batches only.
+    """L-BFGS over all stages, the closed-form or Gauss-Newton solve its initial inverse Hessian; full batches.
 
     The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
     gradients of J add the coupling. rho divides the whole quasi-Newton step, whose natural length is 1: use
-    it with AcceptReject(rho=1, restart=True).
+    it with AcceptReject(rho=1, restart=True); what Fixed promises of the argmax does not hold of such steps.
 
     history_size: pairs of steps and changes of the gradient kept, >= 1; 20, twice the usual 10, since
         a pair costs no evaluation. first_rho: the first step is the argmax at this rho, short enough to be
-        taken anywhere. Raises ProblemError for other numbers, for stages without a closed form, and in an
-        iteration without a state penalty.
+        taken anywhere. Raises ProblemError for other numbers, for stages with neither, and in an iteration
+        without a state penalty.
     Source: Nocedal and Wright, Numerical Optimization, Algorithm 7.4.
     """
 
@@ -165,6 +171,17 @@ class Secant:
         return result
 
 
+def augmented_gain(models: StageModels, penalties: EachPenalties, controls: Controls) -> float:
+    """sum_n H~_n(new) - H~_n(old) of these controls: what Theorem 4 needs to be >= 0."""
+    total = 0.0
+    for model, own, new, measure in zip(models, penalties, controls, models.measure(controls), strict=True):
+        protects = model.group.protects(own.everywhere).to(measure.gain)
+        moved = (new - model.group.control).square().sum(1).to(measure.gain)
+        total += float((measure.gain - 0.5 * (own.rho_state * measure.state_error + own.rho_control * moved
+                                              + own.rho_costate * protects * measure.costate_error)).sum())
+    return total
+
+
 def inner(first: Controls, second: Controls) -> float:
     """The inner product over all stages."""
     return sum(float((a * b).sum()) for a, b in zip(first, second, strict=True))
@@ -176,7 +193,7 @@ def _plus(first: Controls, second: Controls, factor: float) -> Controls:
 
 def _quadratic(model: GroupModel) -> QuadraticModel:
     if not isinstance(model, QuadraticModel):
-        raise ProblemError("secant acceleration needs stages with a closed form, but "
+        raise ProblemError("secant acceleration needs stages with a closed form or a small control, but "
                            f"{model.group.stage.name} is maximized by {model.method}: split it at its affine "
                            "map (split_euler)")
     return model

@@ -121,7 +121,8 @@ class AsynchronousMSA:
                 controls[stage] = control
         after = Propagation(self.problem, tuple(controls))
         measures = [measure for _, measure, _ in found]
-        accepted = self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective))
+        accepted = self.penalty.accepts(Trial(measures, penalties, before.objective, after.objective,
+                                               before.epsilon))
         ages = [self.iteration - self._began.pop(number) for number in ready]
         self.iteration += 1
         if accepted:

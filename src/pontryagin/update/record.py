@@ -12,7 +12,8 @@ class StageRecord:
     """One stage in one iteration, at the last controls tried. Means over samples.
 
     gain: Delta H_n, predicted. state_error, costate_error: feasibility errors, squared. penalties: those of
-    the last trial.
+    the last trial. upstream: whether an earlier stage has a control; where none has, the costate error has no
+    part in Lemma 2, for it is multiplied by a change of the state that is 0.
     """
 
     stage: int
@@ -21,6 +22,7 @@ class StageRecord:
     state_error: float
     costate_error: float
     penalties: Penalties
+    upstream: bool = True
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class IterationRecord:
 
     objective_before, objective_after: J on the iteration's batch; equal when nothing was accepted.
     loss_after: J without running cost. trial_objective: J at the last controls tried.
-    optimality_gap: mu_k, the predicted decrease sum_n Delta H_n of the last trial.
+    optimality_gap: mu_k, the predicted decrease sum_n Delta H_n of the last trial. It is small too where rho
+    is large or momentum is damped; ExtendedMSA.optimality_gap is that of the plain argmax at a stated
+    penalty.
     rejected: trials that raised J too much and were maximized again at other penalties.
     evaluations: passes through all stages, forward with or without backward; an inner evaluation of every
     stage's Hamiltonian counts as one. seconds: wall clock of the iteration.
@@ -50,7 +54,8 @@ class IterationRecord:
     def penalties(self) -> Penalties:
         """The largest of the stages; all have the same unless the penalty rule sets them per stage."""
         own = [stage.penalties for stage in self.stages]
-        return Penalties(max(rho.rho_state for rho in own), max(rho.rho_costate for rho in own))
+        return Penalties(max(rho.rho_state for rho in own), max(rho.rho_costate for rho in own),
+                         max(rho.rho_control for rho in own), any(rho.everywhere for rho in own))
 
     @property
     def optimality_gap(self) -> float:
@@ -59,8 +64,9 @@ class IterationRecord:
 
     @property
     def feasibility_error(self) -> float:
-        """sum_n of both feasibility errors: what Lemma 2 weighs with C against the gain."""
-        return sum(stage.state_error + stage.costate_error for stage in self.stages)
+        """sum_n of both feasibility errors, of costates where a control lies upstream: what Lemma 2 weighs
+        with C against the gain."""
+        return sum(stage.state_error + stage.upstream * stage.costate_error for stage in self.stages)
 
     @property
     def estimate(self) -> float:
@@ -75,5 +81,5 @@ def stage_records(problem: ControlProblem, stages: Sequence[int], measures: Meas
                   penalties: Penalties) -> list[StageRecord]:
     """Of stages that were maximized together."""
     columns = zip(stages, *(column.tolist() for column in measures), strict=True)
-    return [StageRecord(n, problem.stages[n].name, gain, state, costate, penalties)
+    return [StageRecord(n, problem.stages[n].name, gain, state, costate, penalties, *problem.upstream([n]))
             for n, gain, state, costate in columns]

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS, ClosedForm
 from pontryagin.papers.sine.task import SineTask, Theta, predict, total
 from pontryagin.run.errors import need
-from pontryagin.update import MSA, AcceptReject, ExtendedMSA, Fixed, IterationRecord, Plain, Secant
+from pontryagin.update import MSA, AcceptReject, ExtendedMSA, IterationRecord, PaperPenalty, Plain, Secant
 
 Observe = Callable[[Theta, int, IterationRecord | None], bool]
 """Called after each iteration with the controls, the evaluations since the last call (one is a forward pass
@@ -46,7 +45,7 @@ def _emsa_paper(task: SineTask, iterations: int, rate: float, observe: Observe) 
     """Algorithm 2 as in the paper: every argmax taken."""
     problem = task.problem()
     _iterate(ExtendedMSA(problem, task.start().unbind(), maximizer=LBFGS(), acceleration=Plain(),
-                         penalty=Fixed(paper_penalties(PAPER_RHO, problem.samples))), iterations, observe)
+                         penalty=PaperPenalty(PAPER_RHO)), iterations, observe)
 
 
 def _emsa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.hamiltonian import paper_penalties
 from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, Controls, ProblemError, stage
 from pontryagin.problem.ignored import counted
@@ -14,7 +13,7 @@ from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Batch, StepRecord
-from pontryagin.update import ExtendedMSA, Fixed, Plain
+from pontryagin.update import ExtendedMSA, PaperPenalty, Plain
 
 
 class PaperEMSA:
@@ -22,7 +21,7 @@ class PaperEMSA:
     stage.
 
     An iteration propagates the batch, and at every stage maximizes the full augmented Hamiltonian, with both
-    penalties at the paper's rho (paper_penalties), by `iterations` of L-BFGS from the present controls; every
+    penalties at the paper's rho (PaperPenalty), by `iterations` of L-BFGS from the present controls; every
     argmax is taken. The controls are the module's parameters: they are read from it before and written to it
     after every step, so a state is that of the module.
     rho is constant: a schedule of learning rates leaves it alone, as the paper did.
@@ -41,7 +40,7 @@ class PaperEMSA:
                                   f"{', '.join(frozen)}")
         self._model, self.objective, self.rho = model, objective, rho
         self.maximizer = LBFGS(iterations=iterations)
-        paper_penalties(rho, 1)  # a wrong rho is refused here
+        PaperPenalty(rho)  # a wrong rho is refused here
         if not any(True for _ in model.parameters()):
             raise ProblemError("emsa-paper: the network has no parameters")
         self.stages = [stage(child) for child in model]
@@ -69,7 +68,7 @@ class PaperEMSA:
             return StepRecord(0.0, evaluations=0)
         problem = ControlProblem(self.stages, self._cost, inputs, targets)
         solver = ExtendedMSA(problem, self._controls(), maximizer=self.maximizer, acceleration=Plain(),
-                             penalty=Fixed(paper_penalties(self.rho, len(inputs))))
+                             penalty=PaperPenalty(self.rho))
         solver.iteration = self.iteration
         record = solver.step()
         self._write(solver.controls)

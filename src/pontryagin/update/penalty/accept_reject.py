@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pontryagin.maximizer import HamiltonianModel
 from pontryagin.problem import ProblemError
-from pontryagin.update.penalty.rule import OneRho, Trial, check_rho
+from pontryagin.update.penalty.rule import OneRho, Trial, check_rho, held
 
 
 @dataclass
@@ -27,8 +27,9 @@ class AcceptReject(OneRho):
     attempts: trials in an iteration; 30 rejections multiply rho by 1.5^30 = 2e5 at least.
 
     Guarantee, on a full batch: J never rises, and every accepted iteration lowers it by at least sufficient *
-    mu. How many trials that takes is not bounded beforehand; after `attempts` the iteration changes nothing.
-    Raises ProblemError for settings out of these ranges.
+    mu. How many trials that takes is not bounded beforehand; after `attempts`, or where longer steps have
+    been rejected and what a shorter one promises is lost in the rounding of J, the iteration changes nothing,
+    rho included. Raises ProblemError for settings out of these ranges.
     Source: the sequential quadratic Hamiltonian method, Hofmann and Borzi 2022; [LCTE] Theorem 4 for what rho
     must exceed.
     """
@@ -58,10 +59,12 @@ class AcceptReject(OneRho):
             self.rho = self._first
 
     def accepts(self, trial: Trial) -> bool:
-        """The test of sufficient decrease; multiplies rho either way."""
+        """The test of sufficient decrease; multiplies rho either way. A rejected trial whose promise is lost
+        in J's rounding asks for a smaller rho, not a larger one."""
         accepted = trial.falls_enough(self.sufficient)
         low, high = self.shrink if accepted else self.grow
         # over a discrete set no control may be worth its penalty yet: then nothing is predicted
         factor = low if accepted and trial.predicted == 0 else trial.factor
-        self.rho *= min(max(factor, low), high)
+        lost = not accepted and trial.in_rounding
+        self.rho = held(self.rho * (1 / high if lost else min(max(factor, low), high)))
         return accepted

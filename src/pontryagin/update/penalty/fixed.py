@@ -15,8 +15,9 @@ class Fixed:
     fixed: rho_state and rho_costate, of Algorithm 2 (for residual stages delta times Algorithm 3's).
 
     Guarantee: J falls in every iteration by at least (1 - 2C/rho) mu_k if both penalties exceed 2C, C the
-    constant of Lemma 2 ([LCTE] Theorem 4), which is not known beforehand. With smaller penalties there is
-    none: J may rise.
+    constant of Lemma 2 ([LCTE] Theorem 4), which is not known beforehand. The theorem needs H~_new >= H~_old,
+    which every maximizer keeps from where it starts, and Momentum too; not Secant, nor a Perturbation of
+    the start. With smaller penalties there is none: J may rise.
     """
 
     fixed: Penalties

@@ -1,13 +1,10 @@
 """rho = 2 C, with the constant of Lemma 2 measured as the run goes."""
 
 from dataclasses import dataclass, field
-from sys import float_info
 
 from pontryagin.problem import ProblemError
-from pontryagin.update.penalty.rule import OneRho, Trial, check_rho
+from pontryagin.update.penalty.rule import OneRho, Trial, check_rho, held
 
-_ROUNDING = 1e3 * float_info.epsilon
-"""Of J: a remainder below so much of it says nothing; sums over samples and stages round a thousand times."""
 FIRST = 0.01
 """The least that the first rho is multiplied by once an estimate is known: a guess may be far off."""
 _GROW = (1.5, 10.0)
@@ -43,6 +40,7 @@ class FromEstimate(OneRho):
     attempts: int = 30
     per_stage: bool = field(default=False, init=False)
     _known: bool = field(default=False, init=False, repr=False)
+    _excess: float = field(default=1.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_estimate(self, self.rho, self.rho_decay, self.sufficient, self.costate_weight)
@@ -50,21 +48,24 @@ class FromEstimate(OneRho):
     def accepts(self, trial: Trial) -> bool:
         """The test of sufficient decrease; rho from the larger of the remembered and the new estimate."""
         accepted = trial.falls_enough(self.sufficient)
-        self.rho *= rho_factor(trial, accepted, self.rho_decay if self._known else FIRST)
+        factor = rho_factor(trial, accepted, self.rho_decay if self._known else FIRST, self._excess)
+        self.rho = held(factor * self.rho)
         self._known |= accepted
+        self._excess = 1.0 if accepted and trial.tells else self._excess * factor
         return accepted
 
 
-def rho_factor(trial: Trial, accepted: bool, rho_decay: float) -> float:
-    """What rho = 2 C is multiplied by after a trial.
+def rho_factor(trial: Trial, accepted: bool, rho_decay: float, excess: float) -> float:
+    """What rho = 2 C is multiplied by after a trial. excess: what it has been multiplied by since C was
+    measured.
 
-    Accepted: max(rho_decay, 2 C_k / rho). Rejected: 2 C_k / rho within limits, the upper one where nothing
-    could be measured.
+    Accepted: max(rho_decay, 2 C_k / rho); where nothing could be measured, back towards the last 2 C by
+    rho_decay an iteration. Rejected: 2 C_k / rho within limits, the upper one where nothing could be
+    measured, and the inverse of that where the trial's promise was lost in the rounding of J.
     """
     if not accepted:
-        return min(max(trial.factor, _GROW[0]), _GROW[1])
-    tells = trial.predicted > 0 and abs(trial.remainder) > _ROUNDING * abs(trial.before)
-    return max(rho_decay, trial.factor) if tells else 1.0
+        return 1 / _GROW[1] if trial.in_rounding else min(max(trial.factor, _GROW[0]), _GROW[1])
+    return max(rho_decay, trial.factor if trial.tells else min(1.0, 1 / excess))
 
 
 def check_estimate(rule: object, rho: float, rho_decay: float, sufficient: float,

@@ -11,7 +11,7 @@ from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import HamiltonianModel
 from pontryagin.problem import ProblemError
 from pontryagin.update.penalty.from_estimate import FIRST, check_estimate, rho_factor
-from pontryagin.update.penalty.rule import Trial, costate_ratio
+from pontryagin.update.penalty.rule import Trial, costate_ratio, held
 
 
 @dataclass
@@ -45,6 +45,7 @@ class PerStageEstimate:
     attempts: int = 30
     per_stage: bool = field(default=True, init=False)
     _each: list[float] = field(default_factory=list, init=False, repr=False)
+    _excess: float = field(default=1.0, init=False, repr=False)
     _decay: float = field(default=FIRST, init=False, repr=False)
     _ratio: float = field(default=0.0, init=False, repr=False)
     _models: Sequence[HamiltonianModel] = field(default=(), init=False, repr=False)
@@ -70,13 +71,14 @@ class PerStageEstimate:
     def accepts(self, trial: Trial) -> bool:
         """A rejection raises all rho_n; what an acceptance teaches is seen in the next begin."""
         accepted = trial.falls_enough(self.sufficient)
-        factor = rho_factor(trial, accepted, self._decay)
+        factor = rho_factor(trial, accepted, self._decay, self._excess)
+        self._excess = 1.0 if accepted and trial.tells else self._excess * factor
         if accepted:
             controls = [model.group.control for model in self._models]
             self._last = _Step(controls, [float(measure.gain.sum()) for measure in trial.measures],
                                trial.remainder, factor)
         else:
-            self._each = [factor * rho for rho in self._each]
+            self._each = [held(factor * rho) for rho in self._each]
         return accepted
 
     def _learn(self, models: Sequence[HamiltonianModel], step: "_Step") -> None:
@@ -84,14 +86,14 @@ class PerStageEstimate:
                  for model, old, gain in zip(models, step.controls, step.gains, strict=True)]
         scale = step.remainder / sum(parts) if sum(parts) > 0 else 0.0
         if not 0.5 < scale < 2:  # parts off by half or more: the third order is not small; one factor for all
-            self._each = [step.factor * rho for rho in self._each]
+            self._each = [held(step.factor * rho) for rho in self._each]
             self._decay = self.rho_decay
             return
         found = [rho * max(self._decay, 2 * scale * part / gain if gain > 0 else 0.0)
                  for rho, part, gain in zip(self._each, parts, step.gains, strict=True)]
         self._decay = self.rho_decay
         low, high = median(found) / self.largest_ratio, median(found) * self.largest_ratio
-        self._each = [min(max(rho, low), high) for rho in found]
+        self._each = [held(min(max(rho, low), high)) for rho in found]
 
 
 @dataclass(frozen=True)

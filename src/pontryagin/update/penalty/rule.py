@@ -5,24 +5,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite
+from sys import float_info
 from typing import Protocol, runtime_checkable
 
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import HamiltonianModel
 from pontryagin.problem import ProblemError
 
+_ROUNDING, _TELLS = 16, 100
+"""Times the rounding of J: what its sums may be off by, and what makes a remainder known to a sixth."""
+_LEAST, _MOST = 1e-150, 1e150
+"""Of rho: a rule that only ever shrinks or raises it must not reach 0 or infinity."""
+
 
 @dataclass(frozen=True)
 class Trial:
     """New controls of all stages: what they promised and what they did. All are means over samples.
 
-    measures, penalties: of each group of stages. before, after: J at the old and the new controls.
+    measures, penalties: of each group of stages. before, after: J at the old and the new controls. epsilon:
+    the relative rounding of J.
     """
 
     measures: Sequence[Measures]
     penalties: Sequence[Penalties]
     before: float
     after: float
+    epsilon: float = float_info.epsilon
 
     @cached_property
     def predicted(self) -> float:
@@ -38,6 +46,17 @@ class Trial:
     def remainder(self) -> float:
         """mu - (J_old - J_new): what Lemma 2 bounds by C times the feasibility errors."""
         return self.predicted - self.achieved
+
+    @property
+    def in_rounding(self) -> bool:
+        """Whether the predicted decrease is lost in the rounding of J: then J_new says nothing of it, and
+        only a longer step could be told."""
+        return 0 <= self.predicted <= _ROUNDING * self.epsilon * abs(self.before) and isfinite(self.after)
+
+    @property
+    def tells(self) -> bool:
+        """Whether the remainder stands out of the rounding of J."""
+        return self.predicted > 0 and abs(self.remainder) > _TELLS * self.epsilon * abs(self.before)
 
     @property
     def factor(self) -> float:
@@ -86,6 +105,11 @@ class OneRho:
 
     def penalties(self) -> list[Penalties]:
         return [Penalties(self.rho, self.rho * self._ratio)] * self._groups
+
+
+def held(rho: float) -> float:
+    """rho within what a number can hold, whatever it has been multiplied by."""
+    return min(max(rho, _LEAST), _MOST)
 
 
 def costate_ratio(models: Sequence[HamiltonianModel], weight: float = 1.0) -> float:
