@@ -1,10 +1,15 @@
 import pytest
 import torch
+from torch import nn
 
-from pontryagin.affine.metric import Factor, factorize
+from pontryagin.affine import maps_of
+from pontryagin.affine.metric import factorize
 from pontryagin.affine.polar import polar_factor
-from pontryagin.optim.polar_step import polar_step
+from pontryagin.optim.group import StageGroup, TrainedStage
+from pontryagin.optim.polar_step import PolarStep
+from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
+from pontryagin.trajectory.captured_stage import CapturedStage
 
 DTYPE = torch.float64
 QUINTICS = ((8.0934, -23.6205, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
@@ -49,32 +54,38 @@ def test_zero_stays_zero():
     assert (polar_factor(torch.zeros(1, 3, 8, dtype=DTYPE)) == 0).all()
 
 
-def stage(rows: torch.Tensor, outputs: int) -> tuple[StageState, Factor]:
-    mean = rows.mean(0, keepdim=True)
-    moment = ((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)
-    names = "velocity_weight", "square_weight", "size", "size_weight", "long_size", "peak"
-    state = {name: torch.zeros(1, dtype=DTYPE) for name in names}
-    state |= {"mean": mean, "velocity": torch.zeros(1, outputs, rows.shape[1], dtype=DTYPE),
-              "bias_velocity": torch.zeros(1, outputs, dtype=DTYPE),
-              "square": torch.zeros(1, outputs, dtype=DTYPE)}
-    return StageState(state), factorize(moment)
+class Layer:
+    """A linear layer whose inputs have the moments of some rows, and its polar steps."""
 
+    def __init__(self, rows: torch.Tensor, outputs: int, bias: bool = False) -> None:
+        self.layer = nn.Linear(rows.shape[1], outputs, bias=bias, dtype=DTYPE)
+        stage = AffineStage(CapturedStage("weight", self.layer, maps_of(self.layer)[0].maps[0]), 32, None)
+        state, mean = StageState({}), rows.mean(0, keepdim=True)
+        stage.initialize(state, bias)
+        state.polar, state.mean = torch.tensor(True), mean
+        stage.keep(state, factorize(((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)))
+        one = TrainedStage(stage, self.layer.weight, self.layer.bias, state, (0, 0))
+        self.steps = PolarStep([StageGroup([one])])
 
-def step(state: StageState, gradient: torch.Tensor, bias: torch.Tensor | None, factor: Factor):
-    """The change of W and of b; the state goes on."""
-    largest = gradient.abs().amax((1, 2)) if bias is None else torch.maximum(gradient.abs().amax((1, 2)),
-                                                                             bias.abs().amax(1))
-    limit = torch.full((len(gradient),), torch.inf)
-    change, bias_change, _, new = polar_step(state, gradient, bias, largest, factor, 0.1, 0.5, 0.9, limit, 1)
-    state.entries.update(new.entries)
-    return change, bias_change
+    def step(self, gradient: torch.Tensor, bias: torch.Tensor | None = None
+             ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The change of W and of b; the state goes on."""
+        given = {self.layer.weight: gradient} | ({} if bias is None else {self.layer.bias: bias})
+        for parameter, value in given.items():
+            parameter.grad = value.view_as(parameter)
+        settings = {"lr": 1.0, "damping": 0.1, "exponent": 0.5, "rho_decay": 0.9, "weight_decay": 0.0, "steps": 0}
+        largest = {id(parameter): value.abs().max().item() for parameter, value in given.items()}
+        proposal = self.steps.propose([settings], largest, bounded=False)
+        moves = self.steps.take(proposal, [settings])
+        changes = [-one.changes()[0] for one in moves]
+        return changes[0], changes[1] if bias is not None else None
 
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_first_step_is_the_dense_formula(bias):
     rows, gradient, bias_gradient = randn(50, 4) + 1, randn(1, 3, 4, seed=1), randn(1, 3, seed=2)
-    state, factor = stage(rows, 3)
-    change, bias_change = step(state, gradient, bias_gradient if bias else None, factor)
+    layer = Layer(rows, 3, bias)
+    change, bias_change = layer.step(gradient, bias_gradient if bias else None)
     mean = rows.mean(0)
     moment = (rows - mean).mT @ (rows - mean) / len(rows)
     values, vectors = torch.linalg.eigh(moment + 0.1 * moment.diagonal().mean() * torch.eye(4, dtype=DTYPE))
@@ -88,19 +99,19 @@ def test_the_first_step_is_the_dense_formula(bias):
                                                                                                  dtype=DTYPE)
     outputs = (rows - mean) @ direction.mT + move
     scale = outputs.square().mean().rsqrt()
-    torch.testing.assert_close(change[0], direction * scale, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(change, direction * scale, rtol=1e-9, atol=1e-10)
     if bias:
-        torch.testing.assert_close(bias_change[0], move * scale - direction @ mean * scale, rtol=1e-9,
+        torch.testing.assert_close(bias_change, move * scale - direction @ mean * scale, rtol=1e-9,
                                    atol=1e-10)
-        moved = rows @ change[0].mT + bias_change[0]
+        moved = rows @ change.mT + bias_change
         assert moved.square().mean().item() == pytest.approx(1.0)
 
 
 def test_momentum_averages_the_gradients_before_the_argmax():
-    state, factor = stage(randn(50, 4), 3)
-    first, second = randn(1, 3, 4, seed=1), randn(1, 3, 4, seed=2)
-    step(state, first, None, factor)
-    change, _ = step(state, second, None, factor)
+    rows, first, second = randn(50, 4), randn(1, 3, 4, seed=1), randn(1, 3, 4, seed=2)
+    layer = Layer(rows, 3)
+    layer.step(first)
+    change, _ = layer.step(second)
     average = (0.09 * first + 0.1 * second) / 0.19
-    alone, _ = step(stage(randn(50, 4), 3)[0], 0.1 * second + 0.9 * average, None, factor)
+    alone, _ = Layer(rows, 3).step(0.1 * second + 0.9 * average)
     torch.testing.assert_close(change / change.norm(), alone / alone.norm(), rtol=1e-9, atol=1e-10)

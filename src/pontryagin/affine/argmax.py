@@ -20,19 +20,29 @@ def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric:
     dW = (G - g s^T)(A_c + delta I)^-exponent, and z moves by g in the mean: db = g - dW s. With exponent 1
     and damping 0 this is the argmax of the augmented Hamiltonian with rho_state = 1.
 
-    Also returns the mean squared change of each output z_i that the step causes. gradient is overwritten.
+    Also returns the mean squared change of each output z_i that the step causes.
     """
     if bias_gradient is None:
-        change, square = metric.measured_solve(gradient, damping, exponent)
+        change, square, _ = metric.measured_solve(gradient, damping, exponent)
         return change, None, square
-    right = gradient.baddbmm_(bias_gradient.unsqueeze(2), mean.unsqueeze(1), alpha=-1)
-    change, square = metric.measured_solve(right, damping, exponent)
+    right = centred(gradient, bias_gradient, mean)
+    change, square, _ = metric.measured_solve(right, damping, exponent)
     return change, bias_change(bias_gradient, change, mean), square + bias_gradient.square()
+
+
+def centred(gradient: Matrix, bias_gradient: Vector, mean: Tensor) -> Matrix:
+    """G - g s^T."""
+    return torch.addcmul(gradient, bias_gradient.unsqueeze(2), mean.unsqueeze(1), value=-1)
 
 
 def bias_change(mean_change: Vector, change: Matrix, mean: Tensor) -> Vector:
     """db = (dW s + db) - dW s."""
-    return mean_change - (change @ mean.unsqueeze(2)).squeeze(2)
+    return mean_change - shift(change, mean)
+
+
+def shift(change: Matrix, mean: Tensor) -> Vector:
+    """dW s."""
+    return torch.bmm(change, mean.unsqueeze(2)).squeeze(2)
 
 
 def output_change(change: Matrix, mean_change: Vector | None, metric: FactoredMoment) -> Vector:

@@ -21,6 +21,9 @@ from pontryagin.errors import NonFiniteError
 _LEAST = 1e-30
 """Inputs that vary by less than 1e-15 are taken to vary by so much: the square of a step in their metric is a
 float32 still."""
+_ROOT, _PLAIN = 0.5, (1e-3, 1.0)
+"""The exponent of which dW A_c dW^T is had without a product, and the dampings: with less an inverse power
+leaves directions out, with more the difference is rounding."""
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
 Row = Float[Tensor, "group output"]
@@ -33,12 +36,14 @@ class Power:
     inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None
     where Q is square.
     product: what a product with Q is multiplied by, (group, rank, input), or where Q is square the whole,
-    (group, input, input).
+    (group, input, input). shift: delta; is_known: 0 where inputs do not vary at all, else 1.
     """
 
     inside: Tensor
     outside: Tensor | None
     product: Tensor
+    shift: Float[Tensor, "group 1"]
+    is_known: Float[Tensor, "group 1"]
 
 
 Powers = dict[tuple[float, float], Power]
@@ -53,8 +58,9 @@ class FactoredMoment(Protocol):
         """Right (A_c + delta I)^-exponent. With damping 0 the pseudo-inverse: directions without input
         variance get 0."""
 
-    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
-        """The same and its squared_change, which then costs next to nothing. right is overwritten."""
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
+        """The same, its squared_change, which then costs next to nothing, and the norm of each of its
+        rows."""
 
     def squared_change(self, change: Matrix) -> Row:
         """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
@@ -88,17 +94,23 @@ class Factor:
             return right @ kept.product
         return torch.baddbmm(right * kept.outside, right @ self.basis, kept.product)
 
-    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
-        """dW Q = (right Q) * inside, and outside of Q dW is right * outside."""
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
+        """Outside of Q dW is right * outside, and dW Q = (right Q) * inside. With exponent 1/2 right is dW
+        (A_c + delta I)^(1/2), so that dW A_c dW^T is right right^T - delta dW dW^T."""
         kept = self._power(damping, exponent)
-        along = right @ self.basis
-        moved = along * kept.inside
-        square = _weighted(moved, self.values)
         if kept.outside is None:
-            return moved @ self.basis.mT, square
+            change = torch.bmm(right, kept.product)
+            norm = _row_norm(change, exponent)
+            if exponent != _ROOT or not _PLAIN[0] <= damping <= _PLAIN[1]:
+                return change, self.squared_change(change), norm
+            whole = torch.linalg.vector_norm(right, dim=2).square_().mul_(kept.is_known)
+            return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
+        along = right @ self.basis
+        square = _weighted(along * kept.inside, self.values)
         rest = (torch.linalg.vector_norm(right, dim=-1).square() - along.square().sum(-1)).clamp_min(0)
         square = square + (self.tail[:, None].sqrt() * kept.outside.squeeze(2)).square() * rest
-        return right.mul_(kept.outside).baddbmm_(along, kept.product), square
+        change = (right * kept.outside).baddbmm_(along, kept.product)
+        return change, square, _row_norm(change, exponent)
 
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
@@ -116,12 +128,13 @@ class Factor:
         return self.powers[damping, exponent]
 
     def _new_power(self, damping: float, exponent: float) -> Power:
-        shift = damping * self.mean_diagonal
-        inside = _inverse_power(self.values + shift[:, None], self.values, exponent).unsqueeze(1)
+        shift = (damping * self.mean_diagonal)[:, None]
+        inside = _inverse_power(self.values + shift, self.values, exponent).unsqueeze(1)
+        is_known = (self.trace[:, None] > 0).to(shift.dtype)
         if self.basis.shape[1] == self.basis.shape[2]:
-            return Power(inside, None, (self.basis * inside) @ self.basis.mT)
-        outside = _inverse_power((self.tail + shift)[:, None], self.values, exponent).unsqueeze(2)
-        return Power(inside, outside, (self.basis * (inside - outside)).mT.contiguous())
+            return Power(inside, None, (self.basis * inside) @ self.basis.mT, shift, is_known)
+        outside = _inverse_power(self.tail[:, None] + shift, self.values, exponent).unsqueeze(2)
+        return Power(inside, outside, (self.basis * (inside - outside)).mT.contiguous(), shift, is_known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +151,20 @@ class Diagonal:
             self.powers[damping, exponent] = _inverse_power(shifted, self.values, exponent).unsqueeze(1)
         return right * self.powers[damping, exponent]
 
-    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row]:
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
         """One after the other."""
         change = self.solve(right, damping, exponent)
-        return change, self.squared_change(change)
+        return change, self.squared_change(change), _row_norm(change, exponent)
 
     def squared_change(self, change: Matrix) -> Row:
         """Sum over inputs of their second moment times dW^2."""
         return _weighted(change, self.values)
+
+
+def _row_norm(change: Matrix, exponent: float) -> Row:
+    """Of each row. In the metric of tiny inputs the square of a change by a large power of it is no
+    float32."""
+    return torch.linalg.vector_norm(change, dim=2, dtype=extended(change) if exponent > _ROOT else None)
 
 
 def _weighted(change: Matrix, values: Tensor) -> Row:

@@ -48,12 +48,12 @@ class Averages:
         averages, controls = [], []
         for parameter, state in found:
             self._written[id(parameter)] = _mark(parameter)
-            dtype = wide(parameter.dtype)
-            if "mean_control" not in state or state.mean_control.dtype != dtype:
+            mean, dtype = state.entries.get("mean_control"), wide(parameter.dtype)
+            if mean is None or mean.dtype != dtype:
                 state.mean_control = parameter.detach().to(dtype, copy=True)
             else:
-                averages.append(state.mean_control)
-                controls.append(parameter.detach().to(dtype))
+                averages.append(mean)
+                controls.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
         if averages:
             torch._foreach_lerp_(averages, controls, (eta + 1) / (step + eta))
 

@@ -10,7 +10,7 @@ from pontryagin.affine.precision import full_precision
 from pontryagin.distributed.reductions import together
 from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.optim.averages import AVERAGING, Averages, known_of
-from pontryagin.optim.group import Move
+from pontryagin.optim.moves import Moves
 from pontryagin.optim.saved_state import check_saved, take_over
 from pontryagin.optim.schedule import is_due, is_probe_due
 from pontryagin.optim.search import AcceptanceRule, search
@@ -146,12 +146,11 @@ class EMSA(torch.optim.Optimizer):
         self._arm()
         return loss
 
-    def _apply(self, moves: list[Move], factor: float) -> None:
-        for parameter, _ in moves:
-            self._averages.begin_anew(parameter, AverageState(self.state[parameter]))
-        if moves:
-            torch._foreach_add_([parameter for parameter, _ in moves],
-                                [change.to(parameter.dtype) for parameter, change in moves], alpha=factor)
+    def _apply(self, moves: list[Moves], length: float) -> None:
+        for one in moves:
+            for parameter in one.parameters:
+                self._averages.begin_anew(parameter, AverageState(self.state[parameter]))
+            one.apply(length)
         self._stages.constraints.project()
 
     @torch.no_grad()

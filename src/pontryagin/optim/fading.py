@@ -60,13 +60,16 @@ def new_peak(known: Tensor, long: Tensor, steps: int) -> Tensor:
     if steps < _SETTLED:
         return long
     fallen, most = known * (1 - 0.5 / steps), known * (1 + 2 * (_WINDOW + 1) / steps)
-    return torch.where(known > 0, torch.maximum(fallen, torch.minimum(long, most)), long)
+    return torch.where(known > 0, long.clamp(fallen, most), long)
 
 
-def unrisen(square: Tensor, now: Tensor, long: Tensor, peak: Tensor) -> Tensor:
-    """Where gradients have faded (long, peak: (group)), the running mean square, but no less than that of
-    this step."""
-    faded = (long < _FADED**2 * peak).unsqueeze(1)
+def is_faded(long: Tensor, peak: Tensor) -> Tensor:
+    """Whether gradients have faded."""
+    return long < _FADED**2 * peak
+
+
+def unrisen(square: Tensor, now: Tensor, faded: Tensor) -> Tensor:
+    """Where gradients have faded, the running mean square, but no less than that of this step."""
     return torch.where(faded, torch.maximum(square, now), square)
 
 
@@ -84,7 +87,7 @@ def reach(norms: Size, outputs: int) -> Size:
 
 def within(norm: Size, limit: Size) -> Size:
     """What a step of this norm is multiplied by: 1, less where it goes further than the limit."""
-    return torch.where(norm > limit, limit / norm, 1.0)
+    return (limit / norm).clamp_max_(1)
 
 
 def is_mild(largest: float) -> bool:

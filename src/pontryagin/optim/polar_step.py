@@ -1,88 +1,135 @@
-"""The polar step of a stage that sees many rows: momentum before the argmax, one length for all outputs."""
+"""The polar step of stages that see many rows: momentum before the argmax, one length for all outputs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.affine.argmax import bias_change, largest_entry, output_change
-from pontryagin.affine.metric import FactoredMoment
+from pontryagin.affine.argmax import centred, largest_entry, output_change, shift
 from pontryagin.affine.polar import polar_argmax
-from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak, within
+from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak
+from pontryagin.optim.group import Groups, StageGroup
+from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
+from pontryagin.optim.moves import Moves
 from pontryagin.optim.state import StageState
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
-Size = Float[Tensor, " group"]
 
 MOMENTUM = 0.9
 """Of Nesterov: what averages the batches' noise before all singular values are made alike."""
-ROWS = 2.0
-"""Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be
-signal."""
 _NOISE = 0.25
 """What Nesterov momentum of 0.9 leaves of gradients that are noise alone, root mean square: 0.27."""
 _SIZE_DECAY = 0.98
 """Of the mean squared gradient that momentum is compared with: longer than momentum's own memory of ten."""
 
 
-def polar_step(state: StageState, gradient: Matrix, bias_gradient: Vector | None, largest: Size,
-               metric: FactoredMoment, damping: float, exponent: float, rho_decay: float | None, limit: Size,
-               steps: int) -> tuple[Matrix, Vector | None, Size, StageState]:
-    """(dW, db, the norms of dW, what is new in the state), scaled to a mean squared change of an output of 1.
-    Nesterov momentum before the argmax, bias-corrected.
-
-    largest: the largest entries of the gradients. rho_decay: of the mean squared change; None: not renewed in
-    this step, for a polar factor's changes little. limit: of the norm of dW. steps: this one included.
+class PolarStep:
+    """Of groups of stages that share their settings, scaled to a mean squared change of an output of 1.
 
     A polar factor knows nothing of the length of its argument, so its own length is that of the momentum
     beside the gradients that it is made of, where that is less than what momentum leaves of pure noise.
     """
-    new = StageState({})
-    weight = torch.lerp(state.velocity_weight, torch.ones_like(state.velocity_weight), 1 - MOMENTUM)
-    new.velocity, right = _nesterov(state.velocity, gradient, weight)
-    new.velocity_weight, size = weight, largest_entry(right)
+
+    def __init__(self, groups: Sequence[StageGroup]) -> None:
+        self.joined = Joined(groups, ("square", "square_weight", "velocity_weight", "size", "size_weight",
+                                      "long_size", "peak"))
+        self._is_weighted = False
+
+    def follow(self, seen: Probed, groups: Groups) -> None:
+        """The states have been probed, and rho^2 is scaled along."""
+        exponent = groups[self.joined.first.groups[0]]["exponent"]
+        self.joined.follow(seen, 1 - exponent, ("square",))
+
+    def propose(self, groups: Groups, largest: Mapping[int, float], bounded: bool) -> Proposal:
+        """As that of RowStep. Nesterov momentum, bias-corrected, before the argmax."""
+        joined, own = self.joined, groups[self.joined.first.groups[0]]
+        new, counts = StageState({}), [group.count for group in joined.groups]
+        gradients, bias = [group.gradient() for group in joined.groups], joined.bias_gradients()
+        known = joined.state.velocity_weight
+        new.velocity_weight = torch.lerp(known, torch.ones_like(known), 1 - MOMENTUM)
+        velocities = torch._foreach_lerp([group.velocity for group in joined.groups], gradients, 1 - MOMENTUM)
+        weight = MOMENTUM / new.velocity_weight
+        ahead = [torch.add(velocity * part, gradient, alpha=1 - MOMENTUM) for velocity, part, gradient
+                 in zip(velocities, weight.view(-1, 1, 1).split(counts), gradients, strict=True)]
+        size = torch.cat([largest_entry(one) for one in ahead])
+        if bias is not None:
+            new.bias_velocity = torch.lerp(joined.state.bias_velocity, bias, 1 - MOMENTUM)
+            bias = (new.bias_velocity * joined.of_biases(weight)).add_(bias, alpha=1 - MOMENTUM)
+            part = size[:len(joined.largest_bias(bias))]
+            torch.maximum(part, joined.largest_bias(bias), out=part)
+        length = self._length(new, joined.of_stages(joined.largest(largest)), size, own["steps"] + 1)
+        found = [_argmax(group, right, mean_change, own)
+                 for group, right, mean_change in zip(joined.groups, ahead, joined.by_group(bias), strict=True)]
+        changes = [change for change, _ in found]
+        if (rho_decay := self._rho_decay(own)) is not None:
+            self._renew(new, torch.cat([output_change(change, mean_change, group.metric).flatten()
+                                        for group, (change, mean_change)
+                                        in zip(joined.groups, found, strict=True)]), rho_decay)
+        factor = self._factor(new, length).to(changes[0].dtype)
+        norm = torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]) * factor
+        if bounded:
+            factor = factor * joined.within_reach(norm, float(own["lr"]), own["steps"])
+        torch._foreach_mul_(changes, list(factor.view(-1, 1, 1).split(counts)))
+        if bias is not None:
+            moved = [(mean_change, shift(change, group.mean)) for group, (change, mean_change)
+                     in zip(joined.groups, found, strict=True) if mean_change is not None]
+            bias = (torch.cat([mean_change.flatten() for mean_change, _ in moved]) * joined.of_biases(factor)
+                    - torch.cat([part.flatten() for _, part in moved]))
+        return Proposal(joined, changes, bias, norm, new, velocities)
+
+    def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
+        """The changes of all parameters; momentum and rho are updated."""
+        for group, velocity in zip(self.joined.groups, proposal.velocities, strict=True):
+            group.replace_velocity(velocity)
+        self.joined.renew(proposal.new)
+        return self.joined.moves(proposal.changes, proposal.bias, groups)
+
+    def _length(self, new: StageState, largest: Parts, ahead: Parts, steps: int) -> Parts:
+        """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at
+        most 1; the running means of their squared sizes are new."""
+        state, square = self.joined.state, largest.square()
+        new.size = torch.lerp(state.size, square, 1 - _SIZE_DECAY)
+        new.size_weight = torch.lerp(state.size_weight, torch.ones_like(square), 1 - _SIZE_DECAY)
+        new.long_size = long_mean(state.long_size, square, steps)
+        new.peak = new_peak(state.peak, new.long_size, steps)
+        known = floored(new.size / new.size_weight, new.long_size, new.peak, NOISE_LEVEL_OF_MOMENTUM).sqrt()
+        return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1)
+
+    def _rho_decay(self, own: Mapping[str, Any]) -> float | None:
+        """Of rho in this step; None where it stays as it is: it costs a product with A_c and changes slowly,
+        so that after the first steps it is renewed in every fourth with the memory of four. (Of a step by
+        rows it is renewed in every step: an output can be silent for long, and a rho that has vanished must
+        not meet its next gradient.)"""
+        if own["steps"] < EARLY:
+            return own["rho_decay"]
+        if not self._is_weighted:  # once all have had a gradient they stay so
+            self._is_weighted = bool(self.joined.state.square_weight.all())
+        renewed = own["steps"] % SELDOM == 0 or not self._is_weighted
+        return own["rho_decay"] ** SELDOM if renewed else None
+
+    def _renew(self, new: StageState, square: Outputs, rho_decay: float) -> None:
+        """The running mean of the squared changes of the outputs that a polar step causes; a zero gradient
+        causes none to count."""
+        state, segments = self.joined.state, self.joined.segments
+        square = square.to(state.square.dtype)
+        weight = (segments.reduced(square, "sum") > 0).to(square.dtype).mul_(1 - rho_decay)
+        new.square = torch.lerp(state.square, square, segments.spread(weight))
+        new.square_weight = torch.lerp(state.square_weight, torch.ones_like(weight), weight)
+
+    def _factor(self, new: StageState, length: Parts) -> Parts:
+        """1 / rho, times the length."""
+        known = new if "square" in new else self.joined.state
+        tiny = torch.finfo(self.joined.groups[0].velocity.dtype).tiny
+        square = self.joined.segments.reduced(known.square, "mean") / known.square_weight.clamp_min(tiny)
+        return torch.where(square > 0, square.rsqrt() * length, 0.0)
+
+
+def _argmax(group: StageGroup, right: Matrix, bias_gradient: Vector | None, own: Mapping[str, Any]
+            ) -> tuple[Matrix, Vector | None]:
+    """(dW, dW s + db) of unit operator norm."""
     if bias_gradient is not None:
-        new.bias_velocity, bias_gradient = _nesterov(state.bias_velocity, bias_gradient, weight)
-        size = torch.maximum(size, largest_entry(bias_gradient))
-        right = torch.baddbmm(right, bias_gradient.unsqueeze(2), state.mean.unsqueeze(1), alpha=-1)
-    length = _length(state, new, largest, size, steps)
-    change, mean_change = polar_argmax(right, bias_gradient, metric, damping, exponent)
-    if rho_decay is not None:
-        _renew(state, new, output_change(change, mean_change, metric), rho_decay)
-    known = state if rho_decay is None else new
-    square = known.square.mean(1) / known.square_weight.clamp_min(torch.finfo(change.dtype).tiny)
-    factor = torch.where(square > 0, square.rsqrt() * length, 0.0).to(change.dtype)
-    norm = torch.linalg.vector_norm(change, dim=(1, 2)) * factor
-    factor = (factor * within(norm, limit))[:, None]
-    change = change * factor.unsqueeze(2)
-    if mean_change is None:
-        return change, None, norm, new
-    return change, bias_change(mean_change * factor, change, state.mean), norm, new
-
-
-def _renew(state: StageState, new: StageState, square: Vector, rho_decay: float) -> None:
-    """The running mean of the squared changes of the outputs that a polar step causes; a zero gradient causes
-    none to count."""
-    square = square.to(state.square.dtype)
-    weight = (1 - rho_decay) * (square.sum(1) > 0).to(square.dtype)
-    new.square = torch.lerp(state.square, square, weight.unsqueeze(1).expand_as(square))
-    new.square_weight = torch.lerp(state.square_weight, torch.ones_like(weight), weight)
-
-
-def _length(state: StageState, new: StageState, largest: Size, ahead: Size, steps: int) -> Size:
-    """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at most 1;
-    the running means of their squared sizes are new."""
-    square = largest.to(state.size.dtype).square()
-    one = torch.ones_like(state.size_weight)
-    new.size = torch.lerp(state.size, square, 1 - _SIZE_DECAY)
-    new.size_weight = torch.lerp(state.size_weight, one, 1 - _SIZE_DECAY)
-    new.long_size = long_mean(state.long_size, square, steps)
-    new.peak = new_peak(state.peak, new.long_size, steps)
-    known = floored(new.size / new.size_weight, new.long_size, new.peak, NOISE_LEVEL_OF_MOMENTUM).sqrt()
-    return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1)
-
-
-def _nesterov(velocity: Tensor, gradient: Tensor, weight: Size) -> tuple[Tensor, Tensor]:
-    """The new velocity, and what it looks ahead to."""
-    velocity = torch.lerp(velocity, gradient, 1 - MOMENTUM)
-    return velocity, torch.lerp(gradient, velocity / weight.view(-1, *[1] * (velocity.ndim - 1)), MOMENTUM)
+        right = centred(right, bias_gradient, group.mean)
+    return polar_argmax(right, bias_gradient, group.metric, own["damping"], own["exponent"])

@@ -1,50 +1,114 @@
-"""The length of a step by rows: rho per output, from what the argmax changes; momentum after the solve."""
+"""The step by rows: rho per output, from what the argmax changes; momentum after the solve."""
+
+from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from pontryagin.optim.fading import floored, long_mean, new_peak, unrisen
+from pontryagin.affine.argmax import centred, shift
+from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_peak, unit, unrisen
+from pontryagin.optim.group import Groups, StageGroup
+from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
+from pontryagin.optim.moves import Moves
 from pontryagin.optim.state import StageState
-
-Vector = Float[Tensor, "group output"]
 
 _LARGEST = 1e37
 """Of a scale, a float32 later: where all gradients have been tiny, the next may be 0 and is to stay it."""
-_SILENT = 0.01
-"""Of the mean over outputs, which keeps rho of silent ones from vanishing; of a single output 1e-6 of
-itself."""
+_SILENT, _SINGLE = 0.01, 1e-6
+"""Of the mean over outputs, which keeps rho of silent ones from vanishing; and of a single output."""
 
 
-def outputs_scale(state: StageState, square: Vector, unit: Tensor | None, rho_decay: float, steps: int
-                  ) -> tuple[Vector, StageState]:
+class RowStep:
+    """Of groups of stages that share their settings."""
+
+    def __init__(self, groups: Sequence[StageGroup]) -> None:
+        self.joined = Joined(groups, ("square", "long_square", "square_weight", "peak"))
+        single = self.joined.segments.lengths == 1
+        self._silent = torch.where(single, _SINGLE, _SILENT).to(self.joined.state.square.dtype)
+
+    def follow(self, seen: Probed, groups: Groups) -> None:
+        """The states have been probed. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs
+        do."""
+        exponent = groups[self.joined.first.groups[0]]["exponent"]
+        self.joined.follow(seen, 2 * (1 - exponent), ("square", "long_square"))
+
+    def propose(self, groups: Groups, largest: Mapping[int, float], bounded: bool) -> Proposal:
+        """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest
+        entry of its gradient. bounded: whether steps reach as far as weights allow, and not wherever they
+        lead."""
+        joined, own = self.joined, groups[self.joined.first.groups[0]]
+        sizes, units = joined.largest(largest), None
+        if not all(map(is_mild, sizes)):
+            sizes = [unit(size) for size in sizes]
+            units = joined.of_stages(sizes)
+        factors = None if units is None else [1 / size for size in sizes]
+        bias, scaled = joined.bias_gradients(factors), iter(factors or [])
+        changes, squares, norms, shifts = [], [], [], []
+        for group, mean_change in zip(joined.groups, joined.by_group(bias), strict=True):
+            gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
+            if mean_change is not None:
+                gradient = centred(gradient, mean_change, group.mean)
+            change, square, norm = group.metric.measured_solve(gradient, own["damping"], own["exponent"])
+            if mean_change is not None:
+                shifts.append(shift(change, group.mean).flatten())
+            changes.append(change)
+            squares.append(square.flatten())
+            norms.append(norm.flatten())
+        square = torch.cat(squares).to(joined.state.square.dtype)
+        if bias is not None:
+            square[:len(bias)] += bias.square()
+        scale, new = outputs_scale(joined.state, square, units, own["rho_decay"], own["steps"] + 1,
+                                   joined.segments, self._silent)
+        norm = joined.segments.reduced((torch.cat(norms) * scale).square_(), "sum").sqrt_()
+        norm, scale = norm.to(changes[0].dtype), scale.to(changes[0].dtype)
+        if bounded:
+            scale = scale * joined.segments.spread(joined.within_reach(norm, float(own["lr"]), own["steps"]))
+        torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(scale)])
+        if bias is not None:
+            bias = bias.sub_(torch.cat(shifts)).mul_(scale[:len(bias)])
+        return Proposal(joined, changes, bias, norm, new)
+
+    def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
+        """The changes of all parameters; momentum and rho are updated."""
+        joined = self.joined
+        joined.renew(proposal.new)
+        velocities = [group.velocity for group in joined.groups]
+        steps = list(proposal.changes)
+        if proposal.bias is not None:
+            velocities.append(joined.state.bias_velocity)
+            steps.append(proposal.bias)
+        nesterov_(velocities, steps, groups[joined.first.groups[0]]["momentum"])
+        return joined.moves(steps[:len(joined.groups)], proposal.bias, groups)
+
+
+def outputs_scale(state: StageState, square: Outputs, units: Parts | None, rho_decay: float, steps: int,
+                  segments: Segments, silent: Parts) -> tuple[Outputs, StageState]:
     """(1 / rho_i, the new running means): rho_i = sqrt of the running mean of the squared changes of output
     i.
 
-    square: of the changes that the gradient divided by `unit` (None: 1) causes; the scale is for these
+    square: of the changes that the gradient divided by `units` (None: 1) causes; the scale is for these
     changes. So every output moves by about 1 (root mean square over samples) in a step before the factor lr,
     whatever the gradient's scale; by less where gradients fade (fading.py). Where no gradient has ever come,
-    0.
+    0. silent: what part of the mean over outputs keeps rho of silent ones from vanishing.
     """
-    square = square.to(state.square.dtype)
-    if unit is not None:
-        unit = unit.unsqueeze(1)
-        square = square.mul_(unit).mul_(unit)
+    if units is not None:
+        units = segments.spread(units)
+        square = square.mul_(units).mul_(units)
     new = StageState({})
     new.square = torch.lerp(state.square, square, 1 - rho_decay)
-    new.square_weight = state.square_weight * rho_decay + (1 - rho_decay)
+    new.square_weight = (state.square_weight * rho_decay).add_(1 - rho_decay)
     new.long_square = long_mean(state.long_square, square, steps)
-    long = new.long_square.mean(1)
+    long = segments.reduced(new.long_square, "mean")
     new.peak = new_peak(state.peak, long, steps)
-    mean_square = unrisen(new.square / new.square_weight.unsqueeze(1), square, long, new.peak)
-    mean_square = floored(mean_square, new.long_square, new.peak.unsqueeze(1))
-    known = mean_square.add_(mean_square.mean(1, keepdim=True),
-                             alpha=_SILENT if mean_square.shape[1] > 1 else 1e-6)
-    scale = torch.where(known > 0, known.rsqrt(), 0.0)
-    return (scale if unit is None else scale.mul_(unit)).clamp_max(_LARGEST), new
+    mean_square = new.square / segments.spread(new.square_weight)
+    mean_square = unrisen(mean_square, square, segments.spread(is_faded(long, new.peak)))
+    mean_square = floored(mean_square, new.long_square, segments.spread(new.peak))
+    known = mean_square.add_(segments.spread(segments.reduced(mean_square, "mean").mul_(silent)))
+    scale = known.rsqrt().masked_fill_(known <= 0, 0.0)
+    return (scale if units is None else scale.mul_(units)).clamp_max_(_LARGEST), new
 
 
-def nesterov(velocity: Tensor, step: Tensor, momentum: float) -> Tensor:
-    """v <- m v + (1 - m) d; returns m v + (1 - m) d with the new v, in the place of d."""
-    velocity.lerp_(step, 1 - momentum)
-    return step.lerp_(velocity, momentum)
+def nesterov_(velocities: Sequence[Tensor], steps: Sequence[Tensor], momentum: float) -> None:
+    """v <- m v + (1 - m) d, and d <- m v + (1 - m) d with the new v."""
+    torch._foreach_lerp_(velocities, steps, 1 - momentum)
+    torch._foreach_lerp_(steps, velocities, momentum)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from pontryagin.errors import ProblemError
-
-Move = tuple[Tensor, Tensor]
+from pontryagin.optim.moves import Moves
 
 _ROUNDING = 1e-7
 """Relative to the loss: what a float32 closure cannot tell from zero."""
@@ -110,7 +109,7 @@ class EstimatedAcceptance:
         return True, min(longer, step_scale * predicted / (2 * price))
 
 
-def search(rule: AcceptanceRule, moves: Sequence[Move], apply: Callable[[float], None],
+def search(rule: AcceptanceRule, moves: Sequence[Moves], apply: Callable[[float], None],
            closure: Callable[[], Any], loss: Any, groups: Sequence[dict[str, Any]]) -> None:
     """Apply the moves, times a length that the rule takes; leave the parameters alone where it takes none.
 
@@ -118,8 +117,8 @@ def search(rule: AcceptanceRule, moves: Sequence[Move], apply: Callable[[float],
     """
     if loss is None:
         raise ProblemError("acceptance needs the loss: the closure returned None")
-    before = [(parameter, parameter.clone()) for parameter, _ in moves]
-    promised, value = _predicted(moves), torch.as_tensor(loss).item()  # trials replace the gradients
+    before = [(parameter, parameter.clone()) for one in moves for parameter in one.parameters]
+    promised, value = sum(one.predicted() for one in moves), torch.as_tensor(loss).item()  # trials replace the gradients
     for _ in range(rule.attempts):
         length = groups[0]["step_scale"]
         apply(length)
@@ -140,9 +139,3 @@ def search(rule: AcceptanceRule, moves: Sequence[Move], apply: Callable[[float],
 def _put_back(before: Sequence[tuple[Tensor, Tensor]]) -> None:
     for parameter, old in before:
         parameter.copy_(old)
-
-
-def _predicted(moves: Sequence[Move]) -> float:
-    """The decrease of the loss that the whole moves promise to first order."""
-    return -sum(float((parameter.grad.to(change.dtype) * change).sum()) for parameter, change in moves
-                if parameter.grad is not None)

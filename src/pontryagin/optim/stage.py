@@ -10,13 +10,15 @@ from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
 from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
-from pontryagin.optim.polar_step import ROWS
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
 
 _FRESH = 0.15
 """Least weight of a new batch in the running moments: about the last seven count."""
+_ROWS = 2.0
+"""Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be
+signal, and the polar step to be taken."""
 _EXACT = 2
 """The metric is exact up to so many times the rank: below that, a subspace saves little."""
 
@@ -90,7 +92,7 @@ class AffineStage:
         moments = self._about(moments, has_bias)
         if not state.has_moments:
             positions = sum_over_processes(self.captured.positions, moments.mean.device)
-            many = self.map.is_dense and positions >= ROWS * max(self.inputs, self.outputs)
+            many = self.map.is_dense and positions >= _ROWS * max(self.inputs, self.outputs)
             self._reset(state, moments, torch.tensor(many))
         state.refreshes += 1
         weight = max(_FRESH, 1 / state.refreshes.item())

@@ -42,7 +42,8 @@ class ModelStages:
         self.by_adamw: set[int] = set()
         self._kinds: dict[int, int] = {}
         self._closed: dict[int, list[AffineStage]] = {}
-        self._places = _places(model)
+        self._places = self._found_places()
+        self._is_idle = False
         self._just_loaded = self._told_alone = False
         self._wanted: set[int] = set()
         self._told: set[int] = set()
@@ -145,6 +146,7 @@ class ModelStages:
         """Leave a stage that was known to AdamW."""
         key = id(stage.weight)
         self.affine.remove(stage)
+        self._places = self._found_places()
         self._closed[key] = [stage]
         self._kinds.pop(key, None)
         StageState(states.get(stage.weight, {})).drop()
@@ -159,6 +161,7 @@ class ModelStages:
         self._kinds[key] = kind
         order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
         self.affine = sorted([*self.affine, stage], key=lambda each: order[id(each.weight)])
+        self._places = self._found_places()
 
     def forget(self) -> None:
         """Drop what has been seen of a batch that is not used."""
@@ -169,8 +172,13 @@ class ModelStages:
     @property
     def are_own(self) -> bool:
         """Whether the model's modules, and their parameters, still are those of the stages."""
-        return all(stage.captured.is_own for stage in self.affine) and all(
-            place.get(name) is module for place, name, module in self._places)
+        return all(place.get(name) is part for place, name, part in self._places)
+
+    def _found_places(self) -> list[tuple[dict[str, Any], str, Any]]:
+        """Where every part of the model stands in another, and every weight of a stage in its module."""
+        weights = ((vars(stage.captured.module).get("_parameters"), stage.map.weight, stage.weight)
+                   for stage in self.affine)
+        return [*_places(self._model), *(one for one in weights if isinstance(one[0], dict))]
 
     def check_own(self, groups: Groups, states: States) -> None:
         """Raise ProblemError where parameters have been replaced by others, which no group holds; stages
@@ -185,7 +193,6 @@ class ModelStages:
             raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are "
                                f"not the model's any more, which has {', '.join(new[:6])} since: make a new "
                                "EMSA(model)")
-        self._places = _places(self._model)
         modules = {id(module) for module in self._model.modules()}
         turned = [stage for stage in chain(self.affine, *self.open.values())
                   if not stage.captured.is_own or id(stage.captured.module) not in modules]
@@ -200,6 +207,7 @@ class ModelStages:
                            [name for stage in turned if (name := self.names.get(id(stage.weight)))],
                            "since the optimizer was made their modules have been replaced, or compute their "
                            "weights from them"))
+        self._places = self._found_places()
 
     def find_new(self, group: dict[str, Any]) -> None:
         """Parameters that the model has got since. Raise ProblemError for those that are not the model's."""
@@ -210,6 +218,7 @@ class ModelStages:
             self.capture.extend(fresh)
             self.affine += self._made(stage for stage in fresh.stages if id(stage.weight) not in known)
             self.open |= {key: self._made(stages) for key, stages in fresh.open.items() if key not in known}
+            self._places = self._found_places()
         for parameter in group["params"]:
             if id(parameter) not in self.names:
                 raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not "
@@ -308,7 +317,10 @@ class ModelStages:
             only: set[int] | None = None) -> None:
         """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or
         a probe is due."""
-        self._just_loaded, members = False, _ids(groups)
+        self._just_loaded = False
+        if self._is_idle and only is None and not (due or probing or self._wanted or self.constraints.discrete):
+            return
+        members = _ids(groups)
         for stage in chain(self.affine, *self.open.values()):
             weight = stage.weight
             if only is not None and id(weight) not in only:
@@ -319,10 +331,11 @@ class ModelStages:
             stage.arm(trained and (due or unseen), trained and probing and known, state)
         self._wanted.clear()
         self.constraints.arm(lambda weight: states.get(weight, {}))
-        if any(stage.is_looking for stage in self.capture.all_stages()):
-            self.capture.on()
-        else:
+        self._is_idle = not any(stage.is_looking for stage in self.capture.all_stages())
+        if self._is_idle:
             self.capture.off()
+        else:
+            self.capture.on()
 
 
 def _places(model: nn.Module) -> list[tuple[dict[str, Any], str, nn.Module | None]]:

@@ -1,6 +1,7 @@
 """One step of all parameters: refresh what is due, propose every direction, take them if all are finite."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -14,7 +15,11 @@ from pontryagin.distributed.reductions import largest_over_processes
 from pontryagin.errors import NonFiniteError
 from pontryagin.optim import adamw
 from pontryagin.optim.gradients import largest_entries
-from pontryagin.optim.group import Move, Proposal, StageGroup, TrainedStage, grouped
+from pontryagin.optim.group import StageGroup, grouped
+from pontryagin.optim.joined import Proposal
+from pontryagin.optim.moves import Moves
+from pontryagin.optim.polar_step import PolarStep
+from pontryagin.optim.row_step import RowStep
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.stages import ModelStages, Trained
@@ -23,55 +28,87 @@ from pontryagin.optim.state import StageState, States, Undo
 ParamGroups = list[dict[str, Any]]
 Sizes = Mapping[int, float]
 """By the id of a parameter, the largest entry of its gradient."""
+Steps = list[RowStep | PolarStep]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Who moves, and how, as long as `fits` stays what it is: the parameters with their types, gradients and
+    states. others: left to AdamW. None: it may be otherwise in the next step."""
+
+    fits: list[Hashable] | None
+    trained: list[Trained]
+    steps: Steps
+    others: list[nn.Parameter]
 
 
 class StepMaker:
-    """Makes the changes of all parameters; between steps it keeps the groups of equal stages."""
+    """Makes the changes of all parameters; between steps it keeps what was planned."""
 
     def __init__(self, stages: ModelStages, refresh_budget: float) -> None:
         self._stages, self._budget = stages, refresh_budget
         self.forget()
 
     def forget(self) -> None:
-        """The groups, whose states have been replaced."""
-        self._groups: list[StageGroup] = []
+        """The plan, whose states have been replaced."""
+        self._steps: Steps = []
         self._together: list[Hashable] | None = None
+        self._plan: _Plan | None = None
 
     def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool,
-              bounded: bool) -> list[Move]:
+              bounded: bool) -> list[Moves]:
         """The changes of all parameters; running means are updated, unless a change is not finite.
 
         Weight and bias of a stage have each its own lr. looked: whether a look has been made, which this step
         takes in. bounded: whether steps reach as far as weights allow.
         """
-        by_id = {id(parameter): group for group in groups for parameter in group["params"]}
         constraints = self._stages.constraints
+        by_id = {id(parameter): group for group in groups for parameter in group["params"]}
         constraints.prepare(states, by_id)
-        trained = list(self._stages.trained(by_id))
-        for stage, weight, _ in trained:
-            if (state := StageState(states[weight])).has_moments:
-                stage.conform(state)
-        undo = Undo([states[weight] for _, weight, _ in trained] if looked else [])
-        self._refresh(trained, groups, states)
-        stages, done = self._stages.movable(trained, largest, groups, states)
-        if seen := _probed(trained, states):
-            for group in self._grouped(stages):
-                group.follow(seen, groups)
-        proposals = [group.propose(groups, largest, bounded) for group in self._grouped(stages)]
-        others = [parameter for group in groups for parameter in group["params"]
-                  if id(parameter) in largest and id(parameter) not in done
-                  and id(parameter) not in constraints.discrete]
+        fits: list[Hashable] = [(id(p), p.grad is None, p.requires_grad, p.dtype, p.device, id(states.get(p)))
+                                for group in groups for p in group["params"]]
+        undo = Undo([])
+        if looked or self._plan is None or self._plan.fits != fits:
+            trained = list(self._stages.trained(by_id))
+            for stage, weight, _ in trained:
+                if (state := StageState(states[weight])).has_moments:
+                    stage.conform(state)
+            undo = Undo([states[weight] for _, weight, _ in trained] if looked else [])
+            self._refresh(trained, groups, states)
+            self._plan = self._planned(trained, groups, states, largest, fits)
+            if seen := _probed(trained, states):
+                for step in self._plan.steps:
+                    step.follow(seen, groups)
+        plan = self._plan
+        proposals = [step.propose(groups, largest, bounded) for step in plan.steps]
         directions = [adamw.direction(adamw.current(states[parameter], parameter), parameter.grad,
-                                      largest[id(parameter)]) for parameter in others]
-        self._check(proposals, others, [change for change, _ in directions], undo)
-        moves = [move for proposal in proposals for move in proposal.group.take(proposal, groups)]
-        for parameter, (change, new) in zip(others, directions, strict=True):
+                                      largest[id(parameter)]) for parameter in plan.others]
+        self._check(proposals, plan.others, [change for change, _ in directions], undo)
+        moves = [one for step, proposal in zip(plan.steps, proposals, strict=True)
+                 for one in step.take(proposal, groups)]
+        for parameter, (change, new) in zip(plan.others, directions, strict=True):
             states[parameter].update(new)
             own = by_id[id(parameter)]
-            change = change * (own["lr"] * own["adamw_lr"])
-            moves.append((parameter, torch.view_as_complex(change) if parameter.is_complex() else change))
+            moves.append(Moves([parameter], [torch.view_as_complex(change) if parameter.is_complex() else change],
+                               float(own["lr"]) * float(own["adamw_lr"]),
+                               float(own["lr"]) * float(own["weight_decay"])))
         constraints.step(states, by_id, largest)
-        return _with_decay(moves, groups)
+        return moves
+
+    def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes,
+                 fits: list[Hashable]) -> _Plan:
+        """What is stacked stays so unless other stages take part."""
+        stages, done = self._stages.movable(trained, largest, groups, states)
+        together = [one.identity for one in stages]
+        if self._together != together:
+            self._steps, self._together = joined(grouped(stages)), together
+        others = [parameter for group in groups for parameter in group["params"]
+                  if id(parameter) in largest and id(parameter) not in done
+                  and id(parameter) not in self._stages.constraints.discrete]
+        settled = len(stages) == sum(id(weight) in largest for _, weight, _ in trained)
+        entries = [(*one[:-1], id(states.get(p))) for one, p in zip(
+            fits, (p for group in groups for p in group["params"]), strict=True)]  # type: ignore[index]
+        return _Plan(entries if settled else None, trained, self._steps, others)
 
     def gradients(self, groups: ParamGroups) -> Sizes:
         """The largest entry of each gradient. NonFiniteError for one that is not finite."""
@@ -84,13 +121,6 @@ class StepMaker:
             raise NonFiniteError(f"the gradient of {self._stages.names[id(bad)]} holds values that are NaN "
                                  "or infinite: nothing has been changed; skip this batch or look at its loss")
         return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
-
-    def _grouped(self, stages: list[TrainedStage]) -> list[StageGroup]:
-        """As in the last step, unless other stages take part in this one."""
-        together = [one.identity for one in stages]
-        if self._together != together:
-            self._groups, self._together = grouped(stages), together
-        return self._groups
 
     def _refresh(self, trained: list[Trained], groups: ParamGroups, states: States) -> None:
         """Take in the moments of the last batch and factorize.
@@ -114,8 +144,8 @@ class StepMaker:
         for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True):
             stage.keep(state, factor)
         if armed:
-            for group in self._groups:
-                group.renew()
+            for step in self._steps:
+                step.joined.renew_metrics()
         if is_due(groups[0]["steps"] + 1, groups[0]["refresh_every"]):
             refresh, work = (sum(each) for each in zip((0.0, 0.0), *(
                 (stage.refresh_work, stage.propagation_work) for stage, _, _ in trained), strict=True))
@@ -134,7 +164,7 @@ class StepMaker:
         undo.restore()
         self.forget()
         self._stages.forget()
-        names = [proposal.group.names for proposal in proposals if not proposal.size().isfinite()]
+        names = [proposal.names for proposal in proposals if proposal.names]
         names += [self._stages.names[id(parameter)] for parameter, change in zip(others, changes, strict=True)
                   if not change.isfinite().all()]
         raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: "
@@ -155,15 +185,12 @@ def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVar
     return dict(zip(probing, found, strict=True))
 
 
-def _with_decay(moves: list[Move], groups: ParamGroups) -> list[Move]:
-    """Decoupled weight decay of the matrices that have a gradient: one change a parameter."""
-    rates = {id(parameter): group["lr"] * group["weight_decay"] for group in groups if group["weight_decay"]
-             for parameter in group["params"] if parameter.ndim > 1}
-    if not rates:
-        return moves
-    return [(parameter,
-             change.sub(parameter, alpha=rates[id(parameter)]) if id(parameter) in rates else change)
-            for parameter, change in moves]
+def joined(groups: Sequence[StageGroup]) -> Steps:
+    """The steps of groups, those together that share their settings."""
+    alike: dict[Hashable, list[StageGroup]] = {}
+    for group in groups:
+        alike.setdefault(group.first.settings, []).append(group)
+    return [(PolarStep if each[0].first.state.polar else RowStep)(each) for each in alike.values()]
 
 
 def _numbers(sizes: Sequence[Tensor]) -> list[float]:

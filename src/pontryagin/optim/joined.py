@@ -1,0 +1,185 @@
+"""Groups of stages that share their settings, side by side: what there is of every output, or of every group,
+is one tensor, so that the arithmetic of lengths is done for all stages at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from pontryagin.affine import MeanVariance
+from pontryagin.optim.fading import within
+from pontryagin.optim.group import Groups, StageGroup, TrainedStage
+from pontryagin.optim.moves import Moves
+from pontryagin.optim.stage import AffineStage
+from pontryagin.optim.state import StageState
+
+Outputs = Float[Tensor, " outputs"]
+"""Of every output of every group of every stage; of biases, of the first ones."""
+Parts = Float[Tensor, " parts"]
+"""Of every group of every stage."""
+Probed = Mapping[AffineStage, MeanVariance | None]
+EARLY, SELDOM = 20, 4
+"""What changes slowly is measured in each of the first steps, then in every fourth."""
+
+
+class Segments:
+    """Which outputs belong to which group."""
+
+    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
+        self.lengths = torch.tensor(lengths, dtype=torch.int64, device=device)
+        self.index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self.lengths)
+
+    def reduced(self, values: Outputs, how: str) -> Parts:
+        """The mean, sum or max over the outputs of each group."""
+        if values.device.type == "mps":  # which has no segments
+            found = values.new_zeros(len(self.lengths))
+            return found.scatter_reduce(0, self.index, values, {"max": "amax"}.get(how, how),
+                                        include_self=False)
+        return torch.segment_reduce(values, how, lengths=self.lengths, unsafe=True)
+
+    def spread(self, values: Shaped[Tensor, " parts"]) -> Shaped[Tensor, " outputs"]:
+        """To each output that of its group."""
+        return values.index_select(0, self.index)
+
+
+class Joined:
+    """Groups, those with biases first, and the running numbers of all their stages.
+
+    state: the entries `names` of all stages, each in one tensor of which the stages' own are views.
+    """
+
+    def __init__(self, groups: Sequence[StageGroup], names: Sequence[str]) -> None:
+        self.groups = sorted(groups, key=lambda group: group.first.bias is None)
+        self.first, device = self.groups[0].first, self.groups[0].first.weight.device
+        self._shapes = [(group.count, group.first.stage.outputs) for group in self.groups]
+        self._totals = [count * outputs for count, outputs in self._shapes]
+        self._biases = sum(group.first.bias is not None for group in self.groups)
+        self.segments, self._biased = (Segments([size for count, size in shapes for _ in range(count)], device)
+                                       for shapes in (self._shapes, self._shapes[:self._biases]))
+        self._stages = [one for group in self.groups for one in group.stages]
+        self._sizes = [size for group in self.groups for size in group.sizes]
+        self.state, self._with_bias = StageState({}), [one for one in self._stages if one.bias is not None]
+        for name in names:
+            self._join(name, self._stages)
+        if self._biases:
+            self._join("bias_velocity", self._with_bias)
+        self._reach: Parts | None = None
+
+    def _join(self, name: str, stages: Sequence[TrainedStage]) -> None:
+        known = [one.state.entries[name] for one in stages]
+        joint = torch.cat([value.reshape(-1) for value in known])
+        for one, value, part in zip(stages, known, joint.split([value.numel() for value in known]),
+                                    strict=True):
+            one.state.entries[name] = part.view(value.shape)
+        self.state.entries[name] = joint
+
+    def by_group(self, values: Outputs | None) -> list[Tensor | None]:
+        """(group, output) of each; of biases, None for those that have none."""
+        if values is None:
+            return [None] * len(self.groups)
+        totals = self._totals if len(values) == sum(self._totals) else self._totals[:self._biases]
+        found = [part.view(shape)
+                 for part, shape in zip(values.split_with_sizes(totals), self._shapes, strict=False)]
+        return found + [None] * (len(self.groups) - len(found))
+
+    def renew(self, new: StageState) -> None:
+        """Running numbers, in place."""
+        torch._foreach_copy_([self.state.entries[name] for name in new.entries], list(new.entries.values()))
+
+    def renew_metrics(self) -> None:
+        """The moments have changed."""
+        for group in self.groups:
+            group.renew()
+
+    def of_stages(self, values: Sequence[float]) -> Parts:
+        """A number of each stage for all of its groups, in the precision of the squares of gradients."""
+        each = [value for value, size in zip(values, self._sizes, strict=True) for _ in range(size)]
+        square = self.state.square
+        return torch.tensor(each, dtype=square.dtype).to(square.device, non_blocking=True)
+
+    def largest(self, found: Mapping[int, float]) -> list[float]:
+        """The largest entry of the gradients of each stage; found: by the id of a parameter."""
+        return [max(found[id(one.weight)], found.get(id(one.bias), 0.0)) for one in self._stages]
+
+    def bias_gradients(self, factors: Sequence[float] | None = None) -> Outputs | None:
+        """Of all stages with biases, times the factor of each: copies. 0 where there is none."""
+        if not self._with_bias:
+            return None
+        found = [one.bias_gradient().reshape(-1) for one in self._with_bias]
+        if factors is not None:
+            found = list(torch._foreach_mul(found, list(factors[:len(found)])))
+        return torch.cat(found).to(self.state.bias_velocity.dtype)
+
+    def of_biases(self, values: Parts) -> Outputs:
+        """To each output with a bias that of its group."""
+        return self._biased.spread(values[:len(self._biased.lengths)])
+
+    def largest_bias(self, values: Outputs) -> Parts:
+        """The largest absolute value of each group with biases."""
+        return self._biased.reduced(values.abs(), "max")
+
+    def within_reach(self, norm: Parts, lr: float, steps: int) -> Parts:
+        """What steps of this norm are multiplied by. Weights are measured now and then: they change by no
+        more than what is asked here."""
+        if self._reach is None or steps < EARLY or steps % SELDOM == 0:
+            self._reach = torch.cat([group.reach() for group in self.groups])
+        return within(norm, self._reach / lr) if lr else torch.ones_like(norm)
+
+    def follow(self, seen: Probed, power: float, names: Sequence[str]) -> None:
+        """The states have been probed: means and second moments grow along, and these numbers as that power
+        of the growth."""
+        factors = [group.follow(seen) for group in self.groups]
+        if any(factor is not None for factor in factors):
+            each = [self.state.square.new_ones(group.count) if factor is None else factor
+                    for factor, group in zip(factors, self.groups, strict=True)]
+            growth = self.segments.spread(torch.cat(each).pow(power))
+            for name in names:
+                self.state.entries[name].mul_(growth)
+
+    def moves(self, directions: Sequence[Tensor], bias: Outputs | None, groups: Groups) -> list[Moves]:
+        """Of all parameters; groups: the optimizer's."""
+        of_weight, of_bias = (groups[number] for number in self.first.groups)
+        parts: list[Tensor] = []
+        for group, direction in zip(self.groups, directions, strict=True):
+            unit = group.unit()
+            parts += (direction if unit is None else direction * unit).split_with_sizes(group.sizes)
+        shaped = [one.stage.map.shaped(part) for one, part in zip(self._stages, parts, strict=True)]
+        weights = [one.weight for one in self._stages]
+        found = [Moves(weights, shaped, -float(of_weight["lr"]),
+                       float(of_weight["lr"]) * of_weight["weight_decay"])]
+        if bias is not None:
+            biases = [one.bias for one in self._with_bias if one.bias is not None]
+            parts = bias.split_with_sizes([one.numel() for one in biases])
+            shaped = [part.view(one.shape) for one, part in zip(biases, parts, strict=True)]
+            found.append(Moves(biases, shaped, -float(of_bias["lr"]),
+                               float(of_bias["lr"]) * of_bias["weight_decay"]))
+        return found
+
+
+@dataclass
+class Proposal:
+    """A step of groups that has not been taken: directions, by group, those of biases, the norms of the
+    former, and what it would change in the state; velocities: in the place of the old ones."""
+
+    joined: Joined
+    changes: list[Tensor]
+    bias: Outputs | None
+    norm: Parts
+    new: StageState
+    velocities: Sequence[Tensor] = ()
+
+    def size(self) -> Tensor:
+        """Finite where the directions are."""
+        return (self.norm if self.bias is None else torch.cat([self.norm, self.bias.abs()])).sum()
+
+    @property
+    def names(self) -> str:
+        """Of the stages whose directions are not finite."""
+        biases = self.joined.by_group(self.bias)
+        norms = self.norm.split([group.count for group in self.joined.groups])
+        bad = [group.names for number, group in enumerate(self.joined.groups)
+               if not norms[number].isfinite().all()
+               or (biases[number] is not None and not biases[number].isfinite().all())]
+        return ", ".join(bad)

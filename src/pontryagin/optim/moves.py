@@ -1,0 +1,40 @@
+"""What a step would do to parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Of parameters W that share a rate: W <- W + length (rate * direction - decay * W), decay of matrices
+    alone, length 1 for a whole step."""
+
+    parameters: Sequence[Tensor]
+    directions: Sequence[Tensor]
+    rate: float
+    decay: float = 0.0
+
+    def changes(self) -> list[Tensor]:
+        """Of the whole step."""
+        found = list(torch._foreach_mul(self.directions, self.rate))
+        pulled = [n for n, parameter in enumerate(self.parameters) if self.decay and parameter.ndim > 1]
+        if pulled:
+            torch._foreach_add_([found[n] for n in pulled], [self.parameters[n] for n in pulled],
+                                alpha=-self.decay)
+        return found
+
+    def apply(self, length: float) -> None:
+        """In place, so much of them."""
+        directions, rate = (self.changes(), 1.0) if self.decay else (self.directions, self.rate)
+        torch._foreach_add_(list(self.parameters), [
+            direction.to(parameter.dtype)
+            for parameter, direction in zip(self.parameters, directions, strict=True)], alpha=rate * length)
+
+    def predicted(self) -> float:
+        """The decrease of the loss that the whole step promises to first order."""
+        return -sum(float((parameter.grad.to(change.dtype) * change).sum())
+                    for parameter, change in zip(self.parameters, self.changes(), strict=True)
+                    if parameter.grad is not None)
