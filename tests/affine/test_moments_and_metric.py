@@ -155,7 +155,8 @@ def test_measured_solve_is_solve_and_its_change(size: Sizes, seed: int, damping:
     for metric in metrics:
         right = rows((size[0], 3, size[2] + 1), seed + 1)
         change = metric.solve(right, damping, exponent)
-        found, square = metric.measured_solve(right.clone(), damping, exponent)
+        found, square, norm = metric.measured_solve(right.clone(), damping, exponent)
+        assert_close(norm, change.norm(dim=2), 1e-10)
         assert_close(found, change, 1e-8)
         assert_close(square, metric.squared_change(change), 1e-7)
 

@@ -77,7 +77,7 @@ class Layer:
         largest = {id(parameter): value.abs().max().item() for parameter, value in given.items()}
         proposal = self.steps.propose([settings], largest, bounded=False)
         moves = self.steps.take(proposal, [settings])
-        changes = [-one.changes()[0] for one in moves]
+        changes = [-change for one in moves for change in one.changes()]
         return changes[0], changes[1] if bias is not None else None
 
 

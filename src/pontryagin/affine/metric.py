@@ -36,7 +36,8 @@ class Power:
     inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None
     where Q is square.
     product: what a product with Q is multiplied by, (group, rank, input), or where Q is square the whole,
-    (group, input, input). shift: delta; is_known: 0 where inputs do not vary at all, else 1.
+    (group, input, input). shift: delta; is_known: 0 where inputs do not vary at all, else 1. weights: of
+    squares along Q, 1 and values, (group, rank, 2).
     """
 
     inside: Tensor
@@ -44,6 +45,7 @@ class Power:
     product: Tensor
     shift: Float[Tensor, "group 1"]
     is_known: Float[Tensor, "group 1"]
+    weights: Float[Tensor, "group rank 2"]
 
 
 Powers = dict[tuple[float, float], Power]
@@ -59,8 +61,8 @@ class FactoredMoment(Protocol):
         variance get 0."""
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
-        """The same, its squared_change, which then costs next to nothing, and the norm of each of its
-        rows."""
+        """The same, its squared_change, which then costs next to nothing, and the norm of each of its rows.
+        right is overwritten."""
 
     def squared_change(self, change: Matrix) -> Row:
         """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
@@ -92,7 +94,7 @@ class Factor:
         kept = self._power(damping, exponent)
         if kept.outside is None:
             return right @ kept.product
-        return torch.baddbmm(right * kept.outside, right @ self.basis, kept.product)
+        return (right * kept.outside).baddbmm_(right @ self.basis, kept.product)
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
         """Outside of Q dW is right * outside, and dW Q = (right Q) * inside. With exponent 1/2 right is dW
@@ -105,12 +107,13 @@ class Factor:
                 return change, self.squared_change(change), norm
             whole = torch.linalg.vector_norm(right, dim=2).square_().mul_(kept.is_known)
             return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
-        along = right @ self.basis
-        square = _weighted(along * kept.inside, self.values)
-        rest = (torch.linalg.vector_norm(right, dim=-1).square() - along.square().sum(-1)).clamp_min(0)
-        square = square + (self.tail[:, None].sqrt() * kept.outside.squeeze(2)).square() * rest
-        change = (right * kept.outside).baddbmm_(along, kept.product)
-        return change, square, _row_norm(change, exponent)
+        along = torch.bmm(right, self.basis)
+        change = right.mul_(kept.outside).baddbmm_(along, kept.product)
+        norm = _row_norm(change, exponent)
+        squares = along.mul_(kept.inside).to(norm.dtype).square_()
+        inside, weighted = torch.bmm(squares, kept.weights.to(norm.dtype)).unbind(2)
+        rest = (norm.square() - inside).clamp_min_(0)
+        return change, torch.addcmul(weighted, rest, self.tail[:, None].to(norm.dtype)), norm
 
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
@@ -130,11 +133,12 @@ class Factor:
     def _new_power(self, damping: float, exponent: float) -> Power:
         shift = (damping * self.mean_diagonal)[:, None]
         inside = _inverse_power(self.values + shift, self.values, exponent).unsqueeze(1)
-        is_known = (self.trace[:, None] > 0).to(shift.dtype)
+        more = shift, (self.trace[:, None] > 0).to(shift.dtype), torch.stack(
+            [torch.ones_like(self.values), self.values], 2)
         if self.basis.shape[1] == self.basis.shape[2]:
-            return Power(inside, None, (self.basis * inside) @ self.basis.mT, shift, is_known)
+            return Power(inside, None, (self.basis * inside) @ self.basis.mT, *more)
         outside = _inverse_power(self.tail[:, None] + shift, self.values, exponent).unsqueeze(2)
-        return Power(inside, outside, (self.basis * (inside - outside)).mT.contiguous(), shift, is_known)
+        return Power(inside, outside, (self.basis * (inside - outside)).mT.contiguous(), *more)
 
 
 @dataclass(frozen=True, eq=False)

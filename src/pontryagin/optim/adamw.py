@@ -1,5 +1,7 @@
 """AdamW for the parameters that are maximized in no affine stage."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,24 +32,37 @@ def current(entries: Entries, parameter: Tensor) -> AdamWState:
     return known
 
 
-def direction(state: AdamWState, gradient: Tensor, largest: float) -> tuple[Tensor, Entries]:
-    """Minus the bias-corrected first moment over the root of the second, and what is new in the state.
-    (Kingma and Ba 2015; Loshchilov and Hutter 2019.) largest: the gradient's largest entry. Nothing is
-    changed in place."""
-    gradient = dense(gradient)
-    gradient = (torch.view_as_real(gradient) if gradient.is_complex() else gradient).to(state.first.dtype)
-    before, now = float(state.unit), _unit(largest, float(state.unit))
-    first, second = state.first, state.second
-    if now != before:
-        first, second = first * (before / now), second * (before / now) ** 2
-    if now != 1:
-        gradient = gradient / now
-    count = state.updates + 1
-    first = torch.lerp(first, gradient, 1 - _BETAS[0])
-    second = (second * _BETAS[1]).addcmul_(gradient, gradient, value=1 - _BETAS[1])
-    root = (second / (1 - _BETAS[1] ** count.item())).sqrt_().add_(_EPS / now)
-    new = {"first": first, "second": second, "updates": count, "unit": torch.full_like(state.unit, now)}
-    return (first / (1 - _BETAS[0] ** count.item())).neg_().div_(root), new
+def directions(states: Sequence[AdamWState], gradients: Sequence[Tensor], largest: Sequence[float]
+               ) -> tuple[list[Tensor], list[Entries]]:
+    """Of each parameter minus the bias-corrected first moment over the root of the second, and what is new in
+    its state. (Kingma and Ba 2015; Loshchilov and Hutter 2019.) largest: the gradients' largest entries.
+    Nothing is changed in place."""
+    if not states:
+        return [], []
+    gradients = [(torch.view_as_real(one) if one.is_complex() else one).to(state.first.dtype)
+                 for one, state in zip(map(dense, gradients), states, strict=True)]
+    known = [float(state.unit) for state in states]
+    units = [_unit(size, before) for size, before in zip(largest, known, strict=True)]
+    counts = [float(state.updates) + 1 for state in states]
+    first, second = [state.first for state in states], [state.second for state in states]
+    if units != known:
+        ratios = [before / now for before, now in zip(known, units, strict=True)]
+        first = list(torch._foreach_mul(first, ratios))
+        second = list(torch._foreach_mul(second, [ratio**2 for ratio in ratios]))
+    if any(now != 1 for now in units):
+        gradients = list(torch._foreach_div(gradients, units))
+    first = list(torch._foreach_lerp(first, gradients, 1 - _BETAS[0]))
+    second = list(torch._foreach_mul(second, _BETAS[1]))
+    torch._foreach_addcmul_(second, gradients, gradients, value=1 - _BETAS[1])
+    roots = torch._foreach_div(second, [1 - _BETAS[1]**count for count in counts])
+    torch._foreach_sqrt_(roots)
+    torch._foreach_add_(roots, [_EPS / now for now in units])
+    found = torch._foreach_div(first, [_BETAS[0]**count - 1 for count in counts])
+    torch._foreach_div_(found, roots)
+    new = [{"first": one, "second": other, "updates": torch.tensor(count, dtype=torch.float32),
+            "unit": torch.tensor(now, dtype=torch.float32)}
+           for one, other, count, now in zip(first, second, counts, units, strict=True)]
+    return list(found), new
 
 
 def _unit(largest: float, before: float) -> float:

@@ -47,7 +47,8 @@ class Segments:
 class Joined:
     """Groups, those with biases first, and the running numbers of all their stages.
 
-    state: the entries `names` of all stages, each in one tensor of which the stages' own are views.
+    state: the entries `names` of all stages, each in one tensor of which the stages' own are views. biases:
+    how many outputs have one.
     """
 
     def __init__(self, groups: Sequence[StageGroup], names: Sequence[str]) -> None:
@@ -55,15 +56,17 @@ class Joined:
         self.first, device = self.groups[0].first, self.groups[0].first.weight.device
         self._shapes = [(group.count, group.first.stage.outputs) for group in self.groups]
         self._totals = [count * outputs for count, outputs in self._shapes]
-        self._biases = sum(group.first.bias is not None for group in self.groups)
+        self._biased_groups = sum(group.first.bias is not None for group in self.groups)
+        self.biases = sum(self._totals[:self._biased_groups])
         self.segments, self._biased = (Segments([size for count, size in shapes for _ in range(count)], device)
-                                       for shapes in (self._shapes, self._shapes[:self._biases]))
+                                       for shapes in (self._shapes, self._shapes[:self._biased_groups]))
+        self.biased_parts = sum(count for count, _ in self._shapes[:self._biased_groups])
         self._stages = [one for group in self.groups for one in group.stages]
         self._sizes = [size for group in self.groups for size in group.sizes]
         self.state, self._with_bias = StageState({}), [one for one in self._stages if one.bias is not None]
         for name in names:
             self._join(name, self._stages)
-        if self._biases:
+        if self.biases:
             self._join("bias_velocity", self._with_bias)
         self._reach: Parts | None = None
 
@@ -79,7 +82,7 @@ class Joined:
         """(group, output) of each; of biases, None for those that have none."""
         if values is None:
             return [None] * len(self.groups)
-        totals = self._totals if len(values) == sum(self._totals) else self._totals[:self._biases]
+        totals = self._totals if values.numel() > self.biases else self._totals[:self._biased_groups]
         found = [part.view(shape)
                  for part, shape in zip(values.split_with_sizes(totals), self._shapes, strict=False)]
         return found + [None] * (len(self.groups) - len(found))
@@ -114,7 +117,7 @@ class Joined:
 
     def of_biases(self, values: Parts) -> Outputs:
         """To each output with a bias that of its group."""
-        return self._biased.spread(values[:len(self._biased.lengths)])
+        return self._biased.spread(values[:self.biased_parts])
 
     def largest_bias(self, values: Outputs) -> Parts:
         """The largest absolute value of each group with biases."""
@@ -146,16 +149,15 @@ class Joined:
             unit = group.unit()
             parts += (direction if unit is None else direction * unit).split_with_sizes(group.sizes)
         shaped = [one.stage.map.shaped(part) for one, part in zip(self._stages, parts, strict=True)]
-        weights = [one.weight for one in self._stages]
-        found = [Moves(weights, shaped, -float(of_weight["lr"]),
-                       float(of_weight["lr"]) * of_weight["weight_decay"])]
-        if bias is not None:
-            biases = [one.bias for one in self._with_bias if one.bias is not None]
-            parts = bias.split_with_sizes([one.numel() for one in biases])
-            shaped = [part.view(one.shape) for one, part in zip(biases, parts, strict=True)]
-            found.append(Moves(biases, shaped, -float(of_bias["lr"]),
-                               float(of_bias["lr"]) * of_bias["weight_decay"]))
-        return found
+        weights: list[Tensor] = [one.weight for one in self._stages]
+        if bias is None:
+            return [Moves.of(weights, shaped, of_weight)]
+        biases: list[Tensor] = [one.bias for one in self._with_bias if one.bias is not None]
+        each = bias.split_with_sizes([one.numel() for one in biases])
+        moved = [part.view(one.shape) for one, part in zip(biases, each, strict=True)]
+        if of_bias is of_weight:
+            return [Moves.of(weights + biases, shaped + moved, of_weight)]
+        return [Moves.of(weights, shaped, of_weight), Moves.of(biases, moved, of_bias)]
 
 
 @dataclass
@@ -177,9 +179,8 @@ class Proposal:
     @property
     def names(self) -> str:
         """Of the stages whose directions are not finite."""
-        biases = self.joined.by_group(self.bias)
         norms = self.norm.split([group.count for group in self.joined.groups])
-        bad = [group.names for number, group in enumerate(self.joined.groups)
-               if not norms[number].isfinite().all()
-               or (biases[number] is not None and not biases[number].isfinite().all())]
+        bad = [group.names for group, norm, bias in zip(self.joined.groups, norms,
+                                                        self.joined.by_group(self.bias), strict=True)
+               if not norm.isfinite().all() or (bias is not None and not bias.isfinite().all())]
         return ", ".join(bad)

@@ -1,7 +1,8 @@
 """What a step would do to parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +13,17 @@ class Moves:
     """Of parameters W that share a rate: W <- W + length (rate * direction - decay * W), decay of matrices
     alone, length 1 for a whole step."""
 
-    parameters: Sequence[Tensor]
-    directions: Sequence[Tensor]
+    parameters: list[Tensor]
+    directions: list[Tensor]
     rate: float
     decay: float = 0.0
+
+    @classmethod
+    def of(cls, parameters: list[Tensor], directions: list[Tensor], group: Mapping[str, Any],
+           scale: float = -1.0) -> "Moves":
+        """At the rate of their param group, times scale."""
+        rate = float(group["lr"])
+        return cls(parameters, directions, scale * rate, rate * group["weight_decay"])
 
     def changes(self) -> list[Tensor]:
         """Of the whole step."""
@@ -29,9 +37,9 @@ class Moves:
     def apply(self, length: float) -> None:
         """In place, so much of them."""
         directions, rate = (self.changes(), 1.0) if self.decay else (self.directions, self.rate)
-        torch._foreach_add_(list(self.parameters), [
-            direction.to(parameter.dtype)
-            for parameter, direction in zip(self.parameters, directions, strict=True)], alpha=rate * length)
+        fitting = [direction if direction.dtype == parameter.dtype else direction.to(parameter.dtype)
+                   for parameter, direction in zip(self.parameters, directions, strict=True)]
+        torch._foreach_add_(self.parameters, fitting, alpha=rate * length)
 
     def predicted(self) -> float:
         """The decrease of the loss that the whole step promises to first order."""

@@ -58,7 +58,7 @@ class PolarStep:
         if bias is not None:
             new.bias_velocity = torch.lerp(joined.state.bias_velocity, bias, 1 - MOMENTUM)
             bias = (new.bias_velocity * joined.of_biases(weight)).add_(bias, alpha=1 - MOMENTUM)
-            part = size[:len(joined.largest_bias(bias))]
+            part = size[:joined.biased_parts]
             torch.maximum(part, joined.largest_bias(bias), out=part)
         length = self._length(new, joined.of_stages(joined.largest(largest)), size, own["steps"] + 1)
         found = [_argmax(group, right, mean_change, own)

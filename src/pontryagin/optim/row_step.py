@@ -48,6 +48,8 @@ class RowStep:
             gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
             if mean_change is not None:
                 gradient = centred(gradient, mean_change, group.mean)
+            elif len(group.stages) == 1 and factors is None:
+                gradient = gradient.clone()  # it is .grad
             change, square, norm = group.metric.measured_solve(gradient, own["damping"], own["exponent"])
             if mean_change is not None:
                 shifts.append(shift(change, group.mean).flatten())
@@ -56,16 +58,16 @@ class RowStep:
             norms.append(norm.flatten())
         square = torch.cat(squares).to(joined.state.square.dtype)
         if bias is not None:
-            square[:len(bias)] += bias.square()
+            square[:joined.biases].add_(bias.square())
         scale, new = outputs_scale(joined.state, square, units, own["rho_decay"], own["steps"] + 1,
                                    joined.segments, self._silent)
         norm = joined.segments.reduced((torch.cat(norms) * scale).square_(), "sum").sqrt_()
         norm, scale = norm.to(changes[0].dtype), scale.to(changes[0].dtype)
         if bounded:
             scale = scale * joined.segments.spread(joined.within_reach(norm, float(own["lr"]), own["steps"]))
-        torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(scale)])
+        torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
         if bias is not None:
-            bias = bias.sub_(torch.cat(shifts)).mul_(scale[:len(bias)])
+            bias = bias.sub_(torch.cat(shifts)).mul_(scale[:joined.biases])
         return Proposal(joined, changes, bias, norm, new)
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
@@ -108,7 +110,7 @@ def outputs_scale(state: StageState, square: Outputs, units: Parts | None, rho_d
     return (scale if units is None else scale.mul_(units)).clamp_max_(_LARGEST), new
 
 
-def nesterov_(velocities: Sequence[Tensor], steps: Sequence[Tensor], momentum: float) -> None:
+def nesterov_(velocities: list[Tensor], steps: list[Tensor], momentum: float) -> None:
     """v <- m v + (1 - m) d, and d <- m v + (1 - m) d with the new v."""
     torch._foreach_lerp_(velocities, steps, 1 - momentum)
     torch._foreach_lerp_(steps, velocities, momentum)

@@ -127,6 +127,7 @@ class ModelStages:
                 self._adopt(key, found.index(1))
             elif 2 in found:
                 self._closed[key] = self.open.pop(key)
+                _stop_looking(stages)
                 closed.append(stages[0])
         for stage in [each for each in self.affine if not each.captured.certain and each.captured.armed]:
             if id(stage.weight) in largest and 2 in verdict_over_processes([_verdict(stage.captured)],
@@ -148,6 +149,7 @@ class ModelStages:
         self.affine.remove(stage)
         self._places = self._found_places()
         self._closed[key] = [stage]
+        _stop_looking([stage])
         self._kinds.pop(key, None)
         StageState(states.get(stage.weight, {})).drop()
 
@@ -157,7 +159,9 @@ class ModelStages:
             StageState(states.get(stages[0].weight, {})).drop()
 
     def _adopt(self, key: int, kind: int) -> None:
-        stage = self.open.pop(key)[kind]
+        alternatives = self.open.pop(key)
+        stage = alternatives.pop(kind)
+        _stop_looking(alternatives)
         self._kinds[key] = kind
         order = {id(parameter): n for n, parameter in enumerate(self._model.parameters())}
         self.affine = sorted([*self.affine, stage], key=lambda each: order[id(each.weight)])
@@ -176,9 +180,9 @@ class ModelStages:
 
     def _found_places(self) -> list[tuple[dict[str, Any], str, Any]]:
         """Where every part of the model stands in another, and every weight of a stage in its module."""
-        weights = ((vars(stage.captured.module).get("_parameters"), stage.map.weight, stage.weight)
-                   for stage in self.affine)
-        return [*_places(self._model), *(one for one in weights if isinstance(one[0], dict))]
+        return _places(self._model) + [
+            (found, stage.map.weight, stage.weight) for stage in self.affine
+            if isinstance(found := vars(stage.captured.module).get("_parameters"), dict)]
 
     def check_own(self, groups: Groups, states: States) -> None:
         """Raise ProblemError where parameters have been replaced by others, which no group holds; stages
@@ -201,7 +205,7 @@ class ModelStages:
                 if stage in self.affine:
                     self._close(stage, states)
                 else:
-                    self.open.pop(id(stage.weight), None)
+                    _stop_looking(self.open.pop(id(stage.weight), []))
             self.names = {id(parameter): name for name, parameter in self._model.named_parameters()}
             warn(described(self._model,
                            [name for stage in turned if (name := self.names.get(id(stage.weight)))],
@@ -338,10 +342,16 @@ class ModelStages:
             self.capture.on()
 
 
-def _places(model: nn.Module) -> list[tuple[dict[str, Any], str, nn.Module | None]]:
+def _places(model: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
     """Where every part of a model stands in another."""
     return [(part._modules, name, child) for part in model.modules() if isinstance(part._modules, dict)
             for name, child in part._modules.items()]
+
+
+def _stop_looking(stages: Iterable[AffineStage]) -> None:
+    """Those that are none are not looked at any more: hooks are on as long as any stage looks."""
+    for stage in stages:
+        stage.captured.look(armed=False, probing=False)
 
 
 def _verdict(stage: CapturedStage) -> int:

@@ -29,6 +29,7 @@ ParamGroups = list[dict[str, Any]]
 Sizes = Mapping[int, float]
 """By the id of a parameter, the largest entry of its gradient."""
 Steps = list[RowStep | PolarStep]
+Fits = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class _Plan:
     """Who moves, and how, as long as `fits` stays what it is: the parameters with their types, gradients and
     states. others: left to AdamW. None: it may be otherwise in the next step."""
 
-    fits: list[Hashable] | None
+    fits: Fits | None
     trained: list[Trained]
     steps: Steps
     others: list[nn.Parameter]
@@ -65,7 +66,7 @@ class StepMaker:
         constraints = self._stages.constraints
         by_id = {id(parameter): group for group in groups for parameter in group["params"]}
         constraints.prepare(states, by_id)
-        fits: list[Hashable] = [(id(p), p.grad is None, p.requires_grad, p.dtype, p.device, id(states.get(p)))
+        fits: Fits = [(id(p), p.grad is None, p.requires_grad, p.dtype, p.device, id(states.get(p)))
                                 for group in groups for p in group["params"]]
         undo = Undo([])
         if looked or self._plan is None or self._plan.fits != fits:
@@ -81,22 +82,23 @@ class StepMaker:
                     step.follow(seen, groups)
         plan = self._plan
         proposals = [step.propose(groups, largest, bounded) for step in plan.steps]
-        directions = [adamw.direction(adamw.current(states[parameter], parameter), parameter.grad,
-                                      largest[id(parameter)]) for parameter in plan.others]
-        self._check(proposals, plan.others, [change for change, _ in directions], undo)
+        directions, changed = adamw.directions(
+            [adamw.current(states[parameter], parameter) for parameter in plan.others],
+            [parameter.grad for parameter in plan.others],  # type: ignore[misc]
+            [largest[id(parameter)] for parameter in plan.others])
+        self._check(proposals, plan.others, directions, undo)
         moves = [one for step, proposal in zip(plan.steps, proposals, strict=True)
                  for one in step.take(proposal, groups)]
-        for parameter, (change, new) in zip(plan.others, directions, strict=True):
+        for parameter, change, new in zip(plan.others, directions, changed, strict=True):
             states[parameter].update(new)
             own = by_id[id(parameter)]
-            moves.append(Moves([parameter], [torch.view_as_complex(change) if parameter.is_complex() else change],
-                               float(own["lr"]) * float(own["adamw_lr"]),
-                               float(own["lr"]) * float(own["weight_decay"])))
+            moves.append(Moves.of([parameter], [torch.view_as_complex(change) if parameter.is_complex()
+                                                else change], own, float(own["adamw_lr"])))
         constraints.step(states, by_id, largest)
         return moves
 
     def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes,
-                 fits: list[Hashable]) -> _Plan:
+                 fits: Fits) -> _Plan:
         """What is stacked stays so unless other stages take part."""
         stages, done = self._stages.movable(trained, largest, groups, states)
         together = [one.identity for one in stages]
@@ -107,7 +109,7 @@ class StepMaker:
                   and id(parameter) not in self._stages.constraints.discrete]
         settled = len(stages) == sum(id(weight) in largest for _, weight, _ in trained)
         entries = [(*one[:-1], id(states.get(p))) for one, p in zip(
-            fits, (p for group in groups for p in group["params"]), strict=True)]  # type: ignore[index]
+            fits, (p for group in groups for p in group["params"]), strict=True)]
         return _Plan(entries if settled else None, trained, self._steps, others)
 
     def gradients(self, groups: ParamGroups) -> Sizes:
