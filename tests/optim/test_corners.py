@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from optim_builders import parameters, train, vectors, without_checked_types
 from torch import Tensor, nn
+from torch.nn.modules import module as modules
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
@@ -176,6 +177,20 @@ def test_verdicts_do_not_depend_on_the_scale_of_the_loss(scale: float) -> None:
     methods = {row.name: row.maximized for row in optimizer.stages().rows}
     assert methods["0.weight"].startswith("closed form")
     assert methods["2.weight"] == "AdamW"
+
+
+def test_what_a_look_has_settled_does_not_keep_the_hooks_on() -> None:
+    """Of the maps that self-attention may be one is left, and a module that is none has none."""
+    torch.manual_seed(0)
+    attention, other = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), Squared(8, 3)
+    model, x = nn.Sequential(attention, other), torch.randn(10, 4, 8)
+    with pytest.warns(UserWarning, match="out_proj"):
+        optimizer = EMSA(model, metric=Metric(refresh_budget=1e-6))
+    with pytest.warns(UserWarning, match="something else"):
+        steps(model, optimizer, lambda step: model(x).square().mean(), 8)
+    assert not modules._global_forward_hooks  # the ninth step neither refreshes nor probes
+    steps(model, optimizer, lambda step: model(x).square().mean(), 1)
+    assert modules._global_forward_hooks  # the tenth probes
 
 
 def test_a_gradient_of_zero_tells_nothing() -> None:
