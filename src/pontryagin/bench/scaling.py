@@ -12,7 +12,7 @@ from typing import Any
 
 from pontryagin.bench.scaling_worker import MAXIMIZERS, NUMBERS, SHARES, TEXT, cases
 from pontryagin.run.errors import ExperimentError, unknown
-from pontryagin.run.files import prepare, write_json
+from pontryagin.run.files import opened, write_json
 from pontryagin.run.option import check_numbers, option
 from pontryagin.run.study import described
 from pontryagin.run.tables import Table, read_table
@@ -46,7 +46,11 @@ class ScalingSettings:
 def run_scaling(settings: ScalingSettings, command: str) -> Path:
     """Write metrics.csv and summary.json into settings.out, by processes that torchrun starts. Raises
     ExperimentError."""
-    out = prepare(settings.out, settings.overwrite).resolve()
+    with opened(settings.out, settings.overwrite) as folder:
+        return _measured(settings, command, folder.resolve())
+
+
+def _measured(settings: ScalingSettings, command: str, out: Path) -> Path:
     request, table = out / "request.json", out / "metrics.csv"
     wanted = [asdict(case)
               for case in cases(settings.processes, settings.maximizers or MAXIMIZERS, settings.quick)]

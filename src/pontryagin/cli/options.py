@@ -1,6 +1,7 @@
 """Settings as options: the fields of dataclasses become the options of a command, and what the user gave
 becomes values of those fields."""
 
+import os
 import shlex
 from argparse import ArgumentParser, HelpFormatter
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Settings = TypeVar("Settings")
+_GOING_ON = ("resume", "report_only")
+"""Options of what works with a folder that there is."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,19 @@ class Call:
     def values(self) -> dict[str, Any]:
         """Of every option, as the settings have it, --quick heeded."""
         found = {name: self.given.get(name, self.command.default(name)) for name in self.command.options}
+        if "out" in found and "out" not in self.given:
+            found["out"] = self._folder(found)
         return found | (dict(self.command.quick) if found.get("quick") else {})
+
+    def _folder(self, found: Mapping[str, Any]) -> Path:
+        """Where the user names none: the usual one, with a number where that is taken already; to go on, the last
+        of these. Of several processes all take the usual one."""
+        from pontryagin.run.files import free_folder, last_folder
+
+        usual: Path = found["out"]
+        if found.get("overwrite") or "TORCHELASTIC_RUN_ID" in os.environ:
+            return usual
+        return last_folder(usual) if any(map(found.get, _GOING_ON)) else free_folder(usual)
 
     def of(self, settings: type) -> dict[str, Any]:
         """The values for one of the dataclasses."""

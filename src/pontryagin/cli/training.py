@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pontryagin.cli.options import Call, Command
-from pontryagin.run import checkpoint
+from pontryagin.errors import NonFiniteError
 from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.folder import last_checkpoint
 from pontryagin.run.methods import METHODS, choose
 from pontryagin.run.objective import OBJECTIVES
 from pontryagin.run.option import LAST_SEED, SEEDS, Seeds, option, seed_numbers
@@ -95,6 +96,8 @@ def tell(call: Call, outcome: Outcome, resume: str) -> bool:
         call.say(f"Interrupted, with a checkpoint. Go on: {resume} --resume --out {outcome.out}")
     if outcome.report is not None:
         call.say(f"Report: {outcome.report}")
+    if outcome.failed:
+        raise NonFiniteError("; ".join(f"{method}: {reasons[0]}" for method, reasons in outcome.stopped.items()))
     return outcome.interrupted
 
 
@@ -104,10 +107,10 @@ def request(call: Call, methods: Mapping[str, Any]) -> tuple[Task, RunSettings]:
     ExperimentError."""
     named, settings = call.of(TaskOptions), {**call.of(RunSettings), **methods, "seeds": seeds(call)}
     free = {name: settings[name] for name in FREE}
-    found = checkpoint.read_last(free["out"] / "checkpoint.pt") if free["resume"] else None
-    if found is None:
+    saved = last_checkpoint(free["out"], free["resume"])
+    if saved is None:
         return task_from(**named), RunSettings(**settings)
-    saved, given = found[0], {*call.given} | (QUICK.keys() if call.values["quick"] else set())
+    given = {*call.given} | (QUICK.keys() if call.values["quick"] else set())
     asked = {name: named[name] for name in DESCRIPTION if name in given}
     bound = {name: settings[name]
              for name in {decided for name in given for decided in _DECIDES.get(name, (name,))}

@@ -5,9 +5,13 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import ENOENT
+from itertools import count
 from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -15,8 +19,10 @@ from filelock import FileLock, Timeout
 from pontryagin.diagnostics.files import write_bytes
 from pontryagin.run.errors import ExperimentError
 
-_MARKS = {"metrics.csv", "summary.json", "checkpoint.pt", "checkpoint.previous.pt"}
+_MARKS = {"metrics.csv", "runs.csv", "stages.csv", "summary.json", "checkpoint.pt", "checkpoint.previous.pt"}
 """A folder with one of these holds a run."""
+_FOLDERS = {"figures", "models", "tensorboard"}
+_WRITTEN = {".csv", ".json", ".html", ".tmp"}
 _MOST = 1 << 16
 """Characters of rows that wait to be written: some hundred rows, one call of the system."""
 
@@ -24,31 +30,84 @@ _MOST = 1 << 16
 def prepare(out: Path, overwrite: bool) -> Path:
     """Make `out` ready for a run, or refuse before any work is done.
 
-    A folder that holds a run (a metrics.csv, summary.json or checkpoint.pt) is refused unless `overwrite`,
-    and then only the files of a run are removed. Any other folder with something in it is refused always.
-    Raises ExperimentError.
+    A folder with the results of a run is refused unless `overwrite`, and then only the files of a run are
+    removed; one in which a run has only begun loses nothing. Any other folder with something in it is refused
+    always. Raises ExperimentError.
     """
-    if out.exists() and not out.is_dir():
-        raise ExperimentError(f"--out {out}: expected a folder, found a file; name another one")
-    held = sorted(path.name for path in out.iterdir() if not _is_passing(path.name)) if out.is_dir() else []
-    if held:
-        if not _MARKS & set(held):
+    try:
+        held = _held(out)
+        if held and not _MARKS & set(held):
             raise ExperimentError(f"--out {out}: expected a new or empty folder, or that of a run; found "
                                   f"{held[0]!r} and {len(held) - 1} others; name another folder")
-        if not overwrite:
+        if not overwrite and has_results(out):
             raise ExperimentError(f"--out {out} already holds a run; name another folder, or add --overwrite "
                                   "to replace it")
-    try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable.tmp"
-        probe.write_text("")
-        probe.unlink()
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
         raise ExperimentError(f"--out {out}: cannot be written ({error.strerror}); name a folder that "
                               "can") from error
     for name in held:
         _remove_run_file(out / name)
     return out
+
+
+def has_results(out: Path) -> bool:
+    """Whether something that was measured is in the folder: rows of a table, models."""
+    return any(path.read_bytes().count(b"\n") > 1 for path in out.glob("*.csv") if path.is_file()) or any(
+        (out / "models").glob("*"))
+
+
+def free_folder(out: Path) -> Path:
+    """The folder, or the first of FOLDER-2, FOLDER-3, ... that a run may be written into."""
+    return next(path for path in _numbered(out) if _is_free(path))
+
+
+def last_folder(out: Path) -> Path:
+    """The last of FOLDER, FOLDER-2, ... that there is, or the first."""
+    before = out
+    for path in _numbered(out):
+        if not path.exists():
+            break
+        before = path
+    return before
+
+
+def _is_free(out: Path) -> bool:
+    held = _held(out)
+    if held and (not _MARKS & set(held) or has_results(out)):
+        return False
+    lock = FileLock(out / ".lock")
+    if not Path(lock.lock_file).exists():
+        return True
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
+def _numbered(out: Path) -> Iterator[Path]:
+    yield out
+    yield from (out.with_name(f"{out.name}-{number}") for number in count(2))
+
+
+def _held(out: Path) -> list[str]:
+    """The names in a folder, but for what is passing; none where there is no folder. Raises
+    ExperimentError for a file in its place, and for files and folders in each other's place."""
+    if not out.exists():
+        return []
+    if not out.is_dir():
+        raise ExperimentError(f"--out {out}: expected a folder, found a file; name another one")
+    held = sorted(path.name for path in out.iterdir() if not _is_passing(path.name))
+    for path in (out / name for name in held):
+        if path.is_dir() and (path.suffix in _WRITTEN or path.name in _MARKS):
+            raise ExperimentError(f"{path}: is a folder where a run has a file; remove it, or name another --out")
+        if path.name in _FOLDERS and not path.is_dir():
+            raise ExperimentError(f"{path}: is a file where a run has a folder; remove it, or name another --out")
+    return held
 
 
 def sweep(out: Path) -> None:
@@ -75,7 +134,7 @@ class Table:
     """
 
     def __init__(self, path: Path, columns: Sequence[str], keep: int | None = None) -> None:
-        self.columns = tuple(columns)
+        self.columns, self._path = tuple(columns), path.absolute()
         self._rows = io.StringIO()
         self._writer = csv.writer(self._rows, lineterminator="\n")
         if keep is None:
@@ -109,10 +168,17 @@ class Table:
     def flush(self) -> None:
         """Hand the rows over to the system."""
         waiting = memoryview(self._rows.getvalue().encode())
+        self._check_place()
         self._rows.seek(0)
         self._rows.truncate()
         while waiting:
             waiting = waiting[self._file.write(waiting):]
+
+    def _check_place(self) -> None:
+        """Raises OSError when the file has been moved or removed, which a handle to it does not notice."""
+        here, there = os.fstat(self._file.fileno()), os.stat(self._path)
+        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+            raise FileNotFoundError(ENOENT, "is not the file any more that was being written", str(self._path))
 
     def settle(self) -> int:
         """Flush onto the disk; how many bytes are there now."""
@@ -129,7 +195,10 @@ class Table:
 
 
 def _cell(value: Any) -> Any:
-    """csv writes None as an empty cell, and floats with all their digits."""
+    """csv writes None as an empty cell, and floats with all their digits. A text that spreadsheets would take
+    for a formula begins with an apostrophe."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
     return int(value) if isinstance(value, bool) else value
 
 
@@ -147,14 +216,30 @@ def _is_passing(name: str) -> bool:
 
 
 def _remove_run_file(path: Path) -> None:
-    if path.name in {"figures", "tensorboard"} and path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    elif path.name == "models" and path.is_dir() and not path.is_symlink():
+    """A link is removed, and what it leads to left alone."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.name == "models":
         for model in (*path.glob("*.pt"), *path.glob("*.packed")):
             model.unlink()
-    elif path.is_file() and (path.suffix in {".csv", ".json", ".html", ".tmp"}
-                             or path.name.startswith("checkpoint.")):
+    elif path.name in _FOLDERS:
+        shutil.rmtree(path)
+    elif path.is_file() and (path.suffix in _WRITTEN or path.name.startswith("checkpoint.")):
         path.unlink()
+
+
+@contextmanager
+def opened(out: Path, overwrite: bool) -> Iterator[Path]:
+    """The folder, ready for a run (`prepare`) and of this process alone. Raises ExperimentError."""
+    lock = FileLock(out / ".lock", thread_local=False)
+    try:
+        if Path(lock.lock_file).exists():
+            take(lock)
+        prepare(out, overwrite)
+        take(lock)
+        yield out
+    finally:
+        lock.release(force=True)
 
 
 def take(lock: FileLock) -> None:

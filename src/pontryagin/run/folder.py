@@ -16,7 +16,7 @@ from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext, Tracking
 from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.environment import machine, versions
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, nearest
 from pontryagin.run.evaluation import Point
 from pontryagin.run.figures import left_out
 from pontryagin.run.files import Table, prepare, sweep, take, write_json
@@ -51,7 +51,7 @@ class RunFolder:
             take(lock)
         self.saved = self._resumed() if settings.resume else None
         if self.saved is None:
-            prepare(settings.out, settings.overwrite or (settings.resume and not self._holds_rows()))
+            prepare(settings.out, settings.overwrite)
         take(lock)
         sweep(self.out)
         self.table = Table(self.out / "metrics.csv", COLUMNS, self.saved["metrics"] if self.saved else None)
@@ -144,11 +144,6 @@ class RunFolder:
     def _plain_pilots(self) -> dict[str, list[dict[str, Any]]]:
         return {method: [vars(pilot) for pilot in pilots] for method, pilots in self.pilots.items()}
 
-    def _holds_rows(self) -> bool:
-        """Whether there is work in the folder that no checkpoint goes on from."""
-        path = self.out / "metrics.csv"
-        return path.exists() and path.read_bytes().count(b"\n") > 1
-
     def _resumed(self) -> dict[str, Any] | None:
         found = checkpoint.read_last(self.path)
         if found is None:
@@ -193,6 +188,19 @@ def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     return [(name, old.get(name), new.get(name))
             for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+
+
+def last_checkpoint(out: Path, resume: bool) -> dict[str, Any] | None:
+    """With `resume` the folder's checkpoint; None when a run has only begun there, or without
+    `resume`. Raises ExperimentError when there is no such folder."""
+    if not resume:
+        return None
+    if not out.is_dir():
+        near = nearest(out.name, [path.name for path in out.parent.glob("*") if path.is_dir()])
+        hint = f"; did you mean {out.parent / near[0]}?" if near else ": leave --resume out to start a run"
+        raise ExperimentError(f"--resume --out {out}: there is no such folder{hint}")
+    found = checkpoint.read_last(out / "checkpoint.pt")
+    return found and found[0]
 
 
 class ReadOnlyFolder:

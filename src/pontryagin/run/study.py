@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from pontryagin.run.environment import machine, threads, versions
 from pontryagin.run.errors import need, unknown
-from pontryagin.run.files import Table, prepare, write_json
+from pontryagin.run.files import Table, opened, write_json
 
 
 class Settings(Protocol):
@@ -46,12 +46,11 @@ def study(name: str, settings: Settings, command: str, columns: Mapping[str, Seq
           found: Callable[[], dict[str, Any]], number: int = 1) -> Iterator[Study]:
     """Make settings.out ready and open its tables (name: columns); torch works with so many threads inside.
 
-    found: what summary.json says beside command, settings, versions and machine. Ctrl-C ends the body without
-    an
+    found: what summary.json says beside command, settings, versions and machine. Ctrl-C ends the body without an
     error: then the files hold what had been measured. Raises ExperimentError before any work.
     """
-    out = prepare(settings.out, settings.overwrite)
     with ExitStack() as stack:
+        out = stack.enter_context(opened(settings.out, settings.overwrite))
         stack.enter_context(threads(number))
         tables = {file: stack.enter_context(Table(out / f"{file}.csv", each))
                   for file, each in columns.items()}

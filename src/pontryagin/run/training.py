@@ -1,8 +1,8 @@
 """A training: every seed, the methods in a race; stopped at any moment, it goes on bitwise."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -25,12 +25,15 @@ from pontryagin.run.tuning import best, find, score_training, search
 @dataclass(frozen=True)
 class Outcome:
     """out: the folder with everything; interrupted: whether something is left to be run by a resume;
-    sentences: what each method reached; report: the page, None where another process writes it."""
+    sentences: what each method reached; report: the page, None where another process writes it; stopped: why, by
+    method, runs ended because of numbers that are not finite; failed: whether every method has such a run."""
 
     out: Path
     interrupted: bool
     sentences: list[str]
     report: Path | None
+    stopped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    failed: bool = False
 
 
 def run_training(task: Task, settings: RunSettings, command: str, display: ProgressDisplay,
@@ -54,7 +57,8 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
                                      Evaluation(task, settings)).all_seeds()
             report = folder.report("complete" if finished else "interrupted")
     return Outcome(settings.out, not finished,
-                   sentences({task.name: folder.history.results(settings.batch_size)}), report)
+                   sentences({task.name: folder.history.results(settings.batch_size)}), report,
+                   folder.history.stopped, finished and {*settings.methods} <= {*folder.history.stopped})
 
 
 @dataclass

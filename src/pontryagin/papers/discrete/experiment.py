@@ -19,11 +19,12 @@ from pontryagin.papers.discrete.weights import (
 )
 from pontryagin.problem.admissible import DiscreteSet
 from pontryagin.run import checkpoint
-from pontryagin.run.callbacks import ProgressDisplay
+from pontryagin.run.callbacks import ProgressDisplay, ReportContext
 from pontryagin.run.data.images import Images, load_images
 from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.evaluation import evaluate
 from pontryagin.run.files import write_json
+from pontryagin.run.folder import last_checkpoint
 from pontryagin.run.methods import of_methods
 from pontryagin.run.methods.discrete import set_named
 from pontryagin.run.models import normalized_mlp
@@ -119,19 +120,20 @@ def run_discrete(settings: DiscreteSettings, command: str, display: ProgressDisp
     with, but for a folder of data that is named now. Raises ExperimentError before any work when a setting is
     wrong, and when a weight leaves its set.
     """
-    saved = checkpoint.read_last(settings.out / "checkpoint.pt") if settings.resume else None
-    description = settings.description() if saved is None else saved[0]["task"]
+    saved = last_checkpoint(settings.out, settings.resume)
+    description = settings.description() if saved is None else saved["task"]
     if description.get("weights") != settings.kind:
         raise ExperimentError(f"--resume: {settings.out} holds no run of {settings.kind}: its task is "
                               f"{description}")
     task = _task(description,
                  load_images(description["data"], settings.folder or description["folder"], progress))
     run = _run_settings(settings, len(task.train) // BATCH) if saved is None else settings_from(
-        saved[0]["settings"], settings.out, checkpoint_every=RunSettings.checkpoint_every, tensorboard=False,
+        saved["settings"], settings.out, checkpoint_every=RunSettings.checkpoint_every, tensorboard=False,
         overwrite=False, resume=True)
     admissible, discrete = _set(settings.kind), [name for name in run.methods if name != "adam"]
     outcome = run_training(task, run, command, display,
-                           WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)))
+                           WeightWatcher(settings.out, dict.fromkeys(discrete, admissible)),
+                           ReportContext(settings.kind, command=f"reproduce {settings.kind}"))
     _finish(settings.kind, run, task, [] if outcome.interrupted else discrete)
     return settings.out, outcome.interrupted
 

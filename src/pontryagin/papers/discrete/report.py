@@ -52,7 +52,7 @@ def headline(summary: Result) -> list[str]:
         for method in in_order(methods):
             result = methods[method]
             zeros = (f"{_shares(result['density'])} of the weights not 0" if "density" in result
-                     else "real weights")
+                     else "real weights" if method == "adam" else "weights of the set")
             found.append(f"{style_of(method).label}: test error {_error(result)} after "
                          f"{_epochs(summary, result):.3g} epochs, {zeros}, "
                          f"{1000 * (result['seconds_per_iteration'] or 0):.3g} ms an iteration.")
@@ -82,7 +82,7 @@ def _results(methods: dict[str, Result], summary: Result) -> Cells:
         rows.append([label(method), number(result["learning_rate"]), f"{epoch:.3g}", bold(_error(result)),
                      _spread(result["recalibrated_error"]) if "recalibrated_error" in result else NONE,
                      NONE if theirs is None else f"{theirs:.2f} %",
-                     _shares(result["density"]) if "density" in result else "real",
+                     _shares(result["density"]) if "density" in result else "real" if method == "adam" else NONE,
                      number(result["train_loss"]["median"]), number(1000 * seconds) if seconds else NONE,
                      f"{seconds / least:.2f}" if seconds and least else NONE,
                      f"{result['packed_bytes']:,}" if "packed_bytes" in result else NONE])

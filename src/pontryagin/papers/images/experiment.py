@@ -8,9 +8,9 @@ from typing import Any
 from pontryagin.papers.images.paper import FIGURES, Figure
 from pontryagin.papers.images.report import section
 from pontryagin.papers.images.tuning import Scores, best, recalled, tuned, words
-from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay, ReportContext
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.folder import last_checkpoint
 from pontryagin.run.option import check_numbers, option
 from pontryagin.run.parts import from_description, task_from
 from pontryagin.run.settings import RunSettings, settings_from
@@ -60,10 +60,10 @@ def run_images(request: Request, command: str, display: ProgressDisplay) -> Outc
     """Tune, train, write. Ctrl-C leaves a checkpoint, from which it goes on with `resume` in the settings:
     with the rates that it has, whose scores are only shown."""
     settings, figure, file = request.settings, request.figure, request.tuning_file()
-    saved = checkpoint.read_last(settings.out / "checkpoint.pt") if settings.resume else None
+    saved = last_checkpoint(settings.out, settings.resume)
     scores: Scores = {}
     if saved is not None:
-        task, settings = _resumed(request, saved[0])
+        task, settings = _resumed(request, saved)
         if request.tune:
             scores = recalled(task, settings, request.tune, file)
     else:

@@ -11,7 +11,7 @@ from pontryagin.audit import Audit, auditing
 from pontryagin.audit.audit import Report
 from pontryagin.run.auditing.request import AuditSettings, requested
 from pontryagin.run.environment import machine, versions
-from pontryagin.run.files import Table, prepare, write_json
+from pontryagin.run.files import Table, opened, write_json
 from pontryagin.run.progress import Advance, Progress
 
 STAGES = ("name", "kind", "shape", "parameters", "inputs", "gain", "gain_error", "gain_here", "costate_norm",
@@ -30,18 +30,18 @@ def run_audit(settings: AuditSettings, command: str, progress: Progress) -> tupl
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     request = requested(settings)
-    prepare(settings.out, settings.overwrite)
     audit: Audit | None = None
     interrupted = False
-    try:
-        with _bars(progress) as report:
-            for found in auditing(request.model, request.loss, request.batches, sets=settings.sets,
-                                  measure=settings.measure, progress=report):
-                audit = found
-    except KeyboardInterrupt:
-        interrupted = True
-    if audit is not None:
-        _write(settings, command, audit, interrupted)
+    with opened(settings.out, settings.overwrite):
+        try:
+            with _bars(progress) as report:
+                for found in auditing(request.model, request.loss, request.batches, sets=settings.sets,
+                                      measure=settings.measure, progress=report):
+                    audit = found
+        except KeyboardInterrupt:
+            interrupted = True
+        if audit is not None:
+            _write(settings, command, audit, interrupted)
     return audit, interrupted
 
 

@@ -9,6 +9,7 @@ from pontryagin.optim import FoundRate, Pilot
 from pontryagin.run.callbacks import ReportContext
 from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.history import percent, sentences
+from pontryagin.run.parts import DESCRIPTION
 from pontryagin.run.reports.page import Banner, Block, Cells, Command, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, label, number, small, spread, targets, tuned, unbroken
 from pontryagin.run.tables import Sketch, read_summary
@@ -125,6 +126,10 @@ def _ways(directory: Path, summary: Result, context: ReportContext) -> list[Bloc
                   for part in ("model", "data", "loss") if ":" in str(task.get(part)))
     kind = context.command or ("compare" if len(summary["settings"]["methods"]) > 1 else "train")
     resume: list[Block] = ["Resume it:", Command(f"pontryagin {kind} --resume --out {directory}{own}")]
+    methods, seeds = summary["settings"]["methods"], summary["settings"]["seeds"]
+    chosen = (f" --method {methods[0]}" if len(methods) > 1 else "") + (
+        f" --seed {seeds[0]}" if len(seeds) > 1 else "")
+    evaluate: list[Block] = ["Evaluate what was trained, and write its predictions:", Command(
+        f"pontryagin predict {directory}{chosen} --predictions predictions.csv{own}")]
     return [*(resume if summary["state"] != "complete" else []),
-            "Evaluate what was trained, and write its predictions:",
-            Command(f"pontryagin predict {directory} --predictions predictions.csv{own}")]
+            *(evaluate if set(task) == set(DESCRIPTION) else [])]

@@ -1,0 +1,132 @@
+"""Output folders: a start that failed is in nobody's way, nothing that was measured is lost, and a folder that
+is moved or removed under a run is no success."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pontryagin.cli import main
+from pontryagin.run.callbacks import TerminalDisplay
+from pontryagin.run.errors import ExperimentError
+from pontryagin.run.files import Table, free_folder, last_folder, opened, prepare
+from pontryagin.run.reports.training import write_report
+
+WRITE_REPORT = write_report
+SHORT = ["--model", "mlp", "--model-args.depth", "1", "--model-args.width", "8", "--iterations", "6"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pontryagin.run.reports.training.write_report", lambda out, _: out / "report.html")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_the_usual_folder_is_numbered_where_it_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    for expected in ("runs/train", "runs/train-2", "runs/train-3"):
+        assert run("train", *SHORT) == 0
+        assert f"Report: {expected}/report.html" in capsys.readouterr().out
+    assert run("train", "--resume") == 0
+    assert "runs/train-3 is complete" in capsys.readouterr().out
+    assert run("train", *SHORT, "--overwrite") == 0
+    assert "Report: runs/train/report.html" in capsys.readouterr().out
+    assert run("train", *SHORT, "--out", "runs/train") == 2
+    assert "runs/train already holds a run" in capsys.readouterr().err
+
+
+def test_a_run_that_has_only_begun_is_in_nobodys_way(tmp_path: Path) -> None:
+    for broken in ("metrics.csv", "summary.json", "checkpoint.pt"):
+        out = tmp_path / broken[:3]
+        out.mkdir()
+        (out / broken).write_text("figure,method\n")
+        (out / ".lock").touch()
+        assert free_folder(out) == out
+        assert prepare(out, False) == out
+        assert not (out / broken).exists()
+    Table(out / "metrics.csv", ("a",)).add(1)
+    (out / "metrics.csv").write_text("a\n1\n")
+    assert free_folder(out) == tmp_path / "che-2"
+    with pytest.raises(ExperimentError, match="already holds a run"):
+        prepare(out, False)
+
+
+def test_a_folder_in_use_is_passed_over(tmp_path: Path) -> None:
+    with opened(tmp_path / "run", False):
+        assert free_folder(tmp_path / "run") == tmp_path / "run-2"
+        with pytest.raises(ExperimentError, match="another process is running"), opened(tmp_path / "run", False):
+            pass
+    assert free_folder(tmp_path / "run") == last_folder(tmp_path / "run") == tmp_path / "run"
+
+
+def test_a_mistyped_folder_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", *SHORT, "--out", "runs/mnist") == 0
+    capsys.readouterr()
+    for command in (["train"], ["compare"], ["reproduce", "mnist"], ["reproduce", "binary"]):
+        assert run(*command, "--resume", "--out", "runs/minst") == 2
+        printed = capsys.readouterr()
+        assert "--out runs/minst: there is no such folder; did you mean runs/mnist?" in printed.err
+        assert not printed.out
+    assert not Path("runs/minst").exists()
+
+
+def test_no_link_is_followed_and_no_folder_taken_for_a_file(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old.pt").touch()
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in (".writable.tmp", ".summary.json.tmp", f".checkpoint.pt.{os.getpid()}.tmp", "metrics.csv"):
+        (out / name).symlink_to(tmp_path / "theirs")
+    (out / "models").symlink_to(tmp_path / "folder")
+    prepare(out, True)
+    assert (tmp_path / "theirs").read_text() == "theirs"
+    assert (tmp_path / "folder" / "old.pt").exists()
+    assert not (out / "models").exists()
+    for kind, name in (("folder", "metrics.csv"), ("folder", "report.html"), ("file", "models")):
+        (out / name).mkdir() if kind == "folder" else (out / name).touch()
+        with pytest.raises(ExperimentError, match=f"{name}: is a {kind} where"):
+            prepare(out, True)
+        (out / name).rmdir() if kind == "folder" else (out / name).unlink()
+
+
+@pytest.mark.parametrize("harm", ["removed", "renamed"])
+def test_a_folder_lost_in_mid_run_is_no_success(harm: str, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    def after(self: object, one: object, point: object) -> None:
+        if Path("run").exists():
+            shutil.rmtree("run") if harm == "removed" else Path("run").rename("moved")
+
+    monkeypatch.setattr(TerminalDisplay, "after", after)
+    assert run("train", *SHORT, "--out", "run") == 74
+    error = capsys.readouterr().err
+    assert "run/" in error
+    assert "its folder has been moved or removed" in error
+    assert error.count("\n") == 1
+    assert not Path("run").exists()
+
+
+def test_numbers_that_are_not_finite_are_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", *SHORT, "--method", "sgd", "--lr", "1e30") == 1
+    assert "sgd: seed 0: not finite" in capsys.readouterr().err
+    assert run("compare", *SHORT, "--methods", "sgd,adam", "--rates.sgd", "1e30") == 0
+
+
+def test_cells_are_no_formulas(tmp_path: Path) -> None:
+    with Table(tmp_path / "t.csv", ("a", "b", "c")) as table:
+        table.add("=1+1", -2.5, "@x")
+    assert (tmp_path / "t.csv").read_text() == "a,b,c\n'=1+1,-2.5,'@x\n"
+
+
+def test_the_command_that_a_page_prints_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pontryagin.run.reports.training.write_report", WRITE_REPORT)
+    assert run("compare", *SHORT, "--methods", "sgd,adam", "--seeds", "2", "--out", "both") == 0
+    page = Path("both/report.html").read_text()
+    assert "pontryagin predict both --method sgd --seed 0 --predictions predictions.csv" in page
+    assert run("predict", "both", "--method", "sgd", "--seed", "0", "--predictions", "predictions.csv") == 0
