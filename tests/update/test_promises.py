@@ -1,6 +1,8 @@
 """What rules and solve promise, and the kinds of cases in which it did not hold."""
 
+import copy
 import math
+import pickle
 from dataclasses import dataclass
 
 import pytest
@@ -307,3 +309,25 @@ def test_boxes_take_the_penalty_on_the_control() -> None:
     assert_close(found, expected, 1e-9)
     assert linear.admissible.contains(found).all()
     assert float((found - group.control).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_scales_of_the_data_change_no_ending(scale: float) -> None:
+    """J is 1e40 and 1e-40 of what it is: finite, and falling."""
+    lengths = []
+    for scaled in (1.0, scale):
+        problem = least_squares(0, scale=scaled)
+        start = [scaled * control for control in problem.initial_controls()]
+        found = ExtendedMSA(problem, start).solve(60, tolerance=1e-8 * scaled**2)
+        assert found.converged
+        lengths.append(len(found))
+    assert abs(lengths[0] - lengths[1]) <= 1
+
+
+def test_solvers_and_their_records_can_be_copied_and_pickled() -> None:
+    solver = ExtendedMSA(split_problem(), penalty=PerStageEstimate())
+    found = solver.solve(3, tolerance=1e-9)
+    twin = copy.deepcopy(solver)
+    assert twin.step().objective_after == solver.step().objective_after
+    again = pickle.loads(pickle.dumps(found))
+    assert (list(again), again.ending) == (list(found), found.ending)

@@ -22,13 +22,14 @@ STAGE_COLUMNS = ("iteration", "stage", "name", "gain", "state_error", "costate_e
 
 def iteration_row(record: IterationRecord) -> dict[str, Number]:
     """One iteration by COLUMNS. optimality_gap: mu_k, the decrease of J predicted for the last trial;
-    achieved: what that trial did, J before minus J at the trial, taken or not; estimate: C_k =
-    (optimality_gap - achieved) / sum of both errors."""
+    costate_error: of the stages before which there is a control; achieved: what that trial did, J before
+    minus J at the trial, taken or not; estimate: C_k = (optimality_gap - achieved) / sum of both errors."""
     return {
         "iteration": record.iteration, "objective": record.objective_after, "loss": record.loss_after,
         "optimality_gap": record.optimality_gap, "achieved": record.objective_before - record.trial_objective,
         "state_error": sum(stage.state_error for stage in record.stages),
-        "costate_error": sum(stage.costate_error for stage in record.stages), "estimate": record.estimate,
+        "costate_error": sum(stage.upstream * stage.costate_error for stage in record.stages),
+        "estimate": record.estimate,
         "rho_state": record.penalties.rho_state, "rho_costate": record.penalties.rho_costate,
         "accepted": int(record.accepted), "rejected": record.rejected, "evaluations": record.evaluations,
         "seconds": record.seconds,

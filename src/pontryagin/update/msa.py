@@ -66,6 +66,10 @@ class ExtendedMSA:
         self._ready: SharedPropagation | None = None
         self._models: tuple[SharedPropagation, StageModels] | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        """Copies and pickles propagate anew: graphs cannot be copied."""
+        return {**self.__dict__, "_ready": None, "_models": None}
+
     def step(self, batch: tuple[Tensor, Tensor] | None = None) -> IterationRecord:
         """One iteration, on the whole problem or on a batch (initial states, targets).
 
@@ -172,8 +176,8 @@ class ExtendedMSA:
             after = self.parallel.propagate(problem, group_controls(self.controls, models, parts))
             trial = Trial(measures, penalties, before.objective, after.objective, before.epsilon)
             if self.penalty.accepts(trial):
-                # as float32: what is too large for it is on its way to infinity
-                if not torch.tensor(after.objective).isfinite():
+                # as float32: what has risen beyond it is on its way to infinity
+                if not (torch.tensor(after.objective).isfinite() or after.objective <= before.objective):
                     raise NonFiniteError(
                         f"iteration {self.iteration + 1}: J becomes {after.objective} (it was "
                         f"{before.objective}); the controls have been left unchanged; use a larger rho, or a "
