@@ -59,10 +59,13 @@ def test_by_form_chooses_by_the_form() -> None:
         def model(self, group: StageGroup) -> object:
             return ClosedForm().model(group) if self.name == "affine" else LBFGS().model(group)
 
-    chosen = ByForm(affine=Named("affine"), other=Named("other"))
-    (affine,), (other,) = groups_of(linear_problem()), groups_of(tanh_problem())
+    chosen = ByForm(affine=Named("affine"), small=Named("small"), other=Named("other"))
+    (affine,), (small,), (other,) = (groups_of(made) for made in (linear_problem(), tanh_problem(),
+                                                                  tanh_problem(width=6)))
     assert type(chosen.model(affine)) is type(ClosedForm().model(affine))
     assert type(chosen.model(other)) is type(LBFGS().model(other))
+    assert chosen.choice(small.stage) is chosen.small
+    assert chosen.choice(other.stage) is chosen.other
 
 
 def test_a_gradient_step_is_the_rate_times_the_gradient_whatever_the_penalties() -> None:
