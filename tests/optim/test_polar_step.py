@@ -75,7 +75,7 @@ class Layer:
             parameter.grad = value.view_as(parameter)
         settings = {"lr": 1.0, "damping": 0.1, "exponent": 0.5, "rho_decay": 0.9, "weight_decay": 0.0, "steps": 0}
         largest = {id(parameter): value.abs().max().item() for parameter, value in given.items()}
-        proposal = self.steps.propose([settings], largest, bounded=False)
+        proposal = self.steps.propose([settings], largest, longest=None, promised=False)
         moves = self.steps.take(proposal, [settings])
         changes = [-change for one in moves for change in one.changes()]
         return changes[0], changes[1] if bias is not None else None

@@ -59,6 +59,16 @@ def mean_over_processes(taken: Moments | None, zeros: Callable[[], Moments]) -> 
     return Moments(mean, product.view_as(own.product), trace, own.block, float(count))
 
 
+def mean_of_known(number: float | None, device: torch.device) -> float | None:
+    """Over the processes that know it; None where none does."""
+    if is_alone():
+        return number
+    like = torch.float64 if device.type != "mps" else torch.float32
+    own = [0.0, 0.0] if number is None else [number, 1.0]
+    total, known = summed(torch.tensor(own, dtype=like, device=device)).tolist()
+    return total / known if known else None
+
+
 def sum_over_processes(number: int, device: torch.device) -> int:
     """The same number everywhere."""
     return number if is_alone() else int(summed(torch.tensor(number, device=device)))

@@ -3,10 +3,10 @@
 from pontryagin.optim.averages import Averaged
 from pontryagin.optim.emsa import EMSA
 from pontryagin.optim.pilot import FoundRate, Pilot
+from pontryagin.optim.promise import Bound
 from pontryagin.optim.rate_search import find_lr
 from pontryagin.optim.search import Acceptance, AcceptanceRule, EstimatedAcceptance
 from pontryagin.optim.settings import Constraint, Metric
 
-__all__ = ["EMSA", "Acceptance", "AcceptanceRule", "Averaged", "Constraint", "EstimatedAcceptance",
-           "FoundRate",
-           "Metric", "Pilot", "find_lr"]
+__all__ = ["EMSA", "Acceptance", "AcceptanceRule", "Averaged", "Bound", "Constraint", "EstimatedAcceptance",
+           "FoundRate", "Metric", "Pilot", "find_lr"]

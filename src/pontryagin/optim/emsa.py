@@ -1,16 +1,19 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
 from collections.abc import Callable, Iterable
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pontryagin.affine.precision import full_precision
-from pontryagin.distributed.reductions import together
+from pontryagin.distributed.reductions import mean_of_known, together
 from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.optim.averages import AVERAGING, Averages, known_of
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.promise import Bound, Outlook
 from pontryagin.optim.saved_state import check_saved, take_over
 from pontryagin.optim.schedule import is_due, is_probe_due
 from pontryagin.optim.search import AcceptanceRule, search
@@ -35,7 +38,8 @@ class EMSA(torch.optim.Optimizer):
     with Nesterov momentum after the solve. A layer of whole vectors that sees at least twice as many rows per
     batch as it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py).
     The scale of the loss means nothing. Steps become shorter where gradients fade, and reach no further than
-    the weights themselves allow (fading.py). `reference.py` is the whole step of Linear layers in one plain
+    the weights themselves allow (fading.py); where the loss is known they promise no more than a share of it,
+    and may be longer (promise.py). `reference.py` is the whole step of Linear layers in one plain
     file. Parameters outside any stage are trained by AdamW, and named in one warning; so are those of modules
     that turn out to compute something else than an affine map of their inputs. Moments are of exactly the
     rows whose gradient is in .grad at the step, and are renewed as often as metric.refresh_budget allows;
@@ -52,7 +56,7 @@ class EMSA(torch.optim.Optimizer):
     averaging: eta of the averages, over about the last 1 / (eta + 1) of all steps; None for none. metric,
     constraint: see Metric, Constraint, whose numbers damping, exponent, rho_decay, flip_rate and density can
     be set per group, as lr to averaging can.
-    acceptance: accept/reject with a closure; then, and with a constraint, there are no averages, for what is
+    bound: what a step may promise; None for no such bound. acceptance: accept/reject with a closure; then, and with a constraint, there are no averages, for what is
     promised is the controls'. strict: refuse parameters outside any stage. process_group: of processes whose
     gradients are averaged by other means than DistributedDataParallel, which names its own.
 
@@ -64,19 +68,20 @@ class EMSA(torch.optim.Optimizer):
     def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float | Tensor = 0.03,
                  momentum: float = 0.6, weight_decay: float = 0.0, adamw_lr: float = 0.3,
                  averaging: float | None = AVERAGING, metric: Metric | None = None,
-                 constraint: Constraint | ModelSets | None = None, acceptance: AcceptanceRule | None = None,
-                 strict: bool = False, process_group: Any = None) -> None:
+                 constraint: Constraint | ModelSets | None = None, bound: Bound | None = Bound(),  # noqa: B008
+                 acceptance: AcceptanceRule | None = None, strict: bool = False,
+                 process_group: Any = None) -> None:
         check_model(model)
         metric, sets = metric or Metric(), constraint_of(constraint)
-        if not isinstance(metric, Metric) or isinstance(acceptance, type) or not isinstance(
-                acceptance, AcceptanceRule | None):
-            raise ProblemError("EMSA: expected metric=Metric(...) and acceptance=Acceptance() or another "
-                               f"rule, found {metric!r} and {acceptance!r}")
+        if not isinstance(metric, Metric) or not isinstance(bound, Bound | None) or isinstance(
+                acceptance, type) or not isinstance(acceptance, AcceptanceRule | None):
+            raise ProblemError("EMSA: expected metric=Metric(...), bound=Bound(...) or None and acceptance="
+                               f"Acceptance() or another rule, found {metric!r}, {bound!r}, {acceptance!r}")
         defaults = {"lr": lr, "damping": metric.damping, "exponent": metric.exponent, "momentum": momentum,
                     "rho_decay": metric.rho_decay, "weight_decay": weight_decay, "adamw_lr": adamw_lr,
                     "flip_rate": sets.flip_rate, "density": sets.density, "averaging": averaging, "steps": 0,
-                    "averaged": False, "refresh_every": 1, "step_scale": 1.0}
-        self.acceptance, self._model, self._metric, self._sets = acceptance, model, metric, sets
+                    "averaged": False, "refresh_every": 1, "step_scale": 1.0, "promise": ()}
+        self.acceptance, self._bound, self._model, self._metric, self._sets = acceptance, bound, model, metric, sets
         self._strict, self._process_group = strict, process_group
         self._settings = tuple(defaults)  # torch adds to the defaults
         self._begin()
@@ -113,13 +118,16 @@ class EMSA(torch.optim.Optimizer):
             self._arm(added["params"])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of every stage. closure: computes the loss and its gradients; it may return None."""
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
+        """One step of every stage. closure: computes the loss and its gradients; it may return None. loss: the
+        one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's outputs,
+        steps are bounded and may be longer: see Bound."""
         groups, rule = self.param_groups, self.acceptance
+        value = None if loss is None else _one_number(loss)
         if closure is None and rule is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         try:
-            loss = _loss_before(groups[0]["averaged"], closure)
+            result = _loss_before(groups[0]["averaged"], closure)
         except (ProblemError, NonFiniteError):
             self._stages.forget()
             raise
@@ -133,18 +141,30 @@ class EMSA(torch.optim.Optimizer):
         with together(self._stages.processes(self._process_group)), full_precision(device):
             if looked:
                 self._stages.settle(largest, self.state, device)
-            moves = self._maker.moves(groups, self.state, largest, looked, rule is None)
-        if rule is None or closure is None:
-            self._apply(moves, 1.0)
-        else:
+            outlook = self._outlook(_number_of(result) if value is None else value, device)
+            moves = self._maker.moves(groups, self.state, largest, looked,
+                                      outlook.longest if rule is None else None, outlook.left is not None)
+        if rule is not None and closure is not None:
             self._stages.capture.off()  # the inputs of a trial are not those of a step
-            search(rule, moves, lambda length: self._apply(moves, length), closure, loss, groups)
+            search(rule, moves, lambda length: self._apply(moves, length), closure, result, groups)
+        else:
+            groups[0]["promise"], length = outlook.length(self._maker.promise,
+                                                          max(float(group["lr"]) for group in groups))
+            self._apply(moves, length)
         for group in groups:
             group["steps"] += 1
             if self._averaging and group["averaging"] is not None:
                 self._averages.remember(known_of(group, self.state), group["steps"], group["averaging"])
         self._arm()
-        return loss
+        return result
+
+    def _outlook(self, value: float | None, device: torch.device) -> Outlook:
+        """value: the loss, should it have been passed."""
+        running, bound = self.param_groups[0]["promise"], self._bound
+        if bound is None or self.acceptance is not None:
+            return Outlook(running)
+        seen = self._stages.capture.take_loss()
+        return bound.outlook(running, mean_of_known(seen if value is None else value, device))
 
     def _apply(self, moves: list[Moves], length: float) -> None:
         for one in moves:
@@ -178,7 +198,9 @@ class EMSA(torch.optim.Optimizer):
         rows = rows_of(self._stages.by_stages(self.param_groups),
                        self._stages.outside(self.param_groups, open_too=True),
                        self.param_groups[0]["refresh_every"])
-        return StageTable(self._stages.constraints.rows() + rows)
+        note = "" if self._bound is None or self.acceptance is not None else self._bound.note(
+            self.param_groups[0]["promise"])
+        return StageTable(self._stages.constraints.rows() + rows, note)
 
     def moved(self) -> dict[str, float]:
         """The share of entries that the last step moved, for each parameter in a discrete set."""
@@ -212,7 +234,7 @@ class EMSA(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Model and state: a copy has a model of its own, that of what it is copied with."""
-        own = ("acceptance", "_model", "_metric", "_sets", "_strict", "_settings")
+        own = ("acceptance", "_bound", "_model", "_metric", "_sets", "_strict", "_settings")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -252,3 +274,21 @@ def _loss_before(are_shown: bool, closure: Callable[[], Any] | None) -> Any:
         raise NonFiniteError(f"the loss of the closure is {loss}: nothing has been changed; look at this "
                              "batch")
     return loss
+
+
+def _one_number(loss: Any) -> float:
+    """The loss that is passed. ProblemError for what is no number, NonFiniteError for NaN and infinity."""
+    value = _number_of(loss)
+    if value is None:
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise ProblemError(f"EMSA step(loss=...): expected the loss of the batch, one number, found {found}")
+    if not isfinite(value):
+        raise NonFiniteError(f"the loss is {value}: nothing has been changed; look at this batch")
+    return value
+
+
+def _number_of(loss: Any) -> float | None:
+    """None for what is no single real number."""
+    if isinstance(loss, Tensor):
+        return float(loss.detach()) if loss.numel() == 1 and not loss.is_complex() else None
+    return float(loss) if isinstance(loss, Real) else None

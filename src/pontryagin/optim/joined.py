@@ -12,6 +12,7 @@ from pontryagin.affine import MeanVariance
 from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups, StageGroup, TrainedStage
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.promise import products
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
 
@@ -124,7 +125,7 @@ class Joined:
         return self._biased.reduced(values.abs(), "max")
 
     def within_reach(self, norm: Parts, lr: float, steps: int) -> Parts:
-        """What steps of this norm are multiplied by. Weights are measured now and then: they change by no
+        """What steps of this norm, times lr, are multiplied by. Weights are measured now and then: they change by no
         more than what is asked here."""
         if self._reach is None or steps < EARLY or steps % SELDOM == 0:
             self._reach = torch.cat([group.reach() for group in self.groups])
@@ -140,6 +141,19 @@ class Joined:
             growth = self.segments.spread(torch.cat(each).pow(power))
             for name in names:
                 self.state.entries[name].mul_(growth)
+
+    def promised(self, gradients: Sequence[Tensor], directions: Sequence[Tensor], bias_gradient: Outputs | None,
+                 bias: Outputs | None, groups: Groups, units: Parts | None = None) -> Parts:
+        """<G, d> of each, times the rates; the gradients are those of the loss divided by units."""
+        of_weight, of_bias = (float(groups[number]["lr"]) for number in self.first.groups)
+        found = products(gradients, directions).to(self.state.square.dtype).mul_(of_weight)
+        scale = [group.unit() for group in self.groups]
+        if any(one is not None for one in scale):
+            found *= torch.cat([found.new_ones(group.count) if one is None else one.flatten()
+                                for one, group in zip(scale, self.groups, strict=True)])
+        if bias is not None and bias_gradient is not None:
+            found[:len(self._biased.lengths)] += of_bias * self._biased.reduced(bias_gradient * bias, "sum")
+        return found if units is None else found.mul_(units)
 
     def moves(self, directions: Sequence[Tensor], bias: Outputs | None, groups: Groups) -> list[Moves]:
         """Of all parameters; groups: the optimizer's."""
@@ -171,6 +185,7 @@ class Proposal:
     norm: Parts
     new: StageState
     velocities: Sequence[Tensor] = ()
+    promise: Float[Tensor, "2"] | None = None  # over lr: what it is sure of, and <G, v>
 
     def size(self) -> Tensor:
         """Finite where the directions are."""

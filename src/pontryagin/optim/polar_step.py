@@ -43,7 +43,8 @@ class PolarStep:
         exponent = groups[self.joined.first.groups[0]]["exponent"]
         self.joined.follow(seen, 1 - exponent, ("square",))
 
-    def propose(self, groups: Groups, largest: Mapping[int, float], bounded: bool) -> Proposal:
+    def propose(self, groups: Groups, largest: Mapping[int, float], longest: float | None, promised: bool
+                ) -> Proposal:
         """As that of RowStep. Nesterov momentum, bias-corrected, before the argmax."""
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         new, counts = StageState({}), [group.count for group in joined.groups]
@@ -60,6 +61,7 @@ class PolarStep:
             bias = (new.bias_velocity * joined.of_biases(weight)).add_(bias, alpha=1 - MOMENTUM)
             part = size[:joined.biased_parts]
             torch.maximum(part, joined.largest_bias(bias), out=part)
+        bias_ahead, promise = bias, None
         length = self._length(new, joined.of_stages(joined.largest(largest)), size, own["steps"] + 1)
         found = [_argmax(group, right, mean_change, own)
                  for group, right, mean_change in zip(joined.groups, ahead, joined.by_group(bias), strict=True)]
@@ -70,15 +72,18 @@ class PolarStep:
                                         in zip(joined.groups, found, strict=True)]), rho_decay)
         factor = self._factor(new, length).to(changes[0].dtype)
         norm = torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]) * factor
-        if bounded:
-            factor = factor * joined.within_reach(norm, float(own["lr"]), own["steps"])
+        if longest is not None:
+            factor = factor * joined.within_reach(norm, longest * float(own["lr"]), own["steps"])
         torch._foreach_mul_(changes, list(factor.view(-1, 1, 1).split(counts)))
         if bias is not None:
             moved = [(mean_change, shift(change, group.mean)) for group, (change, mean_change)
                      in zip(joined.groups, found, strict=True) if mean_change is not None]
             bias = (torch.cat([mean_change.flatten() for mean_change, _ in moved]) * joined.of_biases(factor)
                     - torch.cat([part.flatten() for _, part in moved]))
-        return Proposal(joined, changes, bias, norm, new, velocities)
+        if promised:
+            promise = joined.promised(ahead, changes, bias_ahead, bias, groups).sum()
+            promise = torch.stack([promise, torch.zeros_like(promise)])
+        return Proposal(joined, changes, bias, norm, new, velocities, promise)
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum and rho are updated."""

@@ -10,6 +10,7 @@ from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_p
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.promise import OWN
 from pontryagin.optim.state import StageState
 
 _LARGEST = 1e37
@@ -32,24 +33,26 @@ class RowStep:
         exponent = groups[self.joined.first.groups[0]]["exponent"]
         self.joined.follow(seen, 2 * (1 - exponent), ("square", "long_square"))
 
-    def propose(self, groups: Groups, largest: Mapping[int, float], bounded: bool) -> Proposal:
+    def propose(self, groups: Groups, largest: Mapping[int, float], longest: float | None, promised: bool
+                ) -> Proposal:
         """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest
-        entry of its gradient. bounded: whether steps reach as far as weights allow, and not wherever they
-        lead."""
+        entry of its gradient. longest: what a step may be multiplied by and still reach no further than
+        weights allow; None: wherever it leads. promised: whether to tell what it promises."""
         joined, own = self.joined, groups[self.joined.first.groups[0]]
-        sizes, units = joined.largest(largest), None
+        sizes, units, bias_gradient = joined.largest(largest), None, None
         if not all(map(is_mild, sizes)):
             sizes = [unit(size) for size in sizes]
             units = joined.of_stages(sizes)
         factors = None if units is None else [1 / size for size in sizes]
         bias, scaled = joined.bias_gradients(factors), iter(factors or [])
-        changes, squares, norms, shifts = [], [], [], []
+        changes, squares, norms, shifts, gradients = [], [], [], [], []
         for group, mean_change in zip(joined.groups, joined.by_group(bias), strict=True):
             gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
+            gradients.append(gradient)
             if mean_change is not None:
                 gradient = centred(gradient, mean_change, group.mean)
-            elif len(group.stages) == 1 and factors is None:
-                gradient = gradient.clone()  # it is .grad
+            elif promised or (len(group.stages) == 1 and factors is None):
+                gradient = gradient.clone()  # which is asked for once more, or is .grad
             change, square, norm = group.metric.measured_solve(gradient, own["damping"], own["exponent"])
             if mean_change is not None:
                 shifts.append(shift(change, group.mean).flatten())
@@ -63,12 +66,24 @@ class RowStep:
                                    joined.segments, self._silent)
         norm = joined.segments.reduced((torch.cat(norms) * scale).square_(), "sum").sqrt_()
         norm, scale = norm.to(changes[0].dtype), scale.to(changes[0].dtype)
-        if bounded:
-            scale = scale * joined.segments.spread(joined.within_reach(norm, float(own["lr"]), own["steps"]))
+        if longest is not None:
+            reached = joined.within_reach(norm, longest * float(own["lr"]), own["steps"])
+            scale = scale * joined.segments.spread(reached)
         torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
         if bias is not None:
-            bias = bias.sub_(torch.cat(shifts)).mul_(scale[:joined.biases])
-        return Proposal(joined, changes, bias, norm, new)
+            bias_gradient, bias = bias, (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
+        promise = self._promise(gradients, changes, bias_gradient, bias, groups, units) if promised else None
+        return Proposal(joined, changes, bias, norm, new, promise=promise)
+
+    def _promise(self, gradients: Sequence[Tensor], changes: Sequence[Tensor], bias_gradient: Outputs | None,
+                 bias: Outputs | None, groups: Groups, units: Parts | None) -> Tensor:
+        """A first step has no past."""
+        joined, momentum = self.joined, groups[self.joined.first.groups[0]]["momentum"]
+        new = joined.promised(gradients, changes, bias_gradient, bias, groups, units)
+        past = joined.promised(gradients, [group.velocity for group in joined.groups], bias_gradient,
+                               None if bias is None else joined.state.bias_velocity, groups, units)
+        share = torch.where(joined.state.square_weight > 0, OWN, 1 - momentum**2)
+        return torch.stack([(new * share).sum(), past.sum() * (1 - OWN)])
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum and rho are updated."""

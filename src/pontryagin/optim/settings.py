@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pontryagin.errors import ProblemError
+from pontryagin.optim.promise import check_running
 from pontryagin.problem.admissible.by_name import ModelSets
 
 _LIMITS = {"lr": (0, inf), "damping": (0, inf), "exponent": (0, 1), "momentum": (0, 0.999),
@@ -106,6 +107,7 @@ def check_group(group: Mapping[str, Any]) -> None:
     if group["density"] is not None and not 0 < _number("density", group["density"]) <= 1:
         raise ProblemError("EMSA density: expected a share of the weights in (0, 1], found "
                            f"{group['density']}")
+    check_running(group["promise"])
     if not (_is_count(group["steps"], 0) and _is_count(group["refresh_every"], 1)):
         raise ProblemError("EMSA: expected whole numbers steps >= 0 and refresh_every >= 1, found "
                            f"{group['steps']!r} and {group['refresh_every']!r}")

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
 from pontryagin.affine.metric import factorized
+from pontryagin.affine.precision import extended
 from pontryagin.distributed.probes import variances_over_processes
 from pontryagin.distributed.reductions import largest_over_processes
 from pontryagin.errors import NonFiniteError
 from pontryagin.optim import adamw
-from pontryagin.optim.gradients import largest_entries
+from pontryagin.optim.gradients import dense, largest_entries
 from pontryagin.optim.group import StageGroup, grouped
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.polar_step import PolarStep
+from pontryagin.optim.promise import Promise
 from pontryagin.optim.row_step import RowStep
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.stage import AffineStage
@@ -55,13 +57,14 @@ class StepMaker:
         self._steps: Steps = []
         self._together: list[Hashable] | None = None
         self._plan: _Plan | None = None
+        self.promise = Promise(0.0, 0.0)
 
     def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool,
-              bounded: bool) -> list[Moves]:
+              longest: float | None, promised: bool) -> list[Moves]:
         """The changes of all parameters; running means are updated, unless a change is not finite.
 
         Weight and bias of a stage have each its own lr. looked: whether a look has been made, which this step
-        takes in. bounded: whether steps reach as far as weights allow.
+        takes in. longest, promised: as of RowStep; what is promised is in `promise`.
         """
         constraints = self._stages.constraints
         by_id = {id(parameter): group for group in groups for parameter in group["params"]}
@@ -81,12 +84,16 @@ class StepMaker:
                 for step in self._plan.steps:
                     step.follow(seen, groups)
         plan = self._plan
-        proposals = [step.propose(groups, largest, bounded) for step in plan.steps]
+        proposals = [step.propose(groups, largest, longest, promised) for step in plan.steps]
         directions, changed = adamw.directions(
             [adamw.current(states[parameter], parameter) for parameter in plan.others],
             [parameter.grad for parameter in plan.others],  # type: ignore[misc]
             [largest[id(parameter)] for parameter in plan.others])
-        self._check(proposals, plan.others, directions, undo)
+        promises = [one.promise for one in proposals if one.promise is not None]
+        promises += [_of_adamw(parameter, change, by_id[id(parameter)])
+                     for parameter, change in zip(plan.others, directions, strict=True) if promised]
+        found = self._check(proposals, plan.others, directions, promises, undo)
+        self.promise = Promise(sum(found[::2], 0.0), sum(found[1::2], 0.0))
         moves = [one for step, proposal in zip(plan.steps, proposals, strict=True)
                  for one in step.take(proposal, groups)]
         for parameter, change, new in zip(plan.others, directions, changed, strict=True):
@@ -156,13 +163,14 @@ class StepMaker:
             for own in groups:
                 own["refresh_every"] = every
 
-    def _check(self, proposals: list[Proposal], others: list[nn.Parameter], changes: list[Tensor], undo: Undo
-               ) -> None:
-        """Raise NonFiniteError before anything has been changed."""
+    def _check(self, proposals: list[Proposal], others: list[nn.Parameter], changes: list[Tensor],
+               promises: list[Tensor], undo: Undo) -> list[float]:
+        """Raise NonFiniteError before anything has been changed; returns the numbers of the promises."""
         sizes = [proposal.size() for proposal in proposals]
         sizes += [torch.linalg.vector_norm(change) for change in changes if change.numel()]
-        if all(isfinite(size) for size in _numbers(sizes)):
-            return
+        found = _numbers([*sizes, *(number for one in promises for number in one)])
+        if all(isfinite(size) for size in found[:len(sizes)]):
+            return found[len(sizes):]
         undo.restore()
         self.forget()
         self._stages.forget()
@@ -171,6 +179,14 @@ class StepMaker:
                   if not change.isfinite().all()]
         raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: "
                              "nothing has been changed; look at the inputs of this stage, and at its weights")
+
+
+def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -> Tensor:
+    """What its direction promises, of which little is noise."""
+    gradient = dense(parameter.grad)  # type: ignore[arg-type]
+    gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
+    product = (gradient.to(change.dtype) * change).sum(dtype=extended(change))
+    return torch.stack([product, torch.zeros_like(product)]) * (-float(own["lr"]) * float(own["adamw_lr"]))
 
 
 def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVariance | None]:

@@ -24,9 +24,10 @@ class StageRow:
 
 @dataclass(frozen=True)
 class StageTable:
-    """Rows, and their text."""
+    """Rows, what is to be said beside them, and their text."""
 
     rows: tuple[StageRow, ...]
+    note: str = ""
 
     def __str__(self) -> str:
         header = ("stage", "kind", "outputs", "inputs", "groups", "maximized by", "share of work", "refresh")
@@ -34,9 +35,9 @@ class StageTable:
                              row.maximized,
                              f"{row.share:.1%}", f"{row.refresh:.2%}") for row in self.rows]
         widths = [max(len(line[n]) for line in lines) for n in range(len(header))]
-        return "\n".join("  ".join(cell.ljust(width)
-                                   for cell, width in zip(line, widths, strict=True)).rstrip()
-                         for line in lines)
+        text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                for line in lines]
+        return "\n".join([*text, self.note] if self.note else text)
 
 
 def rows_of(stages: Sequence[AffineStage], outside: Sequence[str], every: int) -> tuple[StageRow, ...]:

@@ -117,8 +117,11 @@ class OptimizerTrainer:
         if not isfinite(value):
             raise NonFiniteError(f"the loss of the batch is {value}: nothing has been changed; lower the "
                                  "learning rate or look at the data")
-        self.optimizer.step()
+        self._move(value)
         return StepRecord(value)
+
+    def _move(self, loss: float) -> None:
+        self.optimizer.step()
 
     def set_factor(self, factor: float) -> None:
         """Every group's rate is `factor` times the one that it began with."""

@@ -7,10 +7,11 @@ the model are those of the model alone.)
 
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from types import FrameType
 from typing import Any
 
@@ -59,6 +60,18 @@ class Capture:
         """The DistributedDataParallel that the model is in, or holds, if one has been seen."""
         return self._hooks.parallel
 
+    def take_loss(self) -> float | None:
+        """The `.loss` of the model's outputs whose gradients have come since the last call, None without: their
+        sum, each times its weight in what was backpropagated; their mean where that is a scaled loss."""
+        found, self._hooks.losses = self._hooks.losses, []
+        if not found:
+            return None
+        values, weights = zip(*((float(value), float(weight)) for value, weight in found), strict=True)
+        if max(weights) > 1:
+            weights = (1 / len(values),) * len(values)
+        total = sum(value * weight for value, weight in zip(values, weights, strict=True))
+        return total if isfinite(total) else None
+
     def extend(self, later: "Capture") -> None:
         """With the stages of parameters that the model has got since."""
         known = {id(stage.weight) for stage in self.all_stages()}
@@ -91,6 +104,7 @@ class _Hooks:
     def __init__(self, users: Users, modules: Sequence[nn.Module], model: nn.Module) -> None:
         self.users, self.modules, self.model = users, modules, model
         self._handles: list[Any] = []
+        self.losses: list[tuple[Tensor, Tensor]] = []
         self._left: nn.Module | None = None
         self._outermost: tuple[nn.Module, AbstractContextManager[Any]] | None = None
         self._compiled = False
@@ -175,6 +189,8 @@ class _Hooks:
         if is_recomputed():
             self._see_again(module, arguments, named, output)
             return
+        if module is self.model and torch.is_grad_enabled():
+            self._see_loss(output)
         stages = [stage for stage in self.users.get(id(module), ()) if stage.is_looking]
         first = output[0] if isinstance(output, tuple) and output else output
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
@@ -184,6 +200,19 @@ class _Hooks:
             return
         for stage in stages:
             stage.watch(stage.map.inputs(arguments, named, output), first, module is stage.module)
+
+    def _see_loss(self, output: Any) -> None:
+        """Of outputs that carry one, as those of Hugging Face's models; it counts when its gradient comes."""
+        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+        if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad and not (
+                torch._C._functorch.is_functorch_wrapped_tensor(loss) or torch.jit.is_tracing()):
+            value, me = loss.detach(), weakref.ref(self)
+
+            def count(weight: Tensor) -> None:
+                if (hooks := me()) is not None:
+                    hooks.losses.append((value, weight.detach()))
+
+            loss.register_hook(count)
 
     def _see_again(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any],
                    output: Any) -> None:

@@ -20,7 +20,14 @@ def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float 
     metric = Metric(damping, exponent, metric_rank=metric_rank, refresh_budget=refresh_budget)
     made = optim.EMSA(model, lr=rate, momentum=momentum, weight_decay=weight_decay, averaging=averaging,
                       metric=metric, constraint=Constraint(wanted, density=density))
-    return OptimizerTrainer(model, made, objective)
+    return LossKnown(model, made, objective)
+
+
+class LossKnown(OptimizerTrainer):
+    """Its optimizer bounds what a step promises by what is left of the loss."""
+
+    def _move(self, loss: float) -> None:
+        self.optimizer.step(loss=loss)  # type: ignore[call-arg]
 
 
 EMSA = Method("emsa", emsa, (0.03,), MethodStyle("E-MSA", "#0072B2", "-", 2.2))

@@ -1,0 +1,141 @@
+"""What a step may promise: a share of what is left of the loss.
+
+The decrease of J that a step predicts, mu = sum over parameters of <minus the gradient, change>, is its
+Hamiltonian gain to first order. Where J is bounded below, no step can keep a promise of more than what is left
+of it: one that makes it has left the region in which its model means anything, as in networks whose
+activations bend at a thirtieth of a unit, or in chains of twenty stages whose changes add up. With
+r = mu / (J - floor), the step at full length is multiplied by
+
+    1 for r <= k,   (r / k)^-(log 5 / -log k) between,   1 / (5 r) for r >= 1,   k = 1/5 + 2/5 (1 - J / J_0):
+
+at first a fifth of what is left may be promised, and three fifths where J has become small beside J_0, the
+most that it has been, for then promises are of noise more and more; who promises all of it gets a fifth. (Polyak 1969; stochastic:
+Loizou et al., AISTATS 2021.) Under the bound a step may be longer than lr, for it binds where that would hurt.
+
+mu is to be that of the mean gradient, without the batch's own noise, of which a direction made of that batch
+promises much. So the batch counts for a fifth of it, the directions of the batches before for the rest:
+mu = 1/5 <G, d> + 4/5 |<G, v>|, d the new direction and v the mean of those before it, and the mean of the last
+five steps is taken, as of J. Where momentum
+comes before the argmax, as in polar steps, it takes the place of G.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, log
+
+import torch
+from torch import Tensor
+
+from pontryagin.errors import ProblemError
+
+OWN = 0.2
+"""How much a batch's own direction counts."""
+_MEMORY = 0.8
+"""Of the running means of mu and J."""
+_FREE, _SHARE = 0.6, 0.2
+"""Of what is left of J: what may be promised in the end, and what is kept of a promise of all of it. A fifth
+from first to last slows small plain networks and convolutions; with 0.4 in the place of a fifth deep plain
+ones fail, and so they do where they may promise three fifths from the first step on."""
+_LEAST = 0.01
+"""No step is cut to less: a loss that passes through 0 on its way down is not to come to rest there."""
+_STALE = 50
+"""Steps after which a loss that has been seen says nothing any more."""
+Running = tuple[float, ...]
+"""What lasts, in the first param group: mu over lr and J, each a sum with its weight, the steps since J was
+seen, and J_0; () at first."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far a step may go where the loss is known, by step(loss=loss), a closure, or outputs with a .loss.
+
+    stretch: the longest step, in units of lr, 1 or more. floor: what the loss cannot fall below; as long as
+    it lies there or lower, nothing is bounded, nor stretched.
+    """
+
+    stretch: float = 2.0
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.stretch < inf and isfinite(self.floor)):
+            raise ProblemError("Bound: expected stretch >= 1 and a floor, both finite, found "
+                               f"{self.stretch!r} and {self.floor!r}")
+
+    def note(self, running: Running) -> str:
+        """What a user is to know of the loss."""
+        if not running or running[3] == 0 or running[4] > _STALE:
+            return "The loss is not known, so steps are lr long, whatever they promise: call step(loss=loss)."
+        return "" if running[2] / running[3] > self.floor else (
+            f"The loss has fallen to {running[2] / running[3]:.3g}, {self.floor:g} or less: steps are lr long, "
+            "whatever they promise.")
+
+    def outlook(self, running: Running, value: float | None) -> "Outlook":
+        """Before a step. value: the loss, None where it is not known."""
+        slope, slope_weight, total, weight, since, most = running or (0.0, 0.0, 0.0, 0.0, 0.0, self.floor)
+        since += 1
+        if value is not None:
+            fresh = 1 - _MEMORY**since
+            total, weight, since = total + fresh * (value - total), weight + fresh * (1 - weight), 0.0
+            most = max(most, total / weight)
+        running = slope, slope_weight, total, weight, since, most
+        if weight == 0 or since > _STALE or total / weight <= self.floor:
+            return Outlook(running)
+        left = total / weight - self.floor
+        return Outlook(running, left, _SHARE + (_FREE - _SHARE) * (1 - left / (most - self.floor)), self.stretch)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known before a step. left: of J; None where it is not known, or at its floor. free: the share
+    of it that may be promised. longest: in units of lr."""
+
+    running: Running
+    left: float | None = None
+    free: float = _FREE
+    longest: float = 1.0
+
+    def length(self, promise: "Promise", lr: float) -> tuple[Running, float]:
+        """(what lasts, what a step of this rate is multiplied by)."""
+        if self.left is None:
+            return self.running, 1.0
+        total, weight, *of_loss = self.running
+        if lr > 0:
+            total += (1 - _MEMORY) * (promise.total / lr - total)
+            weight += (1 - _MEMORY) * (1 - weight)
+        promised = total / weight * lr * self.longest / self.left if weight else 0.0
+        return (total, weight, *of_loss), self.longest * allowed(promised, self.free)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Of a step: what it is sure of, and <G, v> of all stages."""
+
+    sure: float
+    past: float
+
+    @property
+    def total(self) -> float:
+        """The decrease of the loss that it predicts."""
+        return self.sure + abs(self.past)
+
+
+def products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Of stacked tensors, group by group: sums over all axes but the first, one after the other."""
+    return torch.cat([torch.dot(one.reshape(-1), other.reshape(-1)).unsqueeze(0) if len(one) == 1 else
+                      torch.linalg.vecdot(one.flatten(1), other.flatten(1))
+                      for one, other in zip(left, right, strict=True)])
+
+
+def allowed(promised: float, free: float) -> float:
+    """What a step is multiplied by that promises this part of what is left of J, where `free` of it may be."""
+    if promised <= free:
+        return 1.0
+    steepness = log(_SHARE) / log(free)
+    return max(_SHARE / promised, (free / promised)**steepness if promised < 1 else 0.0, _LEAST)
+
+
+def check_running(running: object) -> None:
+    """Raise ProblemError for what is no such state."""
+    if not (isinstance(running, tuple | list) and len(running) in (0, 6)
+            and all(isinstance(number, float) and isfinite(number) for number in running)):
+        raise ProblemError(f"EMSA promise: expected six finite numbers or none, found {running!r}")
