@@ -273,3 +273,22 @@ def test_acceptance_with_projected_sets() -> None:
     losses = [optimizer.step(closure).item() for _ in range(8)]
     assert losses == sorted(losses, reverse=True)
     assert Box(-0.2, 0.2).contains(model[0].weight)
+
+
+def test_a_row_that_nothing_asks_of_keeps_its_scale() -> None:
+    """Behind equal codes of all classes a softmax gives a gradient of 0, or what rounding leaves of it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    with torch.no_grad():
+        model[2].weight.copy_(torch.tensor([[1., 1, -1, 1], [1, -1, 1, 1], [1, 1, 1, -1]]))
+    optimizer = EMSA(model, constraint={"0": Ternary("row"), "2": Binary()})
+    before = model[0].weight.detach().clone()
+    for seed in range(20):
+        x = torch.randn(30, 5, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), x[:, :3].argmax(1)).backward()
+        assert 0 < model[0].weight.grad[0].abs().max() < 1e-6  # type: ignore[union-attr]
+        model[2].weight.grad.zero_()  # type: ignore[union-attr]
+        optimizer.step()
+    assert torch.equal(model[0].weight[0], before[0])
+    assert not torch.equal(model[0].weight[1:], before[1:])

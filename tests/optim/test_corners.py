@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from optim_builders import parameters, train, vectors, without_checked_types
 from torch import Tensor, nn
-from torch.nn.modules import module as modules
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
@@ -188,9 +187,9 @@ def test_what_a_look_has_settled_does_not_keep_the_hooks_on() -> None:
         optimizer = EMSA(model, metric=Metric(refresh_budget=1e-6))
     with pytest.warns(UserWarning, match="something else"):
         steps(model, optimizer, lambda step: model(x).square().mean(), 8)
-    assert not modules._global_forward_hooks  # the ninth step neither refreshes nor probes
+    assert not optimizer._stages.capture.is_on  # the ninth step neither refreshes nor probes
     steps(model, optimizer, lambda step: model(x).square().mean(), 1)
-    assert modules._global_forward_hooks  # the tenth probes
+    assert optimizer._stages.capture.is_on  # the tenth probes
 
 
 def test_a_gradient_of_zero_tells_nothing() -> None:

@@ -81,5 +81,6 @@ def test_table() -> None:
     assert rows["extra"].maximized == "AdamW"
     lines = str(table).splitlines()
     assert lines[0].split()[:2] == ["stage", "kind"]
-    assert len(lines) == 9
+    assert len(lines) == 10
+    assert lines[-1].startswith("The loss is not known")
     assert "%" in lines[1]

@@ -22,6 +22,8 @@ _DAMPING = 0.05
 _LOOK = 16
 """The inputs are looked at in every so many steps, and at steps 1, 2, 4, 8."""
 _FRESH = 0.1
+_ROUNDING = 100.0
+"""In units of the type's precision and of the largest gradient: what a gradient of 0 may look like."""
 _TURNS, _LARGE = 4, 1 << 16
 """Large matrices take turns: in a step only every fourth row moves, four times as many of its entries."""
 
@@ -167,12 +169,15 @@ class DiscreteStage:
     def _rescaled(self, state: DiscreteState, weight: Tensor, average: Tensor, rows: slice,
                   step_scale: float) -> Tensor:
         """Scales changed by lr times the cosine of M_i and c_i: in units of a_i and of the largest possible
-        gain."""
+        gain. Rows whose M_i is the rounding of 0, as behind a softmax that sees all classes move alike, keep
+        theirs."""
         old = state.scale[rows]
         codes = (weight / old.to(weight.dtype).unsqueeze(1)).round().to(average.dtype)
         largest = average.abs().amax(1, keepdim=True)
         cosine = torch.nn.functional.cosine_similarity(average / torch.where(largest > 0, largest, 1.0),
                                                        codes, dim=1)
+        rounding = _ROUNDING * torch.finfo(average.dtype).eps * largest.amax()
+        cosine = cosine.where(largest.squeeze(1) > rounding, 0.0)
         new = short_scale(old * (step_scale * cosine).clamp(-0.5, 0.5).exp(), self.theta.grid, weight.dtype)
         state.scale[rows] = new.to(old.dtype)
         return codes.to(weight.dtype) * new.unsqueeze(1)
