@@ -22,6 +22,8 @@ from pontryagin.optim import EMSA
 from pontryagin.problem import Binary, Ternary
 
 CASES = ["linear", "embedding", "unused on one process", "uneven", "not finite", "discrete", "probes"]
+ROUNDING = 1e-15
+"""Gradients of rows whose costates cancel: the scale of such a row follows the direction of rounding errors."""
 SETS = {"discrete": {"0": Ternary("row"), "2": Binary()}}
 
 
@@ -187,7 +189,10 @@ def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list
                                  admissible=SETS.get(case))
     for seed in range(5):
         train(model, optimizer, 1, lambda seed: batch_of(case, seed), first=seed)
-        assert_close(found[0][case][seed], parameters(model), 1e-9)
+        felt = torch.cat([(one.grad.abs().amax(-1, keepdim=True) > ROUNDING).expand_as(one).flatten()
+                          for one in model.parameters() if one.grad is not None])
+        assert felt.sum() > 0.7 * len(felt)
+        assert_close(found[0][case][seed][felt], parameters(model)[felt], 1e-9)
 
 
 def test_moments_of_both_processes(found: list[dict[str, list[Tensor]]]) -> None:
