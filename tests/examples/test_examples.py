@@ -1,0 +1,75 @@
+"""Every example runs as its first lines say, and ends with a sentence of what was seen; one whose package is
+missing says which."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NEEDS = {"hugging_face_trainer": ("transformers", "accelerate"), "lightning_module": ("lightning",),
+         "accelerate_loop": ("accelerate",), "skorch_classifier": ("skorch",)}
+"""Packages beyond the extra dev."""
+QUICK = ("own_loop",)
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+
+
+def ran(name: str, folder: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    """The example by itself, in a folder of its own."""
+    return subprocess.run([sys.executable, *before, str(EXAMPLES / f"{name}.py")], cwd=folder, check=False,
+                          capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def check(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
+    assert len(lines) > 1
+    assert lines[-1].endswith((".", "(one seed).")), "the last line is a sentence"
+    assert " " in lines[-1]
+    assert "NOT EQUAL" not in lines[-1]
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in NAMES if name not in NEEDS and name != "two_processes"])
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    check(ran(name, tmp_path))
+
+
+@pytest.mark.slow
+def test_two_processes_run(tmp_path: Path) -> None:
+    check(ran("two_processes", tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+              "2"))
+
+
+@pytest.mark.slow
+@pytest.mark.extra
+@pytest.mark.parametrize("name", NEEDS)
+def test_an_example_with_another_library_runs(name: str, tmp_path: Path) -> None:
+    for package in NEEDS[name]:
+        pytest.importorskip(package)
+    check(ran(name, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEEDS)
+def test_a_missing_package_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+    package = NEEDS[name][0]
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n",
+                                               encoding="utf-8")
+    where = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    done = subprocess.run([sys.executable, str(EXAMPLES / f"{name}.py")], capture_output=True, text=True,
+                          timeout=300, check=False, env={**os.environ, "PYTHONPATH": where})
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"this example needs {package}: pip install '.[integration]'"]
+
+
+def test_every_example_is_on_the_page() -> None:
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"../examples/{name}.py" not in page] == []
+    assert NEEDS.keys() <= set(NAMES)
+    assert importlib.util.find_spec("sklearn"), "the examples' digits"
