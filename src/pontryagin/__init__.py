@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TwoFourSparse,
         UnitNormRows,
         euler,
+        refine,
         split_euler,
         stage,
     )
@@ -84,8 +85,8 @@ __all__ = [
     "Quadratic", "RealSpace", "RowGaussNewton", "Secant", "SpectralGradient", "SquaredError", "Stage",
     "Ternary", "TwoFourSparse",
     "UnitNormRows", "__version__", "affine", "audit", "continuous", "diagnostics", "distributed", "euler",
-    "export", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "split_euler", "stage",
-    "trajectory", "update",
+    "export", "hamiltonian", "maximizer", "optim", "paper_penalties", "problem", "refine", "split_euler",
+    "stage", "trajectory", "update",
 ]
 
 _SOURCES = ("problem", "hamiltonian", "maximizer", "update")

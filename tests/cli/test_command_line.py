@@ -57,7 +57,7 @@ def test_a_misspelt_or_shortened_option_is_named(option, capsys):
     assert option in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("experiment", ["sine", "binary", "ternary", "certificate", "saddle"])
+@pytest.mark.parametrize("experiment", ["sine", "binary", "ternary", "certificate", "saddle", "control"])
 def test_experiments_of_one_process_refuse_torchrun(experiment, monkeypatch, tmp_path, capsys):
     class Two:
         rank, size = 0, 2

@@ -38,10 +38,11 @@ def net():
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
 """
 TASK = ["--model", "own:net", "--data", "own:load", "--batch-size", "20", "--epochs", "2"]
-EXPERIMENTS = ("sine", "binary", "ternary", "saddle", "certificate", "mnist", "fashion-mnist", "wall-clock")
+EXPERIMENTS = ("sine", "binary", "ternary", "saddle", "control", "certificate", "mnist", "fashion-mnist",
+               "wall-clock")
 REFUSED = {
     "matplotlib": [["reproduce", name] for name in EXPERIMENTS],
-    "scipy": [["reproduce", "sine"], ["reproduce", "saddle"]],
+    "scipy": [["reproduce", "sine"], ["reproduce", "saddle"], ["reproduce", "control"]],
     "sklearn": [["train"], ["compare"], ["audit", "mlp", "digits"], ["bench", "optimizers"],
                 ["reproduce", "certificate"], ["reproduce", "ternary", "--quick"]],
     "pytorch_optimizer": [["train", *TASK, "--method", "soap"],

@@ -73,6 +73,10 @@ def test_secants_reach_a_millionth_within_a_hundred_iterations():
     assert first_below(losses("b", 0, "emsa-secant", 100, until=1e-6), 1e-6) <= 100
 
 
+def test_half_the_steps_first_reaches_what_all_reach():
+    assert first_below(losses("b", 0, "emsa-multilevel", 90, until=3e-3), 3e-3) <= 90
+
+
 def test_the_papers_method_lowers_the_loss_with_both_penalties():
     history = losses("a", 1, "emsa-paper", 8)
     assert history[-1] < history[0] / 2

@@ -25,6 +25,7 @@ COMMANDS = {
     "reproduce binary": ("studies", "weights in {-1, 1}: Li and Hao (2018), MNIST"),
     "reproduce ternary": ("studies", "weights in {-1, 0, 1}: Li and Hao (2018), MNIST"),
     "reproduce saddle": ("studies", "the Hessian's spectrum at the zero initialization of the sine"),
+    "reproduce control": ("studies", "classical problems of optimal control, beside their optima and scipy"),
     "reproduce certificate": ("studies", "rho = 2C with C measured, beside tuned Adam"),
     "reproduce mnist": ("studies", "Figure 2: MNIST"),
     "reproduce fashion-mnist": ("studies", "Figure 4: Fashion-MNIST"),

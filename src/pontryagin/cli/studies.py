@@ -14,6 +14,7 @@ from pontryagin.bench.scaling import ScalingSettings, run_scaling
 from pontryagin.cli.options import Call, Command
 from pontryagin.cli.training import seeds, tell
 from pontryagin.papers.certificate.experiment import CertificateSettings, run_certificate
+from pontryagin.papers.control.experiment import ControlSettings, run_control
 from pontryagin.papers.discrete.experiment import METHODS as DISCRETE
 from pontryagin.papers.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, DiscreteSettings, run_discrete
 from pontryagin.papers.discrete.paper import EPOCHS
@@ -70,7 +71,7 @@ def _sine(call: Call) -> bool:
 
 
 def _paper(name: str, settings: type, run: Callable[..., Any], call: Call) -> bool:
-    """The saddle or the certificate."""
+    """The saddle, the control problems or the certificate."""
     _alone(name)
     drawing = import_module(f"pontryagin.papers.{name}.report")  # imports matplotlib
     folder, results, interrupted = run(call.make(settings), call.line, TerminalProgress(call.console))
@@ -167,6 +168,8 @@ COMMANDS = {
     "reproduce binary": _discrete_command("binary", "{-1, 1}"),
     "reproduce ternary": _discrete_command("ternary", "{-1, 0, 1}"),
     "reproduce saddle": Command(partial(_paper, "saddle", SaddleSettings, run_saddle), (SaddleSettings,)),
+    "reproduce control": Command(partial(_paper, "control", ControlSettings, run_control),
+                                 (ControlSettings,)),
     "reproduce certificate": Command(partial(_paper, "certificate", CertificateSettings, run_certificate),
                                      (CertificateSettings,), quick={"seeds": 1}),
     **{f"reproduce {name}": _image_command(name) for name in FIGURES},

@@ -1,7 +1,7 @@
 """A continuous problem as the stages of a ControlProblem: one an interval of its control's mesh."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -124,6 +124,27 @@ class Discretization:
         if self.free:
             first.insert(0, self.mesh.new_tensor([self.problem.first_end if end is None else end]))
         return (*([torch.cat(first)] if first else []), *rows)
+
+    def refined(self, values: Tensor, where: Tensor | None = None) -> tuple["Discretization", Tensor]:
+        """With a node more in the middle of some intervals, and the values prolonged: the same theta(t).
+
+        where: a mask (interval,), by default all; `residual(...).residual > threshold`, say.
+        """
+        split = torch.ones(self.intervals, dtype=torch.bool) if where is None else where
+        if split.dtype != torch.bool or split.shape != (self.intervals,):
+            raise ProblemError(f"refined: expected a mask of {self.intervals} intervals, found {split.dtype} "
+                               f"of shape {tuple(split.shape)}")
+        middles = (0.5 * (self.mesh[1:] + self.mesh[:-1]))[split]
+        between = 0.5 * (values[1:] + values[:-1]) if self.control.continuous else values
+        # a middle comes right after its interval's first node
+        places = torch.cat([torch.arange(len(self.mesh)).to(self.mesh), split.nonzero().squeeze(1) + 0.5])
+        order = places.argsort()
+        mesh = torch.cat([self.mesh, middles])[order]
+        if not self.control.continuous:  # a value an interval: none belongs to the last node
+            order = order[order != self.intervals]
+            order = order - (order > self.intervals).long()
+        joined = torch.cat([values, between[split]])[order]
+        return replace(self, mesh=mesh), joined
 
     def values(self, controls: Sequence[Tensor]) -> tuple[Tensor, float]:
         """The other way: values of `shape`, and T."""

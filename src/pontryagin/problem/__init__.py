@@ -22,6 +22,7 @@ from pontryagin.problem.admissible import (
 )
 from pontryagin.problem.control_problem import ControlProblem, Controls
 from pontryagin.problem.discretization import euler, split_euler
+from pontryagin.problem.refinement import refine
 from pontryagin.problem.running_cost import L0, L1, NoCost, Quadratic, RunningCost
 from pontryagin.problem.stage import Stage, stage
 from pontryagin.problem.terminal_cost import CrossEntropy, SquaredError, TerminalCost
@@ -30,4 +31,4 @@ __all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlPro
            "CrossEntropy", "DiscreteSet", "EntryBox", "Finite", "Interval", "KSparse", "MatrixSet", "NoCost",
            "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
            "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary", "TwoFourSparse",
-           "UnitNormRows", "euler", "split_euler", "stage"]
+           "UnitNormRows", "euler", "refine", "split_euler", "stage"]

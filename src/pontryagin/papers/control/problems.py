@@ -32,21 +32,20 @@ DETUNING, INFIDELITY = 1.0, 10.0
 
 @dataclass(frozen=True)
 class Case:
-    """A problem, its mesh, and what is known of it.
+    """A problem on its mesh, and what is known of it.
 
-    optimum: J of the continuous problem, but of the linear-quadratic ones, where it is that of the
-    discretized problem. source: how it is known. kind: "exact" (to 1e-10), "smooth" (to 1e-4) or "bang-bang".
-    start: of all values of the control.
+    title: for people. optimum: J of the continuous problem, but of the linear-quadratic ones that of the
+    discretized one. source: how it is known. start: of all values of the control. switch: where an optimal
+    control jumps.
     """
 
     name: str
     title: str
     make: Callable[[], Discretization]
-    optimum: float
+    optimum: Callable[[], float]
     source: str
-    kind: str = "smooth"
     start: float = 0.0
-    rho: float = 100.0
+    switch: float | None = None
 
 
 def stack(*columns: Tensor) -> Tensor:
@@ -121,7 +120,7 @@ def pendulum() -> Discretization:
     return Discretization(problem, uniform(SWING_TIME, 60), control=PiecewiseLinear())
 
 
-def fishing(intervals: int = 120) -> Discretization:
+def fishing(intervals: int = 200) -> Discretization:
     """Lotka-Volterra: prey and predators near (1, 1) by fishing both, 0 <= u <= 1, T = 12 (Sager 2006)."""
     problem = ContinuousProblem(
         lambda t, x, u: stack(x[:, 0] - x[:, 0] * x[:, 1] - 0.4 * x[:, 0] * u[:, 0],
@@ -142,8 +141,77 @@ def two_level() -> Discretization:
     return Discretization(problem, uniform(5.0, 80), control=PiecewiseLinear())
 
 
+def riccati(on: Discretization) -> float:
+    """J of the linear-quadratic problem on its mesh, by dynamic programming on the mean state; the spread
+    around it runs without control.
+
+    A step of RK4 is x' = F x + G u, its cost the quadratic form of (x, u) that Simpson's weights make of L
+    at the four stages of the step, each of them linear in (x, u).
+    """
+    step, width = float(on.mesh[1]), len(OSCILLATOR)
+    slope = torch.cat([OSCILLATOR, PUSH], 1)
+    joint = torch.eye(width + 1, dtype=F64)
+    points, slopes = [joint], [slope]
+    for ahead in (0.5, 0.5, 1.0):
+        points.append(joint.clone())
+        points[-1][:width] += ahead * step * slopes[-1]
+        slopes.append(slope @ points[-1])
+    weights = torch.tensor([1.0, 2.0, 2.0, 1.0], dtype=F64) * step / 6
+    moved = joint[:width] + sum(w * k for w, k in zip(weights, slopes, strict=True))
+    cost = torch.diag(torch.tensor([WEIGHTS[0]] * width + [WEIGHTS[1]], dtype=F64))
+    cost = sum((w * point.mT @ cost @ point for w, point in zip(weights, points, strict=True)),
+               torch.zeros_like(cost))
+    best = free = torch.zeros(width, width, dtype=F64)
+    for _ in range(on.intervals):
+        whole = cost + moved.mT @ best @ moved
+        best = whole[:width, :width] - whole[:width, width:] @ whole[width:, :width] / whole[width, width]
+        free = (cost + moved.mT @ free @ moved)[:width, :width]
+    mean = on.problem.initial_state.mean(0)
+    apart = on.problem.initial_state - mean
+    return float(mean @ best @ mean + (apart @ free * apart).sum(1).mean())
+
+
+def bounded_energy() -> float:
+    """J of `least_energy`: u = c (1 - 2 t) cut at +-MOST_FORCE, c such that x(1) = 1, found by bisection."""
+    def reached(c: float) -> tuple[float, float]:
+        """x(1), and J."""
+        cut = max(0.0, 0.5 * (1 - MOST_FORCE / c))
+        return (MOST_FORCE * cut * (1 - cut) + 4 * c * (0.5 - cut) ** 3 / 3,
+                MOST_FORCE ** 2 * cut + c ** 2 * (1 - 2 * cut) ** 3 / 6)
+
+    low, high = MOST_FORCE, 100.0
+    for _ in range(200):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if reached(middle)[0] < 1 else (low, middle)
+    return reached(low)[1]
+
+
 def least_time(position: float, speed: float) -> tuple[float, float]:
     """T and the switching time of the minimum-time problem from left of the switching curve: full thrust
     first."""
     top = sqrt(0.5 * speed ** 2 - position)
     return 2 * top - speed, top - speed
+
+
+CASES = {case.name: case for case in (
+    Case("linear-quadratic", "Linear-quadratic", lambda: linear_quadratic(one_start()),
+         lambda: riccati(linear_quadratic(one_start())), "Riccati recursion on the same mesh"),
+    Case("population", "Linear-quadratic, 100 starts with one control",
+         lambda: linear_quadratic(many_starts()), lambda: riccati(linear_quadratic(many_starts())),
+         "Riccati recursion for the mean state"),
+    Case("least-energy", "Double integrator, least energy, bounds active", least_energy, bounded_energy,
+         "in closed form"),
+    Case("minimum-time", "Double integrator, minimum time", minimum_time,
+         lambda: least_time(*TIP.tolist())[0], "in closed form: bang-bang",
+         switch=least_time(*TIP.tolist())[1]),
+    Case("obstacle", "Bryson and Denham's obstacle", obstacle, lambda: 4.0, "in closed form, 4 / (9 l)"),
+    Case("van-der-pol", "Van der Pol oscillator", van_der_pol, lambda: 2.87314385118,
+         "collocation of the two-point boundary value problem"),
+    Case("pendulum", "Swing-up of a pendulum", pendulum, lambda: 10.1145328820,
+         "collocation of the two-point boundary value problem", start=0.1),
+    Case("fishing", "Lotka-Volterra fishing, relaxed", fishing, lambda: 1.34408,
+         "Sager 2006; singular arc"),
+    Case("two-level", "A two-level system in a field", two_level, lambda: 1.79214397424,
+         "collocation of the two-point boundary value problem", start=0.3),
+)}
+"""In the order of tables. The boundary value problems are solved again by tests/control."""

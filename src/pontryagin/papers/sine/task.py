@@ -67,9 +67,9 @@ class SineTask:
         layer = nn.Sequential(nn.Linear(WIDTH, WIDTH, dtype=torch.float64), nn.Tanh())
         return ControlProblem(euler(layer, STEP_SIZE, LAYERS), SquaredError(total), *self.train)
 
-    def split_problem(self) -> ControlProblem:
-        """The same network as twenty affine stages, each followed by a step without control."""
-        stages = split_euler(torch.tanh, WIDTH, STEP_SIZE, LAYERS, dtype=torch.float64)
+    def split_problem(self, steps: int = LAYERS) -> ControlProblem:
+        """The same network as affine stages, each followed by a step without control; T = 5 for all steps."""
+        stages = split_euler(torch.tanh, WIDTH, STEP_SIZE * LAYERS / steps, steps, dtype=torch.float64)
         return ControlProblem(stages, SquaredError(total), *self.train)
 
     def loss(self, theta: Theta, samples: tuple[Tensor, Tensor] | None = None) -> Float[Tensor, ""]:

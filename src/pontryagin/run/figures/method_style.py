@@ -10,15 +10,15 @@ ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 """Okabe and Ito's colors, which color-blind people tell apart."""
 
 _SOLVERS = {
+    "emsa-multilevel": MethodStyle("E-MSA, half the steps first", SKY, "-", 1.7),
     "emsa-secant": MethodStyle("E-MSA with secants", GREEN, "-", 1.9),
     "msa": MethodStyle("basic MSA", "#7F7F7F", (0, (1, 1.2)), 1.7),
     "lbfgs": MethodStyle("L-BFGS", BLACK, (0, (4, 1.5)), 1.3),
     "lm": MethodStyle("Levenberg–Marquardt", BLACK, (0, (1, 1)), 1.3),
 }
 """Methods of the experiments on control problems."""
-_FIRST = ("emsa", "emsa-secant", "emsa-paper", "msa", "li-hao", "bop", "binaryconnect", "adam",
-          "adam-averaged",
-          "adam-default", "adagrad")
+_FIRST = ("emsa", "emsa-multilevel", "emsa-secant", "emsa-paper", "msa", "li-hao", "bop", "binaryconnect",
+          "adam", "adam-averaged", "adam-default", "adagrad")
 """Legends and tables begin with control methods, and Adam before other optimizers; the classical ones end
 them."""
 
