@@ -1,5 +1,7 @@
 """NewtonMSA: exact Hessians, argmins over boxes, one iteration on linear-quadratic problems."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +17,16 @@ from builders import (
 )
 from pontryagin.hamiltonian.second_order import equal_stages, linearize, reduced_hessian
 from pontryagin.maximizer.box_quadratic import minimize_in_box
-from pontryagin.problem import Box, ControlProblem, EntryBox, ProblemError, Quadratic, SquaredError, stage
+from pontryagin.problem import (
+    Binary,
+    ControlProblem,
+    EntryBox,
+    ProblemError,
+    Quadratic,
+    SquaredError,
+    euler,
+    stage,
+)
 from pontryagin.trajectory import propagate
 from pontryagin.update import NewtonMSA
 
@@ -98,6 +109,19 @@ def test_bounds_hold_and_bind() -> None:
     assert_close((theta + linear.gradient.view(-1, 2)).clamp(low, high), theta, 1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_it_ends_where_rounding_hides_the_rest(dtype: torch.dtype) -> None:
+    problem = tanh_problem(cost=Quadratic(0.3))
+    layer = problem.stages[0].dynamics.dynamics
+    stages = euler(copy.deepcopy(layer.module).to(dtype), 0.5, 3, running_cost=Quadratic(0.3))
+    solver = NewtonMSA(ControlProblem(stages, SquaredError(), problem.initial_state.to(dtype),
+                                      problem.target.to(dtype)))
+    records = solver.solve(100)
+    assert len(records) < 60
+    least = max(1e-12, 50 * torch.finfo(dtype).eps)
+    assert records[-1].optimality_gap <= least * (1 + abs(records[-1].objective_after))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_networks_fall_to_a_minimum(seed: int) -> None:
     """J never rises, and the gradient vanishes at the end, though the Hessian is indefinite on the way."""
@@ -111,7 +135,7 @@ def test_networks_fall_to_a_minimum(seed: int) -> None:
 
 
 def test_other_sets_are_refused() -> None:
-    stages = [stage(torch.nn.Linear(2, 2).double(), admissible=Box(-1, 1))]
+    stages = [stage(torch.nn.Linear(2, 2).double(), admissible=Binary())]
     problem = ControlProblem(stages, SquaredError(), normal(3, 2), normal(3, 2))
-    with pytest.raises(ProblemError, match="EntryBox"):
+    with pytest.raises(ProblemError, match="an interval for each entry"):
         NewtonMSA(problem)

@@ -9,15 +9,16 @@ from torch import Tensor
 
 from pontryagin.hamiltonian.second_order import Linearized, equal_stages, linearize, reduced_hessian
 from pontryagin.maximizer.box_quadratic import minimize_in_box
-from pontryagin.problem import ControlProblem, Controls, EntryBox, NonFiniteError, ProblemError, RealSpace
+from pontryagin.maximizer.grid_search import entry_sets
+from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
 
 _GROW, _SHRINK = (3.0, 100.0), 0.1
 """Of the penalty after a rejection and after a good step: a few trials span the decades between."""
 _GOOD, _POOR = 0.75, 0.25
 """Shares of the predicted decrease above which the penalty shrinks and below which it grows, as trust regions
 have them (Nocedal and Wright, Algorithm 4.1)."""
-_ROUNDING = 1e-14
-"""Of 1 + |J|: a predicted decrease below it cannot be told from rounding."""
+_ROUNDING = 50
+"""Roundings of 1 + |J|: a predicted decrease below them cannot be told from rounding."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class NewtonMSA:
     it is not known; the rest, the sequential quadratic Hamiltonian penalty, is 0 near a solution and grows
     until J falls by a share of what was predicted. A linear-quadratic problem needs one iteration.
 
-    problem: smooth stages; their sets are R^p or boxes of entries (EntryBox). Small: all controls together up
-    to some hundred entries, since d^2 J is dense. controls: to start from, by default the problem's.
-    Where d^2 J is not positive definite, the absolute values of its eigenvalues are taken.
+    problem: smooth stages, their sets R^p or an interval for each entry (EntryBox, Box). Small: all controls
+        together up to some hundred entries, since d^2 J is dense. controls: to start from, by default the
+        problem's.
+
+    Where d^2 J is not positive definite, negative eigenvalues of every -d^2 H_n and d^2 Phi are left out.
 
     Raises ProblemError for other sets and controls that do not fit, NonFiniteError where the first states are
     not finite. J never rises.
@@ -65,6 +68,7 @@ class NewtonMSA:
         self.iteration, self.penalty = 0, 0.0
         self._groups, (self._low, self._high) = equal_stages(problem), entry_bounds(problem)
         self._reached: tuple[float, list[Tensor]] | None = None
+        self._rounding = _ROUNDING * torch.finfo(self._low.dtype).eps
 
     def step(self) -> NewtonRecord:
         """One iteration."""
@@ -81,13 +85,14 @@ class NewtonMSA:
         gap = self._predicted(linear, hessian, self._argmin(linear, hessian, flat, 0.0))
         scale = float(hessian.diagonal().abs().mean())
         accepted, rejected, after = False, 0, before
+        least = self._rounding * (1 + abs(before))
         while not accepted and rejected < 30:
             move = self._argmin(linear, hessian, flat, self.penalty * scale)
             predicted = self._predicted(linear, hessian, move)
             trial = tuple((flat + move).clamp(self._low, self._high)
                           .split([stage.size for stage in self.problem.stages]))
             found, reached = self._propagate(trial)
-            achieved, least = before - found, _ROUNDING * (1 + abs(before))
+            achieved = before - found
             accepted = achieved > 1e-3 * predicted or (predicted <= least and achieved >= -least)
             if accepted:
                 self._reached, self.controls, after = (found, reached), trial, found
@@ -104,13 +109,14 @@ class NewtonMSA:
                             3 + rejected, perf_counter() - began)
 
     def solve(self, iterations: int = 100, tolerance: float = 1e-12) -> list[NewtonRecord]:
-        """Iterate until the decrease still promised is at most tolerance * (1 + |J|), before the step that it
-        is promised for, or nothing is accepted."""
+        """Iterate until the decrease still promised is at most tolerance * (1 + |J|), or hidden by rounding,
+        before the step that it is promised for, or nothing is accepted. J is bounded below."""
         records: list[NewtonRecord] = []
         while len(records) < iterations:
             records.append(self.step())
             last = records[-1]
-            if not last.accepted or last.optimality_gap <= tolerance * (1 + abs(last.objective_after)):
+            least = max(tolerance, self._rounding) * (1 + abs(last.objective_after))
+            if not last.accepted or last.optimality_gap <= least:
                 break
         return records
 
@@ -146,14 +152,10 @@ def entry_bounds(problem: ControlProblem) -> tuple[Tensor, Tensor]:
     """low and high of all entries of all controls, in order. Raises ProblemError for sets without them."""
     low, high = [], []
     for stage in problem.stages:
-        box = stage.admissible
-        if isinstance(box, EntryBox):
-            pair = box.bounds(stage.start)
-        elif isinstance(box, RealSpace):
-            pair = torch.full_like(stage.start, -torch.inf), torch.full_like(stage.start, torch.inf)
-        else:
-            raise ProblemError(f"NewtonMSA takes R^p or an EntryBox, but {stage.name} has {box!r}; use "
-                               "ExtendedMSA with a maximizer made for that set")
-        low.append(pair[0])
-        high.append(pair[1])
+        sets = entry_sets(stage)
+        if sets is None or any(one.values for one in sets):
+            raise ProblemError(f"expected R^p or an interval for each entry, but {stage.name} has "
+                               f"{stage.admissible!r}; use ExtendedMSA with a maximizer made for that set")
+        low.append(stage.start.new_tensor([one.low for one in sets]))
+        high.append(stage.start.new_tensor([one.high for one in sets]))
     return torch.cat(low), torch.cat(high)
