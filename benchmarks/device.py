@@ -706,6 +706,14 @@ def passes(task: Task, model: nn.Module, optimizer: Any, batch: Batch) -> Tensor
     return loss.detach()
 
 
+def step_of(optimizer: Any, loss: Tensor) -> None:
+    """EMSA is told the loss."""
+    if isinstance(optimizer, EMSA):
+        optimizer.step(loss=loss)
+    elif optimizer is not None:
+        optimizer.step()
+
+
 # Cost ------------------------------------------------------------------------------------------------------
 
 
@@ -756,9 +764,7 @@ def measure(task: Task, method: str, sizes: Sizes, out: Output) -> Cost:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(sizes.warm if is_emsa else min(10, sizes.warm)):
-            passes(task, model, optimizer, task.draw(batches))
-            if optimizer is not None:
-                optimizer.step()
+            step_of(optimizer, passes(task, model, optimizer, task.draw(batches)))
         cost.every = optimizer.param_groups[0]["refresh_every"] if is_emsa else 0
         _time(cost, task, model, optimizer, batches, sizes.timed if is_emsa else sizes.rival)
     _look(cost, task, model, optimizer, batches, 20 if is_emsa else 4, out)
@@ -775,13 +781,12 @@ def _time(cost: Cost, task: Task, model: nn.Module, optimizer: Any, batches: Gen
         kinds.append(kind_of(optimizer))
         began = time.perf_counter()
         marks.mark()
-        passes(task, model, optimizer, batch)
+        loss = passes(task, model, optimizer, batch)
         marks.mark()
         between = time.perf_counter()
         if isinstance(optimizer, EMSA) and n >= count * 3 // 4 and n % 4 == 0:
             force(optimizer)
-        if optimizer is not None:
-            optimizer.step()
+        step_of(optimizer, loss)
         marks.mark()
         host.append((1e3 * (time.perf_counter() - began), 1e3 * (time.perf_counter() - between)))
     spans = marks.milliseconds()
@@ -804,12 +809,11 @@ def _look(
         forget_peak()
         with syncs.counting():
             syncs.phase = "passes"
-            passes(task, model, optimizer, batch)
+            loss = passes(task, model, optimizer, batch)
             syncs.phase = "step"
             if isinstance(optimizer, EMSA) and n in (count - 4, count - 2):
                 force(optimizer)
-            if optimizer is not None:
-                optimizer.step()
+            step_of(optimizer, loss)
         cost.peaks[kind] = max(cost.peaks.get(kind, 0.0), peak())
     for kind, number_of in steps.items():
         cost.syncs[kind] = found[kind].sites.total() / number_of
@@ -1024,7 +1028,7 @@ def run_race(race: Race, task: Task, deadline: Deadline, out: Output) -> None:
                 group["lr"] = base * rate_at(step, steps, method != "EMSA")
             kinds.append(kind_of(optimizer))
             losses.append(passes(task, model, optimizer, task.draw(batches)))
-            optimizer.step()
+            step_of(optimizer, losses[-1])
             spans.mark()
         wait()
         seconds += time.perf_counter() - began
@@ -1228,8 +1232,7 @@ def profile(task: Task, sizes: Sizes, deadline: Deadline, out: Output) -> None:
         def iterate(
             model: nn.Module = model, optimizer: Any = optimizer, batches: Generator = batches
         ) -> None:
-            passes(task, model, optimizer, task.draw(batches))
-            optimizer.step()
+            step_of(optimizer, passes(task, model, optimizer, task.draw(batches)))
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

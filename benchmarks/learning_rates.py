@@ -44,7 +44,7 @@ def end(work: Work, kind: str, rate: float, seed: int, iterations: int) -> float
             optimizer.zero_grad()
             value = loss(model, batch)
             value.backward()
-            optimizer.step()
+            optimizer.step(**({"loss": value} if isinstance(optimizer, EMSA) else {}))
             losses.append(value.item())
     except NonFiniteError:
         return inf

@@ -7,6 +7,8 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
+from pontryagin.optim import EMSA
+
 Batch = dict[str, Tensor]
 Build = Callable[[], nn.Module]
 Optimizers = Sequence[torch.optim.Optimizer]
@@ -23,7 +25,7 @@ def descend(family: "Family", model: nn.Module, batch: Batch, optimizers: Optimi
     optimizer.zero_grad()
     loss = family.loss(model, batch)
     loss.backward()
-    optimizer.step()
+    optimizer.step(**({"loss": loss} if isinstance(optimizer, EMSA) else {}))
     return loss.item()
 
 

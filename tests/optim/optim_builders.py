@@ -80,14 +80,15 @@ def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int,
-          batch: Callable[..., tuple[Tensor, Tensor]], first: int = 0, **options: torch.dtype) -> list[float]:
-    """Steps on batches numbered from `first`; the losses before each step."""
+          batch: Callable[..., tuple[Tensor, Tensor]], first: int = 0, told: bool = False,
+          **options: torch.dtype) -> list[float]:
+    """Steps on batches numbered from `first`; the losses before each step. told: to the optimizer too."""
     losses = []
     for step in range(first, first + steps):
         optimizer.zero_grad()
         loss = loss_of(model, *batch(seed=step, **options))
         loss.backward()
-        optimizer.step()
+        optimizer.step(**({"loss": loss} if told else {}))
         losses.append(loss.item())
     return losses
 
