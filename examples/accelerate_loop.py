@@ -37,7 +37,7 @@ for _ in range(4):
         with accelerator.accumulate(model):
             loss = nn.functional.cross_entropy(model(inputs), targets)
             accelerator.backward(loss)
-            optimizer.step()
+            optimizer.step(lambda loss=loss: loss)  # it bounds the step; this wrapper takes a closure
             optimizer.zero_grad()
         losses.append(loss.item())
 

@@ -40,8 +40,9 @@ def train_by(model: nn.Module, optimizer: EMSA) -> None:
         for batch in train[torch.randperm(len(train))].split(batch_size):
             if len(batch) == batch_size:
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-                optimizer.step()
+                loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+                loss.backward()
+                optimizer.step(loss=loss)
                 schedule.step()
 
 

@@ -41,12 +41,14 @@ for epoch in range(epochs):
         if len(batch) < batch_size:
             continue
         optimizer.zero_grad()
+        mean = 0.0
         for part in batch.chunk(parts):
             with torch.autocast("cpu", torch.bfloat16):
                 loss = nn.functional.cross_entropy(model(images[part]), labels[part])
             (loss / parts).backward()
+            mean += loss.item() / parts
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
+        optimizer.step(loss=mean)  # the loss that the gradients are of: it bounds the step
         schedule.step()
     weights = accuracy()
     optimizer.eval()   # the averages of the weights are in the model: evaluate and save these

@@ -41,11 +41,15 @@ def error_of(make: Callable[[nn.Module], torch.optim.Optimizer], steps: int = 60
     model = network()
     optimizer = make(model)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    for _ in range(steps):
+
+    def closure() -> Tensor:
         optimizer.zero_grad()
         loss = residual_loss(model)
         loss.backward()
-        optimizer.step()
+        return loss  # by which EMSA bounds its steps
+
+    for _ in range(steps):
+        optimizer.step(closure)
         schedule.step()
     with torch.no_grad():
         return (model(points) - exact).abs().max().item()

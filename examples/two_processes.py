@@ -31,8 +31,9 @@ def main() -> None:
                 continue
             mine = batch[rank::processes]
             optimizer.zero_grad()
-            nn.functional.cross_entropy(parallel(x[mine]), y[mine]).backward()
-            optimizer.step()
+            loss = nn.functional.cross_entropy(parallel(x[mine]), y[mine])
+            loss.backward()
+            optimizer.step(loss=loss)
 
     weights = [torch.empty_like(model[0].weight) for _ in range(processes)]
     dist.all_gather(weights, model[0].weight.detach())
