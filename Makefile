@@ -1,10 +1,10 @@
-# `make` lists the commands. They make the environments that they run in: .venv, .venv-core, .venv-extras.
+# `make` lists the commands. They make the environments that they run in: .venv, .venv-core, .venv-extras, .venv-docs.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras lint bench bench-panel bench-families bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras docs lint bench bench-panel bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -36,6 +36,11 @@ test-extras: ## the tests of skorch, Lightning, transformers, pytorch-optimizer 
 	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track
 	@.venv-extras/bin/pytest -n 2 --run-slow --extras
 
+docs: ## the site, in docs/_site; a warning, or a public name without a page, is an error
+	@$(PYTHON) bootstrap.py --into .venv-docs docs
+	@.venv-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_site
+	@echo "Done. Open docs/_site/index.html in a browser."
+
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers
 
@@ -53,4 +58,4 @@ bench-audit: install ## the audit beside the truth: rankings, gap, 25 million we
 	@$(BIN)/python -m benchmarks.audit large
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-core .venv-extras .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf .venv .venv-core .venv-extras .venv-docs docs/_site docs/api .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

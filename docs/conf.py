@@ -1,0 +1,38 @@
+"""The site: `make docs` builds it from these pages and the docstrings. A warning ends the build there."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from sphinx.application import Sphinx
+
+import pontryagin
+
+project = "pontryagin"
+author = "the pontryagin developers"
+version = release = pontryagin.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "public_names"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_site"]
+html_theme = "furo"
+html_title = f"pontryagin {release}"
+myst_heading_anchors = 4
+autodoc_typehints = "signature"
+autodoc_inherit_docstrings = False  # those of torch are not ours
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
+
+_HERE = {"../CONTRIBUTING.md": "contributing.md", "../CHANGELOG.md": "changes.md"}
+"""Pages of the repository that the site has under another name."""
+
+
+def _links(app: Sphinx, page: str, source: list[str]) -> None:
+    for there, here in _HERE.items():
+        source[0] = source[0].replace(f"]({there}", f"]({here}")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _links)
