@@ -15,6 +15,8 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+import pontryagin
+
 ROOMS = {
     "optim": "The torch optimizer", "problem": "What is solved", "update": "Solvers",
     "maximizer": "The argmax", "hamiltonian": "Hamiltonians", "trajectory": "States and costates",
@@ -106,8 +108,9 @@ def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
 def check_all_have_a_page(app: Sphinx, env: Any) -> None:
     """Raises ExtensionError, which ends the build."""
     shown = env.get_domain("py").objects
-    absent = [f"{room}.{name}" for room, names in own_names().items() for name in names
-              if f"pontryagin.{room}.{name}" not in shown]
+    absent = [room for room in pontryagin._ROOMS if room not in ROOMS]
+    absent += [f"{room}.{name}" for room, names in own_names().items() for name in names
+               if f"pontryagin.{room}.{name}" not in shown]
     if absent:
         raise ExtensionError(f"public names without a page: {', '.join(absent)}")
 
