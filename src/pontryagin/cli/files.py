@@ -17,7 +17,7 @@ from pontryagin.run.data.fetch import MIRRORS, fetch
 from pontryagin.run.data.places import CACHE, FOLDER, cache_folder, cached, inventory
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.figures import left_out
-from pontryagin.run.files import write_bytes
+from pontryagin.run.files import check_target, write_bytes
 from pontryagin.run.option import option
 from pontryagin.run.predict import Prediction, predict
 from pontryagin.run.progress import TerminalProgress
@@ -44,11 +44,7 @@ class ExportSettings:
                                   f"{'a folder' if self.model.is_dir() else 'nothing'}")
         if self.out is None:
             raise ExperimentError("--out: name the file to write")
-        if self.out.exists() and not (self.overwrite and self.out.is_file()):
-            raise ExperimentError(f"--out {self.out} exists already; name another file"
-                                  + ("" if self.out.is_dir() else ", or add --overwrite"))
-        if not self.out.parent.is_dir():
-            raise ExperimentError(f"--out {self.out}: its folder does not exist")
+        check_target("--out", self.out, self.overwrite)
         return self.out
 
 

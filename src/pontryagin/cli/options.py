@@ -86,13 +86,13 @@ class Call:
     def values(self) -> dict[str, Any]:
         """Of every option, as the settings have it, --quick heeded."""
         found = {name: self.given.get(name, self.command.default(name)) for name in self.command.options}
-        if "out" in found and "out" not in self.given:
+        if found.get("out") and "out" not in self.given:
             found["out"] = self._folder(found)
         return found | (dict(self.command.quick) if found.get("quick") else {})
 
     def _folder(self, found: Mapping[str, Any]) -> Path:
-        """Where the user names none: the usual one, with a number where that is taken already; to go on, the last
-        of these. Of several processes all take the usual one."""
+        """Where the user names none: the usual one, with a number where that is taken already; to go on, the
+        last of these. Of several processes all take the usual one."""
         from pontryagin.run.files import free_folder, last_folder
 
         usual: Path = found["out"]

@@ -3,12 +3,16 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from pontryagin.export.file import PackedState
 from pontryagin.export.packed import Packed, PackedWeight, fitting_rows, packed_weight
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary, DiscreteSet, Ternary
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Those with arithmetic: 8-bit floating point has none."""
 
 
 def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
@@ -19,7 +23,7 @@ def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
     """
     found: dict[str, DiscreteSet] = {}
     for name, value in state.items():
-        if value.ndim < 2 or not value.is_floating_point() or not value.numel():
+        if value.ndim < 2 or value.dtype not in _DTYPES or not value.numel():
             continue
         for one in (Binary(scale="row"), Ternary(scale="row")):
             if rows := fitting_rows(value, one):

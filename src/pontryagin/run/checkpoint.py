@@ -8,20 +8,30 @@ import hashlib
 import io
 import os
 import pickle
+import re
+import struct
 import zipfile
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, shown
 from pontryagin.run.files import write_bytes
+from pontryagin.run.option import MANY
 
 FORMAT = 1
 _LABEL = b"pontryagin checkpoint "
 _SEAL = len(_LABEL) + 20 + 1 + 64
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device}
+
+
+_UNREADABLE = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError,
+               TypeError, AttributeError, AssertionError, ImportError, OverflowError)
+"""What torch.load raises for files of another kind, or with changed bytes: found by trying thousands."""
 
 
 class CheckpointError(ExperimentError):
@@ -57,8 +67,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); name a checkpoint or the folder "
                               "of a run") from error
-    _check_seal(path, data)
-    content = _load(path, data, device)
+    content = loaded(path, data, device, sealed=True)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
+    _check_plain(content, "")
     if content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, found "
                               f"{content.get('format')!r}: it was written by another version of pontryagin; "
@@ -80,6 +92,19 @@ def read_last(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str,
         return read(previous(path), device), f"{error}; going on from the checkpoint before it"
 
 
+def check_kinds(path: Path, content: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """That a file of this package holds what it must, each of its kind: a type or a tuple of types. Whole
+    numbers count something. Raises CheckpointError."""
+    for name, kind in kinds.items():
+        value = content.get(name)
+        if name not in content or not isinstance(value,
+                                                 kind) or (isinstance(value, bool) and kind is not bool) or (
+                kind is int and not 0 <= value <= MANY) or (isinstance(value, float) and not isfinite(value)):
+            found = shown(value) if name in content else "nothing"
+            raise CheckpointError(f"{path}: expected {name} as a run writes it, found {found}: the file is "
+                                  "not of a run, or has been changed")
+
+
 def packed(content: dict[str, Any]) -> memoryview:
     """As the content of a file."""
     buffer = io.BytesIO()
@@ -99,37 +124,52 @@ def _seal(*parts: bytes | memoryview) -> bytes:
     return _LABEL + b"%020d " % sum(map(len, parts)) + digest.hexdigest().encode()
 
 
+def loaded(path: Path, data: bytes, device: torch.device | str, sealed: bool = False) -> Any:
+    """The content of a file of torch.save, whoever wrote it; nothing in it is executed. sealed: it must have
+    the seal of this package. Raises CheckpointError for a file that is cut, changed or of another kind, and
+    for one that holds more than tensors and plain types."""
+    label = data[-_SEAL:].startswith(_LABEL)
+    if sealed and not (label and data[-_SEAL - 2:-_SEAL] == _SEAL.to_bytes(2, "little")):
+        raise CheckpointError(f"{path}: expected a checkpoint of pontryagin, found a file of {len(data):,} "
+                              "bytes without its seal: it is another kind of file, or its end is missing")
+    if label:
+        _check_seal(path, data)
+    if data.startswith(b"PK"):
+        _check_archive(path, data, label)
+    try:
+        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except _UNREADABLE as error:
+        held = re.search(r"(?:GLOBAL|class|function) ([\w.]+)", str(error))
+        more = f": it holds {held.group(1)}, which is code" if held else ""
+        raise CheckpointError(f"{path}: expected a file of torch.save with tensors and plain types (a state "
+                              f"dict); found another kind of file, or a damaged one{more}; save "
+                              "model.state_dict() anew") from error
+
+
 def _check_seal(path: Path, data: bytes) -> None:
     """Raises CheckpointError when the comment is not that of the rest."""
-    seal = data[-_SEAL:]
-    if data[-_SEAL - 2:-_SEAL] != _SEAL.to_bytes(2, "little") or not seal.startswith(_LABEL):
-        raise CheckpointError(f"{path}: expected a checkpoint of pontryagin, found a file of {len(data)} "
-                              "bytes without its seal: it is another kind of file, or its end is missing")
-    expected = _seal(memoryview(data)[:-_SEAL - 2], b"\0\0")
+    seal, expected = data[-_SEAL:], _seal(memoryview(data)[:-_SEAL - 2], b"\0\0")
     if seal[:-64] != expected[:-64]:
-        raise CheckpointError(f"{path}: holds {len(data)} bytes, which is not the size that its seal says: "
+        raise CheckpointError(f"{path}: holds {len(data):,} bytes, which is not the size that its seal says: "
                               "it is cut or damaged")
     if seal != expected:
         raise CheckpointError(f"{path}: its checksum is not that of its content: it has been changed or "
                               "damaged")
 
 
-def _load(path: Path, data: bytes, device: torch.device | str) -> dict[str, Any]:
+def _check_archive(path: Path, data: bytes, labelled: bool) -> None:
+    """The checksums of the parts, which torch does not look at. Raises CheckpointError."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > len(data):
-                raise CheckpointError(f"{path}: holds compressed parts, which no checkpoint has")
-        content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError,
-            TypeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: cannot be loaded as tensors and plain types ({reason})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
-    _check_plain(content, "")
-    return content
+                raise CheckpointError(f"{path}: holds compressed parts, which no file of torch.save has")
+            if archive.testzip() is not None or (archive.comment and not labelled):
+                raise CheckpointError(f"{path}: its checksums are not those of its content: it has been "
+                                      "changed or damaged")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, OSError,
+            UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: is cut off or damaged ({error}); take another copy, of a run the "
+                              "checkpoint before it") from error
 
 
 def _check_plain(value: object, place: str) -> None:

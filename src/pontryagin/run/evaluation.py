@@ -12,7 +12,7 @@ from pontryagin.run.objective import Objective
 from pontryagin.run.race import Run
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Samples, Task
-from pontryagin.run.trainer import StepRecord
+from pontryagin.run.trainer import StepRecord, output_of
 
 _CHUNKS = {"cpu": 100}
 """Samples that are propagated at once, elsewhere 1000: on a CPU so few that activations stay in caches."""
@@ -38,7 +38,7 @@ def evaluate(model: nn.Module, samples: Samples, rows: Tensor, objective: Object
     losses, right, counts = [], [], []
     for chunk in rows.split(chunk_size(model)):
         inputs, targets = samples.rows(chunk)
-        output = model(inputs)
+        output = output_of(model, inputs)
         counts.append(objective.counted(targets).to(output.device))
         losses.append(objective.mean(output, targets).double() * counts[-1])
         found = objective.right(output, targets)

@@ -53,6 +53,15 @@ def prepare(out: Path, overwrite: bool) -> Path:
     return out
 
 
+def check_target(option: str, path: Path, overwrite: bool) -> None:
+    """That a file may be written there. Raises ExperimentError."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ExperimentError(f"{option} {path} exists already; name another file"
+                              + ("" if path.is_dir() else ", or add --overwrite"))
+    if not path.parent.is_dir():
+        raise ExperimentError(f"{option} {path}: its folder does not exist")
+
+
 def has_results(out: Path) -> bool:
     """Whether something that was measured is in the folder: rows of a table, models."""
     return any(path.read_bytes().count(b"\n") > 1 for path in out.glob("*.csv") if path.is_file()) or any(
@@ -104,9 +113,11 @@ def _held(out: Path) -> list[str]:
     held = sorted(path.name for path in out.iterdir() if not _is_passing(path.name))
     for path in (out / name for name in held):
         if path.is_dir() and (path.suffix in _WRITTEN or path.name in _MARKS):
-            raise ExperimentError(f"{path}: is a folder where a run has a file; remove it, or name another --out")
+            raise ExperimentError(f"{path}: is a folder where a run has a file; remove it, or name another "
+                                  "--out")
         if path.name in _FOLDERS and not path.is_dir():
-            raise ExperimentError(f"{path}: is a file where a run has a folder; remove it, or name another --out")
+            raise ExperimentError(f"{path}: is a file where a run has a folder; remove it, or name another "
+                                  "--out")
     return held
 
 
@@ -178,7 +189,8 @@ class Table:
         """Raises OSError when the file has been moved or removed, which a handle to it does not notice."""
         here, there = os.fstat(self._file.fileno()), os.stat(self._path)
         if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
-            raise FileNotFoundError(ENOENT, "is not the file any more that was being written", str(self._path))
+            raise FileNotFoundError(ENOENT, "is not the file any more that was being written",
+                                    str(self._path))
 
     def settle(self) -> int:
         """Flush onto the disk; how many bytes are there now."""

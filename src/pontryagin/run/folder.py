@@ -162,6 +162,15 @@ def _pilots(saved: dict[str, Any] | None) -> dict[str, list[Pilot]]:
             for method, pilots in saved["pilots"].items()} if saved else {}
 
 
+_CONTENT = {"settings": dict, "task": dict, "index": int, "runs": list, "metrics": int, "rates": dict,
+            "stopped": dict, "tuning": dict, "pilots": dict}
+"""Of a checkpoint: what `RunFolder.checkpoint` writes."""
+_RUN = {"method": str, "seed": int, "rate": float, "iteration": int, "evaluations": int, "seconds": float,
+        "mean": float,
+        "ended": str, "model": dict, "trainer": dict, "random": dict}
+"""Of each of its runs: see Run.state_dict."""
+
+
 def _identity(task: Task) -> dict[str, Any]:
     return {"pontryagin": pontryagin.__version__, "torch": str(torch.__version__), "task": task.description}
 
@@ -173,11 +182,18 @@ def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: was written with {package} {saved.get(package)}, this is "
                                   f"{now[package]}: go on with that version, evaluate it by `pontryagin "
                                   "predict`, or start anew with --overwrite")
-    missing = {"settings", "task", "index", "runs", "metrics", "rates", "stopped", "tuning",
-               "pilots"} - saved.keys()
-    if missing:
-        raise CheckpointError(f"{path}: expected the checkpoint of a run, found none of "
-                              f"{', '.join(sorted(missing))}")
+    checkpoint.check_kinds(path, saved, _CONTENT)
+    for run in saved["runs"]:
+        checkpoint.check_kinds(path, run if isinstance(run, dict) else {}, _RUN)
+    try:
+        _pilots(saved)
+        known = all(isinstance(score, float) for scores in saved["tuning"].values()
+                    for score in scores.values())
+    except (TypeError, AttributeError):
+        known = False
+    if not known or not all(isinstance(reasons, list) for reasons in saved["stopped"].values()):
+        raise CheckpointError(f"{path}: its tuning or its early stops are not as a run writes them: it has "
+                              "been changed")
     differing = [f"{name}: {old!r} then, {new!r} now" for kind in ("task", "settings")
                  for name, old, new in _differences(saved[kind], now[kind])]
     if differing:
@@ -200,6 +216,8 @@ def last_checkpoint(out: Path, resume: bool) -> dict[str, Any] | None:
         hint = f"; did you mean {out.parent / near[0]}?" if near else ": leave --resume out to start a run"
         raise ExperimentError(f"--resume --out {out}: there is no such folder{hint}")
     found = checkpoint.read_last(out / "checkpoint.pt")
+    if found is not None:
+        checkpoint.check_kinds(out / "checkpoint.pt", found[0], {"settings": dict, "task": dict})
     return found and found[0]
 
 

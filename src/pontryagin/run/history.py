@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.race import Run
 from pontryagin.run.summary import Measured, summarize_training
@@ -46,13 +47,17 @@ class History:
 
     def read(self, path: Path) -> None:
         """From the metrics.csv of a training that is resumed."""
-        with path.open(encoding="utf-8", newline="") as file:
-            for cells in csv.DictReader(file):
-                if cells["train_loss"]:
-                    self.add(cells["method"], int(cells["seed"]), Measured(
-                        int(cells["iteration"]), int(cells["evaluations"]), float(cells["seconds"]),
-                        *(float(cells[name]) if cells[name] else None  # type: ignore[arg-type]
-                          for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"))))
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                for cells in csv.DictReader(file):
+                    if cells["train_loss"]:
+                        self.add(cells["method"], int(cells["seed"]), Measured(
+                            int(cells["iteration"]), int(cells["evaluations"]), float(cells["seconds"]),
+                            *(float(cells[name]) if cells[name] else None  # type: ignore[arg-type]
+                              for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"))))
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise ExperimentError(f"{path}: is not the table that the checkpoint goes on from ({error}): it "
+                                  "has been changed; start anew with --overwrite") from error
 
     def results(self, batch_size: int) -> dict[str, dict[str, Any]]:
         """By method, over its seeds: see summarize_training."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pontryagin.problem import CrossEntropy, SquaredError
-from pontryagin.problem.ignored import counted, mean_of_counted, samples_counted
-from pontryagin.run.errors import unknown
+from pontryagin.problem.ignored import IGNORED, counted, mean_of_counted, samples_counted
+from pontryagin.run.errors import ExperimentError, unknown
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 """(output, target) -> the cost of each sample, (sample,), as a terminal cost; or, from others' code, their
@@ -30,7 +30,13 @@ class Objective:
 
     def mean(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean cost of a batch, a scalar with a gradient; 0 when all targets are ignored."""
-        costs = self.cost(output, target)
+        output = class_second(output, target) if self.classifies else output
+        try:
+            costs = self.cost(output, target)
+        except (IndexError, RuntimeError):
+            if self.classifies and output.ndim > 1:
+                check_classes(target, output.shape[1], "a batch")
+            raise
         if self.classifies and costs.shape == target.shape:
             return mean_of_counted(costs, target)
         if self._ignores and not costs.ndim:  # a mean of others' code, 0 / 0 when all are ignored
@@ -52,7 +58,24 @@ class Objective:
         ...), target: (sample, ...)."""
         if not self.classifies:
             return None
-        return (output.argmax(1) == target).reshape(len(target), -1).double().mean(1).sum()
+        return (class_second(output, target).argmax(1) == target).reshape(len(target),
+                                                                          -1).double().mean(1).sum()
+
+
+def class_second(output: Tensor, target: Tensor) -> Tensor:
+    """Scores (sample, class, ...), as torch has them, also of a network that gives (sample, ..., class)."""
+    if output.ndim > 2 and (*output.shape[:1], *output.shape[2:]) != target.shape == output.shape[:-1]:
+        return output.movedim(-1, 1)
+    return output
+
+
+def check_classes(target: Tensor, classes: int, what: str) -> None:
+    """That class indices are those of so many classes, or ignored. Raises ExperimentError."""
+    known = target[target != IGNORED]
+    if known.numel() and not (int(known.min()) >= 0 and int(known.max()) < classes):
+        raise ExperimentError(f"{what}: expected targets from 0 to {classes - 1}, for the network has "
+                              f"{classes} outputs, found {int(known.min())} to {int(known.max())}; number "
+                              "the classes from 0, or give the network as many outputs as there are")
 
 
 def squared_hinge(output: Tensor, target: Tensor) -> Tensor:

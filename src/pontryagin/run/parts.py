@@ -7,16 +7,17 @@ from math import prod
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from pontryagin.run.data import load_images
-from pontryagin.run.errors import ExperimentError, unknown
+from pontryagin.run.errors import ExperimentError, shown, unknown
 from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.run.objective import OBJECTIVES, Objective, objective_named
-from pontryagin.run.task import Task, kind_of, samples_of
-from pontryagin.run.user_code import call, import_object
+from pontryagin.run.task import Task, pair_of, samples_of
+from pontryagin.run.user_code import call, import_object, kind_of
 
 READY_MODELS: dict[str, Callable[..., nn.Module]] = {
     "residual-cnn": residual_cnn, "mlp": mlp, "normalized-mlp": normalized_mlp, "autoencoder": autoencoder}
@@ -40,7 +41,11 @@ class Splits:
 
     def shape(self) -> tuple[int, ...]:
         """Of one input, without the sample axis."""
-        return tuple(_example(self.train)[0].shape)
+        found = tuple(_example(self.train)[0].shape)
+        if not prod(found):
+            raise ExperimentError("a ready model takes one tensor with some entries as its input: name a "
+                                  "model of yours")
+        return found
 
     def outputs(self) -> int | None:
         """Classes, or components of a target, that a model should give; None when only a pass tells."""
@@ -74,6 +79,10 @@ def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -
         raise ExperimentError("the checkpoint's task was not made from names: expected "
                               f"{', '.join(DESCRIPTION)}, found "
                               f"{', '.join(map(str, description)) or 'nothing'}")
+    for name, value in description.items():
+        if not isinstance(value, dict if name.endswith("_args") else (str, type(None))):
+            raise ExperimentError(f"the checkpoint's task has {shown(value)} as its {name}: it has been "
+                                  "changed")
     unconfirmed = [part for part in OWN_CODE
                    if ":" in str(description[part]) and given.get(part) != description[part]]
     if unconfirmed:
@@ -163,14 +172,19 @@ def load_cost(spec: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _objective(loss: str | None, splits: Splits) -> Objective:
     """By name, by import path, or by the kind of the targets."""
-    targets = _all_targets(splits.train)
-    if targets is None:
-        targets = torch.as_tensor(_example(splits.train)[1]).unsqueeze(0)
+    targets = some_targets(splits.train)
     if loss is None:
         return OBJECTIVES["squared-error" if targets.is_floating_point() else "cross-entropy"]
     if ":" not in loss:
         return objective_named(loss)
     return Objective(loss, load_cost(loss), classifies=not targets.is_floating_point() and targets.ndim == 1)
+
+
+def some_targets(part: Part) -> Tensor:
+    """All targets, or that of the first sample where they are known one by one. Raises ExperimentError."""
+    targets = _all_targets(part)
+    return call(lambda: torch.as_tensor(_example(part)[1]).unsqueeze(0), {}, "the target of sample 0"
+                ) if targets is None else targets
 
 
 def _splits(found: Any, what: str) -> Splits:
@@ -191,8 +205,9 @@ def _splits(found: Any, what: str) -> Splits:
 
 
 def _part(part: Any, what: str) -> Part:
-    if isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(one, Tensor) for one in part):
-        inputs, targets = part
+    if isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(one, (Tensor, np.ndarray))
+                                                                  for one in part):
+        inputs, targets = (_dense(one, what) for one in part)
         if not inputs.ndim or not targets.ndim or not len(inputs) or len(inputs) != len(targets):
             raise ExperimentError(f"{what}: expected as many targets as inputs, at least one; found shapes "
                                   f"{tuple(inputs.shape)} and {tuple(targets.shape)}")
@@ -203,7 +218,7 @@ def _part(part: Any, what: str) -> Part:
     if not isinstance(part, Dataset) or not isinstance(part, Sized):
         raise ExperimentError(f"{what}: expected a torch Dataset with a length or a pair of tensors (inputs, "
                               f"targets), found {kind_of(part)}")
-    if not len(part):
+    if not call(lambda: len(part), {}, f"{what}, its length"):
         raise ExperimentError(f"{what}: the {type(part).__name__} is empty")
     _example(part, what)
     return part
@@ -214,10 +229,28 @@ def _example(part: Part, what: str = "data") -> tuple[Tensor, Any]:
     if isinstance(part, tuple):
         return part[0][0], part[1][0]
     item = call(lambda: part[0], {}, f"{what}, sample 0")
-    if not isinstance(item, (tuple, list)) or len(item) != 2 or not isinstance(item[0], Tensor):
-        raise ExperimentError(f"{what}, sample 0: expected a pair (input, target), the input a tensor; found "
-                              f"{kind_of(item)}")
-    return item[0], item[1]
+    inputs, target = call(lambda: pair_of(item), {}, f"{what}, sample 0")
+    return _as_tensor(inputs), target
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """An input, which may be an array or a number; an empty tensor for several, whose shape only the model
+    knows."""
+    if isinstance(value, (np.ndarray, np.generic, int, float)):
+        return torch.as_tensor(value)
+    return value if isinstance(value, Tensor) else torch.empty(0)
+
+
+def _dense(values: Any, what: str) -> Tensor:
+    """As a tensor with all its entries. Raises ExperimentError."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "fiub":
+            raise ExperimentError(f"{what}: expected arrays of numbers, found one of {values.dtype}")
+        values = torch.from_numpy(np.ascontiguousarray(values))
+    if values.layout != torch.strided or values.is_meta or values.is_complex():
+        raise ExperimentError(f"{what}: expected dense tensors of real numbers, found a {values.layout} "
+                              f"tensor of {values.dtype}; write .to_dense() or .real")
+    return values
 
 
 def _all_targets(part: Part) -> Tensor | None:

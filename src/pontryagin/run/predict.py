@@ -13,11 +13,14 @@ from pontryagin.run import checkpoint
 from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import chunk_size, evaluate
-from pontryagin.run.files import write_text
+from pontryagin.run.files import check_target, write_text
+from pontryagin.run.objective import class_second
 from pontryagin.run.option import option
 from pontryagin.run.parts import from_description
-from pontryagin.run.settings import DTYPES
+from pontryagin.run.settings import DTYPES, usable_device
 from pontryagin.run.task import Samples, Task
+from pontryagin.run.trainer import output_of
+from pontryagin.run.weights import checked_state, put_into
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,15 @@ def predict(wanted: Prediction) -> list[str]:
     """Lines that say what was evaluated and how it did. Raises ExperimentError."""
     if wanted.split not in ("train", "test"):
         raise ExperimentError(f"--split: expected train or test, found {wanted.split!r}")
-    if wanted.predictions is not None and wanted.predictions.exists() and not wanted.overwrite:
-        raise ExperimentError(f"--predictions {wanted.predictions}: is there already; add --overwrite to "
-                              "replace it")
+    if wanted.predictions is not None:
+        check_target("--predictions", wanted.predictions, wanted.overwrite)
+    usable_device(wanted.device)
     path, saved = _model(wanted)
     task = from_description(_described(path, saved, wanted), wanted.named)
     task = task.to(torch.device(wanted.device), DTYPES[saved["dtype"]])
     samples = getattr(task, wanted.split)
     model = task.build()
-    try:
-        model.load_state_dict(saved["model"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit the model {task.description['model']}: "
-                              f"{' '.join(str(error).split())}") from error
+    put_into(model, checked_state(path, saved["model"]), path)
     rows = torch.arange(len(samples))
     scores = evaluate(model, samples, rows, task.objective)
     accuracy = "" if scores.accuracy is None else f", accuracy {100 * scores.accuracy:.2f} %"
@@ -89,25 +88,30 @@ def _model(wanted: Prediction) -> tuple[Path, dict[str, Any]]:
             raise ExperimentError(f"{path} has no model of this method and seed: expected one of "
                                   f"{', '.join(model.stem for model in models)}")
         path = chosen[0] if chosen else path / "checkpoint.pt"
-    saved = checkpoint.read(path, wanted.device)
+    last = checkpoint.read_last(path, wanted.device) if path.name == "checkpoint.pt" else None
+    saved = last[0] if last else checkpoint.read(path, wanted.device)
     if "runs" in saved:
+        checkpoint.check_kinds(path, saved, {"runs": list, "task": dict, "settings": dict})
         saved = _one_run(path, saved, wanted)
-    missing = {"model", "task", "dtype", "method", "seed", "iteration"} - saved.keys()
-    if missing or saved["dtype"] not in DTYPES:
-        raise CheckpointError(f"{path}: expected a trained model or the checkpoint of a run; missing: "
-                              f"{', '.join(sorted(missing))}")
+    checkpoint.check_kinds(path, saved,
+                           {"model": dict, "task": dict, "dtype": str, "method": str, "seed": int,
+                                         "iteration": int})
+    if saved["dtype"] not in DTYPES:
+        raise CheckpointError(f"{path}: expected the dtype {' or '.join(DTYPES)}, found {saved['dtype']!r}")
     return path, saved
 
 
 def _one_run(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:
     """Of a run that is going on."""
+    for run in saved["runs"]:
+        checkpoint.check_kinds(path, run if isinstance(run, dict) else {}, {"method": str, "seed": int})
     runs = [run for run in saved["runs"] if wanted.method in (None, run["method"])
             and wanted.seed in (None, run["seed"])]
     if len(runs) != 1:
         found = ", ".join(f"--method {run['method']} --seed {run['seed']}" for run in saved["runs"])
         raise ExperimentError(f"{path} holds {len(saved['runs'])} models: name one "
                               f"({found or 'the run has not begun'})")
-    return {**runs[0], "task": saved["task"], "dtype": saved["settings"]["dtype"]}
+    return {**runs[0], "task": saved["task"], "dtype": saved["settings"].get("dtype")}
 
 
 def _described(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:
@@ -131,8 +135,9 @@ def _table(task: Task, model: torch.nn.Module, samples: Samples, rows: Tensor) -
     model.eval()
     for chunk in rows.split(chunk_size(model)):
         inputs, targets = samples.rows(chunk)
-        output = model(inputs).double().cpu()
+        output = output_of(model, inputs).double().cpu()
         if task.objective.classifies:
+            output = class_second(output, targets)
             columns = {"target": targets, "prediction": output.argmax(1),
                        "confidence": output.softmax(1).amax(1)}
         else:

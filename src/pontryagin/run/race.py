@@ -137,7 +137,10 @@ class Run:
                 "trainer": self.trainer.state_dict(), "random": self.random}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there. Raises ExperimentError when it is not of such a run."""
+        if not 0 <= state["iteration"] <= self.length:
+            raise ExperimentError(f"{self.name}: the checkpoint is at iteration {state['iteration']}, the "
+                                  f"run has {self.length}: it has been changed, or is of another run")
         self.trainer.model.load_state_dict(state["model"])
         self.trainer.load_state_dict(state["trainer"])
         self.random, self.ended, self._mean = state["random"], state["ended"], state["mean"]

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import cos, isfinite, pi
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 
-from pontryagin.run.errors import ExperimentError, need, unknown
+from pontryagin.run.errors import ExperimentError, need, shown, unknown
 from pontryagin.run.methods import METHODS, choose, of_methods
 from pontryagin.run.option import MOST_THREADS, check_numbers, option, seed_numbers
 
@@ -91,14 +92,7 @@ class RunSettings:
 
     def place(self) -> tuple[torch.device, torch.dtype]:
         """Device and dtype. Raises ExperimentError when the device is not there."""
-        try:
-            device = torch.device(self.device)
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:  # an unknown device; one torch was not built for
-            reason = str(error).splitlines()[0]
-            raise ExperimentError(f"--device {self.device}: cannot be used ({reason}); expected cpu, or cuda "
-                                  "where torch finds a GPU") from error
-        return device, DTYPES[self.dtype]
+        return usable_device(self.device), DTYPES[self.dtype]
 
     def plain(self) -> dict[str, Any]:
         """As plain types, for summary.json."""
@@ -110,6 +104,18 @@ class RunSettings:
         return kept | {"threads": self.threads or torch.get_num_threads()}
 
 
+def usable_device(name: str) -> torch.device:
+    """A device by its name. Raises ExperimentError when it is not there, or holds no numbers."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        reason = str(error).splitlines()[0] if len(str(error)) < 200 else "torch has no such device here"
+        raise ExperimentError(f"--device {name}: cannot be used ({reason}); expected cpu, or cuda "
+                              "where torch finds a GPU") from error
+    return device
+
+
 def settings_from(binding: Mapping[str, Any], out: Path, *, checkpoint_every: float, tensorboard: bool,
                   overwrite: bool, resume: bool) -> RunSettings:
     """Of a checkpoint's binding settings. Raises ExperimentError when they are not those of this version."""
@@ -119,8 +125,28 @@ def settings_from(binding: Mapping[str, Any], out: Path, *, checkpoint_every: fl
     if set(fields) != expected:
         differing = ", ".join(sorted(expected ^ set(fields)))
         raise ExperimentError(f"the checkpoint's settings are not those of this version: {differing}")
+    hints = get_type_hints(RunSettings)
+    if wrong := [name for name, value in fields.items() if not _fits(hints[name], value)]:
+        raise ExperimentError(f"the checkpoint's setting {wrong[0]} is {shown(fields[wrong[0]])}, which no "
+                              "run writes: the file has been changed")
     return RunSettings(out=out, checkpoint_every=checkpoint_every, tensorboard=tensorboard,
                        overwrite=overwrite, resume=resume, **fields)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value from a file is of a field's type."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(one, value) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(inner[0], one) for one in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(
+            isinstance(key, str) and _fits(inner[1], one) for key, one in value.items())
+    if hint is Any:
+        return True
+    return isinstance(value, (int, float) if hint is float else hint) and isinstance(value,
+                                                                                     bool) == (hint is bool)
 
 
 def _plain(value: Any) -> Any:

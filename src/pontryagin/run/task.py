@@ -1,6 +1,6 @@
 """What is trained: a network, samples by their rows, an objective, and the batches of each seed."""
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -8,15 +8,17 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
-from pontryagin.run.objective import Objective
+from pontryagin.run.objective import Objective, check_classes, class_second
 from pontryagin.run.processes import present
 from pontryagin.run.race import Run
 from pontryagin.run.settings import SCHEDULES, RunSettings
-from pontryagin.run.trainer import Batch
+from pontryagin.run.trainer import Batch, output_of
+from pontryagin.run.user_code import cause, kind_of
 
 
 class Samples(Protocol):
@@ -69,15 +71,26 @@ class DatasetSamples:
         return len(self.dataset)
 
     def rows(self, rows: Tensor) -> Batch:
-        items = [self.dataset[row] for row in rows.tolist()]
-        expected = f"{type(self.dataset).__name__}: expected items (input, target) of"
+        name, row, items = type(self.dataset).__name__, 0, []
+        try:
+            for row in rows.tolist():
+                items.append(pair_of(self.dataset[row]))
+        except IndexError as error:
+            raise ExperimentError(f"{name}, sample {row}: {cause(error)}; its length is said to be "
+                                  f"{len(self)}: is it shorter?") from error
+        except ExperimentError as error:
+            raise ExperimentError(f"{name}, sample {row}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise ExperimentError(f"{name}, sample {row}: {cause(error)}") from error
         try:
             inputs, targets = default_collate(items)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ExperimentError(f"{expected} equal shapes that torch can stack, found {kind_of(items[0])} "
-                                  f"first ({error})") from error
-        if not isinstance(inputs, Tensor) or not isinstance(targets, Tensor):
-            raise ExperimentError(f"{expected} tensors or numbers, found {kind_of(items[0])}")
+        except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+            raise ExperimentError(f"{name}: expected samples of equal shapes that torch can stack, found "
+                                  f"{kind_of(items[0])} first ({cause(error)})") from error
+        if not all(isinstance(one, Tensor) and one.layout == torch.strided
+                   for one in tree_leaves((inputs, targets))):
+            raise ExperimentError(f"{name}: expected inputs and targets that are dense tensors, numpy arrays "
+                                  f"or numbers, found {kind_of(items[0])}")
         return _moved(inputs, self.device, self.dtype), _moved(targets, self.device, self.dtype)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "DatasetSamples":
@@ -91,15 +104,26 @@ def samples_of(data: tuple[Tensor, Tensor] | Dataset[Any]) -> Samples:
     return TensorSamples(*data) if isinstance(data, tuple) else DatasetSamples(data)
 
 
-def _moved(values: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    return values.to(device, dtype) if values.is_floating_point() else values.to(device)
+def pair_of(item: Any) -> tuple[Any, Any]:
+    """Input and target of a sample: a pair, or a dict with a target under `labels` or `label`, the rest of
+    which is the input. Raises ExperimentError."""
+    if isinstance(item, Mapping):
+        key = next((key for key in _LABELS if key in item), None)
+        if key is not None and len(item) > 1:
+            return {name: value for name, value in item.items() if name != key}, item[key]
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise ExperimentError("expected a pair (input, target), or a dict of inputs with a target under "
+                              f"`labels`; found {kind_of(item)}: write such a pair in __getitem__")
+    return item[0], item[1]
 
 
-def kind_of(item: object) -> str:
-    """In words, for errors."""
-    if isinstance(item, (tuple, list)):
-        return "(" + ", ".join(map(kind_of, item)) + ")"
-    return f"a tensor of shape {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+_LABELS = ("labels", "label")
+"""Of data sets of Hugging Face."""
+
+
+def _moved(values: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
+    """A tensor, or several within dicts and tuples."""
+    return tree_map(lambda one: one.to(device, dtype) if one.is_floating_point() else one.to(device), values)
 
 
 @dataclass(frozen=True)
@@ -170,25 +194,36 @@ class Task:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = self.build()
-            inputs, targets = self.train.rows(torch.arange(min(2, len(self.train))))
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise ExperimentError(f"{self.name}: the network has no parameter to train")
+            for part, samples in (("train", self.train), ("test", self.test)):
+                self._check_part(model, part, samples)
+
+    def _check_part(self, model: nn.Module, part: str, samples: Samples) -> None:
+        inputs, targets = samples.rows(torch.arange(min(2, len(samples))))
+        with torch.no_grad():
+            output = output_of(model, inputs)
+            if self.objective.classifies:
+                self._check_classes(part, samples, class_second(output, targets), targets)
             try:
-                with torch.no_grad():
-                    output = model(inputs)
-                    loss = self.objective.mean(output, targets)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                loss = self.objective.mean(output, targets)
+            except ExperimentError:
+                raise
+            except (Exception, SystemExit) as error:
                 raise ExperimentError(
-                    f"{self.name}: network, data and loss {self.objective.name} do not fit: inputs "
-                    f"{tuple(inputs.shape)} {inputs.dtype}, targets {tuple(targets.shape)} {targets.dtype}: "
-                    f"{' '.join(str(error).split())}") from error
+                    f"{self.name}, {part}: network, data and loss {self.objective.name} do not fit: outputs "
+                    f"{kind_of(output)}, targets {kind_of(targets)} of {targets.dtype}: {cause(error)}") from error
         if loss.ndim:
             raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number was "
                                   "expected")
-        if self.objective.classifies and (*output.shape[:1], *output.shape[2:]) != tuple(targets.shape):
-            raise ExperimentError(f"{self.name}: classification expects outputs (sample, class, ...) and "
-                                  f"targets (sample, ...), found {tuple(output.shape)} and "
-                                  f"{tuple(targets.shape)}")
+
+    def _check_classes(self, part: str, samples: Samples, scores: Tensor, targets: Tensor) -> None:
+        if targets.is_floating_point() or (*scores.shape[:1], *scores.shape[2:]) != tuple(targets.shape):
+            raise ExperimentError(f"{self.name}, {part}: classification expects outputs (sample, class, ...) "
+                                  f"or (sample, ..., class) and whole-number targets (sample, ...), found "
+                                  f"{tuple(scores.shape)} and {tuple(targets.shape)} of {targets.dtype}")
+        if isinstance(samples, TensorSamples):
+            check_classes(samples.targets, scores.shape[1], f"{self.name}, {part}")
 
 
 def horizon_of(task: Task, settings: RunSettings) -> int:

@@ -1,6 +1,6 @@
 """What a training asks of a method, and how a torch optimizer answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import isfinite
@@ -8,12 +8,15 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from pontryagin.problem import NonFiniteError
+from pontryagin.problem import NonFiniteError, ProblemError
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.objective import Objective
 from pontryagin.run.processes import mean, network_of
+from pontryagin.run.user_code import cause, kind_of
 
-Batch = tuple[Tensor, Tensor]
-"""Inputs and targets, the first axis of both the samples, on the model's device."""
+Batch = tuple[Any, Tensor]
+"""Inputs (a tensor, or several in a dict or a tuple) and targets, the first axis of all the samples, on the
+model's device."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,22 @@ class StepRecord:
     rho: float | None = None
     optimality_gap: float | None = None
     rejected: int | None = None
+
+
+def output_of(network: Callable[..., Any], inputs: Any) -> Tensor:
+    """What a network gives for a batch: a tensor, or the logits of an output of Hugging Face. A dict of
+    inputs is given by name. Raises ExperimentError for what it raises, and for another output."""
+    try:
+        found = network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
+    except (ProblemError, NonFiniteError, ExperimentError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ExperimentError(f"the network, called with {kind_of(inputs)}: {cause(error)}") from error
+    output = found if isinstance(found, Tensor) else getattr(found, "logits", None)
+    if not isinstance(output, Tensor) or not output.ndim:
+        raise ExperimentError(f"the network returned {kind_of(found)}: expected a tensor (sample, ...), or "
+                              "an object with such `logits`; return that part of it alone")
+    return output
 
 
 class Trainer(Protocol):
@@ -111,7 +130,7 @@ class OptimizerTrainer:
     def step(self, batch: Batch) -> StepRecord:
         inputs, targets = batch
         self.optimizer.zero_grad()
-        loss = self.objective.mean(self._network(inputs), targets)
+        loss = self.objective.mean(output_of(self._network, inputs), targets)
         loss.backward()
         value = mean(loss.item())
         if not isfinite(value):

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
+from pontryagin.errors import ProblemError
 from pontryagin.optim import Pilot
 from pontryagin.run.callbacks import Callback, ProgressDisplay, ReportContext
+from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.environment import threads
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Evaluation
@@ -25,8 +28,9 @@ from pontryagin.run.tuning import best, find, score_training, search
 @dataclass(frozen=True)
 class Outcome:
     """out: the folder with everything; interrupted: whether something is left to be run by a resume;
-    sentences: what each method reached; report: the page, None where another process writes it; stopped: why, by
-    method, runs ended because of numbers that are not finite; failed: whether every method has such a run."""
+    sentences: what each method reached; report: the page, None where another process writes it; stopped: why,
+    by method, runs ended because of numbers that are not finite; failed: whether every method has such a
+    run."""
 
     out: Path
     interrupted: bool
@@ -131,7 +135,7 @@ class _Training:
             for note in run.notes if seed == self.settings.seeds[0] else ():
                 self.display.say(f"{method.name}: {note}")
             if method.name in states:
-                run.load_state_dict(states[method.name])
+                _go_on(run, states[method.name])
             else:
                 with run.generators():
                     point = self.evaluation.start(run)
@@ -171,6 +175,18 @@ class _Training:
             self.display.say(f"{run.name}: stopped after {run.iteration} iterations: {run.ended}")
         if point.train is not None:
             self.folder.report_if_due()
+
+
+def _go_on(run: Run, state: dict[str, Any]) -> None:
+    """Raises CheckpointError when a state that has the seal of this package is not one of such a run."""
+    try:
+        run.load_state_dict(state)
+    except (ExperimentError, ProblemError, RuntimeError, ValueError, TypeError, LookupError,
+            AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{run.name}: the checkpoint does not hold the state of this run ({reason}): "
+                              "it has been changed; start anew with --overwrite, or put back the checkpoint "
+                              "before it") from error
 
 
 def _check(task: Task, settings: RunSettings) -> None:

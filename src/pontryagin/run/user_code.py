@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
+from torch import Tensor
+
 from pontryagin.run.errors import ExperimentError
 
 
@@ -59,8 +61,8 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any], what: str) 
         return function(**arguments)
     except ExperimentError:
         raise
-    except Exception as error:
-        raise ExperimentError(f"{what}: {_cause(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise ExperimentError(f"{what}: {cause(error)}") from error
 
 
 def _import(name: str, what: str) -> ModuleType:
@@ -74,14 +76,15 @@ def _import(name: str, what: str) -> ModuleType:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ExperimentError(f"{what}: no module named {error.name!r}, neither in the current folder "
                                   f"{here} nor installed") from error
-        raise ExperimentError(f"{what}: cannot be imported: {_cause(error)}") from error
+        raise ExperimentError(f"{what}: cannot be imported: {cause(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ExperimentError(f"{what}: cannot be imported: {_cause(error)}") from error
+        raise ExperimentError(f"{what}: cannot be imported: {cause(error)}") from error
 
 
-def _cause(error: BaseException) -> str:
-    """In one line: the error, and the place in somebody's code where it came up."""
+def cause(error: BaseException) -> str:
+    """In one line, not long: the error, and the place in somebody's code where it came up."""
     message = " ".join(str(error).split()) or "no message"
+    message = message if len(message) <= 200 else f"{message[:200]}..."
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)
               if not frame.filename.startswith("<")]
     own = [frame for frame in frames if frame.filename != __file__
@@ -93,6 +96,20 @@ def _cause(error: BaseException) -> str:
 
 def _origin(module: ModuleType) -> str:
     return f"module {module.__name__} ({getattr(module, '__file__', None) or 'no file'})"
+
+
+def kind_of(item: object) -> str:
+    """In words, for errors."""
+    if isinstance(item, (tuple, list)):
+        more = f", ... ({len(item):,} in all)" if len(item) > _FEW else ""
+        return f"({', '.join(map(kind_of, item[:_FEW]))}{more})"
+    if isinstance(item, Mapping):
+        return f"a {type(item).__name__} of {', '.join(map(str, list(item)[:_FEW])) or 'nothing'}"
+    return f"a tensor of shape {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+
+
+_FEW = 4
+"""Of many things that an error names."""
 
 
 def _listed(arguments: Mapping[str, Any]) -> str:

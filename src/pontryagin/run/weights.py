@@ -1,21 +1,16 @@
 """Weights of a trained model, from a file that is loaded without executing anything in it."""
 
-import pickle
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
 
+from pontryagin.run.checkpoint import loaded
 from pontryagin.run.errors import ExperimentError
 
 _INSIDE = ("model", "state_dict", "model_state_dict")
 """Where checkpoints keep them."""
-_UNREADABLE = (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError,
-               TypeError, AttributeError, AssertionError, ImportError)
-"""What torch.load raises for files of another kind, or with changed bytes: found by trying thousands."""
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -27,40 +22,66 @@ def load_weights(model: nn.Module, path: Path) -> None:
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        told = " ".join(str(error).split())[:400]
-        raise ExperimentError(f"{path}: does not fit the model: {told}") from error
+    put_into(model, state, path)
+
+
+def put_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load a state dict that comes from a file. Raises ExperimentError, the model as before, when the two do
+    not fit or a value is not finite."""
+    own = model.state_dict()
+    others = [f"{name} of {_shape(own[name])}, not {_shape(value)}" for name, value in state.items()
+              if name in own and _shape(own[name]) != _shape(value)]
+    differing = [f"{title} {_some(names)}" for title, names in (
+        ("it lacks", [name for name in own if name not in state]),
+        ("the model has no", [name for name in state if name not in own]), ("the model has", others))
+                 if names]
+    if differing:
+        raise ExperimentError(f"{path}: does not fit the model: {'; '.join(differing)}; name the model and "
+                              "the arguments that it was trained with")
     broken = [name for name, value in state.items()
               if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise ExperimentError(f"{path}: {', '.join(broken[:3])} hold NaN or infinite values: expected a "
-                              "trained model")
+        raise ExperimentError(f"{path}: {_some(broken)} hold NaN or infinite values: expected a trained "
+                              "model")
+    model.load_state_dict(state)
 
 
 def state_dict_of(path: Path) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote with tensors and plain types only, by itself or inside a
     checkpoint. Raises ExperimentError."""
-    content = _content(path)
+    try:
+        content = loaded(path, path.read_bytes(), "cpu")
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read ({error.strerror})") from error
     inside = [content[name] for name in _INSIDE if isinstance(content, Mapping)
               and isinstance(content.get(name), Mapping)]
-    content = inside[0] if inside else content
+    return checked_state(path, inside[0] if inside else content)
+
+
+def checked_state(path: Path, content: Any) -> dict[str, Tensor]:
+    """Tensors by name, each with all its entries. Raises ExperimentError."""
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, Tensor)
                                                                   for value in content.values()):
         mapping = isinstance(content, Mapping)
-        held = ", ".join(map(str, list(content)[:5])) if mapping else type(content).__name__
+        held = _some([str(name)[:40] for name in content]) if mapping else type(content).__name__
         raise ExperimentError(f"{path}: expected a state dict, by itself or under one of "
-                              f"{', '.join(_INSIDE)}; found {held}")
+                              f"{', '.join(_INSIDE)}; found {held or 'an empty one'}")
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise ExperimentError(f"{path}: expected names of tensors, found {name!r}")
+        if value.layout != strided or value.is_meta or value.is_quantized:
+            kind = "meta" if value.is_meta else "quantized" if value.is_quantized else str(value.layout)
+            raise ExperimentError(f"{path}: {name} is a {kind} tensor: expected dense ones that hold their "
+                                  "values")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ExperimentError(f"{path}: {name} is an expanded view of fewer numbers: save it "
+                                  ".contiguous()")
     return dict(content)
 
 
-def _content(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ExperimentError(f"{path}: cannot be read ({error.strerror})") from error
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExperimentError(f"{path}: expected a file of torch.save with tensors and plain types (a state "
-                              f"dict); it cannot be loaded safely: {reason}") from error
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

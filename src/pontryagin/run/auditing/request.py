@@ -7,14 +7,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from pontryagin.audit.sets import SETS
 from pontryagin.problem.admissible.names import set_name
 from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
 from pontryagin.run.option import LAST_SEED, MOST_THREADS, check_numbers, option
-from pontryagin.run.parts import READY_DATA, READY_MODELS, Part, Splits, build_model, load_cost, load_data
+from pontryagin.run.parts import (
+    READY_DATA,
+    READY_MODELS,
+    Part,
+    Splits,
+    build_model,
+    load_cost,
+    load_data,
+    some_targets,
+)
+from pontryagin.run.task import samples_of
 from pontryagin.run.weights import load_weights
 
 
@@ -72,7 +81,7 @@ def requested(settings: AuditSettings) -> AuditRequest:
 
 def _loss(name: str | None, splits: Splits) -> str | Cost:
     if name is None:
-        targets = splits.train[1] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][1])
+        targets = some_targets(splits.train)
         name = "squared-error" if targets.is_floating_point() else "cross-entropy"
     if ":" in name:
         return load_cost(name)
@@ -96,9 +105,8 @@ def _drawn(part: Part, settings: AuditSettings) -> list[tuple[Tensor, Tensor]]:
     if len(rows) < 3:
         raise ExperimentError(f"--batch-size {settings.batch_size}: expected at least 3 batches, but the "
                               f"{settings.part} part has {held} samples; take smaller batches")
-    if isinstance(part, tuple):
-        return [(part[0][chunk], part[1][chunk]) for chunk in rows]
-    return [tuple(default_collate([part[row] for row in chunk.tolist()])) for chunk in rows]
+    samples = samples_of(part)
+    return [samples.rows(chunk) for chunk in rows]
 
 
 __all__ = ["OBJECTIVES", "AuditRequest", "AuditSettings", "requested"]
