@@ -152,6 +152,8 @@ def _cost(runs: Sequence[Outcome]) -> float:
 
 
 def _loss_at_end(own: Outcome, other: Outcome) -> float | None:
-    """EMSA's loss over the rival's when the rival's run ends."""
+    """EMSA's loss over the rival's when the rival's run ends; None beside a loss of 0."""
     mine, theirs = curve(own), curve(other)
-    return None if mine is None or theirs is None else mine.loss_at(theirs.times[-1]) / theirs.losses[-1]
+    if mine is None or theirs is None or theirs.losses[-1] <= 0:
+        return None
+    return mine.loss_at(theirs.times[-1]) / theirs.losses[-1]
