@@ -39,7 +39,8 @@ def test_files_figures_and_report(tmp_path, capsys):
     assert run("mlp", "digits", "--weights", str(weights), *SMALL, "--sets", "int4,ternary", "--out",
                str(out)) == 0
     assert weights.read_bytes() == before
-    assert {path.name for path in out.iterdir()} == {".lock", "stages.csv", "restrictions.csv", "summary.json",
+    assert {path.name for path in out.iterdir()} == {".lock", "stages.csv", "restrictions.csv",
+                                                     "summary.json",
                                                      "report.html", "figures"}
     shown = capsys.readouterr().out
     assert "rank correlation" in shown

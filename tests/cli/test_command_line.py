@@ -30,7 +30,8 @@ def test_a_short_run_leaves_tables_figures_and_a_report(tmp_path, capsys):
     assert run("reproduce", "sine", "--out", str(out), "--seeds", "1", "--iterations", "5", "--methods",
                "emsa,lbfgs") == 0
     assert {path.name for path in out.iterdir()} == {
-        ".lock", "metrics.csv", "stages.csv", "states.csv", "fit.csv", "summary.json", "report.html", "figures"}
+        ".lock", "metrics.csv", "stages.csv", "states.csv", "fit.csv", "summary.json", "report.html",
+        "figures"}
     assert str(out / "report.html") in capsys.readouterr().out
     assert list((out / "figures").glob("*.png"))
 

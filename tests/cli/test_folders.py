@@ -1,5 +1,5 @@
-"""Output folders: a start that failed is in nobody's way, nothing that was measured is lost, and a folder that
-is moved or removed under a run is no success."""
+"""Output folders: a start that failed is in nobody's way, nothing that was measured is lost, and a folder
+that is moved or removed under a run is no success."""
 
 import os
 import shutil
@@ -60,7 +60,8 @@ def test_a_run_that_has_only_begun_is_in_nobodys_way(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_passed_over(tmp_path: Path) -> None:
     with opened(tmp_path / "run", False):
         assert free_folder(tmp_path / "run") == tmp_path / "run-2"
-        with pytest.raises(ExperimentError, match="another process is running"), opened(tmp_path / "run", False):
+        with pytest.raises(ExperimentError, match="another process is running"), opened(tmp_path / "run",
+                                                                                        False):
             pass
     assert free_folder(tmp_path / "run") == last_folder(tmp_path / "run") == tmp_path / "run"
 

@@ -193,7 +193,8 @@ def test_a_run_is_not_overwritten_or_resumed_as_another(capsys):
     assert run("train", *SHORT) == 0
     before = Path("runs/train/metrics.csv").read_bytes()
     for wrong, message in (
-            ([*SHORT, "--out", "runs/train"], "--overwrite"), (["--resume", "--epochs", "3"], "epochs: 10 there, 3 asked for"),
+            ([*SHORT, "--out", "runs/train"], "--overwrite"),
+            (["--resume", "--epochs", "3"], "epochs: 10 there, 3 asked for"),
             (["--resume", "--method", "adam"], "methods"),
             (["--resume", "--model-args.width", "9"], "model_args")):
         assert run("train", *wrong) == 2

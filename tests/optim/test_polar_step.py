@@ -73,7 +73,8 @@ class Layer:
         given = {self.layer.weight: gradient} | ({} if bias is None else {self.layer.bias: bias})
         for parameter, value in given.items():
             parameter.grad = value.view_as(parameter)
-        settings = {"lr": 1.0, "damping": 0.1, "exponent": 0.5, "rho_decay": 0.9, "weight_decay": 0.0, "steps": 0}
+        settings = {"lr": 1.0, "damping": 0.1, "exponent": 0.5, "rho_decay": 0.9, "weight_decay": 0.0,
+                    "steps": 0}
         largest = {id(parameter): value.abs().max().item() for parameter, value in given.items()}
         proposal = self.steps.propose([settings], largest, longest=None, promised=False)
         moves = self.steps.take(proposal, [settings])

@@ -180,7 +180,8 @@ def test_both_processes_hold_the_same_parameters(case: str, found: list[dict[str
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("case", ["linear", "embedding", "not finite", "discrete", "probes", "told", "by hand"])
+@pytest.mark.parametrize("case",
+                         ["linear", "embedding", "not finite", "discrete", "probes", "told", "by hand"])
 def test_as_one_process_on_the_joint_batch(case: str, found: list[dict[str, list[Tensor]]]) -> None:
     model = model_of(case)
     # the period of refreshes depends on the work of one process

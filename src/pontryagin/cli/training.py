@@ -97,7 +97,8 @@ def tell(call: Call, outcome: Outcome, resume: str) -> bool:
     if outcome.report is not None:
         call.say(f"Report: {outcome.report}")
     if outcome.failed:
-        raise NonFiniteError("; ".join(f"{method}: {reasons[0]}" for method, reasons in outcome.stopped.items()))
+        raise NonFiniteError("; ".join(f"{method}: {reasons[0]}"
+                                       for method, reasons in outcome.stopped.items()))
     return outcome.interrupted
 
 

@@ -56,9 +56,10 @@ class EMSA(torch.optim.Optimizer):
     averaging: eta of the averages, over about the last 1 / (eta + 1) of all steps; None for none. metric,
     constraint: see Metric, Constraint, whose numbers damping, exponent, rho_decay, flip_rate and density can
     be set per group, as lr to averaging can.
-    bound: what a step may promise; None for no such bound. acceptance: accept/reject with a closure; then, and with a constraint, there are no averages, for what is
-    promised is the controls'. strict: refuse parameters outside any stage. process_group: of processes whose
-    gradients are averaged by other means than DistributedDataParallel, which names its own.
+    bound: what a step may promise; None for no such bound. acceptance: accept/reject with a closure; then,
+    and with a constraint, there are no averages, for what is promised is the controls'. strict: refuse
+    parameters outside any stage. process_group: of processes whose gradients are averaged by other means than
+    DistributedDataParallel, which names its own.
 
     Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been
     replaced by others; NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing
@@ -81,7 +82,8 @@ class EMSA(torch.optim.Optimizer):
                     "rho_decay": metric.rho_decay, "weight_decay": weight_decay, "adamw_lr": adamw_lr,
                     "flip_rate": sets.flip_rate, "density": sets.density, "averaging": averaging, "steps": 0,
                     "averaged": False, "refresh_every": 1, "step_scale": 1.0, "promise": ()}
-        self.acceptance, self._bound, self._model, self._metric, self._sets = acceptance, bound, model, metric, sets
+        self.acceptance, self._bound, self._model = acceptance, bound, model
+        self._metric, self._sets = metric, sets
         self._strict, self._process_group = strict, process_group
         self._settings = tuple(defaults)  # torch adds to the defaults
         self._begin()
@@ -119,9 +121,9 @@ class EMSA(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
-        """One step of every stage. closure: computes the loss and its gradients; it may return None. loss: the
-        one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's outputs,
-        steps are bounded and may be longer: see Bound."""
+        """One step of every stage. closure: computes the loss and its gradients; it may return None. loss:
+        the one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's
+        outputs, steps are bounded and may be longer: see Bound."""
         groups, rule = self.param_groups, self.acceptance
         value = None if loss is None else _one_number(loss)
         if closure is None and rule is not None:

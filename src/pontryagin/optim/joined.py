@@ -59,7 +59,8 @@ class Joined:
         self._totals = [count * outputs for count, outputs in self._shapes]
         self._biased_groups = sum(group.first.bias is not None for group in self.groups)
         self.biases = sum(self._totals[:self._biased_groups])
-        self.segments, self._biased = (Segments([size for count, size in shapes for _ in range(count)], device)
+        self.segments, self._biased = (Segments([size for count, size in shapes for _ in range(count)],
+                                                device)
                                        for shapes in (self._shapes, self._shapes[:self._biased_groups]))
         self.biased_parts = sum(count for count, _ in self._shapes[:self._biased_groups])
         self._stages = [one for group in self.groups for one in group.stages]
@@ -125,8 +126,8 @@ class Joined:
         return self._biased.reduced(values.abs(), "max")
 
     def within_reach(self, norm: Parts, lr: float, steps: int) -> Parts:
-        """What steps of this norm, times lr, are multiplied by. Weights are measured now and then: they change by no
-        more than what is asked here."""
+        """What steps of this norm, times lr, are multiplied by. Weights are measured now and then: they
+        change by no more than what is asked here."""
         if self._reach is None or steps < EARLY or steps % SELDOM == 0:
             self._reach = torch.cat([group.reach() for group in self.groups])
         return within(norm, self._reach / lr) if lr else torch.ones_like(norm)
@@ -142,8 +143,9 @@ class Joined:
             for name in names:
                 self.state.entries[name].mul_(growth)
 
-    def promised(self, gradients: Sequence[Tensor], directions: Sequence[Tensor], bias_gradient: Outputs | None,
-                 bias: Outputs | None, groups: Groups, units: Parts | None = None) -> Parts:
+    def promised(self, gradients: Sequence[Tensor], directions: Sequence[Tensor],
+                 bias_gradient: Outputs | None, bias: Outputs | None, groups: Groups,
+                 units: Parts | None = None) -> Parts:
         """<G, d> of each, times the rates; the gradients are those of the loss divided by units."""
         of_weight, of_bias = (float(groups[number]["lr"]) for number in self.first.groups)
         found = products(gradients, directions).to(self.state.square.dtype).mul_(of_weight)

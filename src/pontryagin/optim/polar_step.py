@@ -64,7 +64,8 @@ class PolarStep:
         bias_ahead, promise = bias, None
         length = self._length(new, joined.of_stages(joined.largest(largest)), size, own["steps"] + 1)
         found = [_argmax(group, right, mean_change, own)
-                 for group, right, mean_change in zip(joined.groups, ahead, joined.by_group(bias), strict=True)]
+                 for group, right, mean_change
+                 in zip(joined.groups, ahead, joined.by_group(bias), strict=True)]
         changes = [change for change, _ in found]
         if (rho_decay := self._rho_decay(own)) is not None:
             self._renew(new, torch.cat([output_change(change, mean_change, group.metric).flatten()

@@ -1,22 +1,23 @@
 """What a step may promise: a share of what is left of the loss.
 
 The decrease of J that a step predicts, mu = sum over parameters of <minus the gradient, change>, is its
-Hamiltonian gain to first order. Where J is bounded below, no step can keep a promise of more than what is left
-of it: one that makes it has left the region in which its model means anything, as in networks whose
+Hamiltonian gain to first order. Where J is bounded below, no step can keep a promise of more than what is
+left of it: one that makes it has left the region in which its model means anything, as in networks whose
 activations bend at a thirtieth of a unit, or in chains of twenty stages whose changes add up. With
 r = mu / (J - floor), the step at full length is multiplied by
 
     1 for r <= k,   (r / k)^-(log 5 / -log k) between,   1 / (5 r) for r >= 1,   k = 1/5 + 2/5 (1 - J / J_0):
 
 at first a fifth of what is left may be promised, and three fifths where J has become small beside J_0, the
-most that it has been, for then promises are of noise more and more; who promises all of it gets a fifth. (Polyak 1969; stochastic:
-Loizou et al., AISTATS 2021.) Under the bound a step may be longer than lr, for it binds where that would hurt.
+most that it has been, for then promises are of noise more and more; who promises all of it gets a fifth.
+(Polyak 1969; stochastic: Loizou et al., AISTATS 2021.) Under the bound a step may be longer than lr, for it
+binds where that would hurt.
 
 mu is to be that of the mean gradient, without the batch's own noise, of which a direction made of that batch
 promises much. So the batch counts for a fifth of it, the directions of the batches before for the rest:
-mu = 1/5 <G, d> + 4/5 |<G, v>|, d the new direction and v the mean of those before it, and the mean of the last
-five steps is taken, as of J. Where momentum
-comes before the argmax, as in polar steps, it takes the place of G.
+mu = 1/5 <G, d> + 4/5 |<G, v>|, d the new direction and v the mean of those before it, and the mean of the
+last five steps is taken, as of J. Where momentum comes before the argmax, as in polar steps, it takes the
+place of G.
 """
 
 from collections.abc import Sequence
@@ -66,8 +67,8 @@ class Bound:
         if not running or running[3] == 0 or running[4] > _STALE:
             return "The loss is not known, so steps are lr long, whatever they promise: call step(loss=loss)."
         return "" if running[2] / running[3] > self.floor else (
-            f"The loss has fallen to {running[2] / running[3]:.3g}, {self.floor:g} or less: steps are lr long, "
-            "whatever they promise.")
+            f"The loss has fallen to {running[2] / running[3]:.3g}, {self.floor:g} or less: steps are lr "
+            "long, whatever they promise.")
 
     def outlook(self, running: Running, value: float | None) -> "Outlook":
         """Before a step. value: the loss, None where it is not known."""
@@ -81,7 +82,8 @@ class Bound:
         if weight == 0 or since > _STALE or total / weight <= self.floor:
             return Outlook(running)
         left = total / weight - self.floor
-        return Outlook(running, left, _SHARE + (_FREE - _SHARE) * (1 - left / (most - self.floor)), self.stretch)
+        return Outlook(running, left, _SHARE + (_FREE - _SHARE) * (1 - left / (most - self.floor)),
+                       self.stretch)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def products(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
 
 def allowed(promised: float, free: float) -> float:
-    """What a step is multiplied by that promises this part of what is left of J, where `free` of it may be."""
+    """What a step is multiplied by that promises this part of what is left of J, where `free` of it may
+    be."""
     if promised <= free:
         return 1.0
     steepness = log(_SHARE) / log(free)

@@ -69,7 +69,8 @@ class RowStep:
         if longest is not None:
             reached = joined.within_reach(norm, longest * float(own["lr"]), own["steps"])
             scale = scale * joined.segments.spread(reached)
-        torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
+        torch._foreach_mul_(changes,
+                            [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
         if bias is not None:
             bias_gradient, bias = bias, (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
         promise = self._promise(gradients, changes, bias_gradient, bias, groups, units) if promised else None

@@ -118,7 +118,8 @@ def search(rule: AcceptanceRule, moves: Sequence[Moves], apply: Callable[[float]
     if loss is None:
         raise ProblemError("acceptance needs the loss: the closure returned None")
     before = [(parameter, parameter.clone()) for one in moves for parameter in one.parameters]
-    promised, value = sum(one.predicted() for one in moves), torch.as_tensor(loss).item()  # trials replace the gradients
+    # trials replace the gradients
+    promised, value = sum(one.predicted() for one in moves), torch.as_tensor(loss).item()
     for _ in range(rule.attempts):
         length = groups[0]["step_scale"]
         apply(length)

@@ -322,7 +322,8 @@ class ModelStages:
         """Look at the next pass: at all stages if a refresh is due, at those never seen if they are wanted or
         a probe is due."""
         self._just_loaded = False
-        if self._is_idle and only is None and not (due or probing or self._wanted or self.constraints.discrete):
+        if self._is_idle and only is None and not (due or probing or self._wanted
+                                                   or self.constraints.discrete):
             return
         members = _ids(groups)
         for stage in chain(self.affine, *self.open.values()):

@@ -46,8 +46,8 @@ def study(name: str, settings: Settings, command: str, columns: Mapping[str, Seq
           found: Callable[[], dict[str, Any]], number: int = 1) -> Iterator[Study]:
     """Make settings.out ready and open its tables (name: columns); torch works with so many threads inside.
 
-    found: what summary.json says beside command, settings, versions and machine. Ctrl-C ends the body without an
-    error: then the files hold what had been measured. Raises ExperimentError before any work.
+    found: what summary.json says beside command, settings, versions and machine. Ctrl-C ends the body without
+    an error: then the files hold what had been measured. Raises ExperimentError before any work.
     """
     with ExitStack() as stack:
         out = stack.enter_context(opened(settings.out, settings.overwrite))

@@ -212,7 +212,8 @@ class Task:
             except (Exception, SystemExit) as error:
                 raise ExperimentError(
                     f"{self.name}, {part}: network, data and loss {self.objective.name} do not fit: outputs "
-                    f"{kind_of(output)}, targets {kind_of(targets)} of {targets.dtype}: {cause(error)}") from error
+                    f"{kind_of(output)}, targets {kind_of(targets)} of {targets.dtype}: {cause(error)}"
+                ) from error
         if loss.ndim:
             raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number was "
                                   "expected")

@@ -61,8 +61,9 @@ class Capture:
         return self._hooks.parallel
 
     def take_loss(self) -> float | None:
-        """The `.loss` of the model's outputs whose gradients have come since the last call, None without: their
-        sum, each times its weight in what was backpropagated; their mean where that is a scaled loss."""
+        """The `.loss` of the model's outputs whose gradients have come since the last call, None without:
+        their sum, each times its weight in what was backpropagated; their mean where that is a scaled
+        loss."""
         found, self._hooks.losses = self._hooks.losses, []
         if not found:
             return None

@@ -92,7 +92,8 @@ class Momentum:
 
 @dataclass
 class Secant:
-    """L-BFGS over all stages, the closed-form or Gauss-Newton solve its initial inverse Hessian; full batches.
+    """L-BFGS over all stages, the closed-form or Gauss-Newton solve its initial inverse Hessian; full
+    batches.
 
     The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
     gradients of J add the coupling. rho divides the whole quasi-Newton step, whose natural length is 1: use

@@ -82,8 +82,9 @@ def _results(methods: dict[str, Result], summary: Result) -> Cells:
         rows.append([label(method), number(result["learning_rate"]), f"{epoch:.3g}", bold(_error(result)),
                      _spread(result["recalibrated_error"]) if "recalibrated_error" in result else NONE,
                      NONE if theirs is None else f"{theirs:.2f} %",
-                     _shares(result["density"]) if "density" in result else "real" if method == "adam" else NONE,
-                     number(result["train_loss"]["median"]), number(1000 * seconds) if seconds else NONE,
+                     _shares(result["density"]) if "density" in result else "real" if method == "adam"
+                     else NONE, number(result["train_loss"]["median"]),
+                     number(1000 * seconds) if seconds else NONE,
                      f"{seconds / least:.2f}" if seconds and least else NONE,
                      f"{result['packed_bytes']:,}" if "packed_bytes" in result else NONE])
     return Cells(["method", "rate", "epochs", "test error", "averaged anew", "printed", "not 0", "train loss",
