@@ -22,7 +22,7 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path):
 
 def test_overwriting_removes_the_files_of_a_run_and_nothing_else(tmp_path):
     for name in ("metrics.csv", "summary.json", "report.html", "notes.md"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).write_text("x\n1\n")
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a.png").write_text("x")
     with pytest.raises(ExperimentError, match="--overwrite"):

@@ -192,7 +192,7 @@ def test_a_users_data():
      r"train: expected a torch Dataset with a length or a pair of tensors.*a tensor of shape \(8, 3\)"),
     ("mine.nets:uneven", r"train: expected as many targets as inputs.*\(8, 3\) and \(7,\)"),
     ("mine.nets:infinite", "train: the inputs hold NaN"),
-    ("mine.nets:broken", "train, sample 0: expected a pair"),
+    ("mine.nets:broken", "expected a pair"),
     ("mine.nets:many", "expected .train, test."),
     ("mine.nets:generator", "found generator"),
 ])

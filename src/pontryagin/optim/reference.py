@@ -12,9 +12,8 @@ M = (A_c + delta I)^(exponent / 2) and one rho, the root mean square of the chan
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
 
-Steps are shorter where gradients fade and reach no further than weights allow: fading.py says why, and whence
-the numbers; these are of a loss that is not passed (promise.py). The averages are a_k = a_{k-1} + c_k (W_k -
-a_{k-1}), c_k = (averaging + 1) / (k + averaging).
+Steps are shorter where gradients fade and reach no further than weights allow (fading.py: why, and whence the
+numbers); the loss is not passed. Averages: a_k = a_{k-1} + c_k (W_k - a_{k-1}), c_k = (eta + 1) / (k + eta).
 
 Shapes: x (row, d), W (n, d); gradients and steps (n, d + k), those of b as a last column; k = 0 without b.
 """

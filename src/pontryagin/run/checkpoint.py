@@ -167,7 +167,7 @@ def _check_archive(path: Path, data: bytes, labelled: bool) -> None:
                 raise CheckpointError(f"{path}: its checksums are not those of its content: it has been "
                                       "changed or damaged")
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error, OSError,
-            UnicodeDecodeError) as error:
+            ValueError) as error:
         raise CheckpointError(f"{path}: is cut off or damaged ({error}); take another copy, of a run the "
                               "checkpoint before it") from error
 

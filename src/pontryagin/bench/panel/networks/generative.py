@@ -40,7 +40,8 @@ class UNet(nn.Module):
 
 class Variational(nn.Module):
     """Images to a normal distribution over twenty numbers, and back to logits of pixels (Kingma and Welling
-    2014). Out comes (logits, mean, log variance); in eval mode the noise is the same in every call."""
+    2014). Out come logits, mean and log variance, side by side; in eval mode the noise is the same in every
+    call."""
 
     def __init__(self, code: int = 20, width: int = 256) -> None:
         super().__init__()
@@ -49,21 +50,22 @@ class Variational(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(code, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
                                      nn.Linear(width, 784))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         mean, log_variance = self.encoder(x).chunk(2, 1)
         generator = None if self.training else Generator().manual_seed(0)
         noise = torch.randn(mean.shape, generator=generator)
-        return self.decoder(mean + (0.5 * log_variance).exp() * noise), mean, log_variance
+        return torch.cat([self.decoder(mean + (0.5 * log_variance).exp() * noise), mean, log_variance], 1)
 
 
-def evidence(output: tuple[Tensor, Tensor, Tensor], pixels: Tensor) -> Tensor:
+def evidence(output: Tensor, pixels: Tensor) -> Tensor:
     """Minus the evidence's lower bound of each image, in nats: (sample,)."""
-    logits, mean, log_variance = output
+    logits, code = output[:, :pixels.shape[1]], output[:, pixels.shape[1]:]
+    mean, log_variance = code.chunk(2, 1)
     errors = functional.binary_cross_entropy_with_logits(logits, pixels, reduction="none").sum(1)
     return errors + 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
-OBJECTIVE = Objective("negative evidence bound", evidence, False)  # type: ignore[arg-type] # of three tensors
+OBJECTIVE = Objective("negative evidence bound", evidence, False)
 
 
 def _errors(output: Tensor, target: Tensor) -> Tensor:
