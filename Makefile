@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras docs lint bench bench-panel bench-families bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras docs lint fuzz bench bench-panel bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -40,6 +40,9 @@ docs: ## the site, in docs/_site; a warning, or a public name without a page, is
 	@$(PYTHON) bootstrap.py --into .venv-docs docs
 	@.venv-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_site
 	@echo "Done. Open docs/_site/index.html in a browser."
+
+fuzz: install ## 10,500 wrong command lines, files of options, data sets and models; a minute
+	@for seed in 0 1 2; do OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py 3000 500 $$seed || exit 1; done
 
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers

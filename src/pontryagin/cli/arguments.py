@@ -35,8 +35,10 @@ def values_of(arguments: Sequence[str], options: Options, command: str) -> dict[
         name, equals, text = word[2:].partition("=")
         if not word.startswith("--") or not name:
             raise _no_option(word, options, command)
-        head, _, key = name.partition(".")
+        head, dot, key = name.partition(".")
         field = head.replace("-", "_")
+        if dot and not key.strip("."):
+            raise _no_option(f"--{name}", options, command)
         if field == "config" and not key:
             path = _read(Path, text if equals else _next(rest, word), "--config")
             for entry, content in options_in(path).items():
@@ -45,7 +47,7 @@ def values_of(arguments: Sequence[str], options: Options, command: str) -> dict[
         if field not in options:
             raise _no_option(f"--{name}", options, command)
         value: Any = text if equals else True if is_flag(options[field][1]) else _next(rest, word)
-        _take(given, options, field, key, _read(None, value, f"--{name}") if key else value, f"--{name}")
+        _take(given, options, field, key, value, f"--{name[:80]}", words=True)
     return given
 
 
@@ -70,11 +72,14 @@ def _take_entry(given: dict[str, Any], options: Options, entry: Any, value: Any,
     _take(given, options, name, key, value, f"--config {path}: {entry}")
 
 
-def _take(given: dict[str, Any], options: Options, name: str, key: str, value: Any, place: str) -> None:
+def _take(given: dict[str, Any], options: Options, name: str, key: str, value: Any, place: str,
+          words: bool = False) -> None:
+    """Put a value, or a part of one, into what is given. words: it comes from the command line."""
     one, hint = options[name]
     if key:
         if not is_mapping(hint):
             raise ExperimentError(f"{place}: {flag(name)} has no parts: give it a value of its own")
+        value = _read(None, value, place) if words else value
         for part in reversed(key.split(".")):
             value = {part: value}
     found = _read(hint, value, place)
@@ -116,6 +121,6 @@ def _stray(word: str, options: Options, given: Mapping[str, Any], command: str) 
     last = list(given)[-1] if given else ""
     if last and isinstance(given[last], tuple):
         return ExperimentError(f"{command}: {shown(word)} belongs to no option; a list has commas and no "
-                               f"blanks: {flag(last)} {','.join(map(str, given[last]))},{word}")
+                               f"blanks: {flag(last)} {','.join(map(str, given[last]))},{word[:60]}")
     return ExperimentError(f"{command}: {shown(word)} belongs to no option: an option begins with --, as "
                            f"{flag(next(iter(options)))}")

@@ -50,7 +50,7 @@ def words(kind: Any) -> str:
     if origin is dict:
         return "names with values, as --NAME.KEY VALUE or '{KEY: VALUE}'"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text",
-            Path: "a path"}[kind]
+            Path: "a path", Any: "numbers, words, lists or mappings"}[kind]
 
 
 class _OtherError(ValueError):
@@ -151,9 +151,9 @@ def _mapping(kind: Any, value: Any) -> dict[str, Any]:
         try:
             found[key] = reader(kind)(part)
         except _OtherError:
-            raise ValueError(f"{key}: expected {words(kind)}, found {_found(part)}") from None
+            raise ValueError(f"{key[:60]}: expected {words(kind)}, found {_found(part)}") from None
         except ValueError as error:
-            raise ValueError(f"{key}: {error}") from error
+            raise ValueError(f"{key[:60]}: {error}") from error
     return found
 
 

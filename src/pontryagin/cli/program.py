@@ -14,6 +14,8 @@ from pontryagin.run.errors import ExperimentError
 
 NOT_FINITE, WRONG_REQUEST, NO_ROOM, INTERRUPTED = 1, 2, 74, 130
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_HALF = 400
+"""Characters of a line at its beginning and at its end, where it says what to do."""
 TOGETHER = ("train", "compare", "reproduce")
 """Commands that torchrun may start in several processes."""
 
@@ -78,5 +80,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _said(text: str, status: int) -> int:
-    print(f"pontryagin: {' '.join(text.split())}", file=sys.stderr)
+    line = " ".join(text.split())
+    if len(line) > 2 * _HALF:  # words that somebody gave, or that a library said
+        line = f"{line[:_HALF]} ... {line[-_HALF:]}"
+    print(f"pontryagin: {line}", file=sys.stderr)
     return status

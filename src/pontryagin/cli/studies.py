@@ -62,8 +62,6 @@ def _alone(name: str) -> None:
 def _sine(call: Call) -> bool:
     _alone("sine")
     settings = call.make(SineSettings)
-    call.say("Figure 1 of the paper: a residual network of 20 stages learns sin x, (a) from a good "
-             "initialization, (b) from a poor one; loss: mean squared error.")
     folder, interrupted = run_sine(settings, call.line, TerminalProgress(call.console))
     call.say("Interrupted: reporting what has been measured." if interrupted else "",
              f"Report: {write_report(folder, draw_figures(folder))}")

@@ -16,7 +16,7 @@ from pontryagin.run.data import load_images
 from pontryagin.run.errors import ExperimentError, shown, unknown
 from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.run.objective import OBJECTIVES, Objective, objective_named
-from pontryagin.run.task import Task, pair_of, samples_of
+from pontryagin.run.task import Task, is_dense, pair_of, samples_of
 from pontryagin.run.user_code import call, import_object, kind_of
 
 READY_MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +27,8 @@ DESCRIPTION = ("model", "model_args", "data", "data_args", "loss")
 OWN_CODE = ("model", "data", "loss")
 """Those that may name a user's own code, as package.module:name."""
 
+_MOST = 2**31
+"""Samples of a data set."""
 Part = tuple[Tensor, Tensor] | Dataset[Any]
 """(inputs, targets), the first axis of both the samples, or a torch Dataset of such pairs."""
 
@@ -218,7 +220,11 @@ def _part(part: Any, what: str) -> Part:
     if not isinstance(part, Dataset) or not isinstance(part, Sized):
         raise ExperimentError(f"{what}: expected a torch Dataset with a length or a pair of tensors (inputs, "
                               f"targets), found {kind_of(part)}")
-    if not call(lambda: len(part), {}, f"{what}, its length"):
+    length = call(lambda: len(part), {}, f"{what}, its length")
+    if length > _MOST:
+        raise ExperimentError(f"{what}: the {type(part).__name__} says that it has {length:,} samples: "
+                              f"expected at most {_MOST:,}, which can be put into a random order")
+    if not length:
         raise ExperimentError(f"{what}: the {type(part).__name__} is empty")
     _example(part, what)
     return part
@@ -247,7 +253,7 @@ def _dense(values: Any, what: str) -> Tensor:
         if values.dtype.kind not in "fiub":
             raise ExperimentError(f"{what}: expected arrays of numbers, found one of {values.dtype}")
         values = torch.from_numpy(np.ascontiguousarray(values))
-    if values.layout != torch.strided or values.is_meta or values.is_complex():
+    if not is_dense(values):
         raise ExperimentError(f"{what}: expected dense tensors of real numbers, found a {values.layout} "
                               f"tensor of {values.dtype}; write .to_dense() or .real")
     return values

@@ -84,10 +84,10 @@ class DatasetSamples:
             raise ExperimentError(f"{name}, sample {row}: {cause(error)}") from error
         try:
             inputs, targets = default_collate(items)
-        except (TypeError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
             raise ExperimentError(f"{name}: expected samples of equal shapes that torch can stack, found "
                                   f"{kind_of(items[0])} first ({cause(error)})") from error
-        if not all(isinstance(one, Tensor) and one.layout == torch.strided
+        if not all(isinstance(one, Tensor) and is_dense(one)
                    for one in tree_leaves((inputs, targets))):
             raise ExperimentError(f"{name}: expected inputs and targets that are dense tensors, numpy arrays "
                                   f"or numbers, found {kind_of(items[0])}")
@@ -119,6 +119,11 @@ def pair_of(item: Any) -> tuple[Any, Any]:
 
 _LABELS = ("labels", "label")
 """Of data sets of Hugging Face."""
+
+
+def is_dense(values: Tensor) -> bool:
+    """Real numbers, all of them there."""
+    return values.layout == torch.strided and not values.is_meta and not values.is_complex()
 
 
 def _moved(values: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
@@ -219,7 +224,8 @@ class Task:
                                   "expected")
 
     def _check_classes(self, part: str, samples: Samples, scores: Tensor, targets: Tensor) -> None:
-        if targets.is_floating_point() or (*scores.shape[:1], *scores.shape[2:]) != tuple(targets.shape):
+        if scores.ndim < 2 or targets.is_floating_point() or (*scores.shape[:1],
+                                                              *scores.shape[2:]) != tuple(targets.shape):
             raise ExperimentError(f"{self.name}, {part}: classification expects outputs (sample, class, ...) "
                                   f"or (sample, ..., class) and whole-number targets (sample, ...), found "
                                   f"{tuple(scores.shape)} and {tuple(targets.shape)} of {targets.dtype}")

@@ -118,6 +118,8 @@ def run_panel(settings: PanelSettings, command: str, progress: Progress) -> Resu
     """Do what settings ask for, and write summary.json into settings.out after every network."""
     if not settings.report_only:
         choose(settings.rivals, METHODS)
+    elif not settings.out.is_dir():
+        raise ExperimentError(f"--report-only --out {settings.out}: there is no such folder")
     going_on = settings.resume and (settings.out / FILE).exists()
     out = settings.out if going_on or settings.report_only else prepare(settings.out, settings.overwrite)
     results, lock = Results(), FileLock(out / ".lock")
