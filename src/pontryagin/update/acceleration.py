@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.distributed import GroupModel, StageModels
-from pontryagin.hamiltonian import Penalties
+from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import QuadraticModel
 from pontryagin.problem import ProblemError
 
@@ -51,10 +51,9 @@ class Plain:
 class Momentum:
     """v <- beta v + (1 - beta) rho (theta* - theta); try theta + v / rho, rho the state penalty.
 
-    Multiplied by rho, steps of different penalties are comparable. Where H~, summed over stages, is lower at
-    theta + v / rho than at theta, and after two rejections in an iteration, v is set back to the argmax
-    alone. So every trial keeps what Theorem 4 of [LCTE] asks of the argmax, H~_new >= H~_old, and its bound
-    holds with momentum too. Stages with an admissible set take the argmax itself.
+    Multiplied by rho, steps of different penalties are comparable. Where v promises no gain, and after two
+    rejections in an iteration, it is set back to the argmax alone, so a predicted decrease is always
+    positive. Stages with an admissible set take the argmax itself.
 
     beta: in [0, 1), the share of the old v; 0.7 is what a few past steps agree on: 1 / (1 - beta) = 3.3 of
     them. Raises ProblemError for others, and in an iteration without a penalty on states or controls.
@@ -81,7 +80,8 @@ class Momentum:
         trial = [model.group.control + (1 - self.beta) * (best - model.group.control) + self.beta * old
                  / own.step_scale if model.group.stage.admissible.unconstrained else best
                  for model, own, best, old in zip(models, penalties, argmax, self._velocity, strict=True)]
-        return trial if augmented_gain(models, penalties, trial) > 0 else argmax
+        gain = sum(float(measure.gain.sum()) for measure in models.measure(trial))
+        return trial if gain > 0 else argmax
 
     def accept(self, models: StageModels, penalties: EachPenalties, controls: Controls) -> None:
         """Remember the step taken, in units of 1/rho."""
@@ -97,7 +97,7 @@ class Secant:
 
     The argmax knows the curvature within a stage exactly and nothing between stages; secants of successive
     gradients of J add the coupling. rho divides the whole quasi-Newton step, whose natural length is 1: use
-    it with AcceptReject(rho=1, restart=True); what Fixed promises of the argmax does not hold of such steps.
+    it with AcceptReject(rho=1, restart=True).
 
     history_size: pairs of steps and changes of the gradient kept, >= 1; 20, twice the usual 10, since
         a pair costs no evaluation. first_rho: the first step is the argmax at this rho, short enough to be
@@ -172,10 +172,11 @@ class Secant:
         return result
 
 
-def augmented_gain(models: StageModels, penalties: EachPenalties, controls: Controls) -> float:
-    """sum_n H~_n(new) - H~_n(old) of these controls: what Theorem 4 needs to be >= 0."""
+def augmented_gain(models: StageModels, penalties: EachPenalties, controls: Controls,
+                   measures: Sequence[Measures]) -> float:
+    """sum_n H~_n(new) - H~_n(old) of these controls, with their measures: what Theorem 4 needs to be >= 0."""
     total = 0.0
-    for model, own, new, measure in zip(models, penalties, controls, models.measure(controls), strict=True):
+    for model, own, new, measure in zip(models, penalties, controls, measures, strict=True):
         protects = model.group.protects(own.everywhere).to(measure.gain)
         moved = (new - model.group.control).square().sum(1).to(measure.gain)
         total += float((measure.gain - 0.5 * (own.rho_state * measure.state_error + own.rho_control * moved

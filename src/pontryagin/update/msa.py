@@ -13,7 +13,7 @@ from pontryagin.distributed import SharedPropagation, StageModels, StageParallel
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import LBFGS, ByForm, Maximizer
 from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
-from pontryagin.update.acceleration import Acceleration, Momentum, Plain
+from pontryagin.update.acceleration import Acceleration, Momentum, Plain, augmented_gain
 from pontryagin.update.ending import REFERENCE, Iterations, ending
 from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule, Trial
 from pontryagin.update.perturbation import Perturbation
@@ -165,14 +165,26 @@ class ExtendedMSA:
             return self._models[1]
         return self.parallel.models(self.maximizer, before, starts, alone=self.penalty.per_stage)
 
+    def _proposed(self, models: StageModels, penalties: Sequence[Penalties]
+                  ) -> tuple[list[Tensor], list[Measures]]:
+        """New controls of each group, and what they promise. Under a rule that takes every trial they keep
+        what Theorem 4 of [LCTE] asks of the argmax, H~_new >= H~_old summed over stages, or are the argmax;
+        one that asks J needs no more than a promise."""
+        parts = self.acceleration.propose(models, penalties)
+        measures = models.measure(parts)
+        if self.penalty.attempts > 1 or isinstance(self.acceleration, Plain) or augmented_gain(
+                models, penalties, parts, measures) > 0:
+            return parts, measures
+        parts = models.maximize(penalties)
+        return parts, models.measure(parts)
+
     def _search(self, problem: ControlProblem, before: SharedPropagation, models: StageModels) -> "_Tried":
         rule, told = copy(self.penalty), False
         self.penalty.begin(models)
         for rejected in range(self.penalty.attempts):
             penalties = self.penalty.penalties()
             with self.parallel.phase("maximization"):
-                parts = self.acceleration.propose(models, penalties)
-                measures = models.measure(parts)
+                parts, measures = self._proposed(models, penalties)
             after = self.parallel.propagate(problem, group_controls(self.controls, models, parts))
             trial = Trial(measures, penalties, before.objective, after.objective, before.epsilon)
             if self.penalty.accepts(trial):

@@ -16,8 +16,8 @@ class Fixed:
 
     Guarantee: J falls in every iteration by at least (1 - 2C/rho) mu_k if both penalties exceed 2C, C the
     constant of Lemma 2 ([LCTE] Theorem 4), which is not known beforehand. The theorem needs H~_new >= H~_old,
-    which every maximizer keeps from where it starts, and Momentum too; not Secant, nor a Perturbation of
-    the start. With smaller penalties there is none: J may rise.
+    which every maximizer keeps from where it starts, and the solver of every acceleration under a rule of one
+    attempt; not a Perturbation of the start. With smaller penalties there is none: J may rise.
     """
 
     fixed: Penalties
