@@ -50,7 +50,8 @@ def test_a_run_that_has_only_begun_is_in_nobodys_way(tmp_path: Path) -> None:
         assert free_folder(out) == out
         assert prepare(out, False) == out
         assert not (out / broken).exists()
-    Table(out / "metrics.csv", ("a",)).add(1)
+    with Table(out / "metrics.csv", ("a",)) as table:
+        table.add(1)
     (out / "metrics.csv").write_text("a\n1\n")
     assert free_folder(out) == tmp_path / "che-2"
     with pytest.raises(ExperimentError, match="already holds a run"):

@@ -92,34 +92,31 @@ KINDS: dict[str, Callable[[int], ControlProblem]] = {
     "sparse": lambda seed: layers(seed, linear(4, 2), cost=L1(0.1)),
 }
 RULES: list[Callable[[], PenaltyRule]] = [AcceptReject, FromEstimate, PerStageEstimate, AcceptReject]
-PANEL = [(kind, seed) for kind in KINDS for seed in range(4)]
+CONVERGING = {"linear", "box", "binary", "ternary", "regulator", "switches", "bounded"}
+"""Where the tolerance is met within 40 iterations from at least one of the four seeds."""
 SMOOTH = ("linear", "two linear", "network", "classes", "split", "residual", "regulator")
 
 
-@pytest.mark.parametrize(("kind", "seed"), PANEL, ids=lambda value: str(value))
-def test_panel(kind: str, seed: int) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_panel(kind: str) -> None:
+    converged = [solved(kind, seed) for seed in range(4)]
+    assert any(converged) or kind not in CONVERGING
+
+
+def solved(kind: str, seed: int) -> bool:
+    """Whether 40 iterations converge, after checking what they promise."""
     problem = KINDS[kind](20 * seed)
     solver = ExtendedMSA(problem, penalty=RULES[seed]())
     found = solver.solve(40, tolerance=TOLERANCE)
     for record in found:
         assert record.objective_after <= record.objective_before
     assert problem.check_controls(solver.controls) == solver.controls
-    promised = promise(problem, solver, kind)
     if found.converged:
-        assert promised <= 1.05 * TOLERANCE, found.ending.reason
-        CONVERGED.append(kind)
+        assert promise(problem, solver, kind) <= 1.05 * TOLERANCE, found.ending.reason
     else:
         assert found.optimality_gap > TOLERANCE
         assert "the optimality gap at rho_state = 1" in found.ending.reason
-
-
-CONVERGED: list[str] = []
-
-
-def test_most_of_the_panel_converges() -> None:
-    if len(CONVERGED) == 0:
-        pytest.skip("after the panel, in one process")
-    assert {"linear", "box", "binary", "ternary", "regulator", "switches", "bounded"} <= set(CONVERGED)
+    return found.converged
 
 
 def promise(problem: ControlProblem, solver: ExtendedMSA, kind: str) -> float:
