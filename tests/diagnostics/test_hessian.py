@@ -10,7 +10,7 @@ from pontryagin.diagnostics import extreme_eigenvalues, module_hessian, problem_
 from pontryagin.diagnostics.hessian import HessianOperator
 from pontryagin.diagnostics.spectrum import lanczos
 from pontryagin.papers.saddle.experiment import hessian_at
-from pontryagin.papers.sine.task import LAYERS, SineTask
+from pontryagin.papers.sine.task import SineTask
 from pontryagin.problem import ControlProblem, NonFiniteError, ProblemError
 
 
@@ -85,11 +85,11 @@ def test_the_saddle_of_the_sine_against_its_dense_hessian() -> None:
     """600 parameters at zero controls: the ends of Lanczos are those of the matrix, by the plain loop over
     layers."""
     task = SineTask("b", 0)
-    theta = torch.zeros(LAYERS, 30, dtype=torch.float64)
+    theta = torch.zeros(20, 30, dtype=torch.float64)
     hessian = hessian_at(task, theta)
     assert hessian.size == 600
     flat = theta.flatten().requires_grad_()
-    gradient, = torch.autograd.grad(task.loss(flat.view(LAYERS, 30)), flat, create_graph=True)
+    gradient, = torch.autograd.grad(task.loss(flat.view(20, 30)), flat, create_graph=True)
     dense = torch.stack([torch.autograd.grad(gradient, flat, unit, retain_graph=True)[0]
                          for unit in torch.eye(600, dtype=torch.float64)])
     values = torch.linalg.eigvalsh(dense)

@@ -12,8 +12,8 @@ METHODS = ("msa", "emsa-paper", "emsa", "emsa-secant", "sgd", "adagrad", "adam",
 CONTROL = ("msa", "emsa-paper", "emsa", "emsa-secant")
 TARGETS = ("0.1", "0.01", "0.0001", "1e-06")
 HEADERS = {
-    "metrics.csv": "figure,method,seed,iteration,evaluations,seconds,train_loss,test_loss,accepted,rho,"
-                   "optimality_gap,rejected",
+    "metrics.csv": "figure,method,seed,iteration,evaluations,seconds,train_loss,test_loss,objective,accepted,"
+                   "rho,optimality_gap,rejected",
     "stages.csv": "figure,method,seed,iteration,stage,gain,state_error,costate_error",
     "states.csv": "figure,method,x,time,component,state",
     "fit.csv": "figure,method,x,target,prediction",
@@ -102,7 +102,7 @@ def _metrics(figure: str, method: str, seed: int, loss: np.ndarray,
             gap = abs(fell) * 1.3 + 1e-9 if np.isfinite(fell) else 1.0
             record = [int(not (rejected and fell < 0)), rho, gap, rejected]
         rows.append([figure, method, seed, k, int(evaluations * k), seconds * k, value, 1.05 * value,
-                     *record])
+                     value, *record])
     return rows
 
 

@@ -155,7 +155,7 @@ def test_a_bad_cell_is_named_by_line_and_column(tmp_path: Path) -> None:
                        match=r"metrics\.csv, line 4, column train_loss: expected a number.*found 'much'"):
         draw_figures(run)
     write_table(run / "metrics.csv", header, [*rows[:2], rows[2][:5]])
-    with pytest.raises(ReportError, match=r"metrics\.csv, line 4: expected 12 values, found 5"):
+    with pytest.raises(ReportError, match=r"metrics\.csv, line 4: expected 13 values, found 5"):
         draw_figures(run)
 
 
@@ -173,7 +173,7 @@ def test_a_band_covers_what_all_seeds_cover_and_a_diverged_seed_is_cut(tmp_path:
     header = HEADERS["metrics.csv"].split(",")
     losses = {0: [8, 4, 2, 1], 1: [8, 2, 2, 0.5, 0.1], 2: [8, 8, 8, "nan", 1]}
     write_table(tmp_path / "metrics.csv", header,
-                [["a", "adam", seed, k, k, k / 10, loss, loss, "", "", "", ""]
+                [["a", "adam", seed, k, k, k / 10, loss, loss, loss, "", "", "", ""]
                                                    for seed, values in losses.items()
                  for k, loss in enumerate(values)])
     found = curves(read_table(tmp_path / "metrics.csv", *METRICS), "adam", "iteration", "train_loss")

@@ -8,7 +8,7 @@ import torch
 
 from pontryagin.papers.sine.experiment import TABLES, SineSettings, run_sine, score
 from pontryagin.papers.sine.methods import METHODS
-from pontryagin.papers.sine.task import SineTask, predict, total
+from pontryagin.papers.sine.task import SineTask, total
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.progress import Progress
 from pontryagin.run.tuning import best
@@ -40,7 +40,7 @@ def test_the_problems_and_the_loop_are_one_network(figure):
     whole = propagate(task.problem(), tuple(theta.unbind()))
     split = propagate(task.split_problem(),
                       tuple(part for row in theta for part in (row, theta.new_empty(0))))
-    torch.testing.assert_close(whole.states[-1], predict(theta, task.train[0]), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(whole.states[-1], task.predict(theta, task.train[0]), rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(split.states[-1], whole.states[-1], rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(whole.terminal.mean(), task.loss(theta), rtol=1e-13, atol=0)
     assert len(task.problem().groups) == 1
@@ -125,7 +125,8 @@ def test_a_run_writes_documented_columns(tmp_path):
     assert summary["results"]["b"]["emsa"]["iterations"] == 3
     assert summary["results"]["a"]["sgd"]["learning_rate"] in METHODS["sgd"].rates
     assert set(summary["tuning"]["a"]["sgd"]) == {str(rate) for rate in METHODS["sgd"].rates}
-    assert summary["paper"]["a"]["adam"] == {"loss": 0.04, "iteration": 500}
+    assert summary["paper"]["a"]["adam"] == {
+        "loss": 0.04, "iteration": 500, "losses": [{"iteration": 500, "loss": 0.04, "here": None}]}
 
 
 def test_threads_are_set_back(tmp_path):

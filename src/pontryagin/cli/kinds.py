@@ -46,7 +46,7 @@ def words(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(map(str, get_args(kind)))
     if origin is tuple:
-        return "whole numbers with commas" if get_args(kind)[0] is int else "names with commas"
+        return {int: "whole numbers", float: "numbers"}.get(get_args(kind)[0], "names") + " with commas"
     if origin is dict:
         return "names with values, as --NAME.KEY VALUE or '{KEY: VALUE}'"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text",

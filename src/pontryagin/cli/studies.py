@@ -11,7 +11,7 @@ from pontryagin.bench.benchmark import BenchSettings, run_bench
 from pontryagin.bench.panel import report as panel_report
 from pontryagin.bench.panel.experiment import PanelSettings, described, run_panel
 from pontryagin.bench.scaling import ScalingSettings, run_scaling
-from pontryagin.cli.options import Call, Command
+from pontryagin.cli.options import Call, Command, options_of
 from pontryagin.cli.training import seeds, tell
 from pontryagin.papers.certificate.experiment import CertificateSettings, run_certificate
 from pontryagin.papers.control.experiment import ControlSettings, run_control
@@ -20,9 +20,11 @@ from pontryagin.papers.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, Dis
 from pontryagin.papers.discrete.paper import EPOCHS
 from pontryagin.papers.images.experiment import METHODS, Request, run_images
 from pontryagin.papers.images.paper import FIGURES
+from pontryagin.papers.plateau.experiment import PlateauSettings, run_plateau
 from pontryagin.papers.saddle.experiment import SaddleSettings, run_saddle
 from pontryagin.papers.sine.experiment import SineSettings, run_sine
 from pontryagin.papers.sine.report import draw_figures, write_report
+from pontryagin.papers.sine.setup import SETUPS, SineSetup
 from pontryagin.run.callbacks import TerminalDisplay
 from pontryagin.run.errors import ExperimentError, need
 from pontryagin.run.figures import left_out
@@ -61,7 +63,7 @@ def _alone(name: str) -> None:
 
 def _sine(call: Call) -> bool:
     _alone("sine")
-    settings = call.make(SineSettings)
+    settings = call.make(SineSettings, setup=call.make(SineSetup))
     folder, interrupted = run_sine(settings, call.line, TerminalProgress(call.console))
     call.say("Interrupted: reporting what has been measured." if interrupted else "",
              f"Report: {write_report(folder, draw_figures(folder))}")
@@ -69,7 +71,7 @@ def _sine(call: Call) -> bool:
 
 
 def _paper(name: str, settings: type, run: Callable[..., Any], call: Call) -> bool:
-    """The saddle, the control problems or the certificate."""
+    """The saddle, the plateau, the control problems or the certificate."""
     _alone(name)
     drawing = import_module(f"pontryagin.papers.{name}.report")  # imports matplotlib
     folder, results, interrupted = run(call.make(settings), call.line, TerminalProgress(call.console))
@@ -139,6 +141,18 @@ def _discrete_command(kind: str, values: str) -> Command:
         helps={"methods": f"all, or names with commas: {', '.join(DISCRETE[kind])}"})
 
 
+def _released_command(setup: str, what: str) -> Command:
+    """A run of the authors' released code."""
+    numbers = {name: getattr(SETUPS[setup], name) for name in options_of(SineSetup)}
+    return Command(
+        _sine, (SineSettings, SineSetup),
+        f"The sine as the authors' released code runs it: {what}; the losses that it gave stand beside "
+        "those found here. Writes what reproduce sine writes.",
+        defaults={**numbers, "out": f"runs/sine-{setup}", "iterations": 500,
+                  "methods": "emsa-paper,emsa,adam"},
+        quick={"seeds": 1, "iterations": None})
+
+
 def _image_command(name: str) -> Command:
     figure = FIGURES[name]
     grids = "; ".join(f"{method}: {', '.join(f'{rate:g}' for rate in ALL[method].rates)}"
@@ -162,10 +176,16 @@ def _image_command(name: str) -> Command:
 
 
 COMMANDS = {
-    "reproduce sine": Command(_sine, (SineSettings,), quick={"seeds": 1}),
+    "reproduce sine": Command(_sine, (SineSettings, SineSetup), quick={"seeds": 1}),
+    "reproduce sine-released": _released_command(
+        "released", "100 samples, from zeros with uniform noise of 0.005, regularizer 1e-3"),
+    "reproduce sine-released-1000": _released_command(
+        "released-1000", "1000 samples, good initialization, regularizer 1e-3 (--regularizer 0: without)"),
     "reproduce binary": _discrete_command("binary", "{-1, 1}"),
     "reproduce ternary": _discrete_command("ternary", "{-1, 0, 1}"),
     "reproduce saddle": Command(partial(_paper, "saddle", SaddleSettings, run_saddle), (SaddleSettings,)),
+    "reproduce plateau": Command(partial(_paper, "plateau", PlateauSettings, run_plateau),
+                                 (PlateauSettings,)),
     "reproduce control": Command(partial(_paper, "control", ControlSettings, run_control),
                                  (ControlSettings,)),
     "reproduce certificate": Command(partial(_paper, "certificate", CertificateSettings, run_certificate),

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pontryagin.papers.sine.task import FIGURES, SineTask
+from pontryagin.papers.sine.setup import FIGURES
+from pontryagin.papers.sine.task import SineTask
 from pontryagin.problem import ControlProblem, CrossEntropy, stage
 from pontryagin.run.data import load_images
 

@@ -18,7 +18,8 @@ from pontryagin.diagnostics import (
     spectral_density,
 )
 from pontryagin.papers.sine.methods import METHODS
-from pontryagin.papers.sine.task import LAYERS, SineTask, Theta
+from pontryagin.papers.sine.setup import SineSetup
+from pontryagin.papers.sine.task import SineTask, Theta
 from pontryagin.run.errors import need
 from pontryagin.run.option import LAST_SEED, check_numbers, option
 from pontryagin.run.progress import Progress
@@ -117,7 +118,7 @@ def _spectra(task: SineTask, results: SaddleResults, running: Study, progress: P
 
 def zeros() -> Theta:
     """W = b = 0 in every layer."""
-    return torch.zeros(LAYERS, 30, dtype=torch.float64)
+    return torch.zeros(SineSetup().layers, SineSetup().entries, dtype=torch.float64)
 
 
 def hessian_at(task: SineTask, theta: Theta) -> HessianOperator:

@@ -2,20 +2,23 @@
 baselines."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite, log10
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pontryagin.papers.sine.methods import METHODS, Method
+from pontryagin.papers.sine.setup import SineSetup, references
 from pontryagin.papers.sine.tables import FIT, METRICS, STAGES, STATES, write_fit, write_states
-from pontryagin.papers.sine.task import FIGURES, SineTask, Theta
+from pontryagin.papers.sine.task import SineTask, Theta
 from pontryagin.problem import NonFiniteError
 from pontryagin.run.environment import Stopwatch
 from pontryagin.run.option import SEEDS, Seeds, check_numbers, option, seed_numbers
 from pontryagin.run.progress import Progress
 from pontryagin.run.study import Study, choose, study
-from pontryagin.run.summary import Measured, summarize
+from pontryagin.run.summary import Measured, over_seeds, summarize
 from pontryagin.run.tuning import TUNING_SEED, best, tuned
 from pontryagin.update import IterationRecord
 
@@ -26,16 +29,9 @@ CONVERGED = 1e-12
 TUNING_ITERATIONS = 1000
 """At most, of a tuning run: seven rates at the 10000 of (b) would cost twice as much as three reported
 seeds."""
-RULE = ("the rate with the least mean of log10(train loss) over a run of its own seed, which rewards both "
+RULE = ("the rate with the least mean of log10 J over a run of its own seed, which rewards both "
         f"falling early and ending low; at most {TUNING_ITERATIONS} iterations")
 QUICK_RATES = (1e-2, 3e-2, 1e-1)
-PAPER = {
-    "a": {name: {"loss": loss, "iteration": 500}
-          for name, loss in {"emsa-paper": 0.03, "adam": 0.04, "adagrad": 0.055, "sgd": 0.07}.items()},
-    "b": {"emsa-paper": {"loss": 0.009, "iteration": 2000}, "adam": {"loss": 0.007, "iteration": 10000}},
-}
-"""End values read off the paper's Figure 1."""
-
 TABLES = {name: (*text, *numbers) for name, (text, numbers) in
           {"metrics": METRICS, "stages": STAGES, "states": STATES, "fit": FIT}.items()}
 _QUICK_LENGTH, _QUICK = 200, {"emsa-paper": 30, "msa": 5, "lm": 20}
@@ -44,9 +40,9 @@ _QUICK_LENGTH, _QUICK = 200, {"emsa-paper": 30, "msa": 5, "lm": 20}
 
 @dataclass(frozen=True)
 class SineSettings:
-    """Figure 1: fit sin x with a residual network of 20 layers, from a good (a) and a poor (b)
-    initialization. Writes metrics.csv, stages.csv, states.csv, fit.csv, summary.json, figures and
-    report.html. Ctrl-C stops it; what has been measured is kept and reported.
+    """Figure 1: fit sin x with a residual network, from a good (a) and a poor (b) initialization; every
+    number that defines it is an option. Writes metrics.csv, stages.csv, states.csv, fit.csv, summary.json,
+    figures and report.html. Ctrl-C stops it; what has been measured is kept and reported.
     """
 
     out: Path = option("folder for the results, new or empty", Path("runs/sine"))
@@ -56,6 +52,7 @@ class SineSettings:
     methods: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(METHODS)}", None)
     quick: bool = option("short runs with one seed, for a first look", False)
     overwrite: bool = option("replace the run that is in the folder", False)
+    setup: SineSetup = field(default_factory=SineSetup)
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -84,16 +81,17 @@ def run_sine(settings: SineSettings, command: str, progress: Progress) -> tuple[
     """
     found = _Results(settings, progress)
     with study("sine", settings, command, TABLES, found.summary) as running:
-        progress.say("Figure 1 of the paper: a residual network of 20 stages learns sin x, (a) from a good "
-                     "initialization, (b) from a poor one; loss: mean squared error.")
-        for figure in FIGURES:
+        progress.say(f"Figure 1 of the paper: a residual network of {settings.setup.layers} stages learns "
+                     "sin x, (a) from a good initialization, (b) from a poor one; loss: mean squared error.")
+        for figure in settings.setup.figures:
             for method in choose("method", settings.methods, METHODS):
                 rate = found.tune(figure, method)
                 for place, seed in enumerate(seed_numbers(settings.seeds)):
                     theta = found.run(running, figure, method, seed, rate)
                     if not place and theta.isfinite().all():
-                        write_states(running.tables["states"], figure, method.name, theta)
-                        write_fit(running.tables["fit"], figure, method.name, theta)
+                        task = SineTask(figure, seed, settings.setup)
+                        write_states(running.tables["states"], task, method.name, theta)
+                        write_fit(running.tables["fit"], task, method.name, theta)
                 running.save()
     return running.out, running.interrupted
 
@@ -109,27 +107,33 @@ class _Results:
         self.diverged: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
 
     def tune(self, figure: str, method: Method) -> float:
-        """The best of the method's grid, on data and controls that no reported run uses; 0 where it has
-        none."""
+        """The rate of the setup, or the best of the method's grid, on data and controls that no reported run
+        uses; 0 where it has none."""
         if not method.rates:
             return 0.0
+        if method.name in self.settings.setup.rates:
+            return self.settings.setup.rates[method.name]
         length = min(self.settings.length(figure, method), TUNING_ITERATIONS)
+        task = SineTask(figure, TUNING_SEED, self.settings.setup)
         scores = tuned(QUICK_RATES if self.settings.quick else method.rates,
-                       lambda rate: score(SineTask(figure, TUNING_SEED), method, length, rate), self.progress,
+                       lambda rate: score(task, method, length, rate), self.progress,
                        f"({figure}) {method.label}: choosing the learning rate")
         self.scores[figure][method.name] = scores
         return best(scores)
 
     def run(self, running: Study, figure: str, method: Method, seed: int, rate: float) -> Theta:
         """The last controls; every recorded iteration is a row in the tables."""
-        task, watch, length = SineTask(figure, seed), Stopwatch(), self.settings.length(figure, method)
+        task, watch = SineTask(figure, seed, self.settings.setup), Stopwatch()
+        length = self.settings.length(figure, method)
         points: list[Measured] = []
         self.points[figure][method.name].append(points)
         last, spent, iteration = task.start(), 0, 0
 
         def record(found: IterationRecord | None) -> float:
             points.append(Measured(iteration, spent, watch.seconds, *task.losses(last)))
-            _write(running, (figure, method.name, seed, iteration), points[-1], found)
+            with torch.no_grad():
+                objective = task.objective(last).item()
+            _write(running, (figure, method.name, seed, iteration), points[-1], objective, found)
             return points[-1].train_loss
 
         def observe(theta: Theta, evaluations: int, found: IterationRecord | None) -> bool:
@@ -160,30 +164,44 @@ class _Results:
         results = {figure: {name: summarize(runs, TARGETS, self._rate(figure, name))
                             for name, runs in methods.items()}
                    for figure, methods in self.points.items()}
+        source, known = references(self.settings.setup)
+        paper = {figure: {name: self._beside(figure, name, losses) for name, losses in methods.items()}
+                 for figure, methods in known.items()}
         return {"results": results, "tuning": self.scores, "tuning_rule": RULE, "diverged": self.diverged,
-                "paper": PAPER}
+                "paper": paper, "paper_source": source}
+
+    def _beside(self, figure: str, name: str, losses: dict[int, float]) -> dict[str, Any]:
+        """The last of the losses of others with its iteration; and for all of them, ours there."""
+        runs = self.points.get(figure, {}).get(name, [])
+        ours = {iteration: [point.train_loss for run in runs for point in run if point.iteration == iteration]
+                for iteration in losses}
+        return {"loss": losses[max(losses)], "iteration": max(losses),
+                "losses": [{"iteration": iteration, "loss": loss,
+                            "here": over_seeds(ours[iteration]) if ours[iteration] else None}
+                           for iteration, loss in losses.items()]}
 
     def _rate(self, figure: str, name: str) -> float | None:
         scores = self.scores[figure].get(name)
-        return best(scores) if scores else None
+        return best(scores) if scores else self.settings.setup.rates.get(name)
 
 
-def _write(running: Study, place: tuple[Any, ...], point: Measured, found: IterationRecord | None) -> None:
+def _write(running: Study, place: tuple[Any, ...], point: Measured, objective: float,
+           found: IterationRecord | None) -> None:
     solver: tuple[Any, ...] = (None, None, None, None)
     if found is not None:
         solver = (found.accepted, found.penalties.rho_state, found.optimality_gap, found.rejected)
         running.tables["stages"].add_all((*place, number, stage.gain, stage.state_error, stage.costate_error)
                                          for number, stage in enumerate(found.stages))
     running.tables["metrics"].add(*place, point.evaluations, point.seconds, point.train_loss, point.test_loss,
-                                  *solver)
+                                  objective, *solver)
 
 
 def score(task: SineTask, method: Method, iterations: int, rate: float) -> float:
-    """The mean over a run of log10 of the train loss; infinite when it diverged."""
+    """The mean over a run of log10 of J; infinite when it diverged."""
     logs: list[float] = []
 
     def observe(theta: Theta, evaluations: int, record: object) -> bool:
-        loss = task.loss(theta).item()
+        loss = task.objective(theta).item()
         logs.append(log10(max(loss, 1e-300)) if isfinite(loss) else inf)
         return isfinite(loss)
 

@@ -11,10 +11,19 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from pontryagin.maximizer import LBFGS, ClosedForm
-from pontryagin.papers.sine.task import LAYERS, SineTask, Theta, predict, total
+from pontryagin.papers.sine.task import SineTask, Theta, total
 from pontryagin.problem import refine
-from pontryagin.run.errors import need
-from pontryagin.update import MSA, AcceptReject, ExtendedMSA, IterationRecord, PaperPenalty, Plain, Secant
+from pontryagin.run.errors import ExperimentError, need
+from pontryagin.update import (
+    MSA,
+    AcceptReject,
+    ExtendedMSA,
+    IterationRecord,
+    PaperPenalty,
+    Perturbation,
+    Plain,
+    Secant,
+)
 
 Observe = Callable[[Theta, int, IterationRecord | None], bool]
 """Called after each iteration with the controls, the evaluations since the last call (one is a forward pass
@@ -22,8 +31,6 @@ of the network, with or without a backward pass) and the record, if there is one
 
 COARSE = 20
 """Iterations on half the steps: 12 to 30 gave times to 1e-3 within a quarter of each other."""
-PAPER_RHO = 1.0
-"""In the paper's units: the value that it reports."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,18 @@ class Method:
 
 
 def _msa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
-    """Algorithm 1. The argmax of H without penalties is bounded by the 10 iterations of L-BFGS."""
-    _iterate(MSA(task.problem(), task.start().unbind(), maximizer=LBFGS()), iterations, observe)
+    """Algorithm 1. The argmax of H without penalties is bounded by the iterations of L-BFGS."""
+    _iterate(MSA(task.problem(), task.start().unbind(), maximizer=LBFGS(task.setup.inner_iterations)),
+             iterations, observe)
 
 
 def _emsa_paper(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """Algorithm 2 as in the paper: every argmax taken."""
-    problem = task.problem()
-    _iterate(ExtendedMSA(problem, task.start().unbind(), maximizer=LBFGS(), acceleration=Plain(),
-                         penalty=PaperPenalty(PAPER_RHO)), iterations, observe)
+    setup = task.setup
+    noise = Perturbation(setup.argmax_noise, task.seed, setup.distribution) if setup.argmax_noise else None
+    _iterate(ExtendedMSA(task.problem(), task.start().unbind(), maximizer=LBFGS(setup.inner_iterations),
+                         acceleration=Plain(), penalty=PaperPenalty(setup.rho), perturbation=noise),
+             iterations, observe)
 
 
 def _emsa(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
@@ -60,8 +70,11 @@ def _emsa_multilevel(task: SineTask, iterations: int, rate: float, observe: Obse
     """The default on half as many steps of twice the length, from every second layer's controls, and then
     with every step halved. What is observed of the coarse network are its controls on the whole one, and half
     an evaluation for each of its passes."""
+    if task.setup.layers % 2:
+        raise ExperimentError(f"method emsa-multilevel: expected an even number of layers, found "
+                              f"{task.setup.layers}; choose another --layers, or leave it out of --methods")
     coarse = min(COARSE, iterations // 2)
-    half = ExtendedMSA(task.split_problem(LAYERS // 2), _split_controls(task.start()[::2]))
+    half = ExtendedMSA(task.split_problem(task.setup.layers // 2), _split_controls(task.start()[::2]))
 
     def prolonged(theta: Theta, evaluations: int, record: IterationRecord | None) -> bool:
         return observe(theta.repeat_interleave(2, 0), -(-evaluations // 2), record)
@@ -110,19 +123,20 @@ def _gradient(make: Callable[..., torch.optim.Optimizer], task: SineTask, iterat
               observe: Observe) -> None:
     """All controls are one tensor, so that the optimizer's own cost is as small as it can be."""
     theta = task.start().requires_grad_()
-    for _ in zip(range(iterations), descend([theta], lambda: task.loss(theta), make, rate), strict=False):
+    steps = descend([theta], lambda: task.objective(theta), make, rate)
+    for _ in zip(range(iterations), steps, strict=False):
         if not observe(theta.detach().clone(), 1, None):
             return
 
 
 def _lbfgs(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
-    """scipy's L-BFGS-B on all 600 controls at once, its defaults but for the tolerances, which are off."""
+    """scipy's L-BFGS-B on all controls at once, its defaults but for the tolerances, which are off."""
     minimize, evaluations = need("scipy.optimize", "method lbfgs").minimize, [0]
 
     def evaluate(flat: np.ndarray) -> tuple[float, np.ndarray]:
         evaluations[0] += 1
         theta = torch.from_numpy(flat).view_as(start).requires_grad_()
-        loss = task.loss(theta)
+        loss = task.objective(theta)
         gradient, = torch.autograd.grad(loss, theta)
         return loss.item(), gradient.flatten().numpy()
 
@@ -137,36 +151,38 @@ def _lbfgs(task: SineTask, iterations: int, rate: float, observe: Observe) -> No
 
 
 def _levenberg_marquardt(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
-    """theta - (J^T J / K + lambda I)^-1 J^T r / K, lambda divided by 3 after a decrease and multiplied by 4
-    otherwise.
+    """theta - (J^T J / K + (reg/2 + lambda) I)^-1 (J^T r / K + reg/2 theta), lambda divided by 3 after a
+    decrease and multiplied by 4 otherwise.
 
-    J (sample, 600) is the Jacobian of the predictions, r the residuals. An evaluation is a forward and
+    J (sample, entry) is the Jacobian of the predictions, r the residuals. An evaluation is a forward and
     backward pass of the network, so J counts as one and a trial as one. scipy's least_squares has no access
     to its iterates.
     """
     inputs, target = task.train
+    shape, weight = task.start().shape, 0.5 * task.setup.regularizer
     theta, damping = task.start().flatten(), 1e-2
 
     def prediction(flat: Tensor, x: Tensor) -> Tensor:
-        return total(predict(flat.view(-1, 30), x.unsqueeze(0))).squeeze(0)
+        return total(task.predict(flat.view(shape), x.unsqueeze(0))).squeeze(0)
 
     jacobian = vmap(grad(prediction), in_dims=(None, 0))
-    loss = task.loss(theta.view(-1, 30)).item()
+    eye, loss = torch.eye(len(theta), dtype=theta.dtype), task.objective(theta.view(shape)).item()
     for _ in range(iterations):
         rows = jacobian(theta, inputs)
-        residual = total(predict(theta.view(-1, 30), inputs)) - target
-        system, right = rows.mT @ rows / len(target), rows.mT @ residual / len(target)
+        residual = total(task.predict(theta.view(shape), inputs)) - target
+        system = rows.mT @ rows / len(target) + weight * eye
+        right = rows.mT @ residual / len(target) + weight * theta
         evaluations, accepted = 1, False
         while not accepted and damping < 1e12:
-            factor = torch.linalg.cholesky(system + damping * torch.eye(len(theta), dtype=theta.dtype))
+            factor = torch.linalg.cholesky(system + damping * eye)
             trial = theta - torch.cholesky_solve(right.unsqueeze(1), factor).squeeze(1)
-            trial_loss = task.loss(trial.view(-1, 30)).item()
+            trial_loss = task.objective(trial.view(shape)).item()
             evaluations, accepted = evaluations + 1, trial_loss < loss
             damping = max(damping / 3, 1e-12) if accepted else damping * 4
         if not accepted:
             return
         theta, loss = trial, trial_loss
-        if not observe(theta.view(-1, 30), evaluations, None):
+        if not observe(theta.view(shape), evaluations, None):
             return
 
 
@@ -176,7 +192,7 @@ METHODS = {method.name: method for method in (
     Method("msa", "basic MSA", _msa, longest=50),
     Method("emsa-paper", "E-MSA as in the paper", _emsa_paper),
     Method("emsa", "E-MSA, closed form", _emsa),
-    Method("emsa-multilevel", f"E-MSA, {LAYERS // 2} steps and then {LAYERS}", _emsa_multilevel),
+    Method("emsa-multilevel", "E-MSA, half the steps first", _emsa_multilevel),
     Method("emsa-secant", "E-MSA, closed form and secants", _emsa_secant),
     Method("sgd", "SGD", partial(_gradient, torch.optim.SGD), _RATES),
     Method("adagrad", "Adagrad", partial(_gradient, torch.optim.Adagrad), _RATES),

@@ -36,9 +36,9 @@ _TASK = Markup("A residual network is trained to compute sin x, as in Figure 1 o
 _COLUMNS = small("Losses: median over the seeds, [least, greatest]. “to 0.1” and so on: median iterations "
                  "(it), evaluations of all stages (ev) and seconds (s) of training until the train loss was "
                  "that low; “—” where the median seed did not get there; “2/3 seeds” where not all did.")
-_DIFFERENCES = ("The paper's values are read off its plots. What differs here: the learning rates of the "
-                "first-order optimizers are tuned; the loss has no regularizer; the paper's E-MSA runs its "
-                "L-BFGS on all layers at once (batched), not layer by layer.")
+_DIFFERENCES = ("Source: {}. Losses without regularizer. What differs here: random numbers; another "
+                "L-BFGS, on all layers at once (batched); float64; unless rates were given, the learning "
+                "rates of the first-order optimizers are tuned.")
 _GLOSSARY = {
     "Gain": "How much the new control of a stage raises its Hamiltonian at the old states and costates. "
             "Summed over the stages (the optimality gap, mu) it predicts the decrease of J, the objective.",
@@ -79,7 +79,8 @@ def write_report(folder: Path, drawings: Sequence[Drawing]) -> Path:
         blocks += [Heading(figure_title(figure)), *([drawing] if drawing else []), _results(methods),
                    _COLUMNS]
     if any(summary["paper"].values()):
-        blocks += [Heading("Beside the paper"), _DIFFERENCES, _beside(summary["paper"], results)]
+        blocks += [Heading("Beside the paper"),
+                   _DIFFERENCES.format(summary.get("paper_source") or "the paper"), _beside(summary["paper"])]
     blocks += tuned(summary["tuning"], results, summary.get("tuning_rule", ""))
     blocks += [Heading("How to read the following"), _GLOSSARY] if others else []
     blocks += [block for drawing in others.values() for block in (Heading(drawing.title), drawing)]
@@ -195,18 +196,16 @@ def reach(result: Result, target: str) -> Markup:
                           else [f"{entry['reached']}/{entry['seeds']} seeds"]))
 
 
-def _beside(paper: Mapping[str, Mapping[str, Result]], results: Mapping[str, Mapping[str, Result]]) -> Cells:
-    """The paper's end values beside ours."""
+def _beside(paper: Mapping[str, Mapping[str, Result]]) -> Cells:
+    """The losses of others beside ours at the same iterations."""
     rows = []
     for figure, values in paper.items():
         for method in in_order(values):
-            ours = results.get(figure, {}).get(method)
-            rows.append([f"({figure})", label(method),
-                         *(number(values[method][key]) for key in ("loss", "iteration")),
-                         *([NONE, NONE] if ours is None
-                           else [spread(ours["train_loss"]), number(ours["iterations"])])])
-    head = ["figure", "method", "paper: loss", "at iteration", "here: final train loss", "at iteration"]
-    return Cells(head, rows, names=2)
+            for one in values[method].get("losses", [values[method]]):
+                here = one.get("here")
+                rows.append([f"({figure})", label(method), number(one["iteration"]), number(one["loss"]),
+                             NONE if here is None else spread(here)])
+    return Cells(["figure", "method", "at iteration", "source: loss", "here: train loss"], rows, names=2)
 
 
 def _median(result: Result, cost: str, target: str) -> float | None:

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from pontryagin.papers.sine.task import STEP_SIZE, Theta, inputs_at, predict, total, trajectory
+from pontryagin.papers.sine.task import SineTask, Theta, total
 from pontryagin.run.files import Table as Written
 from pontryagin.run.tables import Table, read_summary, read_table
 
 METRICS = (("figure", "method"), ("seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss",
-                                  "accepted", "rho", "optimality_gap", "rejected"))
+                                  "objective", "accepted", "rho", "optimality_gap", "rejected"))
 """Columns of metrics.csv: a row for every seed and iteration, 0 before training; seconds of training and
-evaluations (propagations) since the start of it; losses in the units of the terminal cost."""
+evaluations (propagations) since the start of it; losses in the units of the terminal cost; objective: J, the
+train loss and the regularizer."""
 STAGES = (("figure", "method"), ("seed", "iteration", "stage", "gain", "state_error", "costate_error"))
 """Columns of stages.csv: Hamiltonian gain and feasibility errors (squared), means over samples."""
 STATES = (("figure", "method"), ("x", "time", "component", "state"))
@@ -50,21 +51,21 @@ def first_seed(table: Table, figure: str, method: str) -> Table:
 
 
 @torch.no_grad()
-def write_states(table: Written, figure: str, method: str, theta: Theta) -> None:
-    """Columns figure, method, x, time, component, state: five inputs, 21 times, 5 components."""
+def write_states(table: Written, task: SineTask, method: str, theta: Theta) -> None:
+    """Columns figure, method, x, time, component, state: five inputs, all times, all components."""
     points = torch.linspace(-pi, pi, 5, dtype=torch.float64)
-    for step, state in enumerate(trajectory(theta, inputs_at(points))):
+    for step, state in enumerate(task.trajectory(theta, task.inputs_at(points))):
         for x, components in zip(points.tolist(), state.tolist(), strict=True):
             for component, value in enumerate(components):
-                table.add(figure, method, x, step * STEP_SIZE, component, value)
+                table.add(task.figure, method, x, step * task.setup.delta, component, value)
     table.flush()
 
 
 @torch.no_grad()
-def write_fit(table: Written, figure: str, method: str, theta: Theta) -> None:
+def write_fit(table: Written, task: SineTask, method: str, theta: Theta) -> None:
     """Columns figure, method, x, target, prediction: 101 inputs."""
     points = torch.linspace(-pi, pi, 101, dtype=torch.float64)
-    prediction = total(predict(theta, inputs_at(points)))
+    prediction = total(task.predict(theta, task.inputs_at(points)))
     for row in zip(points.tolist(), points.sin().tolist(), prediction.tolist(), strict=True):
-        table.add(figure, method, *row)
+        table.add(task.figure, method, *row)
     table.flush()
