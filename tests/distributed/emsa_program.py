@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from pontryagin.distributed import join, share
 from pontryagin.optim import EMSA, Metric
-from pontryagin.problem import ProblemError
 
 
 def model() -> nn.Module:
@@ -38,23 +37,8 @@ def trained(iterations: int, rank: int, ranks: int) -> list[Tensor]:
     return [parameter.detach() for parameter in network.parameters()]
 
 
-def refusal_of_sharded_parameters() -> str:
-    """What EMSA says to a model under fully_shard."""
-    from torch.distributed.fsdp import fully_shard
-
-    network = model()
-    fully_shard(network, mesh=distributed.init_device_mesh("cpu", (distributed.get_world_size(),)))
-    try:
-        EMSA(network)
-    except ProblemError as error:
-        return str(error)
-    return ""
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with join() as communicator:
         found = trained(int(sys.argv[2]), communicator.rank, communicator.size)
-        refused = refusal_of_sharded_parameters() if len(sys.argv) > 3 else ""
-        torch.save({"parameters": found, "refused": refused},
-                   Path(sys.argv[1]) / f"rank{communicator.rank}.pt")
+        torch.save({"parameters": found}, Path(sys.argv[1]) / f"rank{communicator.rank}.pt")

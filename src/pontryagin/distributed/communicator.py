@@ -41,6 +41,14 @@ class Communicator(Protocol):
                  incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
         """outgoing[r] goes to rank r; returns what each rank sent here, of the announced forms."""
 
+    def begin_exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[Sequence[Form]],
+                       dtype: torch.dtype) -> Pending:
+        """The same in this dtype, but returns before it arrives; gives all that arrives in one list, rank
+        after rank."""
+
+    def stack(self, values: Tensor) -> Tensor:
+        """What every rank has, of the same shape, (rank, *)."""
+
     def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
         """Send `own` to all; gives what each sent, rows[r] rows like own's. Returns before it arrives."""
 
@@ -63,6 +71,13 @@ class Alone:
                  incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
         return [list(outgoing[0])]
 
+    def begin_exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[Sequence[Form]],
+                       dtype: torch.dtype) -> Pending:
+        return Pending(lambda: list(outgoing[0]))
+
+    def stack(self, values: Tensor) -> Tensor:
+        return values.unsqueeze(0)
+
     def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
         return Pending(lambda: [own])
 
@@ -83,6 +98,8 @@ class Processes:
         self.group = group
         self.rank, self.size = distributed.get_rank(group), distributed.get_world_size(group)
         self.seconds = 0.0
+        on_cuda = distributed.get_backend(group) == "nccl"
+        self.device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -104,22 +121,44 @@ class Processes:
 
     def exchange(self, outgoing: Sequence[Sequence[Tensor]],
                  incoming: Sequence[Sequence[Form]]) -> list[list[Tensor]]:
-        """One all_to_all of flat buffers, in the widest dtype that travels."""
+        """In the widest dtype that travels."""
+        kinds = [*(tensor.dtype for tensors in outgoing for tensor in tensors),
+                 *(dtype for forms in incoming for _, dtype in forms)]
+        widest = max(kinds, key=lambda kind: kind.itemsize, default=torch.float32)
+        arrived = iter(self.begin_exchange(outgoing, incoming, widest).wait())
+        return [[next(arrived) for _ in forms] for forms in incoming]
+
+    def begin_exchange(self, outgoing: Sequence[Sequence[Tensor]], incoming: Sequence[Sequence[Form]],
+                       dtype: torch.dtype) -> Pending:
+        """One all_to_all of flat buffers."""
         with self._counted():
             leaving = [tensor for tensors in outgoing for tensor in tensors]
             arriving = [form for forms in incoming for form in forms]
-            dtype = max([*(tensor.dtype for tensor in leaving), *(dtype for _, dtype in arriving)],
-                        key=lambda kind: kind.itemsize, default=torch.float32)
             sent = [sum(tensor.numel() for tensor in tensors) for tensors in outgoing]
             received = [sum(shape.numel() for shape, _ in forms) for forms in incoming]
-            device = leaving[0].device if leaving else torch.device("cpu")
+            device = leaving[0].device if leaving else self.device
             packed = torch.empty(sum(sent), dtype=dtype, device=device)
             for place, tensor in zip(packed.split([one.numel() for one in leaving]), leaving, strict=True):
                 place.view(tensor.shape).copy_(tensor)
             buffer = torch.empty(sum(received), dtype=dtype, device=device)
-            distributed.all_to_all_single(buffer, packed, received, sent, group=self.group)
-            pieces = iter(buffer.split([shape.numel() for shape, _ in arriving]))
-            return [[next(pieces).view(shape).to(kind) for shape, kind in forms] for forms in incoming]
+            work = distributed.all_to_all_single(buffer, packed, received, sent, group=self.group,
+                                                 async_op=True)
+
+        def wait() -> list[Tensor]:
+            with self._counted():
+                work.wait()
+                packed.resize_(0)  # it had to live as long as it travelled
+                pieces = buffer.split([shape.numel() for shape, _ in arriving])
+                return [piece.view(shape).to(kind)
+                        for piece, (shape, kind) in zip(pieces, arriving, strict=True)]
+
+        return Pending(wait)
+
+    def stack(self, values: Tensor) -> Tensor:
+        with self._counted():
+            found = values.new_empty(self.size, *values.shape)
+            distributed.all_gather(list(found.unbind()), values.contiguous(), group=self.group)
+            return found
 
     def broadcast(self, own: Tensor, rows: Sequence[int]) -> Pending:
         """A broadcast from each rank that has rows, all under way at once."""

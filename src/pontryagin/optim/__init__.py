@@ -6,7 +6,7 @@ from pontryagin.optim.pilot import FoundRate, Pilot
 from pontryagin.optim.promise import Bound
 from pontryagin.optim.rate_search import find_lr
 from pontryagin.optim.search import Acceptance, AcceptanceRule, EstimatedAcceptance
-from pontryagin.optim.settings import Constraint, Metric
+from pontryagin.optim.settings import Constraint, Metric, StageOwners
 
 __all__ = ["EMSA", "Acceptance", "AcceptanceRule", "Averaged", "Bound", "Constraint", "EstimatedAcceptance",
-           "FoundRate", "Metric", "Pilot", "find_lr"]
+           "FoundRate", "Metric", "Pilot", "StageOwners", "find_lr"]

@@ -21,6 +21,7 @@ from torch import Tensor
 from pontryagin.affine.precision import wide
 from pontryagin.errors import ProblemError
 from pontryagin.optim.state import AverageState, States
+from pontryagin.trajectory.local import local_part
 
 Known = Iterable[tuple[Tensor, AverageState]]
 """Parameters with their averages."""
@@ -48,12 +49,13 @@ class Averages:
         averages, controls = [], []
         for parameter, state in found:
             self._written[id(parameter)] = _mark(parameter)
-            mean, dtype = state.entries.get("mean_control"), wide(parameter.dtype)
+            mean, part = state.entries.get("mean_control"), local_part(parameter)
+            dtype = wide(part.dtype)
             if mean is None or mean.dtype != dtype:
-                state.mean_control = parameter.detach().to(dtype, copy=True)
+                state.mean_control = part.detach().to(dtype, copy=True)
             else:
                 averages.append(mean)
-                controls.append(parameter if parameter.dtype == dtype else parameter.to(dtype))
+                controls.append(part if part.dtype == dtype else part.to(dtype))
         if averages:
             torch._foreach_lerp_(averages, controls, (eta + 1) / (step + eta))
 
@@ -62,8 +64,8 @@ class Averages:
         for parameter, state in found:
             self.begin_anew(parameter, state)
             if "mean_control" in state and "last_control" not in state:
-                state.last_control = parameter.detach().clone()
-                parameter.copy_(state.mean_control)
+                state.last_control = local_part(parameter).detach().clone()
+                local_part(parameter).copy_(state.mean_control)
             self._written[id(parameter)] = _mark(parameter)
 
     def hide(self, found: Known) -> None:
@@ -72,7 +74,7 @@ class Averages:
             if not _is_shown(parameter, state):  # else it may have been moved, or changed its type
                 self.begin_anew(parameter, state)
             if "last_control" in state:
-                parameter.copy_(state.entries.pop("last_control"))
+                local_part(parameter).copy_(state.entries.pop("last_control"))
             self._written[id(parameter)] = _mark(parameter)
 
     def begin_anew(self, parameter: Tensor, state: AverageState) -> None:
@@ -210,10 +212,12 @@ def _is_shown(parameter: Tensor, state: AverageState) -> bool:
     """Whether a parameter holds its average, wherever and in whatever type it lies by now."""
     if "last_control" not in state or "mean_control" not in state:
         return False
-    shown = state.mean_control.to(state.last_control.dtype).to(parameter)
-    return shown.shape == parameter.shape and torch.equal(shown, parameter)
+    part = local_part(parameter)
+    shown = state.mean_control.to(state.last_control.dtype).to(part)
+    return shown.shape == part.shape and torch.equal(shown, part)
 
 
 def _mark(parameter: Tensor) -> tuple[int, int]:
-    """Changes with every write to a parameter, and with its storage."""
-    return parameter._version, parameter.data_ptr()
+    """Changes with every write to a parameter, or the part of it that lies here, and with its storage."""
+    part = local_part(parameter)
+    return part._version, part.data_ptr()

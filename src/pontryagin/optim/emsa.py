@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine.precision import full_precision
+from pontryagin.distributed.mesh import spread_of
 from pontryagin.distributed.reductions import mean_of_known, together
 from pontryagin.errors import NonFiniteError, ProblemError
-from pontryagin.optim.averages import AVERAGING, Averages, known_of
+from pontryagin.optim.averages import AVERAGING, Averages, Known, known_of
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.owned import Owned, share_of
 from pontryagin.optim.promise import Bound, Outlook
 from pontryagin.optim.saved_state import check_saved, take_over
 from pontryagin.optim.schedule import is_due, is_probe_due
@@ -59,11 +61,12 @@ class EMSA(torch.optim.Optimizer):
     bound: what a step may promise; None for no such bound. acceptance: accept/reject with a closure; then,
     and with a constraint, there are no averages, for what is promised is the controls'. strict: refuse
     parameters outside any stage. process_group: of processes whose gradients are averaged by other means than
-    DistributedDataParallel, which names its own.
+    DistributedDataParallel, which names its own; or StageOwners(), by whom each stage is stepped. Under
+    fully_shard and tensor parallel stages have owners too, and every process has to call each method.
 
-    Raises ProblemError for wrong settings, and for parameters that are sharded, without values, or have been
-    replaced by others; NonFiniteError when a gradient, the closure's loss or a step is not finite: nothing
-    has been changed.
+    Raises ProblemError for wrong settings, and for parameters that are sharded otherwise, without values, or
+    have been replaced by others; NonFiniteError when a gradient, the closure's loss or a step is not finite:
+    nothing has been changed.
     """
 
     def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float | Tensor = 0.03,
@@ -87,6 +90,9 @@ class EMSA(torch.optim.Optimizer):
         self._strict, self._process_group = strict, process_group
         self._settings = tuple(defaults)  # torch adds to the defaults
         self._begin()
+        if (acceptance is not None or sets.admissible is not None) and spread_of(model.named_parameters()):
+            raise ProblemError("EMSA: acceptance and constraint need whole parameters, and these are sharded"
+                               ": leave them out, or use DistributedDataParallel")
         if self._stages.constraints.discrete and acceptance is not None:
             raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the "
                                "one or the other")
@@ -98,7 +104,9 @@ class EMSA(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         """What is made from the model alone."""
-        self._stages = ModelStages(self._model, self._metric, self._sets.admissible, self._strict)
+        self._share = share_of(self._model, self._process_group)
+        self._stages = ModelStages(self._model, self._metric, self._sets.admissible, self._strict,
+                                   self._share)
         self._maker = StepMaker(self._stages, self._metric.refresh_budget)
         self._averages, self._constructed = Averages(), False
         self._averaging = self._sets.admissible is None and self.acceptance is None
@@ -125,14 +133,17 @@ class EMSA(torch.optim.Optimizer):
         the one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's
         outputs, steps are bounded and may be longer: see Bound."""
         groups, rule = self.param_groups, self.acceptance
-        value = None if loss is None else _one_number(loss)
+        self._share.rest(self._model)
         if closure is None and rule is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         try:
+            value = None if loss is None else _one_number(loss)
             result = _loss_before(groups[0]["averaged"], closure)
         except (ProblemError, NonFiniteError):
             self._stages.forget()
+            self._share.begin(failed=True)
             raise
+        self._share.begin(failed=False)
         for group in groups:
             check_rates(group)
         largest = self._maker.gradients(groups)
@@ -156,7 +167,7 @@ class EMSA(torch.optim.Optimizer):
         for group in groups:
             group["steps"] += 1
             if self._averaging and group["averaging"] is not None:
-                self._averages.remember(known_of(group, self.state), group["steps"], group["averaging"])
+                self._averages.remember(self._kept(group), group["steps"], group["averaging"])
         self._arm()
         return result
 
@@ -168,6 +179,11 @@ class EMSA(torch.optim.Optimizer):
         seen = self._stages.capture.take_loss()
         return bound.outlook(running, mean_of_known(seen if value is None else value, device))
 
+    def _kept(self, group: dict[str, Any]) -> Known:
+        """The parameters whose averages are kept in this process."""
+        return [(parameter, state) for parameter, state in known_of(group, self.state)
+                if self._share.keeps_average(parameter)]
+
     def _apply(self, moves: list[Moves], length: float) -> None:
         for one in moves:
             for parameter in one.parameters:
@@ -178,18 +194,24 @@ class EMSA(torch.optim.Optimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Put the averages of the controls into the model, to be evaluated or saved. Again: nothing."""
+        self._share.rest(self._model)
         for group in [] if self.param_groups[0]["averaged"] else self.param_groups:
             group["averaged"] = True
             if self._averaging and group["averaging"] is not None:
+                for parameter, state in self._kept(group):
+                    self._averages.begin_anew(parameter, state)
+                self._share.bring_averages(group["params"], self.state)
                 self._averages.show(known_of(group, self.state))
 
     @torch.no_grad()
     def train(self) -> None:
         """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been
         loaded into the model in the meantime stay, and are the controls from now on."""
+        self._share.rest(self._model)
         for group in self.param_groups if self.param_groups[0]["averaged"] else []:
             group["averaged"] = False
             self._averages.hide(known_of(group, self.state))
+            self._share.drop_averages(group["params"], self.state)
 
     def detach(self) -> None:
         """Take everything off: no pass of the model is looked at before the next step(). Again: nothing."""
@@ -207,6 +229,13 @@ class EMSA(torch.optim.Optimizer):
     def moved(self) -> dict[str, float]:
         """The share of entries that the last step moved, for each parameter in a discrete set."""
         return self._stages.constraints.moved(self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's. Where stages have owners every process has to call it: what lies in parts are DTensors,
+        for torch.distributed.checkpoint."""
+        found = super().state_dict()
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        return found | {"state": self._share.saved(found["state"], parameters)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
@@ -231,11 +260,14 @@ class EMSA(torch.optim.Optimizer):
             super().load_state_dict(state_dict)
         finally:
             last.remove()
-        take_over(checked[0], self.param_groups, self.state)
+        take_over(checked[0], self.param_groups, self.state, self._share.taken)
         self._after_loading()
 
     def __getstate__(self) -> dict[str, Any]:
         """Model and state: a copy has a model of its own, that of what it is copied with."""
+        if isinstance(self._share, Owned):
+            raise ProblemError("EMSA: stages have owners, so this process has a part of the state alone: "
+                               "copy by state_dict() and load_state_dict(), which every process calls")
         own = ("acceptance", "_bound", "_model", "_metric", "_sets", "_strict", "_settings")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 

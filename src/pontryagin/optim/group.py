@@ -1,6 +1,6 @@
 """Groups of equal stages, maximized together: what is large of them lies stacked along the group axis."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ Groups = Sequence[dict[str, Any]]
 _LARGEST, _LARGEST_ON_DEVICE = 1 << 20, 1 << 24
 """Numbers of weights in a group: beyond that nothing is saved by stacking, and the stacked gradients would
 take memory. A device that waits for launches saves more: stacked gradients of 64 MB at most."""
-_LEAST_UNIT = 0.1
+LEAST_UNIT = 0.1
 """Of a table of embeddings whose entries are smaller still, as torch's transformers begin them."""
 
 
@@ -55,14 +55,20 @@ class TrainedStage:
         stage = self.stage
         return (stage.outputs, stage.inputs, stage.rank, stage.map.one_hot, self.bias is None, self.settings)
 
+    def weight_gradient(self) -> Tensor:
+        """Of the whole weight; may be .grad itself."""
+        return dense(self.weight.grad)  # type: ignore[arg-type]
+
     def bias_gradient(self) -> Tensor:
         """0 where it has none."""
         assert self.bias is not None
         return torch.zeros_like(self.bias) if self.bias.grad is None else dense(self.bias.grad)
 
 
-def grouped(stages: Sequence[TrainedStage]) -> list["StageGroup"]:
-    """Equal stages together, in the order of the first of each kind, large ones on their own."""
+def grouped(stages: Sequence[TrainedStage],
+            make: "Callable[[Sequence[TrainedStage]], StageGroup] | None" = None) -> list["StageGroup"]:
+    """Equal stages together, in the order of the first of each kind, large ones on their own. make: a group
+    of them."""
     kinds: dict[Hashable, list[list[TrainedStage]]] = {}
     for one in stages:
         parts = kinds.setdefault(one.kind, [[]])
@@ -70,7 +76,7 @@ def grouped(stages: Sequence[TrainedStage]) -> list["StageGroup"]:
         if parts[-1] and sum(other.weight.numel() for other in parts[-1]) + one.weight.numel() > largest:
             parts.append([])
         parts[-1].append(one)
-    return [StageGroup(part) for parts in kinds.values() for part in parts]
+    return [(make or StageGroup)(part) for parts in kinds.values() for part in parts]
 
 
 class StageGroup:
@@ -131,8 +137,7 @@ class StageGroup:
     def gradient(self, factors: Sequence[float] | None = None) -> Matrix:
         """Of weights as matrices, stacked, each stage's times its factor; may be .grad itself where there is
         nothing to be done."""
-        matrices = [one.stage.map.matrix(dense(one.weight.grad))  # type: ignore[arg-type]
-                    for one in self.stages]
+        matrices = [one.stage.map.matrix(one.weight_gradient()) for one in self.stages]
         if factors is not None:
             matrices = list(torch._foreach_mul(matrices, list(factors)))
         return (matrices[0] if len(matrices) == 1 else torch.cat(matrices)).to(self.velocity.dtype)
@@ -155,7 +160,7 @@ class StageGroup:
         if not self.map.one_hot:
             return None
         tables = [one.weight.square().mean(dtype=self.velocity.dtype) for one in self.stages]
-        return torch.stack(tables).sqrt().clamp(_LEAST_UNIT, 1.0).view(-1, 1, 1)
+        return torch.stack(tables).sqrt().clamp(LEAST_UNIT, 1.0).view(-1, 1, 1)
 
     @property
     def names(self) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pontryagin.trajectory.local import local_part
+
 
 @dataclass(frozen=True)
 class Moves:
     """Of parameters W that share a rate: W <- W + length (rate * direction - decay * W), decay of matrices
-    alone, length 1 for a whole step."""
+    alone, length 1 for a whole step. directions: of the parts of W that lie here."""
 
     parameters: list[Tensor]
     directions: list[Tensor]
@@ -30,7 +32,7 @@ class Moves:
         found = list(torch._foreach_mul(self.directions, self.rate))
         pulled = [n for n, parameter in enumerate(self.parameters) if self.decay and parameter.ndim > 1]
         if pulled:
-            torch._foreach_add_([found[n] for n in pulled], [self.parameters[n] for n in pulled],
+            torch._foreach_add_([found[n] for n in pulled], [local_part(self.parameters[n]) for n in pulled],
                                 alpha=-self.decay)
         return found
 
@@ -39,7 +41,7 @@ class Moves:
         directions, rate = (self.changes(), 1.0) if self.decay else (self.directions, self.rate)
         fitting = [direction if direction.dtype == parameter.dtype else direction.to(parameter.dtype)
                    for parameter, direction in zip(self.parameters, directions, strict=True)]
-        torch._foreach_add_(self.parameters, fitting, alpha=rate * length)
+        torch._foreach_add_(list(map(local_part, self.parameters)), fitting, alpha=rate * length)
 
     def predicted(self) -> float:
         """The decrease of the loss that the whole step promises to first order."""

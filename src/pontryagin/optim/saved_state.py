@@ -12,6 +12,8 @@ from pontryagin.optim.settings import check_group
 from pontryagin.optim.state import LIKE_PARAMETERS, Layout, States
 
 LayoutOf = Callable[[nn.Parameter, Mapping[str, Any]], Layout]
+Taken = Callable[[nn.Parameter, str, Tensor], Tensor | None]
+"""What is kept here of an entry."""
 NeededOf = Callable[[nn.Parameter, Mapping[str, Any]], Iterable[str]]
 
 
@@ -56,14 +58,18 @@ def numbered(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> Iterable
                chain.from_iterable(group["params"] for group in saved["param_groups"]), strict=True)
 
 
-def take_over(saved: Mapping[str, Any], groups: list[dict[str, Any]], states: States) -> None:
-    """Every entry in its own dtype (torch gives them the parameter's); numbers, which are read without
-    waiting for a device, on the CPU."""
+def take_over(saved: Mapping[str, Any], groups: list[dict[str, Any]], states: States, taken: Taken) -> None:
+    """Every entry in its own dtype (torch gives them the parameter's), as far as it is kept here; numbers,
+    which are read without waiting for a device, on the CPU."""
     for parameter, number in numbered(saved, groups):
         for key, value in saved["state"].get(number, {}).items():
             counts = value.ndim == 0 and key not in LIKE_PARAMETERS
             device = torch.device("cpu") if counts else parameter.device
-            states[parameter][key] = value.detach().clone().to(device)
+            found = taken(parameter, key, value)
+            if found is None:
+                states[parameter].pop(key, None)
+            else:
+                states[parameter][key] = found.to(device)
 
 
 def _check_entries(found: Mapping[str, Any], known: Layout, name: str) -> None:

@@ -33,8 +33,9 @@ def refresh_flops(rows: int, inputs: int, rank: int, groups: int) -> float:
 
 
 def period(refresh: float, step: float, share: float) -> int:
-    """Steps between two refreshes, so that they cost at most `share` of the propagation; at least 1."""
-    return min(max(ceil(refresh / max(share * step, 1.0)), 1), _LONGEST)
+    """Steps between two refreshes, so that they cost at most `share` of the propagation; at least 1, as where
+    nothing has been propagated, for a process without samples has no say in it."""
+    return 1 if step == 0 else min(max(ceil(refresh / max(share * step, 1.0)), 1), _LONGEST)
 
 
 def is_probe_due(step: int) -> bool:

@@ -60,6 +60,25 @@ class Constraint:
     density: float | None = None
 
 
+@dataclass(frozen=True)
+class StageOwners:
+    """Each stage is stepped by one process of several, its owner, who alone has its metric and momentum and
+    sends its change to all: for EMSA(process_group=...) under DistributedDataParallel. Under fully_shard and
+    tensor parallel it is so without a word.
+
+    process_group: of processes whose gradients are averaged; None: of all. bucket: numbers that travel
+    together, and whose argmax is taken while the next are on their way.
+    """
+
+    process_group: Any = None
+    bucket: int = 1 << 22
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.bucket, 1):
+            raise ProblemError(f"StageOwners: expected a bucket of at least one number, found "
+                               f"{self.bucket!r}")
+
+
 def constraint_of(given: Constraint | ModelSets | None) -> Constraint:
     """Sets by themselves are a constraint with its other settings as they come."""
     if given is None:
@@ -81,11 +100,8 @@ def check_model(model: object) -> None:
                            "(to_empty replaces its parameters), then make the optimizer")
     if _holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()):
         raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each "
-                           "stage's own gradient: use DistributedDataParallel")
-    if _holds("torch.distributed.tensor", "DTensor", model.parameters()):
-        raise ProblemError("EMSA: the model's parameters are sharded (fully_shard), and an argmax needs its "
-                           "stage's whole gradient: use DistributedDataParallel, or shard only parts that "
-                           "another optimizer trains")
+                           "stage's own gradient: use fully_shard (FSDP2) in its place, or "
+                           "DistributedDataParallel")
 
 
 _FORMER = {"power": "exponent", "memory": "rho_decay", "fallback": "adamw_lr", "moves": "flip_rate",

@@ -9,10 +9,10 @@ from pontryagin.affine import Factor, InputMoments, Moments
 from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
-from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
+from pontryagin.trajectory.local import local_part
 
 _FRESH = 0.15
 """Least weight of a new batch in the running moments: about the last seven count."""
@@ -32,7 +32,8 @@ class AffineStage:
     def __init__(self, captured: CapturedStage, rank: int, rows: int | None) -> None:
         self.captured, self.rows, self.name = captured, rows, captured.name
         self.weight, self.map = captured.weight, captured.map
-        self.groups, self.outputs, self.inputs = self.map.matrix(self.weight.detach()).shape
+        self.groups, self.outputs, self.inputs = self.map.matrix(
+            torch.empty(self.weight.shape, device="meta")).shape
         self.rank = self.inputs if self.inputs <= _EXACT * rank else rank
 
     @property
@@ -83,15 +84,11 @@ class AffineStage:
         if armed and not self.is_exact and isinstance(moments, InputMoments):
             moments.block = entries["basis"] if "basis" in entries else self._first_block()
 
-    def seen(self) -> Moments | None:
-        """The moments of the last batch, over all processes; None without rows."""
-        return mean_over_processes(self.captured.take(), self._zeros)
-
-    def absorb(self, state: StageState, moments: Moments, has_bias: bool) -> Moments | None:
-        """Take in the moments of the last batch; returns what is to be factorized for keep(), if anything."""
+    def absorb(self, state: StageState, moments: Moments, has_bias: bool, positions: int) -> Moments | None:
+        """Take in the moments of the last batch; returns what is to be factorized for keep(), if anything.
+        positions: the rows of all processes, of the first batch."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
-            positions = sum_over_processes(self.captured.positions, moments.mean.device)
             many = self.map.is_dense and positions >= _ROWS * max(self.inputs, self.outputs)
             self._reset(state, moments, torch.tensor(many))
         state.refreshes += 1
@@ -142,7 +139,7 @@ class AffineStage:
     def initialize(self, state: StageState, has_bias: bool) -> None:
         """All entries of the state, for those who fill them in place; the first moments overwrite them."""
         if "refreshes" not in state:
-            self._reset(state, self._zeros(), torch.tensor(False))
+            self._reset(state, self.zeros(), torch.tensor(False))
             self.begin(state, has_bias)
 
     def _about(self, moments: Moments, has_bias: bool) -> Moments:
@@ -163,8 +160,9 @@ class AffineStage:
             state.basis = mean.new_zeros(self.groups, self.inputs, self.rank)
             state.values, state.tail = mean.new_zeros(self.groups, self.rank), mean.new_zeros(self.groups)
 
-    def _zeros(self) -> Moments:
-        mean = self.weight.new_zeros(self.groups, self.inputs, dtype=self._dtype)
+    def zeros(self) -> Moments:
+        """Moments of the right shapes."""
+        mean = local_part(self.weight).new_zeros(self.groups, self.inputs, dtype=self._dtype)
         if self.map.one_hot:
             return Moments(mean, mean.clone(), mean[:, 0].clone())
         moments = self.captured.moments
@@ -173,7 +171,8 @@ class AffineStage:
         return Moments(mean, mean.new_zeros(self.groups, self.inputs, self.rank), mean[:, 0].clone(), block)
 
     def _first_block(self) -> Tensor:
-        return first_block(self.groups, self.inputs, self.rank, self.weight.new_zeros((), dtype=self._dtype))
+        like = local_part(self.weight).new_zeros((), dtype=self._dtype)
+        return first_block(self.groups, self.inputs, self.rank, like)
 
 
 def _blend(state: StageState, moments: Moments, weight: float) -> Moments:

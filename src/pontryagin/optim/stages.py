@@ -13,6 +13,7 @@ from pontryagin.errors import ProblemError
 from pontryagin.optim.constrained import Constraints
 from pontryagin.optim.group import Groups, TrainedStage
 from pontryagin.optim.settings import Metric, check_model
+from pontryagin.optim.share import Share
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import AdamWState, AverageState, Layout, StageState, States
 from pontryagin.optim.warning import described, warn
@@ -32,13 +33,16 @@ class ModelStages:
     moves so long.
     """
 
-    def __init__(self, model: nn.Module, metric: Metric, admissible: ModelSets | None, strict: bool) -> None:
+    def __init__(self, model: nn.Module, metric: Metric, admissible: ModelSets | None, strict: bool,
+                 share: Share) -> None:
         self._model, self._metric, self._strict = model, metric, strict
         self.capture = Capture(model, metric.moment_rows)
         self.constraints = Constraints(model, admissible, list(self.capture.all_stages()))
         self.affine = self._made(self.capture.stages)
         self.open = {key: found for key, stages in self.capture.open.items() if (found := self._made(stages))}
         self.names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self.share = share
+        share.assign([*self.affine, *chain(*self.open.values())])
         self.by_adamw: set[int] = set()
         self._kinds: dict[int, int] = {}
         self._closed: dict[int, list[AffineStage]] = {}
@@ -83,7 +87,7 @@ class ModelStages:
                 for known in (state.entries, states.get(bias, {}) if bias is not None else {}):
                     AdamWState(known).drop()
             elif largest[id(weight)] == 0 and (bias is None or not largest.get(id(bias))):
-                stage.initialize(state, bias is not None)
+                self.share.initialize(stage, state, bias is not None)
             else:
                 missed.append(stage)
                 continue
@@ -223,6 +227,7 @@ class ModelStages:
             self.affine += self._made(stage for stage in fresh.stages if id(stage.weight) not in known)
             self.open |= {key: self._made(stages) for key, stages in fresh.open.items() if key not in known}
             self._places = self._found_places()
+            self.share.assign([*self.affine, *chain(*self.open.values())])
         for parameter in group["params"]:
             if id(parameter) not in self.names:
                 raise ProblemError(f"params holds a parameter of shape {tuple(parameter.shape)} that is not "
@@ -260,6 +265,8 @@ class ModelStages:
         if parallel is not None and parallel._join_config.enable:
             raise ProblemError("EMSA takes moments over all processes in every step, which join() does not "
                                "know of: give every process as many batches")
+        if self.share.group is not None:
+            return self.share.group
         if given is not None or parallel is not None:
             return given if given is not None else parallel.process_group
         started = distributed.is_available() and distributed.is_initialized()
@@ -302,9 +309,9 @@ class ModelStages:
         """Stages that were open, and have moments in the state: what they are has been told."""
         for key, stages in list(self.open.items()):
             state = StageState(states.get(stages[0].weight, {}))
-            fits = state.has_moments and any(
+            fits = state.has_moments and ("mean" not in state or any(
                 state.mean.shape == (stage.groups, stage.inputs) and state.velocity.shape[1] == stage.outputs
-                for stage in stages)
+                for stage in stages))
             if "kind" in state and fits:
                 self._adopt(key, int(state.kind))
 
@@ -325,15 +332,18 @@ class ModelStages:
         if self._is_idle and only is None and not (due or probing or self._wanted
                                                    or self.constraints.discrete):
             return
-        members = _ids(groups)
+        members, looks = _ids(groups), []
         for stage in chain(self.affine, *self.open.values()):
             weight = stage.weight
             if only is not None and id(weight) not in only:
                 continue
-            state = states.get(weight, {})
-            trained, known = id(weight) in members and weight.requires_grad, StageState(state).has_moments
+            trained = id(weight) in members and weight.requires_grad
+            known = StageState(states.get(weight, {})).has_moments
             unseen = not known and (probing or id(weight) in self._wanted)
-            stage.arm(trained and (due or unseen), trained and probing and known, state)
+            looks.append((stage, trained and (due or unseen), trained and probing and known))
+        bases = self.share.bases([stage for stage, armed, _ in looks if armed], states)
+        for stage, armed, is_probing in looks:
+            stage.arm(armed, is_probing, bases.get(id(stage.weight), states.get(stage.weight, {})))
         self._wanted.clear()
         self.constraints.arm(lambda weight: states.get(weight, {}))
         self._is_idle = not any(stage.is_looking for stage in self.capture.all_stages())

@@ -16,21 +16,19 @@ from pontryagin.distributed.reductions import largest_over_processes
 from pontryagin.errors import NonFiniteError
 from pontryagin.optim import adamw
 from pontryagin.optim.gradients import dense, largest_entries
-from pontryagin.optim.group import StageGroup, grouped
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.polar_step import PolarStep
 from pontryagin.optim.promise import Promise
-from pontryagin.optim.row_step import RowStep
 from pontryagin.optim.schedule import is_due, period
+from pontryagin.optim.share import Steps
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.stages import ModelStages, Trained
 from pontryagin.optim.state import StageState, States, Undo
+from pontryagin.trajectory.local import local_part
 
 ParamGroups = list[dict[str, Any]]
 Sizes = Mapping[int, float]
 """By the id of a parameter, the largest entry of its gradient."""
-Steps = list[RowStep | PolarStep]
 Fits = list[tuple[Any, ...]]
 
 
@@ -66,7 +64,7 @@ class StepMaker:
         Weight and bias of a stage have each its own lr. looked: whether a look has been made, which this step
         takes in. longest, promised: as of RowStep; what is promised is in `promise`.
         """
-        constraints = self._stages.constraints
+        constraints, share = self._stages.constraints, self._stages.share
         by_id = {id(parameter): group for group in groups for parameter in group["params"]}
         constraints.prepare(states, by_id)
         fits: Fits = [(id(p), p.grad is None, p.requires_grad, p.dtype, p.device, id(states.get(p)))
@@ -75,7 +73,7 @@ class StepMaker:
         if looked or self._plan is None or self._plan.fits != fits:
             trained = list(self._stages.trained(by_id))
             for stage, weight, _ in trained:
-                if (state := StageState(states[weight])).has_moments:
+                if share.owns(weight) and (state := StageState(states[weight])).has_moments:
                     stage.conform(state)
             undo = Undo([states[weight] for _, weight, _ in trained] if looked else [])
             self._refresh(trained, groups, states)
@@ -84,18 +82,18 @@ class StepMaker:
                 for step in self._plan.steps:
                     step.follow(seen, groups)
         plan = self._plan
-        proposals = [step.propose(groups, largest, longest, promised) for step in plan.steps]
+        proposals = [step.propose(groups, largest, longest, promised) for step in share.arriving(plan.steps)]
         directions, changed = adamw.directions(
-            [adamw.current(states[parameter], parameter) for parameter in plan.others],
-            [parameter.grad for parameter in plan.others],  # type: ignore[misc]
+            [adamw.current(states[parameter], local_part(parameter)) for parameter in plan.others],
+            [local_part(parameter.grad) for parameter in plan.others],  # type: ignore[arg-type]
             [largest[id(parameter)] for parameter in plan.others])
         promises = [one.promise for one in proposals if one.promise is not None]
         promises += [_of_adamw(parameter, change, by_id[id(parameter)])
-                     for parameter, change in zip(plan.others, directions, strict=True) if promised]
-        found = self._check(proposals, plan.others, directions, promises, undo)
-        self.promise = Promise(sum(found[::2], 0.0), sum(found[1::2], 0.0))
-        moves = [one for step, proposal in zip(plan.steps, proposals, strict=True)
-                 for one in step.take(proposal, groups)]
+                     for parameter, change in zip(plan.others, directions, strict=True)
+                     if promised and share.counts(parameter)]
+        self.promise = self._check(proposals, plan.others, directions, promises, undo)
+        moves = share.moves([one for step, proposal in zip(plan.steps, proposals, strict=True)
+                             for one in step.take(proposal, groups)], groups)
         for parameter, change, new in zip(plan.others, directions, changed, strict=True):
             states[parameter].update(new)
             own = by_id[id(parameter)]
@@ -110,7 +108,7 @@ class StepMaker:
         stages, done = self._stages.movable(trained, largest, groups, states)
         together = [one.identity for one in stages]
         if self._together != together:
-            self._steps, self._together = joined(grouped(stages)), together
+            self._steps, self._together = self._stages.share.steps(stages), together
         others = [parameter for group in groups for parameter in group["params"]
                   if id(parameter) in largest and id(parameter) not in done
                   and id(parameter) not in self._stages.constraints.discrete]
@@ -123,7 +121,10 @@ class StepMaker:
         """The largest entry of each gradient. NonFiniteError for one that is not finite."""
         parameters = [p for group in groups for p in group["params"] if p.grad is not None
                       and p.requires_grad]
-        sizes = largest_entries([parameter.grad for parameter in parameters])
+        share = self._stages.share
+        share.prepare(parameters)
+        sizes = share.sizes(parameters, largest_entries([
+            local_part(parameter.grad) for parameter in parameters]))
         if not all(map(isfinite, sizes)):
             self._stages.forget()
             bad = next(p for p, size in zip(parameters, sizes, strict=True) if not isfinite(size))
@@ -141,17 +142,19 @@ class StepMaker:
         for stage, _ in armed:
             if stage.weight.grad is None:
                 stage.captured.forget()
-        found = [(*one, moments) for one in armed if (moments := one[0].seen()) is not None]
-        finite = _numbers([moments.finite() for _, _, moments in found])
+        has_bias, known = dict(armed), [(stage, StageState(states[stage.weight])) for stage, _ in armed]
+        found = self._stages.share.moments(known)
+        finite = _numbers([moments.finite() for _, moments, _ in found])
         wanted = []
-        for (stage, has_bias, moments), is_finite in zip(found, finite, strict=True):
+        for (stage, moments, rows), is_finite in zip(found, finite, strict=True):
             state = StageState(states[stage.weight])
-            if is_finite and (moment := stage.absorb(state, moments, has_bias)) is not None:
+            if is_finite and (moment := stage.absorb(state, moments, has_bias[stage], rows)) is not None:
                 wanted.append((stage, state, moment))
         each = [moment for _, _, moment in wanted]
         together = any(moment.mean.device.type != "cpu" for moment in each)
         for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True):
             stage.keep(state, factor)
+        self._stages.share.tell(known)
         if armed:
             for step in self._steps:
                 step.joined.renew_metrics()
@@ -164,26 +167,31 @@ class StepMaker:
                 own["refresh_every"] = every
 
     def _check(self, proposals: list[Proposal], others: list[nn.Parameter], changes: list[Tensor],
-               promises: list[Tensor], undo: Undo) -> list[float]:
-        """Raise NonFiniteError before anything has been changed; returns the numbers of the promises."""
+               promises: list[Tensor], undo: Undo) -> Promise:
+        """Raise NonFiniteError before anything has been changed; returns what is promised in all."""
         sizes = [proposal.size() for proposal in proposals]
         sizes += [torch.linalg.vector_norm(change) for change in changes if change.numel()]
         found = _numbers([*sizes, *(number for one in promises for number in one)])
-        if all(isfinite(size) for size in found[:len(sizes)]):
-            return found[len(sizes):]
+        sums = found[len(sizes)::2], found[len(sizes) + 1::2]
+        share = self._stages.share
+        are_finite, sure, past = share.agreed(all(isfinite(size) for size in found[:len(sizes)]),
+                                              *(sum(each, 0.0) for each in sums))
+        if are_finite:
+            return Promise(sure, past)
         undo.restore()
         self.forget()
         self._stages.forget()
         names = [proposal.names for proposal in proposals if proposal.names]
         names += [self._stages.names[id(parameter)] for parameter, change in zip(others, changes, strict=True)
                   if not change.isfinite().all()]
-        raise NonFiniteError(f"the step of {', '.join(names)} is not finite, though its gradients are: "
-                             "nothing has been changed; look at the inputs of this stage, and at its weights")
+        raise NonFiniteError(f"the step of {', '.join(share.names(names))} is not finite, though its "
+                             "gradients are: nothing has been changed; look at the inputs of this stage, and "
+                             "at its weights")
 
 
 def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -> Tensor:
     """What its direction promises, of which little is noise."""
-    gradient = dense(parameter.grad)  # type: ignore[arg-type]
+    gradient = dense(local_part(parameter.grad))  # type: ignore[arg-type]
     gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
     product = (gradient.to(change.dtype) * change).sum(dtype=extended(change))
     return torch.stack([product, torch.zeros_like(product)]) * (-float(own["lr"]) * float(own["adamw_lr"]))
@@ -199,16 +207,8 @@ def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVar
     if not probing:
         return {}
     found = variances_over_processes([stage.captured.probe.take() for stage in probing],
-                                     [StageState(states[stage.weight]).mean for stage in probing])
+                                     [stage.zeros().mean for stage in probing])
     return dict(zip(probing, found, strict=True))
-
-
-def joined(groups: Sequence[StageGroup]) -> Steps:
-    """The steps of groups, those together that share their settings."""
-    alike: dict[Hashable, list[StageGroup]] = {}
-    for group in groups:
-        alike.setdefault(group.first.settings, []).append(group)
-    return [(PolarStep if each[0].first.state.polar else RowStep)(each) for each in alike.values()]
 
 
 def _numbers(sizes: Sequence[Tensor]) -> list[float]:

@@ -18,6 +18,7 @@ from pontryagin.affine.moments import IndexMoments, InputMoments, Moments
 from pontryagin.affine.precision import full_precision, wide
 from pontryagin.affine.rows import thinned
 from pontryagin.affine.variances import VarianceProbe
+from pontryagin.trajectory.local import is_spread, local_part, whole
 
 _LEAST, _PROBE = 8, 4
 """Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough
@@ -87,6 +88,18 @@ class CapturedStage:
             handle.remove()
         self._handles.clear()
 
+    def _present(self, name: str | None, parameter: nn.Parameter) -> nn.Parameter:
+        """What the module computes with: fully_shard puts a whole one in the place of a parameter for the
+        length of a pass."""
+        found = getattr(self.module, name) if name is not None and is_spread(parameter) else parameter
+        return found if isinstance(found, nn.Parameter) else parameter
+
+    @property
+    def _gradient(self) -> Tensor | None:
+        """What .grad has, or will have with those that fully_shard has not reduced yet."""
+        grad = self.weight.grad
+        return self._present(self.map.weight, self.weight).grad if grad is None else local_part(grad)
+
     def watch(self, x: Any, output: Tensor, own: bool = True) -> None:
         """A call: its inputs, of which some rows are kept until the costate of its output arrives. own: of
         the module whose bias is the stage's, and not of another that is tied to its weight alone."""
@@ -101,7 +114,7 @@ class CapturedStage:
         if not isinstance(x, Tensor) or (not self.certain and not self.map.fits(x, output)):
             self._misfits |= not self.certain
             return
-        x = x.detach()
+        x = whole(x.detach())
         sample = _Sample(self._thinned(x), x.numel())
         if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or _hooked()):
             sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
@@ -233,20 +246,22 @@ class CapturedStage:
         if self._handles:
             return
         with torch.enable_grad():
-            for parameter, told in ((self.weight, CapturedStage._accumulated),
-                                    (self.bias, CapturedStage._of_bias)):
+            for name, parameter, told in ((self.map.weight, self.weight, CapturedStage._accumulated),
+                                          (self.map.bias, self.bias, CapturedStage._of_bias)):
                 if parameter is None or not parameter.requires_grad or (told is CapturedStage._of_bias
                                                                         and self.certain):
                     continue
+                parameter = self._present(name, parameter)
                 node: Any = parameter.expand_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
                 self._handles += [node.register_prehook(_telling(self, told)), _Kept(node)]
                 if told is CapturedStage._accumulated:
                     self._handles.append(node.register_hook(_telling(self, CapturedStage._added)))
 
     def _accumulated(self, gradient: Tensor | None) -> None:
-        grad = self.weight.grad
+        grad = self._gradient
+        # a part may be 0 by itself, so of a weight that lies in parts None alone is a new batch
         if grad is None or (self._last is not None and self._last != (id(grad), grad._version)
-                            and not grad.any()):
+                            and not is_spread(self.weight) and not grad.any()):
             self._drop()
         number = torch._C._current_graph_task_id()
         samples = self._waiting if self._waiting.number == number else self._derived
@@ -267,7 +282,7 @@ class CapturedStage:
             self._verify(gradient.detach().reshape(waiting.products[0][1].shape), waiting, 1)
 
     def _added(self, _: Tensor | None) -> None:
-        grad = self.weight.grad
+        grad = self._gradient
         self._last = None if grad is None else (id(grad), grad._version)
 
     def _verify(self, gradient: Tensor, samples: "_Pass", which: int) -> None:

@@ -1,0 +1,30 @@
+"""The part of a tensor that lies in this process, and the whole of it, where torch spreads tensors over
+processes (DTensor: `fully_shard`, `parallelize_module`).
+
+torch.distributed.tensor takes a second to import, and without it there are no such tensors.
+"""
+
+import sys
+from typing import Any
+
+from torch import Tensor
+
+
+def is_spread(value: object) -> bool:
+    """Whether a tensor is a DTensor."""
+    found = sys.modules.get("torch.distributed.tensor")
+    return found is not None and isinstance(value, found.DTensor)
+
+
+def local_part(value: Tensor) -> Tensor:
+    """The tensor that holds this process's numbers, written to in place; of a plain one itself."""
+    spread: Any = value
+    return spread._local_tensor if is_spread(value) else value
+
+
+def whole(value: Tensor) -> Tensor:
+    """All numbers of a tensor. Of a DTensor in parts every process of its mesh has to call it."""
+    if not is_spread(value):
+        return value
+    spread: Any = value
+    return spread.full_tensor()
