@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "bypassed": (lambda: EMSA(Attention(), constraint=Ternary()),
                  "belongs to (no affine stage|MultiheadAttention|Embedding)"),
     "acceptance": (lambda: EMSA(classifier(), acceptance=Acceptance(), constraint=Binary()),
-                   "acceptance divides steps"),
+                   "an acceptance rule divides steps"),
     "flip rate": (lambda: EMSA(classifier(), constraint=Constraint(Binary(), flip_rate=-1.0)),
               "EMSA flip_rate: expected a number in"),
 }

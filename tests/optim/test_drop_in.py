@@ -119,7 +119,7 @@ def test_closures_that_return_the_loss_or_nothing() -> None:
     model, silent, plain = mlp(), mlp(), mlp()
 
     def run(one: nn.Module, returns: bool) -> Any:
-        optimizer = EMSA(one, bound=None)
+        optimizer = EMSA(one, acceptance=None)
 
         def closure() -> Tensor | None:
             optimizer.zero_grad()

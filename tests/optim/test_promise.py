@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -138,7 +139,7 @@ def test_a_promise_is_the_slope_along_the_step() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 7), nn.LayerNorm(7), nn.Linear(7, 4)).double()
     groups = [{"params": model[:2].parameters()}, {"params": model[2:].parameters(), "lr": 0.01}]
-    optimizer = EMSA(model, groups, bound=Bound(stretch=1.0))
+    optimizer = EMSA(model, groups, acceptance=Bound(stretch=1.0))
     loss = 1e6 * model(torch.randint(9, (40, 2))).square().mean()
     loss.backward()
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -162,7 +163,7 @@ def test_a_loss_that_passes_through_zero_is_not_held_there() -> None:
 
 
 def test_a_stale_or_unknown_loss_leaves_the_step_as_it_is() -> None:
-    loops = [Passing("nothing"), Passing("nothing", bound=None), Passing("tensor", bound=None)]
+    loops = [Passing("nothing"), Passing("nothing", acceptance=None), Passing("tensor", acceptance=None)]
     for _ in range(20):
         for loop in loops:
             loop.step()
@@ -189,12 +190,38 @@ def test_it_goes_on_exactly_from_a_saved_state() -> None:
     assert torch.equal(whole.controls(), resumed.controls())
 
 
-def test_acceptance_bounds_steps_itself() -> None:
-    first, second = Passing("closure", acceptance=Acceptance()), Passing("closure", acceptance=Acceptance(),
-                                                                        bound=None)
+class TakesAll:
+    attempts = 1
+
+    def judge(self, step_scale: float, predicted: float, loss: float, trial: float) -> tuple[bool, float]:
+        return True, 1.0
+
+
+def test_a_rule_is_asked_in_the_place_of_the_bound() -> None:
+    loops = [Passing("closure", acceptance=TakesAll()), Passing("closure", acceptance=None),
+             Passing("closure")]
     for _ in range(10):
-        first.step(), second.step()
-    assert torch.equal(first.controls(), second.controls())
+        for loop in loops:
+            loop.step()
+    assert torch.equal(loops[0].controls(), loops[1].controls())
+    assert not torch.equal(loops[0].controls(), loops[2].controls())
+    assert "The loss" not in str(loops[0].optimizer.stages())
+
+
+@pytest.mark.parametrize("acceptance", [None, Bound(stretch=1.0), Acceptance()])
+def test_copies_and_pickles_go_as_far(acceptance: object) -> None:
+    one = Passing("closure", acceptance=acceptance)
+    other, third = copy.deepcopy(one), pickle.loads(pickle.dumps(one))
+    for _ in range(6):
+        one.step(), other.step(), third.step()
+    assert torch.equal(one.controls(), other.controls())
+    assert torch.equal(one.controls(), third.controls())
+
+
+@pytest.mark.parametrize("acceptance", [Acceptance, Bound, "bound", 2.0, True])
+def test_what_is_no_acceptance(acceptance: object) -> None:
+    with pytest.raises(ProblemError, match=r"acceptance=Bound\(...\), Acceptance\(\), another rule or None"):
+        Passing("closure", acceptance=acceptance)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, torch.tensor(math.nan)])

@@ -15,7 +15,7 @@ import torch
 from optim_builders import emsa, images, loss_of, mlp, net, parameters, train, vectors, without_checked_types
 from torch import Tensor, nn
 
-from pontryagin.optim import EMSA, Acceptance, Metric
+from pontryagin.optim import EMSA, Acceptance, Bound, Metric
 from pontryagin.problem import NonFiniteError, ProblemError
 
 
@@ -103,8 +103,8 @@ def test_training_on_degenerate_inputs_stays_finite(kind: str, wide: bool, dampi
                for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("acceptance", [None, Acceptance()])
-def test_closures_with_a_loss_that_is_not_finite(acceptance: Acceptance | None) -> None:
+@pytest.mark.parametrize("acceptance", [None, Bound(), Acceptance()])
+def test_closures_with_a_loss_that_is_not_finite(acceptance: Acceptance | Bound | None) -> None:
     model, plain = mlp(), mlp()
     optimizer, reference = EMSA(model, acceptance=acceptance), EMSA(plain, acceptance=acceptance)
 

@@ -10,7 +10,7 @@ from pontryagin.bench.tasks import Task
 from pontryagin.run.methods import BENCH_ONLY, Method
 from pontryagin.run.methods import METHODS as TRAINED
 from pontryagin.run.progress import Advance
-from pontryagin.run.race import Run, race
+from pontryagin.run.race import Run, Workload, race
 
 METHODS = {name: TRAINED[name] for name in (
     "emsa", "adam", "adam-averaged", "adamw", "schedule-free", "sgd-momentum", "muon", "soap")} | BENCH_ONLY
@@ -25,8 +25,8 @@ class Racer(Run):
 
     def __init__(self, task: Task, method: Method, rate: float, seed: int, horizon: int) -> None:
         batches = task.batches(seed)
-        super().__init__(method, seed, rate, task.build, task.objective, lambda _: next(batches), horizon,
-                         batch_size=task.batch_size)
+        workload = Workload(task.build, task.objective, lambda _: next(batches), task.batch_size)
+        super().__init__(method, seed, rate, workload, horizon)
         self.seconds: list[float] = []
         self.losses: dict[int, float] = {}
         self.scores: dict[int, float] = {}

@@ -58,11 +58,12 @@ class EMSA(torch.optim.Optimizer):
     averaging: eta of the averages, over about the last 1 / (eta + 1) of all steps; None for none. metric,
     constraint: see Metric, Constraint, whose numbers damping, exponent, rho_decay, flip_rate and density can
     be set per group, as lr to averaging can.
-    bound: what a step may promise; None for no such bound. acceptance: accept/reject with a closure; then,
-    and with a constraint, there are no averages, for what is promised is the controls'. strict: refuse
-    parameters outside any stage. process_group: of processes whose gradients are averaged by other means than
-    DistributedDataParallel, which names its own; or StageOwners(), by whom each stage is stepped. Under
-    fully_shard and tensor parallel stages have owners too, and every process has to call each method.
+    acceptance: how far a step goes: a Bound on what it may promise, a rule that accepts or rejects it by a
+    closure, or None for lr as it is. With a rule, and with a constraint, there are no averages, for what is
+    promised is the controls'. strict: refuse parameters outside any stage. process_group: of processes whose
+    gradients are averaged by other means than DistributedDataParallel, which names its own; or StageOwners(),
+    by whom each stage is stepped. Under fully_shard and tensor parallel stages have owners too, and every
+    process has to call each method.
 
     Raises ProblemError for wrong settings, and for parameters that are sharded otherwise, without values, or
     have been replaced by others; NonFiniteError when a gradient, the closure's loss or a step is not finite:
@@ -72,30 +73,29 @@ class EMSA(torch.optim.Optimizer):
     def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float | Tensor = 0.03,
                  momentum: float = 0.6, weight_decay: float = 0.0, adamw_lr: float = 0.3,
                  averaging: float | None = AVERAGING, metric: Metric | None = None,
-                 constraint: Constraint | ModelSets | None = None, bound: Bound | None = Bound(),  # noqa: B008
-                 acceptance: AcceptanceRule | None = None, strict: bool = False,
+                 constraint: Constraint | ModelSets | None = None,
+                 acceptance: AcceptanceRule | Bound | None = Bound(), strict: bool = False,  # noqa: B008
                  process_group: Any = None) -> None:
         check_model(model)
         metric, sets = metric or Metric(), constraint_of(constraint)
-        if not isinstance(metric, Metric) or not isinstance(bound, Bound | None) or isinstance(
-                acceptance, type) or not isinstance(acceptance, AcceptanceRule | None):
-            raise ProblemError("EMSA: expected metric=Metric(...), bound=Bound(...) or None and acceptance="
-                               f"Acceptance() or another rule, found {metric!r}, {bound!r}, {acceptance!r}")
+        if not isinstance(metric, Metric) or isinstance(acceptance, type) or not isinstance(
+                acceptance, AcceptanceRule | Bound | None):
+            raise ProblemError("EMSA: expected metric=Metric(...) and acceptance=Bound(...), Acceptance(), "
+                               f"another rule or None, found {metric!r} and {acceptance!r}")
         defaults = {"lr": lr, "damping": metric.damping, "exponent": metric.exponent, "momentum": momentum,
                     "rho_decay": metric.rho_decay, "weight_decay": weight_decay, "adamw_lr": adamw_lr,
                     "flip_rate": sets.flip_rate, "density": sets.density, "averaging": averaging, "steps": 0,
                     "averaged": False, "refresh_every": 1, "step_scale": 1.0, "promise": ()}
-        self.acceptance, self._bound, self._model = acceptance, bound, model
-        self._metric, self._sets = metric, sets
+        self.acceptance, self._model, self._metric, self._sets = acceptance, model, metric, sets
         self._strict, self._process_group = strict, process_group
         self._settings = tuple(defaults)  # torch adds to the defaults
         self._begin()
-        if (acceptance is not None or sets.admissible is not None) and spread_of(model.named_parameters()):
-            raise ProblemError("EMSA: acceptance and constraint need whole parameters, and these are sharded"
-                               ": leave them out, or use DistributedDataParallel")
-        if self._stages.constraints.discrete and acceptance is not None:
-            raise ProblemError("acceptance divides steps, which discrete sets do not allow: leave out the "
-                               "one or the other")
+        if (self._rule is not None or sets.admissible is not None) and spread_of(model.named_parameters()):
+            raise ProblemError("EMSA: an acceptance rule and a constraint need whole parameters, and these "
+                               "are sharded: leave them out, or use DistributedDataParallel")
+        if self._stages.constraints.discrete and self._rule is not None:
+            raise ProblemError("an acceptance rule divides steps, which discrete sets do not allow: leave "
+                               "out the one or the other")
         super().__init__(model.parameters() if params is None else params, defaults)
         self._constructed = True
         self._stages.report(self.param_groups, strict)
@@ -109,7 +109,11 @@ class EMSA(torch.optim.Optimizer):
                                    self._share)
         self._maker = StepMaker(self._stages, self._metric.refresh_budget)
         self._averages, self._constructed = Averages(), False
-        self._averaging = self._sets.admissible is None and self.acceptance is None
+        self._averaging = self._sets.admissible is None and self._rule is None
+
+    @property
+    def _rule(self) -> AcceptanceRule | None:
+        return None if isinstance(self.acceptance, Bound) else self.acceptance
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """More parameters of the same model, such as layers that have been unfrozen, or that it got since."""
@@ -132,7 +136,7 @@ class EMSA(torch.optim.Optimizer):
         """One step of every stage. closure: computes the loss and its gradients; it may return None. loss:
         the one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's
         outputs, steps are bounded and may be longer: see Bound."""
-        groups, rule = self.param_groups, self.acceptance
+        groups, rule = self.param_groups, self._rule
         self._share.rest(self._model)
         if closure is None and rule is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
@@ -173,11 +177,11 @@ class EMSA(torch.optim.Optimizer):
 
     def _outlook(self, value: float | None, device: torch.device) -> Outlook:
         """value: the loss, should it have been passed."""
-        running, bound = self.param_groups[0]["promise"], self._bound
-        if bound is None or self.acceptance is not None:
+        running = self.param_groups[0]["promise"]
+        if not isinstance(self.acceptance, Bound):
             return Outlook(running)
         seen = self._stages.capture.take_loss()
-        return bound.outlook(running, mean_of_known(seen if value is None else value, device))
+        return self.acceptance.outlook(running, mean_of_known(seen if value is None else value, device))
 
     def _kept(self, group: dict[str, Any]) -> Known:
         """The parameters whose averages are kept in this process."""
@@ -222,8 +226,8 @@ class EMSA(torch.optim.Optimizer):
         rows = rows_of(self._stages.by_stages(self.param_groups),
                        self._stages.outside(self.param_groups, open_too=True),
                        self.param_groups[0]["refresh_every"])
-        note = "" if self._bound is None or self.acceptance is not None else self._bound.note(
-            self.param_groups[0]["promise"])
+        bound = self.acceptance
+        note = bound.note(self.param_groups[0]["promise"]) if isinstance(bound, Bound) else ""
         return StageTable(self._stages.constraints.rows() + rows, note)
 
     def moved(self) -> dict[str, float]:
@@ -268,7 +272,7 @@ class EMSA(torch.optim.Optimizer):
         if isinstance(self._share, Owned):
             raise ProblemError("EMSA: stages have owners, so this process has a part of the state alone: "
                                "copy by state_dict() and load_state_dict(), which every process calls")
-        own = ("acceptance", "_bound", "_model", "_metric", "_sets", "_strict", "_settings")
+        own = ("acceptance", "_model", "_metric", "_sets", "_strict", "_settings")
         return super().__getstate__() | {name: getattr(self, name) for name in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

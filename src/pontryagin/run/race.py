@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -50,11 +51,21 @@ def race(contestants: Sequence[C], turn: Callable[[C], bool]) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Workload:
+    """What a run is given to train. build: the network, from torch's global generator. batch: that of
+    iteration 0, 1, ...; batch_size: samples in it, over all processes."""
+
+    build: Callable[[], nn.Module]
+    objective: Objective
+    batch: Callable[[int], Batch]
+    batch_size: int
+
+
 class Run:
     """One method at one rate, from the weights and on the batches of one seed.
 
-    build: the network, drawn from torch's global generator after it has been seeded. batch: that of iteration
-    0, 1, ...; batch_size: samples in it, over all processes. horizon: iterations of the schedule, length:
+    The global generator is seeded before the network is built. horizon: iterations of the schedule, length:
     those until the end, by default as many. schedule: the factor of the rate by the share of the horizon that
     has been run. options: of the method. clock: of the seconds, of the wall by default. title: for people, by
     default its name. random: the states of the global generators for this run alone (see `generators`); they
@@ -63,13 +74,11 @@ class Run:
     Raises ExperimentError.
     """
 
-    def __init__(self, method: Method, seed: int, rate: float, build: Callable[[], nn.Module],
-                 objective: Objective, batch: Callable[[int], Batch], horizon: int, *, batch_size: int,
+    def __init__(self, method: Method, seed: int, rate: float, workload: Workload, horizon: int, *,
                  length: int | None = None, schedule: Schedule = SCHEDULES["linear"],
                  options: Mapping[str, Any] | None = None, title: str = "",
                  clock: Callable[[], float] = perf_counter) -> None:
-        self.method, self.seed, self.rate = method, seed, rate
-        self.horizon, self.batch_size = horizon, batch_size
+        self.method, self.seed, self.rate, self.horizon = method, seed, rate, horizon
         self.length = horizon if length is None else min(length, horizon)
         self.name = f"{method.name}-seed{seed}"
         self.title = title or self.name
@@ -77,7 +86,7 @@ class Run:
         seed_generators(seed)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.trainer = method.trainer(build(), objective, rate, options)
+            self.trainer = method.trainer(workload.build(), workload.objective, rate, options)
         if present().size > 1 and not isinstance(self.trainer, OptimizerTrainer):
             raise ExperimentError(f"{method.name} is trained by one process alone: start it without torchrun")
         self.notes = [str(warning.message) for warning in caught]
@@ -85,7 +94,7 @@ class Run:
         set_generators(before)
         self.iteration, self.evaluations, self.ended = 0, 0, ""
         self.watch, self._mean = Stopwatch(clock), 0.0
-        self._batch, self._factor = batch, schedule
+        self._workload, self._factor = workload, schedule
         self._device = next(self.trainer.model.parameters()).device
 
     @property
@@ -96,7 +105,7 @@ class Run:
     @property
     def samples_per_second(self) -> float:
         """While it trains."""
-        return self.iteration * self.batch_size / self.watch.seconds if self.watch.seconds else 0.0
+        return self.iteration * self._workload.batch_size / self.watch.seconds if self.watch.seconds else 0.0
 
     @contextmanager
     def generators(self) -> Iterator[None]:
@@ -110,7 +119,7 @@ class Run:
     def iterate(self) -> StepRecord | None:
         """One iteration, of which the method's step alone is timed; None when what is not finite ended the
         run in the place of it."""
-        batch = self._batch(self.iteration)
+        batch = self._workload.batch(self.iteration)
         self.trainer.set_factor(self._factor(self.iteration / self.horizon))
         self.watch.start()
         try:

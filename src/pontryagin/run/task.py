@@ -15,7 +15,7 @@ from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
 from pontryagin.run.objective import Objective, check_classes, class_second
 from pontryagin.run.processes import present
-from pontryagin.run.race import Run
+from pontryagin.run.race import Run, Workload
 from pontryagin.run.settings import SCHEDULES, RunSettings
 from pontryagin.run.trainer import Batch, output_of
 from pontryagin.run.user_code import cause, kind_of
@@ -241,8 +241,9 @@ def horizon_of(task: Task, settings: RunSettings) -> int:
 def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: float) -> Run:
     """A method with one seed at its start: weights and batches depend on the seed alone."""
     sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
-    return Run(method, seed, rate, task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)),
-               horizon_of(task, settings), batch_size=settings.batch_size,
+    workload = Workload(task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)),
+                        settings.batch_size)
+    return Run(method, seed, rate, workload, horizon_of(task, settings),
                length=settings.limits.get(method.name), schedule=SCHEDULES[settings.schedule],
                options=settings.options.get(method.name),
                title=method.name if settings.seeds == (0,) else f"{method.name} seed {seed}")

@@ -8,6 +8,7 @@ from torch import Generator, nn
 
 from pontryagin.bench.panel.calibration import iterations
 from pontryagin.run.objective import Objective
+from pontryagin.run.race import Workload
 from pontryagin.run.trainer import Batch
 
 EVALUATION_SEED = 999
@@ -32,6 +33,11 @@ class Work:
         generator = Generator().manual_seed(seed)
         while True:
             yield self.draw(generator, self.size)
+
+    def workload(self, seed: int) -> Workload:
+        """Of a run."""
+        batches = self.batches(seed)
+        return Workload(self.build, self.objective, lambda _: next(batches), self.size)
 
     def evaluation(self) -> Batch:
         """The fixed samples."""

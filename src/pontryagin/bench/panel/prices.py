@@ -55,9 +55,8 @@ def measure(network: Network, work: Work, methods: Sequence[str],
 
 def _run(work: Work, name: str, options: Mapping[str, Any]) -> Run:
     """At its method's customary rate."""
-    batches, method = work.batches(0), METHODS[name]
-    return Run(method, 0, method.rates[0], work.build, work.objective, lambda _: next(batches), 10**9,
-               batch_size=work.size, options=options, clock=process_time)
+    method = METHODS[name]
+    return Run(method, 0, method.rates[0], work.workload(0), 10**9, options=options, clock=process_time)
 
 
 def rows(network: str, found: Mapping[str, Price]) -> list[tuple[Any, ...]]:

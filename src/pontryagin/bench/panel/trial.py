@@ -62,15 +62,13 @@ def warmed(share: float, iterations: int, done: float) -> float:
 
 def started(trial: Trial, work: Work) -> Run:
     """A trial before its first iteration: weights and batches are those of its seed."""
-    method, batches = METHODS[trial.method], work.batches(trial.seed)
     options = dict(OPTIONS.get(trial.method, {}))
     if trial.method != "emsa":
         options["weight_decay"] = trial.decay
     if trial.method == "schedule-free":
         options["warmup"] = round(trial.warmup * trial.iterations)
-    return Run(method, trial.seed, trial.rate, work.build, work.objective, lambda _: next(batches),
-               trial.iterations, batch_size=work.size, options=options, clock=process_time,
-               schedule=partial(warmed, trial.warmup, trial.iterations))
+    return Run(METHODS[trial.method], trial.seed, trial.rate, work.workload(trial.seed), trial.iterations,
+               schedule=partial(warmed, trial.warmup, trial.iterations), options=options, clock=process_time)
 
 
 def train(trial: Trial, work: Work, advance: Callable[[int, float | None], None]) -> Outcome:
