@@ -175,12 +175,13 @@ class Counted:
         return self.dynamics(state, parameters)
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    """The largest difference is at most tolerance times the largest expected entry (times 1 if that is 0)."""
+def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-9, least: float = 0.0) -> None:
+    """The largest difference is at most tolerance times the largest expected entry (times 1 if that is 0),
+    which counts as `least` if it is smaller."""
     assert found.shape == expected.shape, f"{tuple(found.shape)} is not {tuple(expected.shape)}"
     if not expected.numel():
         return
-    scale = float(expected.abs().max()) or 1.0
+    scale = max(float(expected.abs().max()), least) or 1.0
     error = float((found - expected).abs().max())
     assert error <= tolerance * scale, f"relative difference {error / scale:.3g} > {tolerance:.3g}"
 

@@ -1,12 +1,14 @@
 """Streamed moments equal direct formulas, and the metric is the power of the damped second moment."""
 
+from functools import partial
+
 import pytest
 import torch
-from affine_builders import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+import builders
 from pontryagin.affine import argmax, output_change
 from pontryagin.affine.metric import (
     Diagonal,
@@ -19,6 +21,7 @@ from pontryagin.affine.metric import (
 )
 from pontryagin.affine.moments import IndexMoments, InputMoments, Moments
 
+assert_close = partial(builders.assert_close, least=1e-5)
 Sizes = tuple[int, int, int]
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 5))
 seeds = st.integers(0, 10_000)

@@ -12,17 +12,19 @@ exponent 1 and damping 0.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
-from affine_builders import assert_close
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
+import builders
 from pontryagin.affine import argmax
 from pontryagin.affine.metric import Diagonal, FactoredMoment, factorize
 from pontryagin.trajectory.capture import capture
 
+assert_close = partial(builders.assert_close, least=1e-5)
 DOUBLE = {"dtype": torch.float64}
 
 Case = tuple[Callable[[], nn.Module], tuple[int, ...], int]

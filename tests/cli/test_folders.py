@@ -1,8 +1,12 @@
 """Output folders: a start that failed is in nobody's way, nothing that was measured is lost, and a folder
 that is moved or removed under a run is no success."""
 
+import gc
 import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -112,6 +116,42 @@ def test_a_folder_lost_in_mid_run_is_no_success(harm: str, monkeypatch: pytest.M
     assert "its folder has been moved or removed" in error
     assert error.count("\n") == 1
     assert not Path("run").exists()
+
+
+@contextmanager
+def nothing_left_open() -> Iterator[None]:
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        yield
+        gc.collect()
+    assert not [str(one.message) for one in caught if one.category is ResourceWarning]
+
+
+def test_a_table_that_cannot_be_written_is_closed(tmp_path: Path) -> None:
+    with nothing_left_open():
+        with pytest.raises(FileNotFoundError), Table(tmp_path / "t.csv", ("a",)) as table:
+            (tmp_path / "t.csv").unlink()
+        del table
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is full")
+def test_a_table_that_cannot_be_begun_is_closed() -> None:
+    with nothing_left_open(), pytest.raises(OSError, match="No space left"):
+        Table(Path("/dev/full"), ("a",))
+
+
+def test_runs_that_end_by_an_error_close_their_table(monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", *SHORT, "--out", "run") == 0
+    rows = Path("run/metrics.csv").read_text().splitlines()
+    Path("run/metrics.csv").write_text("\n".join([rows[0], *("x" * len(row) for row in rows[1:])]) + "\n")
+    with nothing_left_open():
+        assert run("train", "--resume", "--out", "run") == 2
+    assert "a row has not as many cells as there are columns" in capsys.readouterr().err
+    monkeypatch.setattr(TerminalDisplay, "after", lambda *_: shutil.rmtree("lost"))
+    with nothing_left_open():
+        assert run("train", *SHORT, "--out", "lost") == 74
 
 
 def test_numbers_that_are_not_finite_are_no_success(capsys: pytest.CaptureFixture[str]) -> None:

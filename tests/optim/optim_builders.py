@@ -1,9 +1,15 @@
 """Small models, batches and training loops for the tests of the torch optimizer."""
 
+import os
+import subprocess
+import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -11,6 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+import builders
 from pontryagin.optim import EMSA, Constraint, Metric
 from pontryagin.trajectory.capture import Capture, capture
 from pontryagin.trajectory.captured_stage import CapturedStage
@@ -18,13 +25,31 @@ from pontryagin.trajectory.captured_stage import CapturedStage
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
-    """Equal within a tolerance relative to the largest number."""
-    assert found.shape == expected.shape
-    assert torch.isfinite(found).all()
-    scale = max(expected.abs().max().item(), 1e-5)
-    difference = (found - expected).abs().max().item()
-    assert difference <= tolerance * scale, (difference, scale)
+assert_close = partial(builders.assert_close, least=1e-5)
+
+
+@contextmanager
+def said(kind: type[Warning] = Warning) -> Iterator[list[str]]:
+    """The texts of the warnings of a kind that are given inside, known at the end."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield texts
+    texts.extend(str(each.message) for each in caught if issubclass(each.category, kind))
+
+
+def by_two_processes(program: str, folder: Path) -> list[Any]:
+    """What this program, started by two processes with their rank and a folder, has saved into it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen([sys.executable, "-W", "ignore", program, str(rank), str(folder)],
+                                env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)]
+    try:
+        errors = [process.communicate(timeout=60)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert all(process.returncode == 0 for process in running), errors
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 class Net(nn.Module):

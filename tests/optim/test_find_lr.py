@@ -1,9 +1,7 @@
 """find_lr: pilots by a slow loop of their own, halving, and that nothing is left of them."""
 
 import copy
-import os
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from math import inf, isfinite
@@ -12,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from optim_builders import without_checked_types
+from optim_builders import by_two_processes, without_checked_types
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -312,16 +310,7 @@ def of_one_process(rank: int, folder: Path) -> None:
 
 
 def test_processes_agree(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen([sys.executable, "-W", "ignore", __file__, str(rank), str(tmp_path)],
-                                env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)]
-    try:
-        errors = [process.communicate(timeout=60)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert all(process.returncode == 0 for process in running), errors
-    one, other = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    one, other = by_two_processes(__file__, tmp_path)
     assert one == other
     assert [rate for rate, _, failure in one if failure] == [40.0]
 

@@ -6,15 +6,13 @@ import gc
 import io
 import pickle
 import sys
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from optim_builders import emsa
+from optim_builders import emsa, said
 from optim_kinds import NETS, STAGES, Kind, assert_near, assert_same, controls, few, loss_of
 from torch import Tensor, nn
 
@@ -515,16 +513,6 @@ def test_looking_at_the_graph_leaves_the_steps_alone(use: Callable[[nn.Module, T
     assert_same(*ends)
 
 
-@contextmanager
-def said() -> Iterator[list[str]]:
-    """The texts of the warnings that are not the compiler's."""
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield texts
-    texts.extend(str(each.message) for each in caught if issubclass(each.category, UserWarning))
-
-
 def before_it(model: nn.Module, **options: Any) -> tuple[nn.Module, EMSA]:
     whole = torch.compile(model, backend="eager", **options)
     return whole, EMSA(model)
@@ -581,7 +569,7 @@ def test_compiled_models_are_trained_as_others_or_it_is_said(make: Callable[...,
     start, reference = controls(plain), EMSA(plain)
     steps(plain, reference, WHOLE, range(10))
     model = WHOLE.model()
-    with said() as texts:
+    with said(UserWarning) as texts:
         whole, optimizer = make(model, fullgraph=fullgraph)
         losses = steps(whole, optimizer, WHOLE, range(10))
     torch._dynamo.reset()

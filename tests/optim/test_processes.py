@@ -1,14 +1,13 @@
 """Two processes with half a batch each take the steps of one process with the whole batch."""
 
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from optim_builders import assert_close, emsa_of_all_rows, mlp, parameters, train, vectors
+from optim_builders import assert_close, by_two_processes, emsa_of_all_rows, mlp, parameters, train, vectors
 from torch import Tensor, distributed, nn
 
 from pontryagin.affine.moments import Moments
@@ -159,19 +158,7 @@ def skip(model: nn.Module, optimizer: EMSA, rank: int) -> None:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
-    folder = tmp_path_factory.mktemp("processes")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", __file__]
-    running = [subprocess.Popen([*command, str(rank), str(folder)], env=environment, stderr=subprocess.PIPE,
-                                text=True)
-               for rank in range(2)]
-    try:
-        errors = [process.communicate(timeout=60)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert all(process.returncode == 0 for process in running), errors
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return by_two_processes(__file__, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("case", [*CASES, "by hand"])

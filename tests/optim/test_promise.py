@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from optim_builders import without_checked_types
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -220,7 +221,8 @@ def test_copies_and_pickles_go_as_far(acceptance: object) -> None:
 
 @pytest.mark.parametrize("acceptance", [Acceptance, Bound, "bound", 2.0, True])
 def test_what_is_no_acceptance(acceptance: object) -> None:
-    with pytest.raises(ProblemError, match=r"acceptance=Bound\(...\), Acceptance\(\), another rule or None"):
+    with without_checked_types(), pytest.raises(
+            ProblemError, match=r"acceptance=Bound\(...\), Acceptance\(\), another rule or None"):
         Passing("closure", acceptance=acceptance)
 
 

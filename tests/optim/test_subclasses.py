@@ -6,7 +6,6 @@ with the same weights.
 """
 
 import types
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from optim_builders import said
 from optim_kinds import deviation, few
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
@@ -580,15 +580,6 @@ def by_adamw(model: nn.Module, optimizer: EMSA) -> dict[str, int]:
     return {name: number for number, (name, _) in enumerate(model.named_parameters()) if name in names}
 
 
-@contextmanager
-def unheard() -> Iterator[list[str]]:
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield texts
-    texts.extend(str(each.message) for each in caught)
-
-
 def check_like(found: list[Tensor], expected: list[Tensor], start: list[Tensor], tolerance: float) -> None:
     scale = max((one - first).abs().max().item() for one, first in zip(expected, start, strict=True))
     assert scale > 0
@@ -597,7 +588,7 @@ def check_like(found: list[Tensor], expected: list[Tensor], start: list[Tensor],
 
 
 def check(case: Case, rows: int, around: Callable[[Net], Any] | None = None) -> None:
-    with unheard():
+    with said():
         own, plain = pair(case, rows)
         optimizer = EMSA(own, metric=Metric(moment_rows=None))
         path = losses(own, optimizer, rows, COMPARED)
@@ -651,7 +642,7 @@ def test_straight_through_rounding(case: Case, act: Callable[[Tensor], Tensor], 
 @pytest.mark.parametrize("name", ["relu inside", "two arguments", "centred", "positions", "channels first",
                                   "replicated"])
 def test_the_cases_functions_are_those_of_their_plain_networks(name: str) -> None:
-    with unheard():
+    with said():
         own, plain = pair(CASES[name], 10)
     assert plain is not None
     x = batch(CASES[name], 10)
@@ -675,7 +666,7 @@ def test_layers_that_change_under_the_optimizer(name: str, first: int) -> None:
     """Refused by name, or trained on by AdamW, or from then on left to whoever owns the new parameters, and
     said."""
     case = linear(nn.Linear, None)
-    with unheard() as texts:
+    with said() as texts:
         model = network(case, case.own, 40)
         optimizer = EMSA(model)
         path = losses(model, optimizer, 40, first)
@@ -697,7 +688,7 @@ def test_layers_that_change_under_the_optimizer(name: str, first: int) -> None:
 def test_a_forward_pass_that_scales_its_inputs_from_some_step_on(first: int) -> None:
     """As an instance's: the moments are of what the weight multiplies, before and after."""
     ends = []
-    with unheard():
+    with said():
         for plainly in (False, True):
             case = linear(nn.Linear, None)
             scale = Do(lambda x: x)

@@ -5,14 +5,12 @@ import copy
 import itertools
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from optim_builders import emsa, without_checked_types
+from optim_builders import emsa, said, without_checked_types
 from optim_kinds import (
     DISCRETE,
     NETS,
@@ -54,15 +52,6 @@ def refused(act: Callable[[], Any], pattern: str) -> None:
     with pytest.raises(ProblemError, match=pattern) as caught:
         act()
     assert "\n" not in str(caught.value)
-
-
-@contextmanager
-def said() -> Iterator[list[str]]:
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield texts
-    texts.extend(str(each.message) for each in caught)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -5,15 +5,14 @@ equal weights.
 """
 
 import copy
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from optim_builders import said
 from optim_kinds import NETS, Kind, assert_near, assert_same, controls, deviation, few, loss_of
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
@@ -614,16 +613,6 @@ def test_losses_of_derivatives(objective: Callable[..., Tensor], count: int) -> 
 
 
 # --- whatever has a gradient moves, or is named -------------------------------------------------------------
-
-
-@contextmanager
-def said() -> Iterator[list[str]]:
-    """The texts of all warnings."""
-    texts: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield texts
-    texts.extend(str(each.message) for each in caught)
 
 
 def dense(gradient: Tensor | None) -> Tensor:

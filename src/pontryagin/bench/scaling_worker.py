@@ -4,6 +4,7 @@ samples, and EMSA on the paper's CNN. Started by torchrun, one thread a process,
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
@@ -95,10 +96,11 @@ def stages(request: Path) -> None:
     request: a JSON file with cases, rounds and the table to write.
     """
     wanted = json.loads(request.read_text(encoding="utf-8"))
-    with join() as communicator:
+    with join() as communicator, ExitStack() as stack:
         groups = {size: distributed.new_group(range(size)) for size in range(1, communicator.size + 1)}
         alone = [distributed.new_group([rank]) for rank in range(communicator.size)]
-        table = Table(Path(wanted["table"]), (*TEXT, *NUMBERS)) if communicator.rank == 0 else None
+        table = None if communicator.rank else stack.enter_context(
+            Table(Path(wanted["table"]), (*TEXT, *NUMBERS)))
         for fields in wanted["cases"]:
             measure(Case(**{**fields, "processes": tuple(fields["processes"])}), wanted["rounds"], groups,
                     alone[communicator.rank], table)
@@ -158,10 +160,9 @@ def optimizer(table: Path, number: int) -> None:
     with join() as communicator:
         seconds = median(_optimized(communicator.rank, communicator.size))
         if communicator.rank == 0:
-            out = Table(table, (*TEXT, *NUMBERS), keep=table.stat().st_size)
-            out.add("optimizer", "emsa", LAYERS + 3, CHANNELS, BATCH, communicator.size, number, seconds,
-                    *[None] * (len(SHARES) + 1))
-            out.flush()
+            with Table(table, (*TEXT, *NUMBERS), keep=table.stat().st_size) as out:
+                out.add("optimizer", "emsa", LAYERS + 3, CHANNELS, BATCH, communicator.size, number, seconds,
+                        *[None] * (len(SHARES) + 1))
 
 
 def _optimized(rank: int, ranks: int) -> list[float]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from errno import ENOENT
 from itertools import count
 from math import isfinite
@@ -149,9 +149,11 @@ class Table:
         self._rows = io.StringIO()
         self._writer = csv.writer(self._rows, lineterminator="\n")
         if keep is None:
-            self._file = path.open("wb", buffering=0)
             self._writer.writerow(columns)
-            self.flush()
+            with ExitStack() as stack:
+                self._file = stack.enter_context(path.open("wb", buffering=0))
+                self.flush()
+                stack.pop_all()
             return
         header = (",".join(columns) + "\n").encode()
         with path.open("rb") as file:
@@ -202,8 +204,10 @@ class Table:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.flush()
-        self._file.close()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
 
 def _cell(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """All that a training writes: the table, checkpoints, models, summary and report."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -54,13 +55,16 @@ class RunFolder:
             prepare(settings.out, settings.overwrite)
         take(lock)
         sweep(self.out)
-        self.table = Table(self.out / "metrics.csv", COLUMNS, self.saved["metrics"] if self.saved else None)
         self.tuning: dict[str, dict[float, float]] = self.saved["tuning"] if self.saved else {}
         self.pilots = _pilots(self.saved)
-        if self.saved:
-            self.history.read(self.out / "metrics.csv")
-            self.history.stopped = self.saved["stopped"]
         self.tracking = Tracking(self.out / "tensorboard") if settings.tensorboard else None
+        with ExitStack() as stack:
+            self.table = stack.enter_context(
+                Table(self.out / "metrics.csv", COLUMNS, self.saved["metrics"] if self.saved else None))
+            if self.saved:
+                self.history.read(self.out / "metrics.csv")
+                self.history.stopped = self.saved["stopped"]
+            stack.pop_all()
         self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
         if without := left_out():
             display.say(f"{without}; when it is there, --resume draws them, after the end too")
@@ -119,9 +123,11 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.table.__exit__()
-        if self.tracking:
-            self.tracking.close()
+        try:
+            self.table.__exit__()
+        finally:
+            if self.tracking:
+                self.tracking.close()
 
     def _summary(self, state: str) -> dict[str, Any]:
         name, tuning = self.task.name, {**self.context.tuning, **self.tuning}

@@ -50,6 +50,8 @@ class History:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 for cells in csv.DictReader(file):
+                    if None in (*cells, *cells.values()):
+                        raise ValueError("a row has not as many cells as there are columns")
                     if cells["train_loss"]:
                         self.add(cells["method"], int(cells["seed"]), Measured(
                             int(cells["iteration"]), int(cells["evaluations"]), float(cells["seconds"]),
