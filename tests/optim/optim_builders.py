@@ -44,7 +44,7 @@ def by_two_processes(program: str, folder: Path) -> list[Any]:
     running = [subprocess.Popen([sys.executable, "-W", "ignore", program, str(rank), str(folder)],
                                 env=environment, stderr=subprocess.PIPE, text=True) for rank in range(2)]
     try:
-        errors = [process.communicate(timeout=60)[1] for process in running]
+        errors = [process.communicate(timeout=600)[1] for process in running]
     finally:
         for process in running:
             process.kill()
