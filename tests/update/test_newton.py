@@ -1,6 +1,7 @@
 """NewtonMSA: exact Hessians, argmins over boxes, one iteration on linear-quadratic problems."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from pontryagin.problem import (
     Binary,
     ControlProblem,
     EntryBox,
+    NonFiniteError,
     ProblemError,
     Quadratic,
     SquaredError,
@@ -139,3 +141,54 @@ def test_other_sets_are_refused() -> None:
     problem = ControlProblem(stages, SquaredError(), normal(3, 2), normal(3, 2))
     with pytest.raises(ProblemError, match="an interval for each entry"):
         NewtonMSA(problem)
+
+
+def stretch(cost: Callable[[Tensor], Tensor], start: float, high: float = torch.inf) -> NewtonMSA:
+    """Four steps x + u whose running cost is a function of u."""
+    def moved(x: Tensor, theta: dict[str, Tensor]) -> Tensor:
+        return torch.cat([x[:, :1] + theta["u"], x[:, 1:] + cost(theta["u"])], 1)
+
+    stages = [stage(moved, {"u": torch.full((1,), start).double()}, admissible=EntryBox((-high,), (high,)))
+              for _ in range(4)]
+    return NewtonMSA(ControlProblem(stages, lambda x, target: x[:, 1], torch.zeros(1, 2).double(),
+                                    torch.zeros(1).double()))
+
+
+@pytest.mark.parametrize(("cost", "start"), [
+    (lambda u: u, 0.0), (lambda u: -u ** 2, 0.1), (lambda u: -u ** 2, 0.0), (lambda u: u ** 3, -0.1),
+    (lambda u: -u.exp(), 0.1), (lambda u: -(1 - u).log(), 0.5), (lambda u: u.abs().sqrt() - u, 0.5)],
+    ids=["linear", "concave", "maximum", "cubic", "exponential", "logarithm", "singular"])
+def test_costs_without_a_minimum_end_in_one_line(cost: Callable[[Tensor], Tensor], start: float) -> None:
+    with pytest.raises(ProblemError, match=r"iteration \d+: J = .* it seems to have no minimum; bound"):
+        stretch(cost, start).solve(200)
+
+
+def test_derivatives_that_are_not_finite_are_named() -> None:
+    """At u = 0 the slope of |u|^1.5 is 0 and its curvature infinite."""
+    with pytest.raises(NonFiniteError, match="iteration 1: J = 0 is finite, but not its derivatives"):
+        stretch(lambda u: u.abs() ** 1.5, 0.0).step()
+
+
+def test_values_that_are_not_finite_are_not_accepted() -> None:
+    """u - log u is NaN left of 0, where the first Newton steps from 5 end; its minimum is 1 at u = 1."""
+    solver = stretch(lambda u: u - u.log(), 5.0)
+    records = solver.solve(60)
+    assert_close(torch.cat(solver.controls), torch.ones(4).double(), 1e-6)
+    assert all(record.objective_after <= record.objective_before for record in records)
+
+
+@pytest.mark.parametrize("cost", [lambda u: -u ** 2, lambda u: u ** 4 - u ** 2], ids=["corner", "inside"])
+def test_a_maximum_is_left(cost: Callable[[Tensor], Tensor]) -> None:
+    """At u = 0 the gradient vanishes and J is largest; all of its entries end at a minimum."""
+    solver = stretch(cost, 0.0, high=3.0)
+    solver.solve(60)
+    found = torch.cat(solver.controls).abs()
+    expected = 3.0 if cost(torch.tensor(3.0)) < -1 else 0.5 ** 0.5
+    assert_close(found, torch.full((4,), expected).double(), 1e-6)
+
+
+def test_flat_costs_are_followed() -> None:
+    """exp(-u) has no minimum either, but the promise vanishes: it ends, J being what rounding leaves."""
+    records = stretch(lambda u: (-u).exp(), 0.0).solve(100)
+    assert len(records) < 60
+    assert records[-1].objective_after < 1e-10

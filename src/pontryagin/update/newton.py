@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from time import perf_counter
 
 import torch
@@ -19,12 +20,22 @@ _GOOD, _POOR = 0.75, 0.25
 have them (Nocedal and Wright, Algorithm 4.1)."""
 _ROUNDING = 50
 """Roundings of 1 + |J|: a predicted decrease below them cannot be told from rounding."""
+_REACH = 10.0
+"""Times 1 + |theta|: a step along which the model has no curvature is about as long as that at most."""
+_ENDLESS = 1e15
+"""Times 1 + the size that it had at the start: where controls, or J below zero, are that large and a gain is
+still promised, nothing is best."""
+_STATIONARY = 1e-10
+"""Of 1 + |J|: where no more is promised, the gradient says nothing and negative curvature is looked for."""
+_ESCAPES = (1.0, -1.0, 0.1, -0.1, 1e-2, -1e-2, 1e-3, -1e-3)
+"""Times 1 + |theta|, along a direction of negative curvature, which has no length of its own."""
 
 
 @dataclass(frozen=True)
 class NewtonRecord:
     """One iteration. predicted: the decrease of J that the quadratic model promised for the last trial.
-    optimality_gap: what it promises without a penalty: the Newton decrement over the box. penalty: rho of
+    optimality_gap: what it promises without a penalty: the Newton decrement over the box; where that is 0 at
+    a saddle, by how much J fell along negative curvature. penalty: rho of
     |theta - theta_old|^2 in the last trial. evaluations: passes through all stages, of first and of second
     derivatives too."""
 
@@ -54,10 +65,12 @@ class NewtonMSA:
         together up to some hundred entries, since d^2 J is dense. controls: to start from, by default the
         problem's.
 
-    Where d^2 J is not positive definite, negative eigenvalues of every -d^2 H_n and d^2 Phi are left out.
+    Where d^2 J is not positive definite, negative eigenvalues of every -d^2 H_n and d^2 Phi are left out; at
+    a saddle or a maximum a direction of negative curvature is tried.
 
-    Raises ProblemError for other sets and controls that do not fit, NonFiniteError where the first states are
-    not finite. J never rises.
+    Raises ProblemError for other sets and controls that do not fit, and where the controls run to infinity
+    because J has no minimum; NonFiniteError where J is not finite at the first controls, or derivatives are
+    not at later ones. J never rises.
     Source: Newton's method by a second costate pass (Dunn and Bertsekas 1989); penalty: Breitenbach and Borzi
     2019.
     """
@@ -69,19 +82,26 @@ class NewtonMSA:
         self._groups, (self._low, self._high) = equal_stages(problem), entry_bounds(problem)
         self._reached: tuple[float, list[Tensor]] | None = None
         self._rounding = _ROUNDING * torch.finfo(self._low.dtype).eps
+        self._endless = (_ENDLESS * (1 + _largest(torch.cat(self.controls))), inf)
 
     def step(self) -> NewtonRecord:
         """One iteration."""
         began = perf_counter()
         if self._reached is None:
             self._reached = self._propagate(self.controls)
-            if not torch.tensor(self._reached[0]).isfinite():
+            if not isfinite(self._reached[0]):
                 raise NonFiniteError("J is not finite at the first controls: start from smaller ones, or use "
                                      "a finer mesh")
+            self._endless = (self._endless[0], _ENDLESS * (1 + abs(self._reached[0])))
         before, states = self._reached
         linear = linearize(self.problem, self._groups, self.controls, states)
-        hessian = self._hessian(states, linear)
         flat = torch.cat(self.controls)
+        exact = reduced_hessian(self.problem, self._groups, self.controls, states, linear)
+        if not (linear.gradient.isfinite().all() and exact.isfinite().all()):
+            raise NonFiniteError(f"iteration {self.iteration + 1}: J = {before:.6g} is finite, but not its "
+                                 "derivatives in the controls; bound the controls away from where costs or "
+                                 "dynamics have none")
+        hessian = self._definite(exact, states, linear)
         gap = self._predicted(linear, hessian, self._argmin(linear, hessian, flat, 0.0))
         scale = float(hessian.diagonal().abs().mean())
         accepted, rejected, after = False, 0, before
@@ -92,7 +112,7 @@ class NewtonMSA:
             trial = tuple((flat + move).clamp(self._low, self._high)
                           .split([stage.size for stage in self.problem.stages]))
             found, reached = self._propagate(trial)
-            achieved = before - found
+            achieved = before - found if isfinite(found) else -inf
             accepted = achieved > 1e-3 * predicted or (predicted <= least and achieved >= -least)
             if accepted:
                 self._reached, self.controls, after = (found, reached), trial, found
@@ -104,9 +124,14 @@ class NewtonMSA:
             rejected += not accepted
             if not accepted and predicted <= least:
                 break
+        escapes = 0
+        if gap <= _STATIONARY * (1 + abs(before)) and hessian is not exact:
+            gap, escapes = self._escape(after, exact)
+            accepted, after = accepted or gap > 0, after - gap
         self.iteration += 1
+        self._check_end(after)
         return NewtonRecord(self.iteration, before, after, predicted, gap, self.penalty, accepted, rejected,
-                            3 + rejected, perf_counter() - began)
+                            3 + rejected + escapes, perf_counter() - began)
 
     def solve(self, iterations: int = 100, tolerance: float = 1e-12) -> list[NewtonRecord]:
         """Iterate until the decrease still promised is at most tolerance * (1 + |J|), or hidden by rounding,
@@ -128,17 +153,49 @@ class NewtonMSA:
         terminal = self.problem.terminal_cost(states[-1], self.problem.target).mean()
         return float(terminal + self.problem.running_cost(controls)), states
 
-    def _hessian(self, states: list[Tensor], linear: Linearized) -> Tensor:
-        exact = reduced_hessian(self.problem, self._groups, self.controls, states, linear)
+    def _check_end(self, objective: float) -> None:
+        """That there may be a minimum."""
+        largest = _largest(torch.cat(self.controls))
+        if largest > self._endless[0] or objective < -self._endless[1]:
+            raise ProblemError(f"iteration {self.iteration}: J = {objective:.6g} with controls up to "
+                               f"{largest:.1g}, and falling: it seems to have no minimum; bound the "
+                               "controls, or add a running cost that grows with them")
+
+    def _definite(self, exact: Tensor, states: list[Tensor], linear: Linearized) -> Tensor:
+        """d^2 J, or what is left of it without negative curvature of a stage, made definite."""
         if not torch.linalg.cholesky_ex(exact)[1]:
             return exact
         convex = reduced_hessian(self.problem, self._groups, self.controls, states, linear, convex=True)
-        return convex + self._floor(convex) * torch.eye(len(convex)).to(convex)
+        flat = torch.cat(self.controls)
+        reach = _REACH * (1 + _largest(flat))
+        room = torch.where(linear.gradient > 0, self._high - flat, flat - self._low)
+        floor = max(1e-9 * float(convex.diagonal().mean()), _largest(linear.gradient[room > 0]) / reach,
+                    torch.finfo(convex.dtype).tiny ** 0.5)
+        eye = torch.eye(len(convex)).to(convex)
+        while torch.linalg.cholesky_ex(convex + floor * eye)[1]:
+            floor *= 10
+        return convex + floor * eye
 
-    @staticmethod
-    def _floor(hessian: Tensor) -> float:
-        """What makes it definite to rounding."""
-        return 1e-9 * float(hessian.diagonal().mean()) + torch.finfo(hessian.dtype).tiny ** 0.5
+    def _escape(self, before: float, exact: Tensor) -> tuple[float, int]:
+        """From where the gradient vanishes along the most negative curvature of the entries that can move
+        both ways: by how much J fell, and the trials."""
+        flat = torch.cat(self.controls)
+        free = (flat > self._low) & (flat < self._high)
+        if not free.any():
+            return 0.0, 0
+        values, vectors = torch.linalg.eigh(exact[free][:, free])
+        if float(values[0]) >= -self._rounding * float(values.abs().max()):
+            return 0.0, 0
+        direction = torch.zeros_like(flat)
+        direction[free] = vectors[:, 0]
+        for number, length in enumerate(_ESCAPES, 1):
+            trial = (flat + length * (1 + _largest(flat)) * direction).clamp(self._low, self._high)
+            controls = trial.split([stage.size for stage in self.problem.stages])
+            found, reached = self._propagate(controls)
+            if isfinite(found) and before - found > self._rounding * (1 + abs(before)):
+                self._reached, self.controls = (found, reached), controls
+                return before - found, number
+        return 0.0, len(_ESCAPES)
 
     def _argmin(self, linear: Linearized, hessian: Tensor, flat: Tensor, shift: float) -> Tensor:
         system = hessian + shift * torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
@@ -159,3 +216,8 @@ def entry_bounds(problem: ControlProblem) -> tuple[Tensor, Tensor]:
         low.append(stage.start.new_tensor([one.low for one in sets]))
         high.append(stage.start.new_tensor([one.high for one in sets]))
     return torch.cat(low), torch.cat(high)
+
+
+def _largest(values: Tensor) -> float:
+    """The largest size of an entry, 0 of none."""
+    return float(values.abs().amax()) if values.numel() else 0.0
