@@ -23,10 +23,10 @@ lint: install ## style, types, import directions
 	@$(BIN)/lint-imports --no-cache
 
 test: lint ## lint and all fast tests
-	@$(BIN)/pytest -n 2
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 test-all: lint ## the slow tests too
-	@$(BIN)/pytest -n 2 --run-slow
+	@$(BIN)/pytest -n 2 --dist worksteal --run-slow
 
 test-core: ## with the core dependencies alone, in .venv-core: every command works, or says what it lacks
 	@$(PYTHON) bootstrap.py --into .venv-core core
@@ -34,7 +34,7 @@ test-core: ## with the core dependencies alone, in .venv-core: every command wor
 
 test-extras: ## the tests of skorch, Lightning, transformers, pytorch-optimizer and TensorBoard, in .venv-extras
 	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track
-	@.venv-extras/bin/pytest -n 2 --run-slow --extras
+	@.venv-extras/bin/pytest -n 2 --dist worksteal --run-slow --extras
 
 docs: ## the site, in docs/_site; a warning, or a public name without a page, is an error
 	@$(PYTHON) bootstrap.py --into .venv-docs docs

@@ -2,13 +2,13 @@
 
 import importlib
 
-from jaxtyping import install_import_hook
+import checked_types
 
 _CHECKED = ["affine", "problem", "trajectory", "hamiltonian", "maximizer", "distributed", "update", "optim",
             "export"]
 """Not diagnostics and audit: beartype draws from Python's generator, which these leave as it was."""
 # before pontryagin is imported
-install_import_hook([f"pontryagin.{name}" for name in _CHECKED], "beartype.beartype")
+checked_types.install([f"pontryagin.{name}" for name in _CHECKED])
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
