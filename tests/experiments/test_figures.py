@@ -46,6 +46,9 @@ def test_a_whole_run_gives_every_drawing_as_a_png_of_ten_inches(drawings: list[D
         assert 400 <= height <= 1500
         assert drawing.title
         assert drawing.caption.endswith(".")
+        assert drawing.title not in drawing.seen
+        assert len(drawing.seen) > 20
+    assert "E-MSA from " in drawings[0].seen, "a line is told by its ends"
     assert not list((whole_run / "figures").glob(".*")), "no temporary file may be left"
 
 

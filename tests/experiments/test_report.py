@@ -11,8 +11,9 @@ import pytest
 from run_directory import METHODS, write_run
 
 from pontryagin.papers.sine.report import draw_figures, reach, sentences, write_report
-from pontryagin.run.reports.page import Heading
-from pontryagin.run.reports.words import bold, loss_of, number, tuned
+from pontryagin.run.history import headline
+from pontryagin.run.reports.page import Heading, write_page
+from pontryagin.run.reports.words import best, bold, count, given, loss_of, number, tuned
 from pontryagin.run.tables import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8"
@@ -93,14 +94,15 @@ def test_the_numbers_of_the_summary_are_there(run: Path, html: str) -> None:
                 assert loss_of(result[loss]["median"]) in text
                 low, high = (loss_of(result[loss][end]) for end in ("min", "max"))
                 assert (f"[{low}, {high}]" in text) == (low != high), "brackets only where the seeds differ"
-            for unit, cost in (("it", "iterations_to"), ("ev", "evaluations_to"), ("s", "seconds_to")):
+            for unit, cost, form in (("it", "iterations_to", count), ("ev", "evaluations_to", count),
+                                     ("s", "seconds_to", number)):
                 for entry in result[cost].values():
                     if entry["median"] is not None:
-                        assert f"{number(entry['median'])} {unit}" in text
+                        assert f"{form(entry['median'])} {unit}" in text
             assert number(1000 * result["seconds_per_iteration"]) in text
     for methods in summary["paper"].values():
         for value in methods.values():
-            assert number(value["loss"]) in text
+            assert given(value["loss"]) in text
     assert "Learning rates tried" in text
     assert "lower is better: least mean of log10(train loss)" in text
     assert "J becomes nan" in text
@@ -156,7 +158,7 @@ def test_what_was_not_reached_is_a_dash_and_some_seeds_are_counted() -> None:
 
     assert cell(None, 0) == "—"
     assert cell(None, 1) == "—<br><small>1/3 seeds</small>"
-    assert cell(40, 2) == "<b>40</b> it<br>40 ev<br>40 s<br><small>2/3 seeds</small>"
+    assert cell(40, 2) == "40 it<br>40 ev<br>40 s<br><small>2/3 seeds</small>"
     assert "seeds" not in cell(40, 3)
     assert reach({"iterations_to": {}, "evaluations_to": {}, "seconds_to": {}}, "0.1") == "—"
 
@@ -180,10 +182,10 @@ def test_the_lead_names_winners_and_losers_by_the_numbers() -> None:
     text = plain({"emsa": result(0.005, 50, {"0.1": (3, 0.4), "0.01": (30, 4.0)}),
                   "adam": result(0.002, 70, {"0.1": (9, 0.1), "0.01": (60, 0.5)}),
                   "sgd": result(0.09, 70, {"0.1": (60, 0.7)}), "msa": result(float("inf"), 5, {})})
-    assert "Lowest final train loss: Adam, 2e-3 after 70 iterations." in text
-    assert "E-MSA: 5e-3 after 50 iterations." in text
+    assert "Lowest final train loss: Adam, 2.00e-3 after 70 iterations." in text
+    assert "E-MSA: 5.00e-3 after 50 iterations." in text
     assert "A train loss of 0.01" in text
-    assert "took E-MSA 30 iterations (4 s) and Adam 60 iterations (0.5 s)." in text
+    assert "took E-MSA 30 iterations (4.00 s) and Adam 60 iterations (0.500 s)." in text
     assert "Fewest iterations: E-MSA; least time: Adam." in text
     assert "Median seed not there: basic MSA and SGD." in text
     assert "Final train loss not finite: basic MSA." in text
@@ -192,7 +194,7 @@ def test_the_lead_names_winners_and_losers_by_the_numbers() -> None:
 def test_the_lead_claims_nothing_when_nothing_was_reached() -> None:
     text = plain({"msa": result(float("nan"), 5, {}), "sgd": result(3.0, 5, {})})
     assert "No method's median seed reached 0.1." in text
-    assert "Lowest final train loss: SGD, 3 after 5 iterations." in text
+    assert "Lowest final train loss: SGD, 3.00 after 5 iterations." in text
     assert "took" not in text
     assert "Lowest" not in plain({"msa": result(float("inf"), 5, {})})
 
@@ -203,12 +205,51 @@ def test_the_lead_tells_what_was_stopped() -> None:
     assert "not finite" not in plain({"msa": result(3.0, 5, {})})
 
 
-def test_numbers_are_short_and_never_invented() -> None:
-    assert [number(value) for value in (0, 0.1, 0.01, 1e-4, 1.234e-5, 12.345, 1234.5, 123456, 2e10)] == [
-        "0", "0.1", "0.01", "1e-4", "1.2e-5", "12.3", "1,234", "123,456", "2e10"]
+def test_numbers_have_equal_digits_and_are_never_invented() -> None:
+    assert [number(value) for value in (0.0, 0.1, 0.01, 1e-4, 1.234e-5, 12.345, 999.7, 1234.5, 2e10, 7)] == [
+        "0", "0.100", "0.0100", "1.00e-4", "1.23e-5", "12.3", "1,000", "1,234", "2.00e10", "7"]
+    assert [given(value) for value in (0.1, 1e-3, 3e-4, 1.5e-5, 1, None)] == [
+        "0.1", "0.001", "3e-4", "1.5e-5", "1", "—"]
+    assert [count(value) for value in (40.0, 2.5, 12345, None)] == ["40", "2.5", "12,345", "—"]
     assert number(None) == "—"
     assert number(True) == "—"
     assert number(float("inf")) == number(float("nan")) == "not finite"
+
+
+def test_the_best_of_a_column_is_marked_where_there_is_one() -> None:
+    nan = float("nan")
+    found = best({1: [3.0, 2.0, None, 2.0], 2: [0.9, 0.95, nan, 0.1], 3: [1, 1], 4: [None, 5.0]}, most=(2,))
+    assert found == {(1, 1), (3, 1), (1, 2)}
+
+
+def test_a_page_says_first_what_came_out_and_what_to_do(tmp_path: Path) -> None:
+    summary = {"command": "pontryagin train --quick", "interrupted": False, "versions": {}, "machine": {},
+               "settings": {"seeds": [1, 2], "limit": None, "overwrite": True, "options": {}}}
+    ways = [("Do:", "x y"), ("Think.", "")]
+    html = write_page(tmp_path, "T", summary, ["later"], None, "A <b", ways).read_text(encoding="utf-8")
+    text = Page(html).text
+    places = [text.index(words) for words in ("A <b", "A quick look.", "What next Do: x y Think.", "later")]
+    assert places == sorted(places)
+    assert all(f"<td>{name}</td><td>{value}</td>" in html for name, value in (
+        ("seeds", "1, 2"), ("limit", "none given"), ("overwrite", "yes"), ("options", "none given")))
+    assert "A quick look" not in write_page(tmp_path, "T", summary | {"command": "x"}, []).read_text()
+
+
+def test_the_headline_names_the_best_first_and_who_was_not_tuned() -> None:
+    def of(accuracy: float) -> dict[str, Any]:
+        return {"test_accuracy": {"median": accuracy}, "test_loss": {"median": 1.0}, "start_test_loss": 2.0}
+
+    assert headline({"adam": of(0.938), "emsa": of(0.953)}, None, ["adam"]) == (
+        "Test accuracy: E-MSA 95.3 %, Adam 93.8 % (rate not tuned).")
+    assert headline({"adam": of(0.9), "muon": of(0.95)}, None, ["adam", "muon"]) == (
+        "Test accuracy: Muon* 95.0 %, Adam* 90.0 % (*: rate not tuned).")
+    assert headline({"emsa": of(0.953)}, 0.1) == (
+        "E-MSA: test accuracy 95.3 % (always guessing the commonest class: 10.0 %).")
+    losses = {name: {"test_loss": {"median": loss}, "start_test_loss": 2.0}
+              for name, loss in (("adam", None), ("emsa", 0.5))}
+    assert headline(losses, None) == "Test loss: E-MSA 0.5, Adam not finite."
+    assert headline({"emsa": losses["emsa"]}, None) == "E-MSA: test loss 0.5 (before training: 2)."
+    assert headline({}, None) == ""
 
 
 def test_the_tuning_table_marks_the_rate_that_was_used() -> None:
@@ -218,8 +259,8 @@ def test_the_tuning_table_marks_the_rate_that_was_used() -> None:
     assert words.startswith("The score of every rate, lower is better: least loss. Bold: the rate that was "
                             "used;")
     assert found.head == ["figure", "method", "0.01", "0.1", "1.0"]
-    assert [row[2:] for row in found.rows] == [["0.7", bold("0.5"), "—"], ["—", "—", "—"]]
-    assert found.rows[0][3] == "<b>0.5</b>"
+    assert [row[2:] for row in found.rows] == [["0.700", bold("0.500"), "—"], ["—", "—", "—"]]
+    assert found.rows[0][3] == "<b>0.500</b>"
     assert tuned({"a": {}}, {}) == []
 
 

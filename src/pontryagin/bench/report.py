@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,16 @@ def write_report(folder: Path) -> str:
                            *pictures(folder, {"train-loss": lambda: _curves(folder, str(summary["score"]))}),
                            *tuned({task: summary["tuning"]}, {task: summary["results"]})]
     write_page(folder, f"Optimizers on the clock: {task}", summary, blocks,
-                 Banner("Interrupted.", "Only what had been measured is shown."))
+               Banner("Interrupted.", "Only what had been measured is shown."), _headline(summary))
     return lines(rows)
+
+
+def _headline(summary: dict[str, Any]) -> str:
+    """End losses, the least first."""
+    ends = {name: result["train_loss"]["median"] for name, result in summary["results"].items()
+            if result["train_loss"]["median"] is not None}
+    return "End loss: " + ", ".join(f"{style_of(name).label} {ends[name]:.3g}"
+                                    for name in sorted(ends, key=ends.__getitem__)) + "." if ends else ""
 
 
 def _part(rows: Sequence[Sequence[str]], columns: list[int]) -> Cells:
@@ -91,12 +100,13 @@ def _curves(folder: Path, score: str) -> Sketch:
         for method in methods:
             own = metrics.where(method=method)
             own = own.take(np.isfinite(own[column]))
-            at = np.unique(own["iteration"])
+            each = [np.unique(own["iteration"][own["seed"] == seed]) for seed in np.unique(own["seed"])]
+            at = reduce(np.intersect1d, each) if each else np.empty(0)  # as far as all seeds were run
             value, seconds = (np.array([np.median(own[name][own["iteration"] == k]) for k in at])
                               for name in (column, "seconds"))
             shown += [value] if column == "train_loss" else []
             for axes, effort in zip(row, (at, seconds), strict=True):
-                axes.plot(effort, value, **style_of(method).look)
+                axes.plot(effort, value, label=style_of(method).label, **style_of(method).look)
     log_y(panels[0, 0], shown)
     panels[0, 0].set_ylabel("train loss")
     panels[1, 0].set(xlabel="iteration", ylabel=score)

@@ -36,8 +36,19 @@ def write_report(folder: Path) -> str:
         Heading("Several processes"), _WORDS, Cells(SEVERAL, several, names=2),
         Heading("By depth and by samples"), *pictures(folder, {"scaling": lambda: _seconds(cases)}),
         Cells(("fitted exponents, the three largest", ""), fitted),
-        Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)])
+        Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)], headline=_headline(cases))
     return "\n\n".join(map(lines, ([SEVERAL, *several], [ALONE, *alone], [("exponent", ""), *fitted])))
+
+
+def _headline(cases: Sequence[Row]) -> str:
+    """The largest speedup, beside its ceiling."""
+    known = [row for row in cases if row["processes"] > 1 and row.get("speedup") is not None]
+    if not known:
+        return ""
+    top = max(known, key=lambda row: row["speedup"])
+    ceiling = top.get("ceiling")
+    return (f"Largest speedup: {top['speedup']:.2f} by {top['processes']:.0f} processes"
+            + (f", where the machine's cores allow {ceiling:.2f}" if ceiling is not None else "") + ".")
 
 
 def _several(cases: Sequence[Row]) -> list[list[str]]:

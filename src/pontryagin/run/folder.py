@@ -140,6 +140,7 @@ class RunFolder:
             "machine": machine(),
             "objective": self.task.objective.name,
             "samples": {"train": len(self.task.train), "test": len(self.task.test)},
+            "guess": self.task.guess(), "untuned": self.history.untuned(self.settings),
             "results": {name: self.history.results(self.settings.batch_size)},
             "tuning": {name: {method: {f"{rate:g}": score for rate, score in scores.items()}
                               for method, scores in tuning.items()}} if tuning else {},

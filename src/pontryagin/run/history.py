@@ -1,14 +1,18 @@
 """What has been measured so far, of every run, and in words."""
 
 import csv
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
+from pontryagin.run.figures.method_style import style_of
+from pontryagin.run.methods import METHODS
 from pontryagin.run.race import Run
+from pontryagin.run.settings import RunSettings
 from pontryagin.run.summary import Measured, summarize_training
 
 COLUMNS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss",
@@ -61,6 +65,11 @@ class History:
             raise ExperimentError(f"{path}: is not the table that the checkpoint goes on from ({error}): it "
                                   "has been changed; start anew with --overwrite") from error
 
+    def untuned(self, settings: RunSettings) -> list[str]:
+        """Methods of this training whose rate is the first of a grid, chosen by nobody."""
+        return [] if settings.tune or settings.find else [
+            name for name in self.runs if name not in settings.rates and len(METHODS[name].rates) > 1]
+
     def results(self, batch_size: int) -> dict[str, dict[str, Any]]:
         """By method, over its seeds: see summarize_training."""
         return {method: summarize_training(list(seeds.values()), self.rates.get(method), batch_size)
@@ -69,8 +78,33 @@ class History:
 
 def sentences(results: dict[str, dict[str, Any]]) -> list[str]:
     """Of results by figure and method: what each method reached, after how much work."""
-    return [f"{method}: {_sentence(result)}"
+    return [f"{style_of(method).label}: {_sentence(result)}"
             for methods in results.values() for method, result in methods.items()]
+
+
+def headline(methods: Mapping[str, Any], guess: float | None, untuned: Collection[str] = ()) -> str:
+    """What came out, in one sentence: the methods, the best first; one alone beside guessing, or beside the
+    loss before training. Empty without methods.
+
+    guess: the test accuracy of always the class that is commonest in training. untuned: methods whose
+    learning rate nobody chose.
+    """
+    scored = all("test_accuracy" in result for result in methods.values())
+    value = {method: result["test_accuracy" if scored else "test_loss"]["median"]
+             for method, result in methods.items()}
+    told = {method: _shown(each) if not scored else f"{100 * each:.1f} %" for method, each in value.items()}
+    what = "test accuracy" if scored else "test loss"
+    if len(methods) == 1:
+        (method, result), = methods.items()
+        beside = (f"always guessing the commonest class: {100 * guess:.1f} %" if scored and guess is not None
+                  else f"before training: {_shown(result.get('start_test_loss'))}")
+        return f"{style_of(method).label}: {what} {told[method]} ({beside})."
+    order = sorted(methods, key=lambda method: -value[method] if scored else _known(value[method]))
+    star = "*" if len({*untuned} & {*order}) > 1 else ""
+    note = "" if star else " (rate not tuned)"
+    said = ", ".join(f"{style_of(method).label}{star} {told[method]}{note}" if method in untuned
+                     else f"{style_of(method).label} {told[method]}" for method in order)
+    return f"{what.capitalize()}: {said}{' (*: rate not tuned)' if star else ''}." if methods else ""
 
 
 def _sentence(result: dict[str, Any]) -> str:
@@ -83,9 +117,13 @@ def _sentence(result: dict[str, Any]) -> str:
             + (f" ({speed:,.0f} samples/s)" if speed else "") + ".")
 
 
-def _shown(loss: float | None) -> str:
+def _known(loss: float | None) -> float:
     """summary.json has null for what is not finite."""
-    return f"{loss:.3g}" if loss is not None and isfinite(loss) else "not finite"
+    return loss if loss is not None and isfinite(loss) else inf
+
+
+def _shown(loss: float | None) -> str:
+    return "not finite" if loss is None or not isfinite(loss) else f"{loss:.3g}"
 
 
 def percent(share: float) -> str:

@@ -67,6 +67,7 @@ def summarize_training(runs: Sequence[Sequence[Measured]], rate: float | None,
     result = summarize(runs, [target for target in LOSSES if target >= lowest], rate)
     seconds = result["seconds_per_iteration"]
     result["samples_per_second"] = batch_size / seconds if seconds else None
+    result["start_test_loss"] = median(run[0].test_loss for run in runs)
     if runs[0][-1].test_accuracy is None:
         return result
     for name in ("train_accuracy", "test_accuracy"):

@@ -30,12 +30,14 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of a run directory. name: of the file, without suffix; caption: plain text; path: the PNG."""
+    """A picture of a run directory. name: of the file, without suffix; caption: plain text; path: the PNG;
+    seen: what it shows, for those who do not see it."""
 
     name: str
     title: str
     caption: str
     path: Path
+    seen: str = ""
 
 
 @dataclass(frozen=True)

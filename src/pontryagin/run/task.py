@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
+from pontryagin.problem.ignored import IGNORED
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
 from pontryagin.run.objective import Objective, check_classes, class_second
@@ -193,6 +194,15 @@ class Task:
         """Data and network there."""
         return Task(self.name, lambda: self.build().to(device, dtype), self.train.to(device, dtype),
                     self.test.to(device, dtype), self.objective, self.description)
+
+    def guess(self) -> float | None:
+        """The share of the test samples that are of the class commonest in training: what a guess gets. None
+        where no classes are told, or the samples are not in memory."""
+        if not (self.objective.classifies and isinstance(self.train, TensorSamples)
+                and isinstance(self.test, TensorSamples)):
+            return None
+        seen, asked = (part.targets[part.targets != IGNORED] for part in (self.train, self.test))
+        return float((asked == seen.mode().values).double().mean()) if len(seen) and len(asked) else None
 
     def check(self) -> None:
         """One small batch through the network and the objective, before any work. Raises ExperimentError."""

@@ -16,7 +16,7 @@ from pontryagin.run.environment import threads
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Evaluation
 from pontryagin.run.folder import ReadOnlyFolder, RunFolder, open_together
-from pontryagin.run.history import sentences
+from pontryagin.run.history import headline, sentences
 from pontryagin.run.methods import Method, choose
 from pontryagin.run.processes import Stop, present, require_same_run
 from pontryagin.run.race import Run, race
@@ -28,13 +28,14 @@ from pontryagin.run.tuning import best, find, score_training, search
 @dataclass(frozen=True)
 class Outcome:
     """out: the folder with everything; interrupted: whether something is left to be run by a resume;
-    sentences: what each method reached; report: the page, None where another process writes it; stopped: why,
-    by method, runs ended because of numbers that are not finite; failed: whether every method has such a
-    run."""
+    sentences: what each method reached; headline: the methods beside each other, or one beside a guess;
+    report: the page, None where another process writes it; stopped: why, by method, runs ended because of
+    numbers that are not finite; failed: whether every method has such a run."""
 
     out: Path
     interrupted: bool
     sentences: list[str]
+    headline: str
     report: Path | None
     stopped: Mapping[str, Sequence[str]] = field(default_factory=dict)
     failed: bool = False
@@ -60,8 +61,9 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
                 finished = _Training(task, settings, folder, display, stop, callback or Callback(),
                                      Evaluation(task, settings)).all_seeds()
             report = folder.report("complete" if finished else "interrupted")
-    return Outcome(settings.out, not finished,
-                   sentences({task.name: folder.history.results(settings.batch_size)}), report,
+    results = folder.history.results(settings.batch_size)
+    return Outcome(settings.out, not finished, sentences({task.name: results}),
+                   headline(results, task.guess(), folder.history.untuned(settings)), report,
                    folder.history.stopped, finished and {*settings.methods} <= {*folder.history.stopped})
 
 

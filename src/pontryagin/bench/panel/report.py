@@ -43,7 +43,7 @@ def write_report(folder: Path) -> str:
     if summary["contests"]:
         drawn = pictures(folder, {"panel": lambda: _picture(summary)})
     write_page(folder, "The panel: EMSA beside tuned rivals", summary,
-               [*drawn, *blocks, *_unfinished(summary)])
+               [*drawn, *blocks, *_unfinished(summary)], headline=_said(summary))
     write_text(folder / "report.md", "\n".join(markdown(summary)))
     return "\n\n".join([*texts, *map(str, _unfinished(summary))])
 
@@ -96,6 +96,15 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
                            for share in ("end", "half", "quarter")),
                          f"{end[worst]:.2f}", worst))
     return rows
+
+
+def _said(summary: Mapping[str, Any]) -> str:
+    """On how many networks EMSA was sooner, and the mean ratio."""
+    end = counted(summary, "emsa", "end") if summary["contests"] else {}
+    return (f"EMSA at its defaults is at the best rival's end loss sooner on "
+            f"{sum(ratio >= 1 for ratio in end.values())} of {len(end)} networks; geometric mean of the "
+            f"ratios "
+            f"{geometric(list(end.values())):.2f}, above 1 EMSA is sooner.") if end else ""
 
 
 def contest_table(summary: Mapping[str, Any], name: str) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from pontryagin.papers.control.experiment import DRAWN, METHODS, ControlResults, Found
 from pontryagin.papers.control.problems import CASES
 from pontryagin.run.figures.canvas import INK, MASKED, entry, legend_below, new_figure
-from pontryagin.run.figures.method_style import BLUE, GREEN, ORANGE, PINK, RED, SKY
+from pontryagin.run.figures.method_style import BLUE, GREEN, ORANGE, PINK, RED, SKY, WINE
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, lines, number
 from pontryagin.run.tables import Sketch
@@ -44,8 +44,21 @@ def write_report(folder: Path, results: ControlResults) -> tuple[Path, str]:
     drawings = pictures(folder, {name: partial(_solution, name, results) for name in results.residuals},
                         titles=True)
     page = write_page(folder, _TITLE, summary, [*blocks, *drawings],
-                      Banner("Interrupted.", "Problems are missing."))
+                      Banner("Interrupted.", "Problems are missing."), _headline(results))
     return page, lines([_HEAD, *rows]) if rows else ""
+
+
+def _headline(results: ControlResults) -> str:
+    """How near the optima, and beside scipy's time."""
+    both = {name: [found[method] for method in METHODS] for name, found in results.found.items()
+            if all(found.get(method) is not None for method in METHODS)}
+    if not both:
+        return ""
+    errors = [abs(ours.solution.objective - CASES[name].optimum()) / abs(CASES[name].optimum())
+              for name, (ours, _) in both.items()]
+    ratios = [ours.seconds / others.seconds for ours, others in both.values()]
+    return (f"{len(both)} problems: J within {number(max(errors))} of every optimum, relatively, in "
+            f"{number(min(ratios))} to {number(max(ratios))} of the time of L-BFGS-B.")
 
 
 def _row(name: str, results: ControlResults) -> list[str]:
@@ -73,7 +86,8 @@ def _solution(name: str, results: ControlResults) -> Sketch:
     t = found.t.numpy()
     for axes, values, title in ((states, found.states, "States"), (costates, found.costates, "Costates")):
         for component in range(values.shape[2]):
-            axes.plot(t, values[:, :DRAWN, component].numpy(), color=_COLORS[component], linewidth=1.3)
+            axes.plot(t, values[:, :DRAWN, component].numpy(), color=_COLORS[component], linewidth=1.3,
+                      label=[f"component {component}", *["_more"] * (min(DRAWN, values.shape[1]) - 1)])
         axes.set_title(title)
     _control(control, found.values.flatten(1).numpy(), t)
     low, high = (float(bound[0]) for bound in found.discretization.problem.box)
@@ -87,16 +101,16 @@ def _solution(name: str, results: ControlResults) -> Sketch:
     switching.plot(over.t.numpy(), over.switching.numpy(), color=INK, linewidth=1.3)
     switching.set_title("Switching function and residual")
     below = switching.twinx()
-    below.plot(over.t.numpy(), over.residual.numpy(), ".", color=RED, markersize=3)
+    below.plot(over.t.numpy(), over.residual.numpy(), ".", color=WINE, markersize=3)
     below.set_yscale("log")
     below.set_ylim(bottom=max(float(over.residual.max()) * 1e-6, 1e-16))
-    below.set_ylabel("residual", color=RED)
+    below.set_ylabel("residual", color=WINE)
     below.grid(visible=False)
     for axes in (control, switching):
         axes.set_xlabel("time t")
     legend_below(sheet, [entry(f"component {component}", _COLORS[component])
                          for component in range(found.states.shape[2])]
-                 + [entry("control, dH/dtheta", INK), entry("residual (logarithmic, right)", RED, ".")],
+                 + [entry("control, dH/dtheta", INK), entry("residual (logarithmic, right)", WINE, ".")],
                  columns=6)
     shown = f" States and costates of {DRAWN} of the samples." if found.states.shape[1] > DRAWN else ""
     return Sketch(case.title, "Grey: bounds, zero, and where the optimal control jumps. dH/dtheta is zero "

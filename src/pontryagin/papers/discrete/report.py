@@ -11,10 +11,12 @@ from markupsafe import Markup
 from pontryagin.papers.discrete.figures import sketches
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
-from pontryagin.run.reports.words import NONE, bold, label, number, tuned
+from pontryagin.run.reports.words import NONE, best, given, label, number, tuned
 from pontryagin.run.tables import read_summary
 
 Result = dict[str, Any]
+_WAYS = (("A network of yours over such a set, and packed into bits:", "python "
+                                                                       "examples/discrete_network.py"),)
 _NOTES = (
     "All methods begin with the same weights (each rounds them to the set), the same normalizations and the "
     "same batches, and take turns, an iteration each. Seconds leave out evaluation and the checks that every "
@@ -42,7 +44,17 @@ def write_report(directory: Path) -> Path:
     blocks += tuned(summary["tuning"], summary["results"], summary.get("tuning_rule", ""))
     title = f"{str(summary['experiment']).capitalize()} weights by the maximum principle"
     return write_page(directory, title, summary, blocks, Banner(
-        "Not finished.", "The run was stopped before its end; add --resume to the command to go on."))
+        "Not finished.", "The run was stopped before its end; add --resume to the command to go on."),
+        _first(summary), _WAYS)
+
+
+def _first(summary: Result) -> str:
+    """Test errors, the least first."""
+    found = {method: result for methods in summary["results"].values() for method, result in methods.items()}
+    order = sorted(found, key=lambda method: -found[method]["test_accuracy"]["median"])
+    return "Test error: " + ", ".join(
+        f"{style_of(method).label} {100 * (1 - found[method]['test_accuracy']['median']):.2f} %"
+        + (" (real weights)" if method == "adam" else "") for method in order) + "." if order else ""
 
 
 def headline(summary: Result) -> list[str]:
@@ -79,7 +91,7 @@ def _results(methods: dict[str, Result], summary: Result) -> Cells:
         result = methods[method]
         seconds, epoch = result["seconds_per_iteration"], _epochs(summary, result)
         theirs = printed.get(f"{epoch:g}") if method == "li-hao" else None
-        rows.append([label(method), number(result["learning_rate"]), f"{epoch:.3g}", bold(_error(result)),
+        rows.append([label(method), given(result["learning_rate"]), f"{epoch:.3g}", _error(result),
                      _spread(result["recalibrated_error"]) if "recalibrated_error" in result else NONE,
                      NONE if theirs is None else f"{theirs:.2f} %",
                      _shares(result["density"]) if "density" in result else "real" if method == "adam"
@@ -88,7 +100,10 @@ def _results(methods: dict[str, Result], summary: Result) -> Cells:
                      f"{seconds / least:.2f}" if seconds and least else NONE,
                      f"{result['packed_bytes']:,}" if "packed_bytes" in result else NONE])
     return Cells(["method", "rate", "epochs", "test error", "averaged anew", "printed", "not 0", "train loss",
-                  "ms per iteration", "relative", "bytes packed"], rows)
+                  "ms per iteration", "relative", "bytes packed"], rows, best=best({
+                      3: [-methods[method]["test_accuracy"]["median"] for method in in_order(methods)],
+                      7: [methods[method]["train_loss"]["median"] for method in in_order(methods)],
+                      8: [methods[method]["seconds_per_iteration"] for method in in_order(methods)]}))
 
 
 def _rounded(rows: Sequence[Result]) -> list[Block]:
@@ -101,9 +116,10 @@ def _rounded(rows: Sequence[Result]) -> list[Block]:
         "running statistics of the normalizations as they were, or averaged anew over training samples.",
         Cells(["scale", "running statistics", "test error", "not 0"], [
             [scale, "averaged anew" if again else "as trained",
-             bold(f"{median(row['test_error'] for row in found):.2f} %"),
+             f"{median(row['test_error'] for row in found):.2f} %",
              _shares([row["density"] for row in found])]
-            for (scale, again), found in groups.items()])]
+            for (scale, again), found in groups.items()], names=2, best=best({
+                2: [median(row["test_error"] for row in found) for found in groups.values()]}))]
 
 
 def _epochs(summary: Result, result: Result) -> float:

@@ -11,7 +11,7 @@ from pontryagin.papers.images.wall_clock import clock_section
 from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.history import COLUMNS, percent
 from pontryagin.run.reports.page import Block, Cells, Heading
-from pontryagin.run.reports.words import NONE, label, number, spread
+from pontryagin.run.reports.words import NONE, best, given, label, number, spread
 from pontryagin.run.tables import read_table
 
 _MEMORY = 0.9
@@ -54,20 +54,24 @@ def _beside(figure: Figure, methods: dict[str, Any]) -> list[Block]:
     rows = []
     for method in in_order(methods):
         ours, theirs = methods[method], figure.values.get(OURS.get(method, ""), {})
-        rows.append([label(method), number(theirs.get("train_loss")), _share(theirs.get("test_accuracy")),
+        rows.append([label(method), given(theirs.get("train_loss")), _share(theirs.get("test_accuracy")),
                      spread(ours["train_loss"]), _share(ours.get("test_accuracy", {}).get("median")),
                      f"{ours['iterations']:,}"])
+    order = in_order(methods)
+    marked = best({3: [methods[method]["train_loss"]["median"] for method in order],
+                   4: [methods[method].get("test_accuracy", {}).get("median") for method in order]},
+                  most=(4,))
     head = ["method", "paper: train loss after 10 epochs", "paper: test accuracy", "here: train loss",
             "here: test accuracy", "here: after iterations"]
     first = {method: values["first_accuracy"]
              for method, values in figure.values.items() if "first_accuracy" in values}
-    return [Cells(head, rows), *([
+    return [Cells(head, rows, best=marked), *([
         f"After its first epoch the paper's E-MSA is at about {percent(first['emsa'])}, its Adam at about "
         f"{percent(first['adam'])}. An epoch is 550 iterations."] if first else [])]
 
 
 def _seconds(figure: Figure) -> list[Block]:
-    adam, emsa = (number(figure.values[method]["train_loss"]) for method in ("adam", "emsa"))
+    adam, emsa = (given(figure.values[method]["train_loss"]) for method in ("adam", "emsa"))
     return [f"In the paper, after 35 seconds on its CPU, Adam is at a train loss of about {adam} and E-MSA "
             f"at about {emsa}: per second its E-MSA loses by far."]
 

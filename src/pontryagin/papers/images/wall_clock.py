@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.files import write_text
 from pontryagin.run.history import COLUMNS
 from pontryagin.run.reports.page import Block, Cells, Heading, pictures
-from pontryagin.run.reports.words import NONE, label, number, stack
+from pontryagin.run.reports.words import NONE, best, count, label, number, stack
 from pontryagin.run.tables import Sketch, read_table
 
 LOSSES = (0.2, 0.1, 0.05)
@@ -31,7 +30,9 @@ def clock_section(directory: Path, methods: dict[str, Any]) -> list[Block]:
     rows = [[label(method), number(methods[method]["seconds_per_iteration"]),
              *(_cell(found, goals.get("adam", {}).get(goal)) for goal, found in goals[method].items())]
             for method in in_order(goals)]
-    return [Heading("Seconds to a goal"), _WORDS, Cells(head, rows),
+    seconds = {column: [(goals[method][goal] or (None, None))[1] for method in in_order(goals)]
+               for column, goal in enumerate(next(iter(goals.values()), {}), start=2)}
+    return [Heading("Seconds to a goal"), _WORDS, Cells(head, rows, best=best(seconds)),
             *pictures(directory, {"wall-clock": lambda: _clock(directory)})]
 
 
@@ -70,7 +71,7 @@ def _cell(found: tuple[float, float] | None, adam: tuple[float, float] | None) -
     if found is None:
         return NONE
     ratio = [] if adam is None or not found[1] else [f"{adam[1] / found[1]:.2f}"]
-    return stack(Markup("<b>{} s</b> ({})").format(number(found[1]), number(found[0])), *ratio)
+    return stack(f"{number(found[1])} s ({count(found[0])})", *ratio)
 
 
 def _clock(directory: Path) -> Sketch:
@@ -84,7 +85,7 @@ def _clock(directory: Path) -> Sketch:
         for own in metrics.where(method=method).seeds():
             own = own.take(np.isfinite(own["train_loss"]) & (own["seconds"] > 0))
             for axes, value in ((left, own["train_loss"]), (right, 100 * own["test_accuracy"])):
-                axes.plot(own["seconds"], value, **style_of(method).look)
+                axes.plot(own["seconds"], value, label=style_of(method).label, **style_of(method).look)
             shown.append(own["train_loss"])
     log_y(left, [values for values in shown if len(values)])
     left.set(xscale="log", xlabel="seconds of training", title="Train loss")

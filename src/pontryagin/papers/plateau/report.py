@@ -11,7 +11,7 @@ from pontryagin.papers.plateau.experiment import TUNING_RULE, PlateauResults
 from pontryagin.run.figures.canvas import legend_below, new_figure
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.reports.page import Banner, Block, Cells, pictures, write_page
-from pontryagin.run.reports.words import NONE, lines, number
+from pontryagin.run.reports.words import NONE, count, lines
 from pontryagin.run.summary import reached
 from pontryagin.run.tables import Sketch
 
@@ -29,8 +29,18 @@ def write_report(folder: Path, results: PlateauResults) -> tuple[Path, str]:
         *drawings, f"Iterations until the train loss is at most {settings.below:g}, medians over the seeds; "
         f"at most {settings.iterations}. Learning rates: {TUNING_RULE}.", Cells(_HEAD, rows)]
     page = write_page(folder, _TITLE, summary, blocks,
-                      Banner("Interrupted.", "Depths, methods or seeds are missing."))
+                      Banner("Interrupted.", "Depths, methods or seeds are missing."), _headline(results))
     return page, lines([_HEAD, *rows]) if rows else ""
+
+
+def _headline(results: PlateauResults) -> str:
+    """How many seeds of every method left the plateau, at all depths and noises."""
+    told = []
+    for method in in_order(dict.fromkeys(run.method for run in results.runs)):
+        own = [run for run in results.runs if run.method == method]
+        left = sum(run.iterations is not None for run in own)
+        told.append(f"{style_of(method).label} left the plateau in {left} of {len(own)} runs")
+    return ", ".join(told) + "." if told else ""
 
 
 def _rows(results: PlateauResults) -> list[list[str]]:
@@ -39,7 +49,7 @@ def _rows(results: PlateauResults) -> list[list[str]]:
         runs = results.of(one["method"], one["layers"], one["noise"])
         span = f"{one['min']:g} to {one['max']:g}" if one["reached"] else NONE
         rows.append([style_of(one["method"]).label, str(one["layers"]), f"{one['noise']:g}",
-                     NONE if runs[0].rate is None else f"{runs[0].rate:g}", number(one["median"]), span,
+                     NONE if runs[0].rate is None else f"{runs[0].rate:g}", count(one["median"]), span,
                      f"{one['reached']} of {one['seeds']}"])
     return rows
 

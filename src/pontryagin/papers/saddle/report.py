@@ -13,6 +13,7 @@ from pontryagin.papers.saddle.experiment import ADAM_RATE, SaddleResults, negati
 from pontryagin.run.figures.canvas import INK, entry, legend_below, log_y, new_figure
 from pontryagin.run.figures.method_style import BLUE, RED, style_of
 from pontryagin.run.reports.page import Banner, Cells, pictures, write_page
+from pontryagin.run.reports.words import number
 from pontryagin.run.tables import Sketch
 
 _TITLE = "The saddle beside the zero initialization"
@@ -28,12 +29,15 @@ def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
     lines = [f"{name}: eigenvalues from {float(values[0]):.4g} to {float(values[-1]):.4g}, "
              f"{negative(values)} of "
              f"{len(values)} negative" for name, (values, _) in results.spectra.items()]
-    rows = [[str(place.row[0]), str(place.row[1]), *(f"{value:.3g}" for value in place.row[2:])]
+    rows = [[style_of(place.method).label, str(place.row[1]), *map(number, place.row[2:])]
             for place in results.places]
+    told = [f"{name}: {negative(values)} of {len(values)} eigenvalues of the Hessian negative"
+            for name, (values, _) in results.spectra.items()]
     drawings = pictures(folder, {"saddle": partial(_saddle, results)} if results.spectra else {})
     return write_page(folder, _TITLE, summary,
-                      [*drawings, *(f"{line}." for line in lines), Cells(_HEAD, rows)],
-                      Banner("Interrupted.", "Places along the runs are missing.")), "\n".join(lines)
+                      [*drawings, *(f"{line}." for line in lines), Cells(_HEAD, rows, names=1)],
+                      Banner("Interrupted.", "Places along the runs are missing."),
+                      "; ".join(told) + "." if told else ""), "\n".join(lines)
 
 
 def _saddle(results: SaddleResults) -> Sketch:
@@ -70,11 +74,12 @@ def _spectrum(axes: Axes, grid: np.ndarray, density: np.ndarray, values: np.ndar
 def _run(column: np.ndarray, places: list, method: str) -> None:
     iterations = [place.iteration for place in places]
     losses, gradients = [place.loss for place in places], [place.gradient_norm for place in places]
-    column[0].plot(iterations, losses, color=INK)
-    column[0].plot(iterations, gradients, **_GRADIENT)
+    column[0].plot(iterations, losses, color=INK, label="loss")
+    column[0].plot(iterations, gradients, label="gradient norm", **_GRADIENT)
     log_y(column[0], [np.array(losses), np.array(gradients)])
     column[0].set_title(f"Along {_LABELS.get(method, style_of(method).label)}")
     ratios = [place.extremes.negative_curvature for place in places]
-    column[1].plot(iterations, ratios, color=RED, marker="o", markersize=3)
+    column[1].plot(iterations, ratios, color=RED, marker="o", markersize=3, label="curvature ratio")
     column[1].set_ylim(bottom=0)
+    column[1].set_title("Most negative curvature over the largest")
     column[1].set_xlabel("iteration")

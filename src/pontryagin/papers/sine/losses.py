@@ -95,8 +95,9 @@ def loss_figure(run: SineTables, figure: str) -> Sketch | None:
     _mark_paper(panels["iteration"], marks)
     for name in ("iteration", "evaluations"):
         panels[name].set_ylabel("mean squared error")
-    canvas.legend_below(sheet,
-                        [*trained, *([canvas.entry("end value in the paper", **_CIRCLE)] if marks else [])])
+    canvas.name_lines(panels["iteration"], height=3.9)
+    if marks:
+        canvas.legend_below(sheet, [canvas.entry("end value in the paper", **_CIRCLE)])
     diverged = any(curve.diverged for seeds in trained.values() for curve in seeds)
     return Sketch(figure_title(figure),
                          _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
@@ -120,7 +121,7 @@ def _draw_method(axes: Axes, method: str, seeds: list[Curve], depth: int, top: f
     color = look["color"]
     if common is not None:
         axes.plot(common.x, common.median, zorder=3 + depth / 100, marker="." if len(common.x) == 1 else None,
-                  **look)
+                  label=style_of(method).label, **look)
         if len(seeds) > 1:
             axes.fill_between(common.x, common.low, common.high, color=color, alpha=0.15, linewidth=0,
                               zorder=2)

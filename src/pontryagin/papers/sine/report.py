@@ -15,7 +15,10 @@ from pontryagin.run.figures.method_style import in_order
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, write_page
 from pontryagin.run.reports.words import (
     NONE,
+    best,
     bold,
+    count,
+    given,
     join,
     label,
     named,
@@ -35,10 +38,15 @@ _TASK = Markup("A residual network is trained to compute sin x, as in Figure 1 o
                "is the mean squared error. Trained")
 _COLUMNS = small("Losses: median over the seeds, [least, greatest]. “to 0.1” and so on: median iterations "
                  "(it), evaluations of all stages (ev) and seconds (s) of training until the train loss was "
-                 "that low; “—” where the median seed did not get there; “2/3 seeds” where not all did.")
+                 "that low; “—” where the median seed did not get there; “2/3 seeds” where not all did. "
+                 "Marked: the best of a column, of a target by seconds.")
 _DIFFERENCES = ("Source: {}. Losses without regularizer. What differs here: random numbers; another "
                 "L-BFGS, on all layers at once (batched); float64; unless rates were given, the learning "
                 "rates of the first-order optimizers are tuned.")
+_WAYS = (("Vary it: depth, width, steps and noise are options, and fields of one object:",
+          "pontryagin reproduce sine --layers 40 --samples 200 --methods emsa,adam"),
+         ("The same principle on a network of yours:",
+          "pontryagin compare --model my.module:Net --data my.module:load --methods emsa,adam --tune 100"))
 _GLOSSARY = {
     "Gain": "How much the new control of a stage raises its Hamiltonian at the old states and costates. "
             "Summed over the stages (the optimality gap, mu) it predicts the decrease of J, the objective.",
@@ -86,9 +94,28 @@ def write_report(folder: Path, drawings: Sequence[Drawing]) -> Path:
     blocks += [block for drawing in others.values() for block in (Heading(drawing.title), drawing)]
     name = "Learning the sine" if summary["experiment"] == "sine" else summary["experiment"]
     return write_page(folder, f"{name} by the maximum principle", summary, blocks, Banner(
-        "Interrupted.",
-        "This run was stopped before its end: methods, seeds or iterations are missing, and the "
-                        "numbers are those reached by then."))
+        "Interrupted.", "This run was stopped before its end: methods, seeds or iterations are missing, "
+        "and the numbers are those reached by then."), headline(summary), _WAYS)
+
+
+def headline(summary: Result) -> str:
+    """E-MSA beside the paper's and beside Adam, of the first figure that has it; empty where none has."""
+    for figure, methods in summary["results"].items():
+        ours = methods.get("emsa", {}).get("train_loss", {}).get("median")
+        if not _is_finite(ours):
+            continue
+        paper = summary["paper"].get(figure, {}).get("emsa-paper")
+        adam = methods.get("adam", {})
+        said = [f"{figure_title(figure)}: E-MSA ends at a mean squared error of {number(ours)} after "
+                f"{count(methods['emsa']['iterations'])} iterations"]
+        if paper:
+            whose = "the authors' code" if "code" in summary.get("paper_source", "") else "the paper's E-MSA"
+            said.append(f"{whose} at {given(paper['loss'])} after {count(paper['iteration'])}")
+        if adam and _is_finite(adam["train_loss"]["median"]):
+            said.append(f"Adam with a tuned rate at {number(adam['train_loss']['median'])} after "
+                        f"{count(adam['iterations'])}")
+        return ", ".join(said) + "."
+    return ""
 
 
 def _lead(summary: Result) -> list[Block]:
@@ -121,16 +148,16 @@ def sentences(methods: Mapping[str, Result], diverged: Mapping[str, Sequence[str
     ended = {method: loss for method, loss in final.items() if _is_finite(loss)}
     found = []
     if ended:
-        best = min(ended, key=lambda method: ended[method])
-        found.append("Lowest final train loss: " + _ended(best, methods, ", "))
-        if "emsa" in ended and best != "emsa":
+        lowest = min(ended, key=lambda method: ended[method])
+        if "emsa" in ended and lowest != "emsa":
             found.append(_ended("emsa", methods, ": "))
+        found.append("Lowest final train loss: " + _ended(lowest, methods, ", "))
     reached = [target for target in targets(methods)
                if any(_median(result, "iterations_to", target) is not None for result in methods.values())]
     if reached:
         found += _reached(methods, reached[-1])
     elif targets(methods):
-        found.append(Markup("No method's median seed reached {}.").format(number(float(targets(methods)[0]))))
+        found.append(Markup("No method's median seed reached {}.").format(given(float(targets(methods)[0]))))
     broken = [named(method) for method in final if method not in ended]
     if broken:
         found.append(Markup("Final train loss not finite: {}.").format(join(broken)))
@@ -145,7 +172,7 @@ def sentences(methods: Mapping[str, Result], diverged: Mapping[str, Sequence[str
 def _ended(method: str, methods: Mapping[str, Result], then: str) -> Markup:
     return Markup("{}{}{} after {} iterations.").format(
         named(method), then, number(methods[method]["train_loss"]["median"]),
-        number(methods[method]["iterations"]))
+        count(methods[method]["iterations"]))
 
 
 def _reached(methods: Mapping[str, Result], target: str) -> list[Markup]:
@@ -154,10 +181,10 @@ def _reached(methods: Mapping[str, Result], target: str) -> list[Markup]:
                             if (cost := _median(methods[method], name, target)) is not None}
                            for name in ("iterations_to", "seconds_to"))
     took = [Markup("{} {} iterations{}").format(
-        named(method), number(iterations[method]),
+        named(method), count(iterations[method]),
         f" ({number(seconds[method])} s)" if method in seconds else "") for method in iterations]
     found = [Markup("A train loss of {}, the lowest of those asked for that the median seed of a method "
-                    "reached, took {}.").format(number(float(target)), join(took))]
+                    "reached, took {}.").format(given(float(target)), join(took))]
     if len(iterations) > 1:
         timed = {method: cost for method, cost in seconds.items() if method in iterations}
         least = Markup("; least time: {}").format(named(min(timed, key=timed.__getitem__))) if timed else ""
@@ -169,18 +196,24 @@ def _reached(methods: Mapping[str, Result], target: str) -> list[Markup]:
 
 def _results(methods: Mapping[str, Result]) -> Cells:
     """A row a method."""
-    losses = targets(methods)
+    losses, order = targets(methods), in_order(methods)
     head = ["method", "learning rate", "iterations run", "ms per iteration", "final train loss",
-            "final test loss", *(unbroken(f"to {number(float(target))}") for target in losses)]
+            "final test loss", *(unbroken(f"to {given(float(target))}") for target in losses)]
     rows = []
-    for method in in_order(methods):
+    for method in order:
         result = methods[method]
         seconds = result["seconds_per_iteration"]
-        rows.append([label(method), number(result["learning_rate"]), number(result["iterations"]),
+        rows.append([label(method), given(result["learning_rate"]), count(result["iterations"]),
                      number(1000 * seconds) if isinstance(seconds, (int, float)) else NONE,
                      spread(result["train_loss"]), spread(result["test_loss"]),
                      *(reach(result, target) for target in losses)])
-    return Cells(head, rows)
+    results = [methods[method] for method in order]
+    marked = {3: [result["seconds_per_iteration"] for result in results],
+              4: [result["train_loss"]["median"] for result in results],
+              5: [result["test_loss"]["median"] for result in results],
+              **{column: [_median(result, "seconds_to", target) for result in results]
+                 for column, target in enumerate(losses, start=6)}}
+    return Cells(head, rows, best=best(marked))
 
 
 def reach(result: Result, target: str) -> Markup:
@@ -188,10 +221,10 @@ def reach(result: Result, target: str) -> Markup:
     entry = result["iterations_to"].get(target)
     if entry is None or not entry["reached"]:
         return stack(NONE)
-    evaluations, seconds = (number(result[cost].get(target, {}).get("median"))
+    evaluations, seconds = (result[cost].get(target, {}).get("median")
                             for cost in ("evaluations_to", "seconds_to"))
-    first = NONE if entry["median"] is None else Markup("<b>{}</b> it<br>{} ev<br>{} s").format(
-        number(entry["median"]), evaluations, seconds)
+    first = NONE if entry["median"] is None else Markup("{} it<br>{} ev<br>{} s").format(
+        count(entry["median"]), count(evaluations), number(seconds))
     return stack(first, *([] if entry["reached"] == entry["seeds"]
                           else [f"{entry['reached']}/{entry['seeds']} seeds"]))
 
@@ -203,7 +236,7 @@ def _beside(paper: Mapping[str, Mapping[str, Result]]) -> Cells:
         for method in in_order(values):
             for one in values[method].get("losses", [values[method]]):
                 here = one.get("here")
-                rows.append([f"({figure})", label(method), number(one["iteration"]), number(one["loss"]),
+                rows.append([f"({figure})", label(method), count(one["iteration"]), given(one["loss"]),
                              NONE if here is None else spread(here)])
     return Cells(["figure", "method", "at iteration", "source: loss", "here: train loss"], rows, names=2)
 

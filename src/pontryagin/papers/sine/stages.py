@@ -4,7 +4,7 @@ import numpy as np
 
 from pontryagin.papers.sine.states import PREFERRED
 from pontryagin.papers.sine.tables import SineTables, first_seed
-from pontryagin.run.figures.canvas import iteration_axis, new_figure, positive
+from pontryagin.run.figures.canvas import new_figure, positive, root_x
 from pontryagin.run.figures.iterations import color_bar, color_scale, heat_map
 from pontryagin.run.figures.method_style import style_of
 from pontryagin.run.tables import Sketch
@@ -50,12 +50,14 @@ def _sketch(run: SineTables, columns: dict[str, str], title: str, caption: str) 
             middles = (iterations[1:] + iterations[:-1]) / 2
             edges = np.concatenate([[max(iterations[0] - 0.5, 0.5)], middles, [iterations[-1] + 0.5]])
             mesh = heat_map(axes, edges, values, norm, first=1)
-            iteration_axis(axes, float(edges[-1]), first=float(edges[0]))
+            root_x(axes, float(edges[-1]))
             axes.set_ylim(0.5, len(stages) + 0.5)
             axes.set_yticks(sorted({1, *range(5, len(stages) + 1, 5), len(stages)}))
             axes.set_title(f"({figure}) {label}")
         row[0].set_ylabel("stage")
-        color_bar(sheet, mesh, row, pad=0.015, aspect=24)
+        color_bar(sheet, mesh, row, label, pad=0.015, aspect=24)
     seeds = " and ".join(f"{seed:g}" for seed in sorted({float(rows["seed"][0]) for rows in tables.values()}))
-    return Sketch(title, f"{caption} Method: {style_of(method).label}; seed {seeds}. Colors are logarithmic, "
-                         f"over at most {_DECADES} decades; grey: zero, negative or not recorded.", sheet)
+    return Sketch(title, f"{caption} Method: {style_of(method).label}; seed {seeds}. Iterations by their "
+                         f"square root. Colors are "
+                         f"logarithmic, over at most {_DECADES} decades; grey: zero, negative or not "
+                         f"recorded.", sheet)

@@ -20,6 +20,8 @@ _SUMS: dict[str, dict[str, Any]] = {
 }
 """The three sums of Lemma 2."""
 _DECADES = 14
+_UNIT, _RHO_UNITS = "J / state²", {"emsa": "J / output²", "emsa-secant": "step length⁻¹"}
+"""Of what rho multiplies."""
 
 
 def decrease(run: SineTables) -> Sketch | None:
@@ -59,26 +61,28 @@ def rho(run: SineTables) -> Sketch | None:
         method: first_seed(run.metrics, figure, method) for method in methods}).values()))}
     if not figures:
         return None
-    sheet = canvas.new_figure(5.4)
-    panels = sheet.subplots(2, len(figures), squeeze=False, height_ratios=[3, 1], sharex="col")
-    for (upper, lower), (figure, found) in zip(panels.T, figures.items(), strict=True):
-        last = max(_draw_rho(upper, lower, rows, method) for method, rows in found.items())
-        canvas.log_y(upper, [rows["rho"] for rows in found.values()], decades=300)
-        canvas.iteration_axis(upper, last, label="")
-        canvas.iteration_axis(lower, last)
-        lower.set_ylim(0, max(1.0, lower.dataLim.y1) * 1.1)
-        lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-        upper.set_title(figure_title(figure))
-    panels[0, 0].set_ylabel("rho (state penalty)")
-    panels[1, 0].set_ylabel("rejected trials")
+    sheet = canvas.new_figure(0.9 + 1.75 * len(methods))
+    panels = sheet.subplots(len(methods), len(figures), squeeze=False, sharex="col")
+    for column, (figure, found) in zip(panels.T, figures.items(), strict=True):
+        last = max(_draw_rho(axes, found[method], method)
+                   for axes, method in zip(column, methods, strict=True))
+        for axes, method in zip(column, methods, strict=True):
+            canvas.log_y(axes, [found[method]["rho"]], decades=300)
+            canvas.iteration_axis(axes, last, label="iteration" if axes is column[-1] else "")
+            axes.set_title(f"({figure}) {style_of(method).label}")
+    for axes, method in zip(panels[:, 0], methods, strict=True):
+        axes.set_ylabel(f"rho, {_RHO_UNITS.get(method, _UNIT)}")
     marks = [canvas.entry("first trial accepted", marker="o", markersize=3.5),
              canvas.entry("accepted after rejections", marker="x", markersize=6),
              canvas.entry("nothing accepted", marker="s", markersize=5, markerfacecolor="white")]
-    canvas.legend_below(sheet, [*methods, *marks], columns=3)
+    canvas.legend_below(sheet, marks, columns=3)
     return Sketch("Penalty rho", (
-        "The state penalty of the last trial of each iteration, first seed. A trial after which J is not low "
-        "enough is rejected, and the stages are maximized again with another rho. The secant method's rho "
-        "divides a quasi-Newton step, so it is not comparable with the others in size."), sheet)
+        "The state penalty of the last trial of each iteration, first seed, a panel a method, for they do "
+        "not "
+        "mean the same: of E-MSA rho / 2 multiplies the squared change of an affine stage's output, of the "
+        "paper's E-MSA that of a state, and of the secant method it divides a quasi-Newton step. A trial "
+        "after "
+        "which J is not low enough is rejected, and the stages are maximized again with another rho."), sheet)
 
 
 def divergence(run: SineTables) -> Sketch | None:
@@ -138,23 +142,21 @@ def _scatter(axes: Axes, steps: dict[str, tuple[np.ndarray, np.ndarray]]) -> Non
     canvas.log_ticks(axes.yaxis)
 
 
-def _draw_rho(upper: Axes, lower: Axes, rows: Table, method: str) -> float:
-    """rho and its marks above, the number of rejected trials below. Returns the last iteration."""
+def _draw_rho(axes: Axes, rows: Table, method: str) -> float:
+    """rho and its marks. Returns the last iteration."""
     rows = rows.take(np.isfinite(rows["rho"]) & (rows["iteration"] > 0))
     if not len(rows):
         return 1.0
     look = style_of(method).look | {"linewidth": 1.0}
     k, values, rejected, accepted = (rows[name] for name in ("iteration", "rho", "rejected", "accepted"))
-    upper.plot(k, values, **look)
+    axes.plot(k, values, label="rho", **look)
     if np.nansum(rejected) or len(np.unique(values)) > 1:
         for chosen, marker, size, more in (
                 ((accepted == 1) & ~(rejected > 0), "o", 2.2, {}),
                 ((accepted == 1) & (rejected > 0), "x", 5, {"markeredgewidth": 1.2}),
                 (accepted == 0, "s", 5, {"markerfacecolor": "white"})):
-            upper.plot(k[chosen], values[chosen], marker=marker, markersize=size, zorder=3,
-                       **look | {"linestyle": "none"} | more)
-        lower.vlines(k[rejected > 0], 0, rejected[rejected > 0], color=look["color"], linewidth=1.2,
-                     alpha=0.8)
+            axes.plot(k[chosen], values[chosen], marker=marker, markersize=size, zorder=3,
+                      **look | {"linestyle": "none"} | more)
     return float(k[-1])
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from pontryagin.audit import Audit, Restriction
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
-from pontryagin.run.reports.words import NONE, number, stack
+from pontryagin.run.reports.words import NONE, best, number, stack
 
 _READING = {
     "Gain": "What this stage alone could still gain by its argmax, all other stages as they are: the "
@@ -26,7 +26,8 @@ def write_report(folder: Path, audit: Audit) -> Path:
     """folder/figures/*.png and folder/report.html, from the audit and summary.json. Raises ReportError."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     sketches = {"stages": lambda: _figures().stages(audit), "costs": lambda: _figures().costs(audit)}
-    blocks: list[Block] = [list(_lead(audit)), *pictures(folder, sketches, titles=True),
+    told = list(_lead(audit))
+    blocks: list[Block] = [told[:1] + told[2:], *pictures(folder, sketches, titles=True),
                            Heading("Stage by stage"), _stages(audit)]
     if audit.sets:
         blocks += [Heading("Costs of the sets, predicted / true"), _costs(audit)]
@@ -35,7 +36,31 @@ def write_report(folder: Path, audit: Audit) -> Path:
         blocks += [Heading("Not audited"),
                    Cells(["parameter", "why"], list(audit.unseen.items()), prose=True)]
     return write_page(folder, f"Audit of {summary['settings']['model']}", summary, blocks, Banner(
-        "Interrupted.", "True costs are missing where they had not been measured yet."))
+        "Interrupted.", "True costs are missing where they had not been measured yet."), _headline(audit),
+        _ways(audit))
+
+
+def _headline(audit: Audit) -> str:
+    """Which stage could still gain most, and which set costs least for all stages together."""
+    top = max(audit.stages, key=lambda stage: stage.gain or 0.0, default=None)
+    if top is None:
+        return ""
+    if (top.gain or 0.0) <= 2 * (top.gain_error or 0.0):
+        return (f"No stage's gain stands out of its error: this network, at a loss of "
+                f"{number(audit.loss)}, is "
+                "nearly converged on this part of the data, layer by layer.")
+    return (f"{top.name} could still gain most: {number(top.gain)} ± {number(top.gain_error)}, of a loss of "
+            f"{number(audit.loss)}.")
+
+
+def _ways(audit: Audit) -> list[tuple[str, str]]:
+    ways = [("Train on: a gain well above its error is still to be had by more iterations, or a larger "
+             "rate, of "
+             "its stage.", "")]
+    if audit.sets:
+        ways.append(("Stages at which a set costs least can be moved into it first: docs/discrete-weights.md "
+                     "says how to train in the set from here on.", ""))
+    return ways
 
 
 def _figures() -> ModuleType:
@@ -63,19 +88,23 @@ def _lead(audit: Audit) -> Iterator[str]:
 
 def _stages(audit: Audit) -> Cells:
     head = ["stage", "kind", "shape", "gain", "gain here", "costate norm", "condition", "effective rank"]
+    marked = best({3: [stage.gain for stage in audit.stages]}, most=(3,))
     return Cells(head, [
         [stage.name, stage.kind, "×".join(map(str, stage.shape)),
          NONE if stage.gain is None else f"{number(stage.gain)} ± {number(stage.gain_error)}",
          number(stage.gain_here), number(stage.costate_norm), number(stage.condition),
          f"{stage.effective_rank:.1f} of {stage.inputs}"]
-        for stage in audit.stages])
+        for stage in audit.stages], best=marked)
 
 
 def _costs(audit: Audit) -> Cells:
+    stages = [stage for stage in audit.stages if stage.restrictions]
+    found = [[stage.restriction(name) for name in audit.sets] for stage in stages]
+    predicted = {column: [each.predicted if each else None for each in cells]
+                 for column, cells in enumerate(zip(*found, strict=True), start=1)}
     return Cells(["stage", *audit.sets], [
-        [stage.name, *(NONE if found is None else stack(_cost(found), f"rank {found.rank}")
-                       for found in map(stage.restriction, audit.sets))]
-        for stage in audit.stages if stage.restrictions])
+        [stage.name, *(NONE if each is None else stack(_cost(each), f"rank {each.rank}") for each in row)]
+        for stage, row in zip(stages, found, strict=True)], best=best(predicted))
 
 
 def _cost(each: Restriction) -> str:

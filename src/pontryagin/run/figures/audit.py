@@ -2,6 +2,7 @@
 sets."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,15 +25,15 @@ def stages(audit: Audit) -> Sketch:
     x = np.arange(len(audit.stages))
     gain.axhline(0, color=canvas.INK, linewidth=0.8)
     gain.errorbar(x, _values(stage.gain for stage in audit.stages),
-                  _values(stage.gain_error for stage in audit.stages), fmt="o", color=_COLORS[0],
+                  _values(stage.gain_error for stage in audit.stages), fmt="o", color=canvas.INK,
                   markersize=4, capsize=2, linewidth=1)
     gain.set_title("Hamiltonian gain still to be had")
     gain.set_ylabel("loss")
-    for axes, values, title, color in (
-            (costate, _values(stage.costate_norm for stage in audit.stages), "Costate norm", _COLORS[1]),
+    for axes, values, title in (
+            (costate, _values(stage.costate_norm for stage in audit.stages), "Costate norm"),
             (condition, _values(stage.condition for stage in audit.stages),
-             "Condition of the damped Gram matrix", _COLORS[2])):
-        axes.plot(x, values, "o", color=color, markersize=4)
+             "Condition of the damped Gram matrix")):
+        axes.plot(x, values, "o", color=canvas.INK, markersize=4, label="first to last stage")
         canvas.log_y(axes, [values])
         axes.set_title(title)
     _stage_axis(condition, [stage.name for stage in audit.stages])
@@ -45,50 +46,66 @@ def stages(audit: Audit) -> Sketch:
 
 
 def costs(audit: Audit) -> Sketch | None:
-    """A panel a set: predicted and true costs by stage. None without sets."""
+    """A row a stage, a color a set: predicted and true costs with their errors, all on one axis. None without
+    sets."""
     sets = [name for name in audit.sets if audit.ranking(name)]
     if not sets:
         return None
-    rows = -(-len(sets) // 2)
-    sheet = canvas.new_figure(2.7 * rows + 0.4 + (0.8 if len(audit.stages) <= _NAMED else 0.0))
-    panels = sheet.subplots(rows, 2, sharex=True, squeeze=False)
     names = [stage.name for stage in audit.stages if stage.restrictions]
-    for axes, name, color in zip(panels.flat, sets, _COLORS, strict=False):
-        _costs(axes, audit, name, names, color)
-    for axes in panels.flat[len(sets):]:
-        axes.set_visible(False)
-    for axes in panels[-1]:
-        _stage_axis(axes, names)
-    if len(sets) % 2 and rows > 1:
-        panels[-2, 1].tick_params(labelbottom=True)
-        _stage_axis(panels[-2, 1], names)
-    canvas.legend_below(sheet, [canvas.entry(label, canvas.INK, marker, markerfacecolor="none")
-                         for marker, label in (("o", "predicted"), ("x", "true"))])
+    sheet = canvas.new_figure(1.7 + min(len(names) * (0.16 + 0.13 * len(sets)), 30.0))
+    axes = sheet.subplots()
+    values = [_set_costs(axes, audit, name, names, color, (place + 1) / (len(sets) + 1) - 0.5)
+              for place, (name, color) in enumerate(zip(sets, _COLORS, strict=False))]
+    shown = np.abs(np.concatenate(values))
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    axes.axvline(0, color=canvas.INK, linewidth=0.8)
+    if shown.size:
+        axes.set_xscale("symlog", linthresh=float(np.quantile(shown, 0.25)), linscale=0.7)
+        axes.xaxis.set_major_formatter(FuncFormatter(canvas.plain))
+    axes.set_xlabel("change of the loss")
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    for edge in np.arange(len(names) - 1) + 0.5:
+        axes.axhline(edge, color="#E6E6E6", linewidth=0.6, zorder=0)
+    axes.grid(visible=False, axis="y")
+    axes.set_title("Cost of moving one stage into a set")
+    _names(axes, names)
+    canvas.legend_below(sheet, [
+        *(canvas.entry(_with_agreement(audit, name), color, "s", markersize=5)
+          for name, color in zip(sets, _COLORS, strict=False)),
+        canvas.entry("predicted", canvas.INK, "o", markerfacecolor="none"),
+        canvas.entry("true", canvas.INK, "x")], columns=4)
     return Sketch("What other sets would cost", (
         "Change of the mean loss when one stage alone is moved into the set, all others staying as they are. "
-        "Circles: predicted from the costates of the outputs; crosses: measured with the weights replaced. "
-        "The axis is linear near zero and logarithmic beyond. r: rank correlation of predicted with true "
-        "costs over the stages."), sheet)
+        "Circles: predicted from the costates of the outputs; crosses: measured with the weights replaced; "
+        "bars: their standard errors. The axis is linear near zero and logarithmic beyond, and the same for "
+        "all sets. r: rank correlation of predicted with true costs over the stages."), sheet)
 
 
-def _costs(axes: Axes, audit: Audit, name: str, names: Sequence[str], color: str) -> None:
+def _set_costs(axes: Axes, audit: Audit, name: str, names: Sequence[str], color: str,
+               shift: float) -> np.ndarray:
+    """Of one set, `shift` below the middle of the rows; returns the costs."""
     pairs = audit.ranking(name)
-    x = np.array([names.index(stage.name) for stage, _ in pairs])
+    y = np.array([names.index(stage.name) for stage, _ in pairs]) + shift
     predicted, true = _values(each.predicted for _, each in pairs), _values(each.true for _, each in pairs)
-    both = np.abs(np.concatenate([predicted, true]))
-    both = both[np.isfinite(both) & (both > 0)]
-    axes.axhline(0, color=canvas.INK, linewidth=0.8)
-    for place, first, second in zip(x, predicted, true, strict=True):
-        axes.plot([place, place], [first, second], color=canvas.MASKED, linewidth=1, zorder=1)
-    axes.plot(x, predicted, "o", markerfacecolor="none", color=color, markersize=5, label="predicted")
-    axes.plot(x, true, "x", color=color, markersize=5, label="true")
-    if both.size:
-        axes.set_yscale("symlog", linthresh=float(np.quantile(both, 0.2)), linscale=1.0)
-        axes.margins(y=0.12)
-        axes.yaxis.set_major_formatter(FuncFormatter(canvas.plain))
+    axes.hlines(y, predicted, true, color=canvas.MASKED, linewidth=0.8, zorder=1)
+    look: dict[str, Any] = {"color": color, "linestyle": "none", "elinewidth": 0.8, "capsize": 1.5}
+    axes.errorbar(predicted, y, xerr=_values(each.predicted_error for _, each in pairs), marker="o",
+                  markerfacecolor="none", markersize=4.5, **look)
+    axes.errorbar(true, y, xerr=_values(each.true_error for _, each in pairs), marker="x", markersize=4.5,
+                  **look)
+    return np.concatenate([predicted, true])
+
+
+def _with_agreement(audit: Audit, name: str) -> str:
     agreement = audit.agreement(name)
-    axes.set_title(name + ("" if agreement is None else f": r = {agreement:.2f}"))
-    axes.set_ylabel("change of the loss")
+    return name if agreement is None else f"{name} (r = {agreement:.2f})"
+
+
+def _names(axes: Axes, names: Sequence[str]) -> None:
+    """Of the stages, by row; every few where they are many."""
+    step = -(-len(names) // 60)
+    axes.set_yticks(range(0, len(names), step), [name.removesuffix(".weight") for name in names[::step]],
+                    fontsize=8)
 
 
 def _stage_axis(axes: Axes, names: Sequence[str]) -> None:

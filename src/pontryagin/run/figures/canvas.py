@@ -9,11 +9,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from pontryagin.run.figures.method_style import style_of
+from pontryagin.run.figures.seen import seen
 from pontryagin.run.files import write_bytes
 from pontryagin.run.tables import Drawing, Sketch
 
@@ -34,7 +36,7 @@ def draw(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]]) -> l
                 path, content = folder / "figures" / f"{name}.png", io.BytesIO()
                 sketch.figure.savefig(content, format="png", metadata={"Software": None})
                 write_bytes(path, content.getvalue())
-                drawings.append(Drawing(name, sketch.title, sketch.caption, path))
+                drawings.append(Drawing(name, sketch.title, sketch.caption, path, seen(sketch.figure)))
     return drawings
 
 
@@ -96,6 +98,45 @@ def log_y(axes: Axes, values: Sequence[np.ndarray], decades: float = 14, margin:
 def positive(values: np.ndarray) -> np.ndarray:
     """nan for what a logarithmic axis cannot show."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def root_x(axes: Axes, last: float) -> None:
+    """Iterations from 0 to last by their square root: early ones are wide enough to be seen, and none takes a
+    fifth of the width."""
+    axes.set_xscale("function", functions=(lambda k: np.sqrt(np.maximum(k, 0)), np.square))
+    axes.set_xlim(0, last)
+    digits = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+    ticks = [tick for tick in digits if tick <= last]
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick >= last / 100] or ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(plain))
+    axes.set_xlabel("iteration")
+
+
+def name_lines(axes: Axes, height: float) -> None:
+    """The label of every line that has one, at the right edge of the panel, level with the line's end; apart
+    where ends are near each other. Limits and scales of the axes are set before. height: of the panel,
+    inches."""
+    ends = {}
+    for line in axes.lines:
+        y = np.asarray(line.get_ydata(), dtype=float)
+        y = y[np.isfinite(y)]
+        if y.size and not str(line.get_label()).startswith("_"):
+            level = (axes.transScale + axes.transLimits).transform((axes.get_xlim()[1], y[-1]))[1]
+            ends[str(line.get_label())] = float(np.clip(level, 0, 1)), line.get_color()
+    gap, below = 0.16 / height, -1.0
+    order = sorted(ends, key=lambda label: ends[label][0])
+    room = 1 + 0.04 - gap * np.arange(len(order))[::-1]  # the highest that leaves room for those above
+    for label, most in zip(order, room, strict=True):
+        level, color = ends[label]
+        below = min(max(level, below + gap), max(float(most), below + gap))
+        axes.annotate(label, (1, below), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points",
+                      va="center", fontsize=8.5, color=_darker(str(color)), annotation_clip=False)
+
+
+def _darker(color: str) -> tuple[float, ...]:
+    """For words, which are thin."""
+    return tuple(0.72 * part for part in to_rgb(color))
 
 
 def entry(label: str, color: str = "#666666", marker: str | None = None, **look: Any) -> Line2D:

@@ -14,11 +14,12 @@ Measure = Callable[[Table], np.ndarray]
 
 def draw_seeds(axes: Axes, rows: Table, method: str, x: str, measure: Measure, at: str = "",
                marker: str | None = "o") -> list[np.ndarray]:
-    """Every seed of a method, and their median as far as all seeds have the same values of `at` (by default
-    of x). Returns the values of each seed."""
-    look, seeds = style_of(method).look, [(own[at or x], own[x], measure(own)) for own in rows.seeds(at or x)]
+    """Every seed of a method, and their median, which has the method's label, as far as all seeds have the
+    same values of `at` (by default of x). Returns the values of each seed."""
+    look = style_of(method).look | {"label": style_of(method).label}
+    seeds = [(own[at or x], own[x], measure(own)) for own in rows.seeds(at or x)]
     alone = len(seeds) == 1
-    thin = {} if alone else {"linewidth": 0.6, "alpha": 0.5, "marker": None}
+    thin = {} if alone else {"linewidth": 0.6, "alpha": 0.5, "marker": None, "label": "_seed"}
     for _, across, value in seeds:
         axes.plot(across, value, **({"marker": marker, "markersize": 3, "zorder": 3} | look | thin))
     shared = min((len(own[0]) for own in seeds), default=0)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pontryagin.diagnostics import iteration_row, rejected_share, stage_rows
 from pontryagin.problem import ProblemError
 from pontryagin.run.figures import canvas
-from pontryagin.run.figures.method_style import BLUE, PINK, RED
+from pontryagin.run.figures.method_style import INDIGO, ORANGE, PINK, SKY
 from pontryagin.run.tables import Sketch
 from pontryagin.update import IterationRecord
 
@@ -39,8 +39,8 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
     gains = np.array([[float(one["gain"]) for one in each] for each in stages]).T
     errors = np.array([[float(one["state_error"]) + float(one["costate_error"]) for one in each]
                        for each in stages]).T
-    _map(sheet, panels[1, 0], gains, "Hamiltonian gain by stage")
-    _map(sheet, panels[1, 1], errors, "Feasibility errors by stage (state + costate)")
+    _map(sheet, panels[1, 0], gains, "Hamiltonian gain by stage", "gain, in units of J")
+    _map(sheet, panels[1, 1], errors, "Feasibility errors by stage", "state + costate, squared change")
     rises = sum(record.objective_after > record.objective_before for record in records)
     return Sketch(title, (
         "Predicted decrease: the sum of the Hamiltonian gains, mu; achieved: that of the same trial, J "
@@ -54,8 +54,8 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
 
 def _decrease(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     k = columns["iteration"]
-    axes.plot(k, canvas.positive(columns["optimality_gap"]), color=BLUE, label="predicted, mu")
-    axes.plot(k, canvas.positive(columns["achieved"]), color=RED, label="achieved")
+    axes.plot(k, canvas.positive(columns["optimality_gap"]), color=ORANGE, label="predicted, mu")
+    axes.plot(k, canvas.positive(columns["achieved"]), color=SKY, label="achieved")
     axes.plot(k, canvas.positive(columns["objective"]), color=canvas.INK, linewidth=0.9, label="J")
     canvas.log_y(axes, [columns["optimality_gap"], columns["achieved"], columns["objective"]])
     canvas.iteration_axis(axes, float(k[-1]))
@@ -67,8 +67,8 @@ def _constant(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     k, rejected = columns["iteration"], columns["rejected"] > 0
     axes.plot(k, canvas.positive(columns["estimate"]), color=PINK, marker="o", markersize=2.5, linewidth=0.9,
               label="C")
-    axes.plot(k, columns["rho_state"] / 2, color=BLUE, label="rho / 2")
-    axes.plot(k[rejected], columns["rho_state"][rejected] / 2, color=BLUE, marker="x", linestyle="none",
+    axes.plot(k, columns["rho_state"] / 2, color=INDIGO, label="rho / 2")
+    axes.plot(k[rejected], columns["rho_state"][rejected] / 2, color=INDIGO, marker="x", linestyle="none",
               label="after rejections")
     canvas.log_y(axes, [columns["estimate"], columns["rho_state"] / 2], decades=10)
     canvas.iteration_axis(axes, float(k[-1]))
@@ -76,11 +76,11 @@ def _constant(axes: Axes, columns: dict[str, np.ndarray]) -> None:
     axes.legend()
 
 
-def _map(sheet: Figure, axes: Axes, values: np.ndarray, title: str) -> None:
+def _map(sheet: Figure, axes: Axes, values: np.ndarray, title: str, label: str) -> None:
     mesh = heat_map(axes, np.arange(values.shape[1] + 1) + 0.5, values, color_scale(values, _DECADES))
     axes.set(title=title, xlabel="iteration", ylabel="stage with a control")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    color_bar(sheet, mesh, [axes], pad=0.02)
+    color_bar(sheet, mesh, [axes], label, pad=0.02)
 
 
 def heat_map(axes: Axes, edges: np.ndarray, values: np.ndarray, scale: LogNorm,
@@ -101,9 +101,9 @@ def color_scale(values: np.ndarray, decades: float) -> LogNorm:
     return LogNorm(low if low < high else high / 10, high, clip=True)
 
 
-def color_bar(sheet: Figure, mesh: ScalarMappable, panels: Sequence[Axes], **place: Any) -> None:
-    """Beside the panels."""
-    bar = sheet.colorbar(mesh, ax=list(panels), **place)
+def color_bar(sheet: Figure, mesh: ScalarMappable, panels: Sequence[Axes], label: str, **place: Any) -> None:
+    """Beside the panels, with what the colors mean."""
+    bar = sheet.colorbar(mesh, ax=list(panels), label=label, **place)
     canvas.log_ticks(bar.ax.yaxis)
     bar.ax.grid(visible=False)
     bar.outline.set_visible(False)

@@ -8,13 +8,15 @@ from pontryagin.run.methods import METHODS as TRAINED
 BLUE, RED, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 """Okabe and Ito's colors, which color-blind people tell apart."""
+INDIGO, WINE, BROWN = "#332288", "#882255", "#8C510A"
+"""Of Tol's and Brewer's, for pages that need more; told apart from the others by their darkness."""
 
 _SOLVERS = {
-    "emsa-multilevel": MethodStyle("E-MSA, half the steps first", SKY, "-", 1.7),
+    "emsa-multilevel": MethodStyle("E-MSA, half the steps first", INDIGO, "-", 1.7),
     "emsa-secant": MethodStyle("E-MSA with secants", GREEN, "-", 1.9),
     "msa": MethodStyle("basic MSA", "#7F7F7F", (0, (1, 1.2)), 1.7),
     "lbfgs": MethodStyle("L-BFGS", BLACK, (0, (4, 1.5)), 1.3),
-    "lm": MethodStyle("Levenberg–Marquardt", BLACK, (0, (1, 1)), 1.3),
+    "lm": MethodStyle("Levenberg–Marquardt", BROWN, (0, (1, 1)), 1.3),
 }
 """Methods of the experiments on control problems."""
 _FIRST = ("emsa", "emsa-multilevel", "emsa-secant", "emsa-paper", "msa", "li-hao", "bop", "binaryconnect",

@@ -7,13 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pontryagin.run.figures.canvas import legend_below, log_y, new_figure
+from pontryagin.run.figures.canvas import legend_below, log_y, name_lines, new_figure
 from pontryagin.run.figures.curves import Measure, draw_seeds
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.history import COLUMNS
 from pontryagin.run.tables import Sketch, Table, read_table
 
 _ERRORS = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
+_NAMED = 7
+"""More methods have their names in a legend, for they would not fit beside a panel."""
 _CLOSE = tuple(digit * 10.0**power for power in (-1, -2, -3, -4) for digit in range(9, 0, -1))
 """Ticks for axes on which few of the others lie."""
 
@@ -45,11 +47,15 @@ def losses(path: Path, test_samples: int) -> Sketch | None:
             log_y(lower, _evaluated(lower, evaluated, methods, effort, lambda own: own["test_loss"]))
         lower.set_title(f"Test {'accuracy' if classified else 'loss'} against {name}")
         lower.set_xlabel("epoch" if effort == "epoch" else "seconds of training")
-        upper.set_xlim(left=0)
-        lower.set_xlim(left=0)
+        for axes in (upper, lower):
+            axes.set_xlim(0, 1.01 * float(metrics[effort].max()))
     panels[0, 0].set_ylabel("train loss")
     panels[1, 0].set_ylabel("test accuracy" if classified else "test loss")
-    legend_below(sheet, methods)
+    if len(methods) > _NAMED:
+        legend_below(sheet, methods)
+    else:
+        for axes in panels[:, 0]:
+            name_lines(axes, height=2.7)
     return Sketch("Losses and accuracy" if classified else "Losses", _caption(metrics, classified), sheet)
 
 

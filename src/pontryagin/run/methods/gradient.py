@@ -60,14 +60,14 @@ def _pair(betas: Sequence[float]) -> tuple[float, float]:
     return betas[0], betas[1]
 
 
-SGD = Method("sgd", sgd, (1e-1, 3e-2, 3e-1, 1.0), MethodStyle("SGD", "#CC79A7", (0, (6, 1.5, 1.5, 1.5))))
+SGD = Method("sgd", sgd, (1e-1, 3e-2, 3e-1, 1.0), MethodStyle("SGD", "#999933", (0, (6, 1.5, 1.5, 1.5))))
 SGD_MOMENTUM = Method("sgd-momentum", sgd_momentum, (1e-2, 3e-2, 1e-1, 3e-1),
                       MethodStyle("SGD with momentum", "#CC79A7"))
 ADAGRAD = Method("adagrad", adagrad, (1e-2, 3e-3, 3e-2, 1e-1),
                  MethodStyle("Adagrad", "#E69F00", (0, (5, 1.5))))
 ADAM = Method("adam", adam, _ADAM, MethodStyle("Adam", "#D55E00"))
 ADAM_DEFAULT = Method("adam-default", adam, _ADAM[:1],
-                      MethodStyle("Adam at its default", "#D55E00", (0, (6, 1.5, 1.5, 1.5))), bench_only=True)
+                      MethodStyle("Adam at its default", "#CC6677", (0, (6, 1.5, 1.5, 1.5))), bench_only=True)
 ADAM_AVERAGED = Method("adam-averaged", adam_averaged, _ADAM,
-                       MethodStyle("Adam, averaged", "#D55E00", (0, (1, 1.2))))
-ADAMW = Method("adamw", adamw, _ADAM, MethodStyle("AdamW", "#D55E00", (0, (5, 1.5))))
+                       MethodStyle("Adam, averaged", "#A6761D", (0, (1, 1.2))))
+ADAMW = Method("adamw", adamw, _ADAM, MethodStyle("AdamW", "#882255", (0, (5, 1.5))))

@@ -13,5 +13,5 @@ def lion(model: nn.Module, objective: Objective, rate: float) -> Trainer:
     return OptimizerTrainer(model, packaged("Lion", model, rate), objective)
 
 
-LION = Method("lion", lion, (1e-3, 3e-4, 1e-4, 3e-3), MethodStyle("Lion", "#56B4E9", (0, (1, 1.2))),
+LION = Method("lion", lion, (1e-3, 3e-4, 1e-4, 3e-3), MethodStyle("Lion", "#44AA99", (0, (1, 1.2))),
               "pytorch_optimizer")

@@ -38,4 +38,4 @@ def schedule_free(model: nn.Module, objective: Objective, rate: float, *, weight
 
 
 SCHEDULE_FREE = Method("schedule-free", schedule_free, (2e-3, 1e-3, 5e-3, 1e-2),
-                       MethodStyle("schedule-free AdamW", "#E69F00", (0, (1, 1.2))), "pytorch_optimizer")
+                       MethodStyle("schedule-free AdamW", "#8C510A", (0, (1, 1.2))), "pytorch_optimizer")

@@ -24,5 +24,5 @@ def shampoo(model: nn.Module, objective: Objective, rate: float, *, weight_decay
 SOAP = Method("soap", soap, (3e-3, 1e-3, 5e-3, 1e-2), MethodStyle("SOAP", "#7F7F7F", (0, (5, 1.5))),
               "pytorch_optimizer")
 SHAMPOO = Method("shampoo", shampoo, (1e-3, 3e-4, 3e-3, 1e-2),
-                 MethodStyle("Shampoo", "#7F7F7F", (0, (1, 1.2))),
+                 MethodStyle("Shampoo", "#332288", (0, (1, 1.2))),
                  "pytorch_optimizer", bench_only=True)

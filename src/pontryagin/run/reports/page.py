@@ -1,7 +1,7 @@
 """report.html: a list of blocks as one page that needs no network, no scripts and no other file."""
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,17 @@ class Command(str):
     """A line for a terminal."""
 
 
+class Headline(str):
+    """What came out, in one sentence, at the top."""
+
+
+@dataclass(frozen=True)
+class Next:
+    """What to do now: words, and a line for a terminal or nothing."""
+
+    ways: Sequence[tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class Banner:
     """What to know before all else."""
@@ -34,30 +45,45 @@ class Banner:
 @dataclass(frozen=True)
 class Cells:
     """A table that scrolls sideways by itself; the first `names` columns are words. prose: of sentences,
-    which are wrapped."""
+    which are wrapped. best: the cells to be marked, by row and column."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     names: int = 1
     prose: bool = False
+    best: Set[tuple[int, int]] = frozenset()
 
 
-Block: TypeAlias = (str | Sequence[str] | Mapping[str, str] | Heading | Command | Banner | Cells | Drawing)
+Block: TypeAlias = (str | Sequence[str] | Mapping[str, str] | Heading | Command | Headline | Next | Banner
+                    | Cells | Drawing)
 """A string is a paragraph, a sequence a list, a mapping a glossary. All words are escaped, but for
 Markup's."""
 
 
-def write_page(folder: Path, title: str, summary: Mapping[str, Any], blocks: Iterable[Block],
-               unfinished: Banner | None = None) -> Path:
-    """folder/report.html: title, command, blocks; settings, versions, machine and early stops, folded.
+_QUICK = Banner("A quick look.", "This run was kept short by --quick: fewer iterations, seeds or samples "
+                                 "than "
+                "the experiment has. Its numbers do not repeat those of the whole one; the same command "
+                "without --quick gives these.")
 
-    unfinished: shown where the summary says that the run was interrupted. Raises ReportError for a drawing
-    whose file is not there.
+
+def write_page(folder: Path, title: str, summary: Mapping[str, Any], blocks: Iterable[Block],
+               unfinished: Banner | None = None, headline: str = "",
+               ways: Sequence[tuple[str, str]] = ()) -> Path:
+    """folder/report.html: title, headline, what to do next, the command, blocks; settings, versions, machine
+    and early stops, folded.
+
+    unfinished: shown where the summary says that the run was interrupted; one that --quick kept short says so
+    too. ways: words and a command or nothing, what to do next. Raises ReportError for a drawing whose file is
+    not there.
     """
-    opening = [unfinished] if unfinished and summary["interrupted"] else []
+    command = str(summary["command"])
+    opening: list[Block] = [Headline(headline)] if headline else []
+    opening += [unfinished] if unfinished and summary["interrupted"] else []
+    opening += [_QUICK] if "--quick" in command.split() else []
+    opening += [Next(ways)] if ways else []
     path = folder / "report.html"
     write_text(path, _template().render(
-        title=title, blocks=[*opening, Command(str(summary["command"])), *blocks], details=_details(summary)))
+        title=title, blocks=[*opening, Command(command), *blocks], details=_details(summary)))
     return path
 
 
@@ -79,7 +105,7 @@ def _template() -> "Template":
     found = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                         lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
     found.filters["base64"] = _embedded
-    for kind in (Heading, Command, Banner, Cells, Drawing):
+    for kind in (Heading, Command, Headline, Next, Banner, Cells, Drawing):
         found.tests[kind.__name__.lower()] = _test(kind)
     return found.get_template("page.html.j2")
 
@@ -114,6 +140,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as lines, inner names after a dot."""
     lines = []
     for key, value in values.items():
-        lines += _flat(value, f"{prefix}{key}.") if isinstance(value,
-                                                               dict) else [(f"{prefix}{key}", str(value))]
+        lines += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [
+            (f"{prefix}{key}", _word(value))]
     return lines
+
+
+def _word(value: object) -> str:
+    """A setting as a reader says it."""
+    if value is None or value in ({}, [], ()):
+        return "none given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(_word, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,7 +1,7 @@
 """Numbers in words and cells, and the tables that several reports have. Markup is not escaped again."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
 
@@ -14,17 +14,50 @@ NONE = "—"
 
 
 def number(value: object) -> str:
-    """Three digits at most; what is not a number is a dash, what is not finite says so."""
+    """What was measured, to three digits, so that a column has equal ones; a whole number in full. What is
+    not a number is a dash, what is not finite says so."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return NONE
     if not isfinite(value):
         return "not finite"
-    if value == 0 or 1e-2 <= abs(value) < 1000:
-        return f"{value:.3g}"
-    if 1000 <= abs(value) < 1e9:
+    rounded = float(f"{value:.2e}")
+    if isinstance(value, int) or value == 0 or 1000 <= abs(rounded) < 1e9:
         return f"{value:,.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    if 1e-2 <= abs(rounded) < 1000:
+        return f"{rounded:#.3g}".rstrip(".")
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def count(value: object) -> str:
+    """How many, or a median of such numbers; a dash for none."""
+    return f"{value:,.10g}" if isinstance(value, (int, float)) else NONE
+
+
+def given(value: object) -> str:
+    """What was chosen, as it was written: a learning rate, a target; a dash for none."""
+    if not isinstance(value, (int, float)):
+        return NONE
+    if value and abs(value) < 1e-3:
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return f"{value:g}"
+
+
+def best(columns: Mapping[int, Sequence[object]], most: Collection[int] = ()) -> frozenset[tuple[int, int]]:
+    """The cells (row, column) to be marked: the least of each column, the greatest of those in `most`.
+
+    columns: by place, a value a row; what is no finite number is passed over, and a column of fewer than two
+    values, or of equal ones, has no best.
+    """
+    found = set()
+    for place, values in columns.items():
+        known = {row: value for row, value in enumerate(values)
+                 if isinstance(value, (int, float)) and isfinite(value)}
+        if len({*known.values()}) > 1:
+            goal = (max if place in most else min)(known.values())
+            found |= {(row, place) for row, value in known.items() if value == goal}
+    return frozenset(found)
 
 
 def loss_of(value: object) -> str:
@@ -50,7 +83,7 @@ def stacked(cell: str) -> Markup:
 def spread(values: Mapping[str, Any], form: Callable[[Any], str] = loss_of) -> Markup:
     """Median and range over seeds; the median alone where they are the same."""
     middle, least, most = (form(values[key]) for key in ("median", "min", "max"))
-    return stack(bold(middle), *([] if values["min"] == values["max"] else [f"[{least}, {most}]"]))
+    return stack(middle, *([] if values["min"] == values["max"] else [f"[{least}, {most}]"]))
 
 
 def label(method: str) -> Markup:

@@ -1,0 +1,63 @@
+"""Tables of README and docs are those of their csv files, and what pages say of them follows from these."""
+
+import re
+import sys
+from math import exp, log
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
+
+from tables import FOLDER, PAGES, TABLE, printed, read, renewed
+
+NAMES = sorted(path.stem for path in FOLDER.glob("*.csv"))
+TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_a_page_has_the_tables_of_the_csv_files(page: str) -> None:
+    assert renewed(TEXT[page]) == TEXT[page], "run python docs/tables.py"
+
+
+def test_every_csv_is_printed_once_and_says_where_it_comes_from() -> None:
+    used = [found["name"] for text in TEXT.values() for found in TABLE.finditer(text)]
+    assert sorted(used) == NAMES
+    for name in NAMES:
+        source, rows = read(name)
+        assert {"date", "machine", "command", "commit", "duration"} <= source.keys(), name
+        assert len(rows) > 1, name
+        assert {len(row) for row in rows} == {len(rows[0])}, name
+
+
+def test_a_changed_number_is_found() -> None:
+    page = next(text for text in TEXT.values() if "<!-- table: control -->" in text)
+    rows = read("control")[1]
+    changed = page.replace(rows[1][1], "9.999", 1)
+    assert changed != page
+    assert renewed(changed) == page
+    assert printed([["", "a"], ["b", "1"]]) == "| | a |\n|---|---|\n| b | 1 |\n"
+
+
+def test_what_is_said_of_the_panel_follows_from_its_table() -> None:
+    head, *rows = read("panel")[1]
+    ratios = {share: [min(max(float(row[head.index(column)].removeprefix("< ")), 0.1), 10) for row in rows]
+              for share, column in (("quarter", "to its loss at a quarter"), ("half", "at half"),
+                                    ("end", "at the end"))}
+    sooner = sum(ratio >= 1 for ratio in ratios["end"])
+    means = {share: f"{exp(mean(map(log, each))):.2f}" for share, each in ratios.items()}
+    said = " ".join(TEXT["panel.md"].split())
+    assert (f"sooner on {sooner} of {len(rows)}, geometric mean of the ratios {means['end']} (half "
+            f"{means['half']}, a quarter {means['quarter']})") in said
+    readme = " ".join(TEXT["README.md"].split())
+    assert f"later on {len(rows) - sooner}; the geometric mean of the ratios is {means['end']}" in readme
+
+
+@pytest.mark.parametrize(("row", "table"), [
+    (1, "clock-cnn"), (2, "clock-transformer"), (4, "clock-autoencoder")])
+def test_what_readme_has_in_short_is_in_the_long_tables(row: int, table: str) -> None:
+    long = {number for cells in read(table)[1] for cell in cells for number in re.findall(r"[\d.]+", cell)}
+    for cell in read("measured")[1][row][1:]:
+        for number in re.findall(r"[\d.]+", cell):
+            assert number in long, f"{number} of {table}"
