@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras docs lint fuzz bench bench-panel bench-families bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras docs lint screenshots fuzz bench bench-panel bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -12,10 +12,10 @@ help: ## this list
 install: ## make .venv with everything in it
 	@$(PYTHON) bootstrap.py dev
 
-demo: install ## the paper's Figure 1 in small, and a training on digits, each with a report
+demo: install ## the paper's Figure 1 in small, and EMSA beside Adam on digits, each with a report
 	@$(BIN)/pontryagin reproduce sine --quick --overwrite --out $(OUT)
-	@$(BIN)/pontryagin train --overwrite --out $(OUT)-training
-	@echo "Done. Open $(OUT)/report.html and $(OUT)-training/report.html in a browser; the numbers are in metrics.csv and summary.json beside them."
+	@$(BIN)/pontryagin compare --methods emsa,adam --tune 20 --epochs 5 --overwrite --out $(OUT)-digits
+	@echo "Open $(OUT)/report.html and $(OUT)-digits/report.html in a browser; the numbers are in the csv files beside them."
 
 lint: install ## style, types, import directions
 	@$(BIN)/ruff check .
@@ -40,6 +40,9 @@ docs: ## the site, in docs/_site; a warning, or a public name without a page, is
 	@$(PYTHON) bootstrap.py --into .venv-docs docs
 	@.venv-docs/bin/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_site
 	@echo "Done. Open docs/_site/index.html in a browser."
+
+screenshots: install ## pictures of the reports of make demo, wide and narrow, light and dark, in runs/screenshots; needs chromium
+	@$(BIN)/python tests/screenshots.py runs/screenshots $(OUT)/report.html $(OUT)-digits/report.html
 
 fuzz: install ## 10,500 wrong command lines, files of options, data sets and models; a minute
 	@for seed in 0 1 2; do OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py 3000 500 $$seed || exit 1; done

@@ -12,12 +12,13 @@ import pontryagin
 project = "pontryagin"
 author = "the pontryagin developers"
 version = release = pontryagin.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "public_names"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "public_names"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_site"]
 html_theme = "furo"
 html_title = f"pontryagin {release}"
 myst_heading_anchors = 4
+myst_fence_as_directive = {"math"}  # ```math, as forges write it
 autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False  # those of torch are not ours
 autodoc_member_order = "bysource"

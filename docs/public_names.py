@@ -12,6 +12,7 @@ from textwrap import dedent
 from types import FunctionType
 from typing import Any
 
+from formulas import FORMULAS
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
@@ -101,8 +102,11 @@ def escaped(text: str) -> str:
 
 
 def convert(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Of each docstring that autodoc shows."""
+    """Of each docstring that autodoc shows; central objects have their formula below the first paragraph."""
     lines[:] = plain(lines)
+    if formula := FORMULAS.get(name.removeprefix("pontryagin.")):
+        place = lines.index("") + 1 if "" in lines else len(lines)
+        lines[place:place] = [*([] if "" in lines else [""]), ".. math::", "", f"   {formula}", ""]
 
 
 def check_all_have_a_page(app: Sphinx, env: Any) -> None:
@@ -113,6 +117,8 @@ def check_all_have_a_page(app: Sphinx, env: Any) -> None:
                if f"pontryagin.{room}.{name}" not in shown]
     if absent:
         raise ExtensionError(f"public names without a page: {', '.join(absent)}")
+    if wrong := [name for name in FORMULAS if f"pontryagin.{name}" not in shown]:
+        raise ExtensionError(f"formulas of what has no page: {', '.join(wrong)}")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

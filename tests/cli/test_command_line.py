@@ -1,5 +1,8 @@
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +13,8 @@ import pytest
 
 import pontryagin
 from pontryagin.cli import main
+from pontryagin.cli.commands import COMMANDS, called
+from pontryagin.cli.examples import EXAMPLES
 
 
 def run(*arguments: str) -> int:
@@ -23,6 +28,44 @@ def test_version_and_help(capsys):
     assert pontryagin.__version__ in capsys.readouterr().out
     assert run("reproduce", "sine", "--help") == 0
     assert "emsa-secant" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_every_command_has_two_examples_that_it_takes(path):
+    assert len(EXAMPLES[path]) == 2
+    for line in EXAMPLES[path]:
+        assert len(line) <= 78 or "source" in line
+        words = shlex.split(re.split(r"[>;]", line)[0])
+        assert words[0] == "pontryagin"
+        found, call = called(words[1:])
+        assert found.startswith(path)
+        assert call.values
+
+
+def test_help_has_the_common_options_first_and_ends_with_examples(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert EXAMPLES.keys() == {"", *COMMANDS}
+    assert run("train", "--help") == 0
+    told = capsys.readouterr().out
+    places = [told.index(f" --{name} ") for name in ("model", "epochs", "out", "quick", "schedule", "config")]
+    assert places == sorted(places)
+    assert told.index("--quick") < told.index("more options:") < told.index("--schedule")
+    assert "(default: residual-cnn)" in " ".join(told.split())
+    assert told.rstrip().splitlines()[-2:] == [f"  {line}" for line in EXAMPLES["train"]]
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(("words", "expected"), [
+    ("train --epo", "--epochs"), ("repro", "reproduce"), ("reproduce certi", "certificate"),
+    ("reproduce sine --iter", "--iterations"), ("data fe", "fetch")])
+def test_a_shell_completes_commands_and_options(words, expected, tmp_path, capsys):
+    assert run("completion", "bash") == 0
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    done = subprocess.run(["bash", "-c", f"source {tmp_path / 'script'}; COMP_WORDS=(pontryagin {words}); "
+                           "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _pontryagin; echo ${COMPREPLY[@]}"],
+                          capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [expected]
 
 
 def test_a_short_run_leaves_tables_figures_and_a_report(tmp_path, capsys):

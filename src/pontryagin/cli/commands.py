@@ -13,7 +13,8 @@ import yaml
 
 import pontryagin
 from pontryagin.cli.arguments import missing, values_of
-from pontryagin.cli.options import Call, Command
+from pontryagin.cli.examples import EXAMPLES
+from pontryagin.cli.options import Call, Command, Help
 from pontryagin.run.errors import ExperimentError, shown, unknown
 
 COMMANDS = {
@@ -41,6 +42,7 @@ COMMANDS = {
     "data fetch": ("files", "fetch data sets into the cache"),
     "export": ("files", "pack discrete weights into bits"),
     "audit": ("files", "audit a trained network stage by stage"),
+    "completion": ("completion", "print what a shell needs to complete commands"),
 }
 """Those without a module are groups of others."""
 INNER = {"": "command", "reproduce": "experiment", "bench": "benchmark", "data": "action"}
@@ -58,14 +60,21 @@ def command(path: str) -> Command:
     return found
 
 
+def examples_of(path: str) -> str:
+    """The end of a command's help."""
+    return "\n  ".join(["examples:", *EXAMPLES[path]]).replace("%", "%%")
+
+
 def parser(wanted: Collection[str] | None = None) -> ArgumentParser:
     """For the help: the whole command line, or so much of it as is named in the arguments."""
-    top = ArgumentParser(prog="pontryagin", description=DESCRIPTIONS[""])
+    top = ArgumentParser(prog="pontryagin", description=DESCRIPTIONS[""], epilog=examples_of(""),
+                         formatter_class=Help)
     top.add_argument("--version", action="store_true", help="print the version, and end")
     groups = {"": top.add_subparsers(dest=INNER[""], metavar=INNER[""])}
     for path, (module, line) in COMMANDS.items():
         group, _, name = path.rpartition(" ")
-        own = groups[group].add_parser(name, help=line, description=DESCRIPTIONS.get(path))
+        own = groups[group].add_parser(name, help=line, description=DESCRIPTIONS.get(path),
+                                       epilog=examples_of(path), formatter_class=Help)
         if module and (wanted is None or name in wanted):
             command(path).describe(own)
         if path in INNER:

@@ -20,6 +20,23 @@ _GOING_ON = ("resume", "report_only")
 """Options of what works with a folder that there is."""
 
 
+MOST_USED = ("model", "data", "loss", "method", "methods", "lr", "tune", "epochs", "iterations", "seeds",
+             "out", "quick", "resume", "overwrite")
+"""Options that stand first in every help."""
+_FEW = 4
+"""Other options that need no heading of their own."""
+
+
+class Help(HelpFormatter):
+    """Lines as wide as the terminal; examples as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
+
+
 @dataclass(frozen=True)
 class Command:
     """What a command does, and what it takes.
@@ -55,22 +72,26 @@ class Command:
         """Description and options for the help, which is all that the parser is for."""
         parser.description = (self.description
                               or " ".join(str(self.settings[0].__doc__).split())).replace("%", "%%")
-        parser.formatter_class = lambda prog: HelpFormatter(prog, max_help_position=30)
-        for name, (one, hint) in self.options.items():
+        places = [name for name in self.options if self.default(name) is MISSING]
+        parser.usage = " ".join([parser.prog, *map(str.upper, places), "[options]"])
+        used = [name for name in MOST_USED if name in self.options]
+        more = parser.add_argument_group("more options") if len(self.options) > len(used) + _FEW else parser
+        for name in [*used, *(name for name in self.options if name not in used)]:
+            one, hint = self.options[name]
             text = self.helps.get(name, one.metadata["help"]).replace("%", "%%")
             default, flag = self.default(name), f"--{name.replace('_', '-')}"
             if default is MISSING:
                 parser.add_argument(name, metavar=name.upper(), help=text)
             elif is_flag(hint):
-                parser.add_argument(flag, action="store_true", help=text)
+                (parser if name in used else more).add_argument(flag, action="store_true", help=text)
             else:
                 word = "X" if is_mapping(hint) else name.rpartition("_")[2].upper()
                 told = "" if default in (None, {}) else f" (default: {_word(default)})".replace("%", "%%")
-                parser.add_argument(f"{flag}.NAME" if is_mapping(hint) else flag, metavar=word,
-                                    help=text + told)
-        parser.add_argument("--config", metavar="FILE",
-                            help="a YAML file with options, as --print_config writes it")
-        parser.add_argument("--print_config", action="store_true", help="print all options as YAML, and end")
+                (parser if name in used else more).add_argument(
+                    f"{flag}.NAME" if is_mapping(hint) else flag, metavar=word, help=text + told)
+        more.add_argument("--config", metavar="FILE",
+                          help="a YAML file with options, as --print_config writes it")
+        more.add_argument("--print_config", action="store_true", help="print all options as YAML, and end")
 
 
 @dataclass(frozen=True)
@@ -125,7 +146,8 @@ class Call:
     def say(self, *texts: object) -> None:
         """Lines that stay; those that are empty are left out."""
         for text in filter(None, map(str, texts)):
-            self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+            # words are wrapped on a terminal alone: what is read by programs keeps its lines
+            self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal, markup=False)
 
     def plain(self) -> dict[str, Any]:
         """All options as YAML has them."""

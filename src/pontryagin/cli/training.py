@@ -91,7 +91,7 @@ def _run(call: Call, methods: Mapping[str, Any]) -> bool:
 def tell(call: Call, outcome: Outcome, resume: str) -> bool:
     """Say how it went, and where everything is; whether it was interrupted. resume: what goes on, less its
     options."""
-    call.say(*outcome.sentences)
+    call.say(*outcome.sentences, outcome.headline)
     if outcome.interrupted:
         call.say(f"Interrupted, with a checkpoint. Go on: {resume} --resume --out {outcome.out}")
     if outcome.report is not None:

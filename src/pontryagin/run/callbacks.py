@@ -38,7 +38,8 @@ class ProgressDisplay(Callback):
 
 
 class TerminalDisplay(ProgressDisplay):
-    """Bars with loss, accuracy, samples per second and time left; evaluations as lines."""
+    """Bars with loss, accuracy, samples per second and time left; evaluations as lines of 80 columns or
+    little more."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -48,7 +49,7 @@ class TerminalDisplay(ProgressDisplay):
         self._accuracy: dict[str, float | None] = {}
 
     def begin(self, runs: Sequence[Run]) -> None:
-        self._bars = Progress(TextColumn("{task.description}"), BarColumn(bar_width=20),
+        self._bars = Progress(TextColumn("{task.description}"), BarColumn(bar_width=10),
                               TextColumn("{task.fields[text]}"), console=self.console, transient=True,
                               refresh_per_second=4, disable=not self.console.is_terminal)
         self._bars.start()
@@ -70,7 +71,7 @@ class TerminalDisplay(ProgressDisplay):
             self._bars = None
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal, markup=False)
 
     def _text(self, run: Run, point: Point) -> str:
         loss, accuracy = run.smoothed_loss, self._accuracy.get(run.name)
@@ -79,16 +80,16 @@ class TerminalDisplay(ProgressDisplay):
         each = (monotonic() - since) / done if done else 0.0
         left = f"  {_time(each * (run.length - run.iteration))} left" if done else ""
         return (f"epoch {point.epoch:.1f}" + ("" if loss is None else f"  loss {loss:.3g}")
-                + ("" if accuracy is None else f"  accuracy {100 * accuracy:.2f} %")
-                + f"  {run.samples_per_second:,.0f} samples/s{left}")
+                + ("" if accuracy is None else f"  {100 * accuracy:.2f} %")
+                + f"  {run.samples_per_second:,.0f}/s{left}")
 
 
 def _evaluation_line(run: Run, point: Point) -> str:
     assert point.train is not None
     assert point.test is not None
-    accuracy = "" if point.test.accuracy is None else f"  test accuracy {100 * point.test.accuracy:6.2f} %"
-    speed = f"  {run.samples_per_second:,.0f} samples/s" if point.iteration else ""
-    return (f"{run.title}  epoch {point.epoch:5.2f}  train loss {point.train.loss:<8.3g}  test loss "
+    accuracy = "" if point.test.accuracy is None else f" accuracy {100 * point.test.accuracy:6.2f} %"
+    speed = f"  {run.samples_per_second:,.0f}/s" if point.iteration else ""
+    return (f"{run.title}  epoch {point.epoch:5.2f}  train loss {point.train.loss:<8.3g} test "
             f"{point.test.loss:<8.3g}{accuracy}{speed}")
 
 

@@ -49,4 +49,4 @@ class TerminalProgress(Progress):
         self.say(title if loss is None else f"{title}  train loss {loss:.3g}{after}")
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal)

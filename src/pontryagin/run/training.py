@@ -21,7 +21,7 @@ from pontryagin.run.methods import Method, choose
 from pontryagin.run.processes import Stop, present, require_same_run
 from pontryagin.run.race import Run, race
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Task, run_of
+from pontryagin.run.task import Task, horizon_of, run_of
 from pontryagin.run.tuning import best, find, score_training, search
 
 
@@ -53,10 +53,11 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
     with threads(settings.threads):
         task = task.to(*settings.place())
         task.check()
-        _check(task, settings)
+        parameters = _check(task, settings)
         with _folder(task, settings, command, display, context or ReportContext()) as folder:
             display.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for "
                         f"testing; loss: {task.objective.name}")
+            display.say(_outlook(task, settings, parameters))
             with Stop() as stop:
                 finished = _Training(task, settings, folder, display, stop, callback or Callback(),
                                      Evaluation(task, settings)).all_seeds()
@@ -191,7 +192,18 @@ def _go_on(run: Run, state: dict[str, Any]) -> None:
                               "before it") from error
 
 
-def _check(task: Task, settings: RunSettings) -> None:
+def _outlook(task: Task, settings: RunSettings, parameters: int) -> str:
+    """What a training is going to take."""
+    iterations, seeds = horizon_of(task, settings), len(settings.seeds)
+    times = [f"{len(settings.methods)} methods"] if len(settings.methods) > 1 else []
+    times += [f"{seeds} seeds"] if seeds > 1 else []
+    return (f"{parameters:,} parameters; {iterations:,} iterations of {settings.batch_size} samples"
+            + (f", by {' and '.join(times)}" if times else ""))
+
+
+def _check(task: Task, settings: RunSettings) -> int:
+    """That all methods can begin; how many parameters the network has."""
+    parameters = 0
     if settings.target_accuracy is not None and not task.objective.classifies:
         raise ExperimentError("--target-accuracy needs a loss of classification, found "
                               f"{task.objective.name}; use --target-loss")
@@ -199,6 +211,8 @@ def _check(task: Task, settings: RunSettings) -> None:
         rate = settings.rates.get(method.name, method.rates[0])
         run = run_of(task, settings, method, settings.seeds[0], rate)
         require_same_run(task.description, settings.binding(), run.trainer.model)
+        parameters = sum(each.numel() for each in run.trainer.model.parameters())
+    return parameters
 
 
 @contextmanager
