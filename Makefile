@@ -33,7 +33,7 @@ test-core: ## with the core dependencies alone, in .venv-core: every command wor
 	@.venv-core/bin/python tests/core_only.py
 
 test-extras: ## the tests of skorch, Lightning, transformers, pytorch-optimizer and TensorBoard, in .venv-extras
-	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track
+	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track ode
 	@.venv-extras/bin/pytest -n 2 --dist worksteal --run-slow --extras
 
 docs: ## the site, in docs/_site; a warning, or a public name without a page, is an error
@@ -54,7 +54,7 @@ bench-panel: install ## EMSA beside tuned rivals on a third of the panel, in sho
 	@OMP_NUM_THREADS=1 $(BIN)/pontryagin bench panel --subset --seconds 2 --tuning rate --seeds 1
 
 bench-families: ## EMSA as it comes on seventy families of models, beside AdamW, in .venv-extras; and what it leaves of the passes
-	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track
+	@$(PYTHON) bootstrap.py --into .venv-extras dev integration baselines track ode
 	@OMP_NUM_THREADS=1 .venv-extras/bin/python -m benchmarks.families
 	@OMP_NUM_THREADS=1 .venv-extras/bin/python -m benchmarks.no_trace
 

@@ -38,7 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.importorskip = importlib.import_module  # an ImportError where it would have skipped
 
 
-_BEYOND_DEV = {"accelerate", "lightning", "pytorch_optimizer", "skorch", "tensorboard", "transformers"}
+_BEYOND_DEV = {"accelerate", "lightning", "pytorch_optimizer", "skorch", "tensorboard", "torchdiffeq",
+               "transformers"}
 
 
 def _needs_extra(item: pytest.Item) -> bool:

@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 
 def layers(seed: int, *modules: nn.Module, cost: RunningCost | None = None, classes: int = 0,
-           theta: MatrixSet | None = None, samples: int = 40) -> ControlProblem:
+           theta: MatrixSet | None = None, samples: int = 20) -> ControlProblem:
     """Modules with seeded weights, as stages, on normal inputs."""
     stages = []
     for n, module in enumerate(modules):
@@ -104,10 +104,10 @@ def test_panel(kind: str) -> None:
 
 
 def solved(kind: str, seed: int) -> bool:
-    """Whether 40 iterations converge, after checking what they promise."""
+    """Whether 40 iterations converge, after checking what they promise; 15 where 40 would not do either."""
     problem = KINDS[kind](20 * seed)
     solver = ExtendedMSA(problem, penalty=RULES[seed]())
-    found = solver.solve(40, tolerance=TOLERANCE)
+    found = solver.solve(40 if kind in CONVERGING else 15, tolerance=TOLERANCE)
     for record in found:
         assert record.objective_after <= record.objective_before
     assert problem.check_controls(solver.controls) == solver.controls
@@ -169,10 +169,9 @@ def sampled(group: StageGroup, n: int) -> float:
     """No point of the set near by has a larger H~ than the controls by half the tolerance: 0, else what it
     has."""
     data, old, theta = tuple(part[n] for part in group.data), group.control[n], group.stage.admissible
-    penalties, best = Penalties(1.0, 0.0), 0.0
-    before = float(augmented(group.stage, old, data, penalties))  # type: ignore[arg-type]
-    for number in range(300):
-        new = theta.project(old + normal(len(old), seed=number, scale=10.0 ** -(number % 4)))
-        value = float(augmented(group.stage, new, data, penalties))  # type: ignore[arg-type]
-        best = max(best, value - before)
-    return best
+    def value(control: Tensor) -> Tensor:
+        return augmented(group.stage, control, data, Penalties(1.0, 0.0))  # type: ignore[arg-type]
+
+    scales = 10.0 ** -(torch.arange(300, dtype=F64) % 4).unsqueeze(1)
+    points = torch.stack([theta.project(one) for one in old + scales * normal(300, len(old))])
+    return max(0.0, float(torch.vmap(value)(points).max() - value(old)))

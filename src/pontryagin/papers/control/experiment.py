@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import torch
@@ -104,7 +104,7 @@ def run_control(settings: ControlSettings, command: str,
 
 
 def attempt(case: Case, method: str) -> Found:
-    """One run of a method, timed from the problem to the solution."""
+    """One run of a method; seconds of process time, from the problem to the solution."""
     spent: list[int] = []
 
     def newton(problem: ControlProblem, controls: Controls) -> tuple[Controls, int]:
@@ -117,9 +117,9 @@ def attempt(case: Case, method: str) -> Found:
         return lbfgs_b(problem, controls, spent.append)
 
     minimizer: Minimizer = newton if method == "newton" else shooting
-    began = perf_counter()
+    began = process_time()
     solution = solve(case.make(), case.start, minimizer=minimizer, tolerance=FEASIBLE)
-    return Found(solution, perf_counter() - began, sum(spent))
+    return Found(solution, process_time() - began, sum(spent))
 
 
 def _run(case: Case, method: str, repeats: int, results: ControlResults, running: Study,

@@ -29,9 +29,9 @@ def write_report(folder: Path, results: ControlResults) -> tuple[Path, str]:
         Cells(_HEAD, rows),
         "J of the maximum principle to second order (NewtonMSA) and of scipy's L-BFGS-B with its own "
         "tolerances, by direct single shooting on the same gradients and from the same start; with "
-        "constraints inside the same augmented Lagrangian. Seconds from the problem to the solution, one "
-        "thread, the fastest of the repeats. Residual: mean over t of the largest Hamiltonian less that of "
-        "the control.",
+        "constraints inside the same augmented Lagrangian. Process time from the problem to the solution, "
+        "one thread, the fastest of the repeats. Residual: mean over t of the largest Hamiltonian less that "
+        "of the control.",
         "Optima: " + "; ".join(f"{CASES[name].title}: {CASES[name].source}" for name in results.found) + "."]
     if results.integer:
         blocks += [Heading("Fishing by whole boats"),

@@ -29,8 +29,9 @@ Observe = Callable[[Theta, int, IterationRecord | None], bool]
 """Called after each iteration with the controls, the evaluations since the last call (one is a forward pass
 of the network, with or without a backward pass) and the record, if there is one. False: stop."""
 
-COARSE = 20
-"""Iterations on half the steps: 12 to 30 gave times to 1e-3 within a quarter of each other."""
+COARSE, COARSE_LOSS = 60, 1e-3
+"""Iterations on half the steps, at most, and the J at which they are enough: below it the coarse network is
+fitted better than it stands for the whole one."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def _emsa(task: SineTask, iterations: int, rate: float, observe: Observe) -> Non
 
 def _emsa_multilevel(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
     """The default on half as many steps of twice the length, from every second layer's controls, and then
-    with every step halved. What is observed of the coarse network are its controls on the whole one, and half
-    an evaluation for each of its passes."""
+    with every step halved and the penalty kept. What is observed of the coarse network are its controls on
+    the whole one, and half an evaluation for each of its passes."""
     if task.setup.layers % 2:
         raise ExperimentError(f"method emsa-multilevel: expected an even number of layers, found "
                               f"{task.setup.layers}; choose another --layers, or leave it out of --methods")
@@ -79,8 +80,15 @@ def _emsa_multilevel(task: SineTask, iterations: int, rate: float, observe: Obse
     def prolonged(theta: Theta, evaluations: int, record: IterationRecord | None) -> bool:
         return observe(theta.repeat_interleave(2, 0), -(-evaluations // 2), record)
 
-    if _iterate(half, coarse, prolonged):
-        _iterate(ExtendedMSA(*refine(half.problem, half.controls)), iterations - coarse, observe)
+    spent = 0
+    for record in half.iterate(coarse):
+        spent += 1
+        if not prolonged(_theta(half), record.evaluations, record):
+            return
+        if not record.accepted or record.objective_after <= COARSE_LOSS:
+            break
+    whole = ExtendedMSA(*refine(half.problem, half.controls), penalty=half.penalty)
+    _iterate(whole, iterations - spent, observe)
 
 
 def _emsa_secant(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
@@ -90,15 +98,15 @@ def _emsa_secant(task: SineTask, iterations: int, rate: float, observe: Observe)
                          acceleration=Secant()), iterations, observe)
 
 
-def _iterate(solver: ExtendedMSA, iterations: int, observe: Observe) -> bool:
+def _iterate(solver: ExtendedMSA, iterations: int, observe: Observe) -> None:
     """Until the iterations are used up, the observer has seen enough (False), or no trial is accepted."""
     for record in solver.iterate(iterations):
-        theta = torch.stack([control for control in solver.controls if control.numel()])
-        if not observe(theta, record.evaluations, record):
-            return False
-        if not record.accepted:
+        if not observe(_theta(solver), record.evaluations, record) or not record.accepted:
             break
-    return True
+
+
+def _theta(solver: ExtendedMSA) -> Theta:
+    return torch.stack([control for control in solver.controls if control.numel()])
 
 
 def _split_controls(theta: Theta) -> list[Tensor]:

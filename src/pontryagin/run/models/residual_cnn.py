@@ -1,6 +1,7 @@
 """The residual network of [LCTE] section 5."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -41,3 +42,22 @@ def residual_cnn(shape: Sequence[int] = (1, 28, 28), outputs: int = 10, *, layer
         nn.Sequential(nn.Flatten(), nn.Linear(channels * (shape[1] // 4) * (shape[2] // 4), outputs)))
     normal(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def refined(model: nn.Sequential) -> nn.Sequential:
+    """The network with every step halved: x + delta tanh(conv x + b) becomes two of delta / 2 with the same
+    weights, so that the function changes by the error of the discretization alone. All other stages are
+    copied; the optimizer is to be made anew.
+
+    Raises ExperimentError where there is no ResidualStep.
+    """
+    stages: list[nn.Module] = []
+    for stage in map(deepcopy, model):
+        stages.append(stage)
+        if isinstance(stage, ResidualStep):
+            stage.step_size *= 0.5
+            stages.append(deepcopy(stage))
+    if len(stages) == len(model):
+        raise ExperimentError("refined: expected a network with residual steps, found "
+                              f"{', '.join(type(stage).__name__ for stage in model)}")
+    return nn.Sequential(*stages)
