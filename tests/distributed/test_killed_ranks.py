@@ -20,6 +20,7 @@ KILLS = [("forward", rank, 12 * number) for rank, number in ITERATION] + [
 
 def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2) -> float:
     """Seconds of the run, which must end well."""
+    folder.mkdir(exist_ok=True)
     began = monotonic()
     done = torchrun(ranks, Path(killed_program.__file__), str(folder / "mark"), phase, rank, str(call),
                     "train", "--out", str(folder / "run"), "--iterations", "8", "--batch-size", "48",
@@ -50,4 +51,13 @@ def test_killed(phase: str, rank: str, call: int, untouched: tuple[dict[str, tor
     expected, usual = untouched
     assert seconds < 2 * usual + LIMIT
     found = weights(tmp_path)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+@pytest.mark.slow
+def test_three_processes_killed(tmp_path: Path) -> None:
+    """Sums over three are rounded in the same order before and after."""
+    trained(tmp_path / "untouched", "none", "0", 0, ranks=3)
+    trained(tmp_path / "killed", "backward", "2", 5, ranks=3)
+    expected, found = weights(tmp_path / "untouched"), weights(tmp_path / "killed")
     assert all(torch.equal(found[name], value) for name, value in expected.items())

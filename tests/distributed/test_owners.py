@@ -45,7 +45,8 @@ def test_three_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_fifty_steps(ranks: int, tmp_path: Path) -> None:
     asked = [f"checkpoints of {name}" for name in owners_program.MODELS]
-    found = ran(ranks, tmp_path, "50", *owners_program.MODELS, "tensor parallel", *asked)
+    asked += ["tensor parallel"] if ranks in (1, 3) else []  # which torch takes where layers of 9 divide
+    found = ran(ranks, tmp_path, "50", *owners_program.MODELS, *asked)
     if ranks in (2, 4):  # the Llama is large enough for shares to be alike
         alone = found[0]["numbers"]["alone"]["llama"]
         for one in found:

@@ -20,6 +20,13 @@ from pontryagin.run.tables import Table, read_table
 OPTIMIZER_ROUNDS = 3
 """Of EMSA under DistributedDataParallel, which is started anew for every number of processes."""
 
+_TORCHRUN = """import ctypes, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+from torch.distributed.run import main
+main()"""
+"""torchrun that ends with the process that has started it, however that ends, and its workers with it."""
+
 
 @dataclass(frozen=True)
 class ScalingSettings:
@@ -68,7 +75,7 @@ def _measured(settings: ScalingSettings, command: str, out: Path) -> Path:
 def _start(processes: int, *arguments: str) -> None:
     """The worker by torchrun, one thread each."""
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        [sys.executable, "-c", _TORCHRUN, "--standalone", f"--nproc-per-node={processes}",
          "-m", "pontryagin.bench.scaling_worker", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:

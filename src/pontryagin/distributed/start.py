@@ -23,9 +23,9 @@ def launched() -> bool:
 def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Communicator]:
     """The processes of torchrun as a Communicator, left at the end; one process without torchrun.
 
-    timeout: seconds that a collective operation may wait for another rank before it raises; torchrun ends all
-    ranks sooner when one of them dies. backend: by default nccl where there are GPUs, with one a process, and
-    gloo elsewhere.
+    timeout: seconds that the meeting of all ranks, and a collective operation, may wait for another rank
+    before it raises; torchrun ends all ranks sooner when one of them dies. backend: by default nccl where
+    there are GPUs, with one a process, and gloo elsewhere.
     """
     if not launched():
         yield Alone()
@@ -33,7 +33,7 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Commu
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, size = next(distributed.rendezvous("env://"))
+    store, rank, size = next(distributed.rendezvous("env://", timeout=timedelta(seconds=timeout)))
     # torchrun may keep its store over a restart, with the addresses of processes that have died
     attempt = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     distributed.init_process_group(backend or ("nccl" if cuda else "gloo"),

@@ -215,10 +215,13 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, An
 
 def last_checkpoint(out: Path, resume: bool) -> dict[str, Any] | None:
     """With `resume` the folder's checkpoint; None when a run has only begun there, or without
-    `resume`. Raises ExperimentError when there is no such folder."""
+    `resume`. Raises ExperimentError when there is no such folder, unless torchrun is to start this again
+    after a failure, with the words of the first start."""
     if not resume:
         return None
     if not out.is_dir():
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+            return None
         near = nearest(out.name, [path.name for path in out.parent.glob("*") if path.is_dir()])
         hint = f"; did you mean {out.parent / near[0]}?" if near else ": leave --resume out to start a run"
         raise ExperimentError(f"--resume --out {out}: there is no such folder{hint}")

@@ -3,7 +3,8 @@
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
@@ -35,8 +36,16 @@ def present() -> Communicator:
 
 
 def network_of(model: nn.Module) -> nn.Module:
-    """What a training step calls: the model, or its DistributedDataParallel, which averages gradients."""
-    return model if present().size == 1 else nn.parallel.DistributedDataParallel(model)
+    """What a training step calls: the model, or its DistributedDataParallel, which averages gradients.
+
+    It makes its buckets anew after the first backward pass, in which sums over three processes and more are
+    rounded in another order, unless it looks for unused parameters: so a run that was resumed would not be
+    that which was left alone.
+    """
+    if present().size == 1:
+        return model
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
 
 
 def mean(value: float) -> float:
@@ -78,14 +87,16 @@ class Stop:
             signal.signal(number, handler)
 
 
-def require_same_run(description: dict[str, Any], settings: dict[str, Any], model: nn.Module) -> None:
-    """Refuse processes of other versions, data, settings or initial weights. Raises ProblemError on all."""
+def require_same_run(description: dict[str, Any], settings: dict[str, Any], model: nn.Module,
+                     data: Callable[[], dict[str, str]]) -> None:
+    """Refuse processes of other versions, data, settings or initial weights. Raises ProblemError on all.
+    data: what tells data from others."""
     communicator = present()
     if communicator.size > 1:
         weights = digest(*model.state_dict().values())
         require_same(communicator,
                      {**versions(), "task": _short(description), "settings and seeds": _short(settings),
-                                    "initial weights": weights})
+                                    "initial weights": weights, **data()})
 
 
 def _short(value: object) -> str:

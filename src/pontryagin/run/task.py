@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
+from pontryagin.distributed.agreement import digest
+from pontryagin.optim.snapshot import generator_states, seed_generators, set_generators
 from pontryagin.problem.ignored import IGNORED
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
@@ -20,6 +22,9 @@ from pontryagin.run.race import Run, Workload
 from pontryagin.run.settings import SCHEDULES, RunSettings
 from pontryagin.run.trainer import Batch, output_of
 from pontryagin.run.user_code import cause, kind_of
+
+_READ = 64
+"""Samples of a Dataset that are read to tell it from another."""
 
 
 class Samples(Protocol):
@@ -96,6 +101,20 @@ class DatasetSamples:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> "DatasetSamples":
         return DatasetSamples(self.dataset, device, dtype)
+
+
+def _facts(samples: Samples) -> str:
+    """Of all samples in memory, of others of so many at even distances; generators are left as they were."""
+    rows, states = torch.arange(len(samples)), generator_states()
+    if not isinstance(samples, TensorSamples):
+        rows = rows[::max(len(samples) // _READ, 1)]
+    try:
+        seed_generators(0)
+        batch = tree_leaves(samples.rows(rows))
+    finally:
+        set_generators(states)
+    shapes = ", ".join(str(tuple(values.shape[1:])) for values in batch)
+    return f"{len(samples)} samples of {shapes}, digest {digest(*batch)}"
 
 
 def samples_of(data: tuple[Tensor, Tensor] | Dataset[Any]) -> Samples:
@@ -203,6 +222,11 @@ class Task:
             return None
         seen, asked = (part.targets[part.targets != IGNORED] for part in (self.train, self.test))
         return float((asked == seen.mode().values).double().mean()) if len(seen) and len(asked) else None
+
+    def facts(self) -> dict[str, str]:
+        """What tells its data from others of the same name: numbers of samples, shapes and a digest."""
+        return {f"{part} data": _facts(samples) for part, samples in (("training", self.train),
+                                                                      ("test", self.test))}
 
     def check(self) -> None:
         """One small batch through the network and the objective, before any work. Raises ExperimentError."""

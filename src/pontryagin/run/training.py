@@ -210,7 +210,7 @@ def _check(task: Task, settings: RunSettings) -> int:
     for method in choose(settings.methods):
         rate = settings.rates.get(method.name, method.rates[0])
         run = run_of(task, settings, method, settings.seeds[0], rate)
-        require_same_run(task.description, settings.binding(), run.trainer.model)
+        require_same_run(task.description, settings.binding(), run.trainer.model, task.facts)
         parameters = sum(each.numel() for each in run.trainer.model.parameters())
     return parameters
 
