@@ -82,6 +82,14 @@ def test_a_mistyped_folder_is_not_resumed(capsys: pytest.CaptureFixture[str]) ->
     assert not Path("runs/minst").exists()
 
 
+def test_with_restarts_of_torchrun_the_first_start_has_nothing_to_go_on_from(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert run("train", *SHORT, "--resume", "--out", "new") == 0
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "0")
+    assert run("train", *SHORT, "--resume", "--out", "other") == 2
+
+
 def test_no_link_is_followed_and_no_folder_taken_for_a_file(tmp_path: Path) -> None:
     (tmp_path / "theirs").write_text("theirs")
     (tmp_path / "folder").mkdir()

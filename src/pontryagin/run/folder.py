@@ -1,5 +1,6 @@
 """All that a training writes: the table, checkpoints, models, summary and report."""
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
