@@ -10,9 +10,10 @@ from typing import Any
 from pontryagin.bench.panel.contest import LONGER, OURS
 from pontryagin.bench.panel.ratio import LEAST, MOST, SHARES, geometric
 from pontryagin.bench.panel.trial import APPLIED, CHECKPOINTS
+from pontryagin.run.figures.method_style import style_of
 from pontryagin.run.files import write_text
 from pontryagin.run.reports.page import Block, Cells, Heading, pictures, write_page
-from pontryagin.run.reports.words import lines
+from pontryagin.run.reports.words import lines, number
 from pontryagin.run.tables import Sketch
 
 TITLES = {"emsa": "EMSA at its defaults", "emsa-tuned": "EMSA with its rate found"}
@@ -113,8 +114,9 @@ def contest_table(summary: Mapping[str, Any], name: str) -> list[tuple[str, ...]
     for network, found in summary["contests"].items():
         star = " *" if summary["networks"][network]["tuned_on"] else ""
         loss = [each for each in found[name]["loss_at_equal_seconds"] if each is not None]
-        rows.append((network + star, found["best_rival"], *(_range(found[name][share]) for share in SHARES),
-                     _number(found[name]["least_of_rivals"]), f"{median(loss):.3g}" if loss else "-",
+        rows.append((network + star, style_of(found["best_rival"]).label,
+                     *(_range(found[name][share]) for share in SHARES),
+                     _number(found[name]["least_of_rivals"]), number(median(loss)) if loss else "-",
                      f"{found['cost'][name]:.2f}", f"{found['choices'][name]['rate']:g}"))
     return rows
 
@@ -122,7 +124,7 @@ def contest_table(summary: Mapping[str, Any], name: str) -> list[tuple[str, ...]
 def tuned_table(contests: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """What every method was given, and where it ended."""
     names = list(next(iter(contests.values()))["choices"])
-    rows = [("network", *names)]
+    rows = [("network", *(TITLES.get(name, style_of(name).label) for name in names))]
     for network, found in contests.items():
         cells = []
         for name in names:
@@ -221,7 +223,8 @@ def _picture(summary: Mapping[str, Any]) -> Sketch:
     axes.axvline(1, color=INK, linewidth=1)
     axes.set_xscale("log")
     log_ticks(axes.xaxis)
-    axes.set_yticks(range(len(order)), [f"{name} ({contests[name]['best_rival']})" for name in order])
+    axes.set_yticks(range(len(order)), [f"{name} ({style_of(contests[name]['best_rival']).label})"
+                                        for name in order])
     axes.set_ylim(-0.7, len(order) - 0.3)
     axes.set_xlabel("time of the best tuned rival over EMSA's: above 1 EMSA is sooner")
     legend_below(sheet, [entry("to the end loss, at the defaults", BLUE, "o"),

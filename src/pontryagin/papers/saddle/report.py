@@ -50,6 +50,8 @@ def _saddle(results: SaddleResults) -> Sketch:
     methods = list(dict.fromkeys(place.method for place in results.places))
     for column, method in zip(panels[1:].T, methods, strict=False):
         _run(column, [place for place in results.places if place.method == method], method)
+    for axes in panels[1:, len(methods):].flat:
+        axes.set_visible(False)
     legend_below(sheet, [entry("density by Lanczos quadrature, eigenvalues per unit", BLUE),
                          entry("all 600 eigenvalues", INK, "|"), entry("loss", INK),
                          entry("gradient norm", **_GRADIENT), entry("- least eigenvalue / greatest", RED)],

@@ -141,7 +141,7 @@ def _mark_paper(axes: Axes, marks: dict[str, dict[str, float]]) -> None:
                   **_CIRCLE)
     for iteration in {mark["iteration"] for mark in marks.values()}:
         top = max(mark["loss"] for mark in marks.values() if mark["iteration"] == iteration)
-        axes.annotate("paper", (iteration, top), xytext=(0, 6), textcoords="offset points", ha="center",
+        axes.annotate("paper", (iteration, top), xytext=(-6, 4), textcoords="offset points", ha="right",
                       va="bottom", fontsize=8, color=canvas.INK, zorder=7)
 
 

@@ -50,7 +50,7 @@ def _sketch(run: SineTables, columns: dict[str, str], title: str, caption: str) 
             middles = (iterations[1:] + iterations[:-1]) / 2
             edges = np.concatenate([[max(iterations[0] - 0.5, 0.5)], middles, [iterations[-1] + 0.5]])
             mesh = heat_map(axes, edges, values, norm, first=1)
-            root_x(axes, float(edges[-1]))
+            root_x(axes, float(edges[0]), float(edges[-1]))
             axes.set_ylim(0.5, len(stages) + 0.5)
             axes.set_yticks(sorted({1, *range(5, len(stages) + 1, 5), len(stages)}))
             axes.set_title(f"({figure}) {label}")

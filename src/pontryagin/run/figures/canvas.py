@@ -100,14 +100,14 @@ def positive(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
-def root_x(axes: Axes, last: float) -> None:
-    """Iterations from 0 to last by their square root: early ones are wide enough to be seen, and none takes a
-    fifth of the width."""
+def root_x(axes: Axes, first: float, last: float) -> None:
+    """Iterations from first to last by their square root: early ones are wide enough to be seen, and none
+    takes a fifth of the width."""
     axes.set_xscale("function", functions=(lambda k: np.sqrt(np.maximum(k, 0)), np.square))
-    axes.set_xlim(0, last)
+    axes.set_xlim(first, last)
     digits = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
     ticks = [tick for tick in digits if tick <= last]
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick >= last / 100] or ticks))
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if tick >= last / 100]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(plain))
     axes.set_xlabel("iteration")

@@ -170,6 +170,10 @@ def _ways(directory: Path, summary: Result, context: ReportContext) -> list[tupl
     if kind == "train" and methods == ["emsa"] and not arguments:
         ways.append(("See it beside Adam with a tuned rate:",
                      f"pontryagin compare{plain} --methods emsa,adam --tune 100"))
+    if kind == "train" and summary["state"] == "complete" and not arguments and not task.get("loss"):
+        ways.append(("See which layer could still gain, and what fewer bits would cost:",
+                     f"pontryagin audit {task['model']} {task['data']} --weights "
+                     f"{directory / 'models' / f'{methods[0]}-seed{seeds[0]}.pt'}"))
     if kind == "compare" and summary.get("untuned") and not arguments:
         ways.append(("Make it a contest, every rate tuned:",
                      f"pontryagin compare{plain} --methods {','.join(methods)} --tune 100"))
