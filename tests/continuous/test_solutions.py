@@ -123,3 +123,23 @@ def test_newton_from_anywhere_is_the_same_solution() -> None:
     ends = [NewtonMSA(on.control_problem(), on.controls(normal(*on.shape, seed=seed))) for seed in range(3)]
     values = [solver.solve()[-1].objective_after for solver in ends]
     assert max(values) - min(values) < 1e-10
+
+
+@pytest.mark.parametrize("control", [PiecewiseConstant, PiecewiseLinear])
+def test_constraints_of_each_sample_with_its_own_control(control: type) -> None:
+    """Two starts to 0.4 under u <= 0.5 + 0.1 x, path and terminal constraints: each as if it were alone."""
+    def alone(starts: Tensor) -> Discretization:
+        one = ContinuousProblem(lambda t, x, u: u - 0.5 * x, starts, 1, 1.0, lambda t, x, u: u[:, 0].square(),
+                                terminal_constraint=lambda x: x - 0.4,
+                                path_constraint=lambda t, x, u: u - 0.5 - 0.1 * x)
+        return Discretization(one, uniform(1.0, 4), Euler(), control=control(per_sample=True))
+
+    starts = torch.tensor([[0.0], [0.1]]).double()
+    both = solve(alone(starts), tolerance=1e-7)
+    single = [solve(alone(starts[n:n + 1]), tolerance=1e-7) for n in range(2)]
+    assert both.violation <= 1e-7
+    assert float(both.path_multipliers.max()) > 0.01
+    assert_close(both.states[-1], torch.full((2, 1), 0.4).double(), 1e-6)
+    for n, found in enumerate(single):
+        assert_close(both.values[:, n], found.values[:, 0], 1e-4)
+    assert abs(both.objective - sum(found.objective for found in single) / 2) < 1e-5 * both.objective
