@@ -20,6 +20,17 @@ try:
 except ImportError as error:
     sys.exit(f"this example needs {error.name}: pip install '.[integration]'")
 
+
+class AveragesTrainer(transformers.Trainer):
+    """Whatever is saved are the averages, also without an evaluation before."""
+
+    def save_model(self, *arguments: object, **named: object) -> None:
+        """Of the model as eval() shows it; then the weights again."""
+        self.optimizer.eval()
+        super().save_model(*arguments, **named)
+        self.optimizer.train()
+
+
 torch.manual_seed(0)
 transformers.logging.set_verbosity_error()
 bert = transformers.BertConfig(vocab_size=8, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -35,12 +46,17 @@ with tempfile.TemporaryDirectory() as folder:
         lr_scheduler_type="linear", learning_rate=0.03, max_grad_norm=1.0, report_to=[], save_strategy="no",
         logging_strategy="no", disable_tqdm=True)
     # an optimizer and None: the Trainer makes the schedule of its settings on it
-    trainer = transformers.Trainer(model, settings, train_dataset=samples[:800], eval_dataset=samples[800:],
-                                   optimizers=(EMSA(model), None))
+    trainer = AveragesTrainer(model, settings, train_dataset=samples[:800], eval_dataset=samples[800:],
+                              optimizers=(EMSA(model), None))
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
+    trainer.save_model(folder)
+    saved = transformers.BertForSequenceClassification.from_pretrained(folder)
     after = trainer.evaluate()["eval_loss"]  # it calls optimizer.eval(): the averages are evaluated
+    trainer.optimizer.eval()
+    are_saved = all(map(torch.equal, saved.parameters(), model.parameters()))
 
 print(f"held-out loss: {before:.3f} before, {after:.3f} after {settings.max_steps} steps")
+print(f"The weights saved are {'' if are_saved else 'NOT '}the averages.")
 print("The Trainer's own schedule, clipping and evaluation ran with EMSA, and the loss fell by "
       f"{1 - after / before:.0%}.")

@@ -47,11 +47,11 @@ def test_fifty_steps(ranks: int, tmp_path: Path) -> None:
     asked = [f"checkpoints of {name}" for name in owners_program.MODELS]
     asked += ["tensor parallel"] if ranks in (1, 3) else []  # which torch takes where layers of 9 divide
     found = ran(ranks, tmp_path, "50", *owners_program.MODELS, *asked)
-    if ranks in (2, 4):  # the Llama is large enough for shares to be alike
+    if ranks in (2, 4):  # owners are balanced by flops, and the Llama has two blocks
         alone = found[0]["numbers"]["alone"]["llama"]
         for one in found:
             for kind in ("fully_shard", "owners"):
-                assert one["numbers"][kind]["llama"] < 1.25 * alone / ranks
+                assert one["numbers"][kind]["llama"] < 1.35 * alone / ranks
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 8, 9])

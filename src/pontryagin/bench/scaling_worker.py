@@ -18,7 +18,7 @@ from pontryagin.bench.memory import reset_peak, resident
 from pontryagin.distributed import Processes, StageParallel, join
 from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import LBFGS, ClosedForm, Maximizer
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, StageOwners
 from pontryagin.problem import ControlProblem, SquaredError, euler, split_euler
 from pontryagin.run.files import Table
 from pontryagin.run.models import residual_cnn
@@ -38,6 +38,9 @@ _MEASURED = ("seconds", *SHARES, "memory")
 _LEAST = torch.tensor([name == "communication" for name in _MEASURED])
 """Waiting for another rank counts as communication: what is reported is its least over the ranks, of other
 parts the most."""
+OWNERS, FULLY_SHARD = ", owners", ", fully_shard"
+AROUND = ("", OWNERS, FULLY_SHARD)
+"""DistributedDataParallel where every process steps all stages, where stages have owners, and shards."""
 BATCH, WARM_UP, ITERATIONS, LAYERS, CHANNELS = 100, 20, 60, 7, 32
 """Of EMSA: the paper's batch and network, timed after a warm-up."""
 
@@ -155,34 +158,54 @@ def _iteration(solver: ExtendedMSA) -> Tensor:
 
 
 def optimizer(table: Path, number: int) -> None:
-    """EMSA under DistributedDataParallel on random images, the batch shared by the ranks: a row with the
-    median of the seconds of an iteration."""
+    """EMSA on random images, the batch shared by the ranks: a row with the median of the seconds of an
+    iteration for each of what may be around the model."""
     with join() as communicator:
-        seconds = median(_optimized(communicator.rank, communicator.size))
+        kinds = AROUND if communicator.size > 1 else AROUND[:1]
+        found = _optimized(kinds, communicator.rank, communicator.size)
         if communicator.rank == 0:
-            with Table(table, (*TEXT, *NUMBERS), keep=table.stat().st_size) as out:
-                out.add("optimizer", "emsa", LAYERS + 3, CHANNELS, BATCH, communicator.size, number, seconds,
-                        *[None] * (len(SHARES) + 1))
+            out = Table(table, (*TEXT, *NUMBERS), keep=table.stat().st_size)
+            for kind, seconds in found.items():
+                out.add("optimizer", f"emsa{kind}", LAYERS + 3, CHANNELS, BATCH, communicator.size, number,
+                        median(seconds), *[None] * (len(SHARES) + 1))
+            out.flush()
 
 
-def _optimized(rank: int, ranks: int) -> list[float]:
-    """Seconds of each iteration after the warm-up, from barrier to barrier: forward, backward, step."""
+def _optimized(kinds: Sequence[str], rank: int, ranks: int) -> dict[str, list[float]]:
+    """Seconds of each iteration after the warm-up, from barrier to barrier: forward, backward, step; one of
+    each kind in turn."""
     torch.manual_seed(0)
-    model = residual_cnn(layers=LAYERS, channels=CHANNELS)
     images = torch.randn(BATCH, 1, 28, 28)[rank::ranks]
     labels = torch.randint(10, (BATCH,))[rank::ranks]
-    trained = nn.parallel.DistributedDataParallel(model) if ranks > 1 else model
-    emsa, seconds = EMSA(trained), []
+    made = {kind: _made(kind, ranks) for kind in kinds}
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(WARM_UP + ITERATIONS):
-        distributed.barrier()
-        began = perf_counter()
-        loss = nn.functional.cross_entropy(trained(images), labels)
-        emsa.zero_grad()
-        loss.backward()
-        emsa.step()
-        distributed.barrier()
-        seconds.append(perf_counter() - began)
-    return seconds[WARM_UP:]
+        for kind, (trained, emsa) in made.items():
+            distributed.barrier()
+            began = perf_counter()
+            loss = nn.functional.cross_entropy(trained(images), labels)
+            emsa.zero_grad()
+            loss.backward()
+            emsa.step()
+            distributed.barrier()
+            found[kind].append(perf_counter() - began)
+    return {kind: seconds[WARM_UP:] for kind, seconds in found.items()}
+
+
+def _made(kind: str, ranks: int) -> tuple[nn.Module, EMSA]:
+    """The network with its optimizer."""
+    torch.manual_seed(1)
+    model = residual_cnn(layers=LAYERS, channels=CHANNELS)
+    if ranks == 1:
+        return model, EMSA(model)
+    if kind == FULLY_SHARD:
+        from torch.distributed.fsdp import fully_shard
+
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload] # it takes no other
+        fully_shard(model, mesh=distributed.init_device_mesh("cpu", (ranks,)))
+        return model, EMSA(model)
+    trained = nn.parallel.DistributedDataParallel(model)
+    return trained, EMSA(model, process_group=StageOwners()) if kind == OWNERS else EMSA(trained)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from pontryagin.distributed.mesh import Spread
 from pontryagin.distributed.places import Place
 from pontryagin.optim.stage import AffineStage
 
-_POLAR = 9.0
-"""Products of squares of the shorter side in a polar factor."""
+_POLAR, _APPLIED = 18.0, 4.0
+"""Flops of a polar factor: so many times s^3, s the shorter side, for its polynomials of the Gram matrix, and
+so many times s^2 l for the matrix and its application."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ class Ownership:
 
 def _cost(stage: AffineStage) -> float:
     """Flops of an argmax: products with the metric, and of whole vectors a polar factor."""
-    size, short = float(stage.outputs * stage.inputs), min(stage.outputs, stage.inputs)
+    short, long = sorted((stage.outputs, stage.inputs))
+    size = float(short * long)
     if stage.map.one_hot or stage.inputs == 1:
         return stage.groups * size
-    metric = 2 * stage.inputs if stage.is_exact else 4 * stage.rank
-    return stage.groups * size * (metric + (_POLAR * short if stage.map.is_dense else 0.0))
+    metric = size * (2 * stage.inputs if stage.is_exact else 4 * stage.rank)
+    polar = short**2 * (_POLAR * short + _APPLIED * long) if stage.map.is_dense else 0.0
+    return stage.groups * (metric + polar)
