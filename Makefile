@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras docs lint screenshots fuzz bench bench-panel bench-families bench-audit clean
+.PHONY: help install demo test test-all test-core test-extras docs lint screenshots fuzz kills bench bench-panel bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -46,6 +46,9 @@ screenshots: install ## pictures of the reports of make demo, wide and narrow, l
 
 fuzz: install ## 10,500 wrong command lines, files of options, data sets and models; a minute
 	@for seed in 0 1 2; do OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py 3000 500 $$seed || exit 1; done
+
+kills: install ## 200 SIGKILL, SIGTERM and SIGINT at random moments of ten kinds of runs, each resumed bitwise; minutes
+	@folder=$$(mktemp -d) && OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzz/kills.py 200 0 $$folder && rm -r $$folder
 
 bench: install ## speed of the maximizers, as ratios
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.maximizers

@@ -26,7 +26,7 @@ from pontryagin.bench.memory import resident
 from pontryagin.run.data import load_images
 from pontryagin.run.models import mlp, residual_cnn
 
-SETS = ("int8", "int4", "ternary", "binary", "2:4", "50%")
+SETS = ("int8", "int4", "ternary-rows", "binary-rows", "2:4", "50%")
 
 
 def main() -> None:

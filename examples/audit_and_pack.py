@@ -42,12 +42,12 @@ for _ in range(10):
         optimizer.step()
 
 audit = pontryagin.audit.audit(model, "cross-entropy", [(x[part], y[part]) for part in audited.split(45)],
-                               sets=("int4", "ternary"))
+                               sets=("int4", "ternary-rows"))
 print(audit)
 
 # ternary where that is predicted to cost less than a tenth of the loss, 4 bits elsewhere
 sets = {}
-for stage, restriction in audit.ranking("ternary"):
+for stage, restriction in audit.ranking("ternary-rows"):
     bears = restriction.predicted < 0.1 * audit.loss
     sets[stage.name] = Ternary("row") if bears else Codebook(4)
 before = accuracy(model)

@@ -14,6 +14,7 @@ from pontryagin.run.auditing import run as audit_run
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.models import mlp
 from pontryagin.run.weights import state_dict_of
+from redrawn import assert_drawn_again
 
 SMALL = ("--model-args.width", "12", "--model-args.depth", "3", "--batches", "4", "--batch-size", "20")
 
@@ -36,7 +37,7 @@ def test_files_figures_and_report(tmp_path, capsys):
     weights, out = tmp_path / "net.pt", tmp_path / "run"
     saved(weights)
     before = weights.read_bytes()
-    assert run("mlp", "digits", "--weights", str(weights), *SMALL, "--sets", "int4,ternary", "--out",
+    assert run("mlp", "digits", "--weights", str(weights), *SMALL, "--sets", "4-bit,ternary-rows", "--out",
                str(out)) == 0
     assert weights.read_bytes() == before
     assert {path.name for path in out.iterdir()} == {".lock", "stages.csv", "restrictions.csv",
@@ -57,6 +58,7 @@ def test_files_figures_and_report(tmp_path, capsys):
     restrictions = summary["results"]["stages"][rows[0]["name"]]["restrictions"]
     assert float(rows[0]["predicted"]) == restrictions["int4"]["predicted"]
     assert summary["settings"]["weights"] == str(weights)
+    assert_drawn_again(out)
     page = (out / "report.html").read_text()
     assert page.count("data:image/png") == 2
     assert "3.weight" in page
@@ -135,7 +137,7 @@ def test_weights_with_changed_bytes_are_loaded_or_refused(zipped, tmp_path):
 @pytest.mark.parametrize(("options", "message"), [
     (["lenet", "digits"], "unknown model 'lenet'"),
     (["mlp", "cifar"], "unknown data 'cifar'"),
-    (["mlp", "digits", "--sets", "int3"], "int3"),
+    (["mlp", "digits", "--sets", "int5"], "int5"),
     (["mlp", "digits", "--part", "all"], "--part all"),
     (["mlp", "digits", "--batches", "2"], "--batches"),
     (["mlp", "digits", "--part", "test", "--batch-size", "200"], "smaller batches"),

@@ -78,9 +78,10 @@ def after_the_activation(model: nn.Sequential, name: str, weight: Tensor, x: Ten
 def test_a_layer_in_three_places_with_its_activation() -> None:
     model, batches = built("reused")
     stage, = (stage
-              for stage in audit(model, "cross-entropy", batches, sets=("ternary",), measure=False).stages
+              for stage in audit(model, "cross-entropy", batches, sets=("ternary-rows",),
+                                 measure=False).stages
               if stage.name == "step.weight")
-    weight, cost = replaced(model, "step.weight", "ternary"), 0.0
+    weight, cost = replaced(model, "step.weight", "ternary-rows"), 0.0
     for tokens, y in batches:
         states = [model.tokens(tokens) + model.places(torch.arange(4))]
         moves = []
@@ -101,7 +102,7 @@ def test_a_layer_in_three_places_with_its_activation() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_true_costs_are_those_of_replaced_weights(kind: str) -> None:
     model, batches = built(kind)
-    found = audit(model, mean_loss, batches, sets=("ternary", "50%"))
+    found = audit(model, mean_loss, batches, sets=("ternary-rows", "50%"))
     assert all(each.true is not None for stage in found.stages for each in stage.restrictions)
     plain = copy.deepcopy(model).eval()
     for stage in found.stages:

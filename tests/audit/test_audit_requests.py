@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import pontryagin
 from pontryagin.audit import audit, auditing
 from pontryagin.audit.result import spearman
-from pontryagin.audit.sets import SETS, RoundToNearest
+from pontryagin.audit.sets import STANDARD, RoundToNearest
 from pontryagin.problem import ProblemError
 
 
@@ -31,7 +31,7 @@ class Pair(nn.Module):
     ({"batches": [torch.zeros(3, 8)] * 3}, "batch 0: expected a pair"),
     ({"batches": [(vectors(4), torch.zeros(5))] * 3}, "as many targets"),
     ({"batches": [("text", torch.zeros(4))] * 3}, "expected inputs as a tensor"),
-    ({"sets": ("int3",)}, "unknown admissible sets int3"),
+    ({"sets": ("int5",)}, "unknown admissible sets int5"),
     ({"memory": 10}, "memory"),
     ({"model": Pair().double()}, "one tensor"),
     ({"model": nn.Sequential(nn.Flatten())}, "affine stage"),
@@ -78,7 +78,7 @@ def test_sets_that_do_not_fit_are_named() -> None:
     model = nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6), nn.Linear(6, 3)).double()
     found = audit(model, "cross-entropy", built("mlp")[1])
     first, norm, last = found.stages
-    assert [each.set for each in first.restrictions] == list(SETS)
+    assert [each.set for each in first.restrictions] == list(STANDARD)
     assert not norm.restrictions
     assert last.restriction("2:4") is None
     assert "multiple of 4" in last.omitted["2:4"]

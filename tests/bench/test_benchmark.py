@@ -12,6 +12,7 @@ from pontryagin.bench.tasks import make
 from pontryagin.cli import main
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.progress import Progress
+from redrawn import assert_drawn_again
 
 
 def silent(done: int, loss: float | None) -> None:
@@ -127,6 +128,7 @@ def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
     summary["results"]["adam"]["to_loss"]["0.2"]["iterations"]["median"] = 4
     summary["results"]["adam"]["to_loss"]["0.2"]["seconds"]["median"] = 0.5
     assert [row[4] for row in table(summary)] == ["loss 0.2", "-", "4 it, 0.5 s"]
+    assert_drawn_again(out)
     page = (out / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")

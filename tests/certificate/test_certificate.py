@@ -23,6 +23,7 @@ from pontryagin.run.study import choose
 from pontryagin.run.tuning import best, tuned
 from pontryagin.trajectory import Propagation
 from pontryagin.update import ExtendedMSA, IterationRecord, StageRecord
+from redrawn import assert_drawn_again
 
 
 def short(name: str, samples: int) -> Callable[[int], ControlProblem]:
@@ -137,6 +138,7 @@ def test_command_writes_tables_figures_and_report(tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in (folder / "figures").iterdir()) == ["certificate.png",
                                                                             "iterations-sine-a.png"]
     assert "data:image/png" in (folder / "report.html").read_text()
+    assert_drawn_again(folder)
 
 
 def test_refused_requests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pontryagin.cli import main
 from pontryagin.papers.saddle import experiment
 from pontryagin.papers.saddle.experiment import along, place, zeros
 from pontryagin.papers.sine.task import SineTask
+from redrawn import assert_drawn_again
 
 
 def test_zero_controls_are_beside_a_saddle() -> None:
@@ -45,6 +46,7 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert all(float(row["least"]) < float(row["greatest"]) for row in rows)
     assert not json.loads((tmp_path / "run" / "summary.json").read_text())["interrupted"]
     assert (tmp_path / "run" / "figures" / "saddle.png").read_bytes().startswith(b"\x89PNG")
+    assert_drawn_again(tmp_path / "run")
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", "saddle", "--places", "1", "--out", str(tmp_path / "other")])
     assert stop.value.code == 2

@@ -15,6 +15,7 @@ import pontryagin
 from pontryagin.cli import main
 from pontryagin.cli.commands import COMMANDS, called
 from pontryagin.cli.examples import EXAMPLES
+from pontryagin.cli.report import DRAWN
 
 
 def run(*arguments: str) -> int:
@@ -155,3 +156,11 @@ def wait_for_rows(path: Path, process: subprocess.Popen) -> None:
         assert process.poll() is None, process.stderr
         time.sleep(0.1)
     pytest.fail(f"{path.name} did not grow within a minute")
+
+
+def test_every_page_can_be_drawn_again() -> None:
+    called = {"reproduce sine-released": "sine", "reproduce sine-released-1000": "sine",
+              "bench optimizers": "bench"}
+    pages = {called.get(path, path.rpartition(" ")[2]) for path in COMMANDS
+             if path.startswith(("reproduce ", "bench ")) or path in ("train", "audit")}
+    assert pages == set(DRAWN)

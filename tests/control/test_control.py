@@ -27,6 +27,7 @@ from pontryagin.papers.control.problems import (
     two_level,
     van_der_pol,
 )
+from redrawn import assert_drawn_again
 
 
 def test_linear_quadratic_is_riccati_in_three_iterations() -> None:
@@ -125,6 +126,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not summary["interrupted"]
     assert summary["optima"]["linear-quadratic"]["source"]
     assert (out / "figures" / "linear-quadratic.png").read_bytes().startswith(b"\x89PNG")
+    assert_drawn_again(out)
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", "control", "--problems", "unknown", "--out", str(tmp_path / "other")])
     assert stop.value.code == 2

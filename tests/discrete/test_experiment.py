@@ -16,7 +16,8 @@ from pontryagin.run.baselines import inside, split_parameters
 from pontryagin.run.data.images import load_images
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.models import normalized_mlp
-from pontryagin.run.task import TensorSamples
+from pontryagin.run.samples import TensorSamples
+from redrawn import assert_drawn_again
 
 
 def command(*arguments: str) -> int:
@@ -67,6 +68,7 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
     assert [row["recalibrated"] for row in summary["rounded"]] == [False, True, False, True]
     assert {path.stem for path in (out / "figures").iterdir()} >= {"error", "flips"}
     assert "Rounding after training" in (out / "report.html").read_text()
+    assert_drawn_again(out)
     with (out / "weights.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["method"] for row in rows} == set(methods)

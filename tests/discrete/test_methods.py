@@ -3,9 +3,12 @@
 import pytest
 import torch
 from discrete_builders import batch, network
+from torch import nn
 
+from pontryagin.audit.sets import chosen
 from pontryagin.problem import ProblemError
 from pontryagin.problem.admissible import Binary
+from pontryagin.problem.admissible.names import NAMED
 from pontryagin.run.baselines import inside, rounded, split_parameters
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import METHODS
@@ -61,5 +64,25 @@ def test_wrong_options_are_refused(name: str, options: dict, message: str) -> No
         METHODS[name].trainer(network(Binary()), objective_named("cross-entropy"), options=options)
 
 
-def test_sets_have_names() -> None:
-    assert set_named("binary") == Binary()
+@pytest.mark.parametrize("name", NAMED)
+def test_a_name_means_the_same_set_in_training_and_in_audits(name: str) -> None:
+    """int8 is rounded in another way there, to points of the same set."""
+    torch.manual_seed(0)
+    weight = torch.randn(6, 8, dtype=torch.float64)
+    found, = chosen((name,)).values()
+    point = found.project(weight)
+    assert torch.allclose(set_named(name).project(point), point, rtol=1e-9, atol=0)
+    spelt = {"int3": "3-bit", "int4": "4-bit", "int8": "8-bit", "2:4": "2:4-sparse"}.get(name, name)
+    assert set_named(spelt) is set_named(name)
+    assert chosen((spelt,)) == chosen((name,))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_emsa_trains_over_every_set_that_has_a_name(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.Tanh(), nn.Linear(16, 3))
+    trainer = METHODS["emsa"].trainer(model, objective_named("cross-entropy"), options={"admissible": name})
+    for seed in range(3):
+        assert trainer.step(batch(seed)).loss > 0
+    wanted = set_named(name)
+    assert all(wanted.contains(weight.detach()).all() for weight in split_parameters(model)[0])

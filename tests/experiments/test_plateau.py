@@ -12,6 +12,7 @@ from pontryagin.papers.sine.methods import METHODS
 from pontryagin.papers.sine.setup import SineSetup
 from pontryagin.papers.sine.task import SineTask
 from pontryagin.run.errors import ExperimentError
+from redrawn import assert_drawn_again
 
 
 def test_a_plateau_is_left_when_the_loss_is_first_that_low() -> None:
@@ -42,6 +43,7 @@ def test_command(tmp_path: Path) -> None:
     assert len(summary["plateau"]) == 8
     assert set(summary["tuning"]["4"]) == {"sgd"}
     assert (out / "figures" / "plateau.png").read_bytes().startswith(b"\x89PNG")
+    assert_drawn_again(out)
 
 
 @pytest.mark.parametrize(("wrong", "message"), [

@@ -9,6 +9,7 @@ import io
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,11 +24,12 @@ from unittest import mock
 
 import torch
 from wrong_lines import line
-from wrong_sets import data_set, model_file
+from wrong_sets import data_set, model_file, page_files, recipe
 
 from pontryagin.cli import main
 from pontryagin.run import checkpoint
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.reports.training import write_report
 
 MEMORY, SECONDS, LONGEST = 4 << 30, 60, 900
 """Bytes of data of this process, seconds and characters that a refusal may take."""
@@ -37,6 +39,7 @@ BEGINS = ("pontryagin.run.training._Training.all_seeds", "pontryagin.run.study.t
           "pontryagin.bench.scaling._measured", "pontryagin.run.auditing.run.auditing",
           "pontryagin.cli.files.fetch")
 """Where the work of a command begins."""
+DRAW = write_report
 SMALL = ["--model", "mlp", "--model-args.depth", "1", "--model-args.width", "4"]
 
 
@@ -133,18 +136,32 @@ def sets(number: int, generator: random.Random) -> Iterator[tuple[str, str, str]
     """Data sets, which are trained on where they can be, and files of models by turns."""
     whole, content = Path("model.pt").read_bytes(), checkpoint.read(Path("model.pt"))
     for trial in range(number):
+        if trial % 6 == 5:
+            shutil.copytree("whole", "changed")
+            page_files(Path("changed"), generator)
+            with mock.patch("pontryagin.run.reports.training.write_report", DRAW):
+                how, found = judged(["report", "changed"], False)
+            shutil.rmtree("changed")
+            yield how, found, f"{trial} report"
+            continue
         if trial % 3 == 2:
             model_file(whole, content, Path("changed.pt"), generator)
             words = generator.choice([["predict", "changed.pt"], ["export", "changed.pt", "--out", "x"],
-                                      ["audit", "mlp", "digits", "--weights", "changed.pt"]])
+                                      ["audit", "mlp", "digits", "--weights", "changed.pt"],
+                                      ["train", *SMALL, "--iterations", "1", "--out", "run", "--weights",
+                                       "changed.pt"]])
+            if words[0] == "train":
+                yield *_trained(words), f"{trial} {words}"
+                continue
             yield *judged(words, False), f"{trial} {words}"
             continue
         found, net = data_set(generator)
-        theirs: Any = SimpleNamespace(load=lambda found=found: found, net=net, __name__="theirs",
-                                      __file__="theirs.py")
+        more, metric, collate = recipe(generator)
+        theirs: Any = SimpleNamespace(load=lambda found=found: found, net=net, metric=metric, collate=collate,
+                                      __name__="theirs", __file__="theirs.py")
         words = ["train", "--model", "theirs:net", "--data", "theirs:load", "--batch-size", "4",
                  "--iterations", "2",
-                 "--out", "run", "--method", generator.choice(["adam", "emsa"])]
+                 "--out", "run", "--method", generator.choice(["adam", "emsa"]), *more]
         with mock.patch.dict(sys.modules, {"theirs": theirs}):
             yield *_trained(words), f"{trial} {found!r:.300}"
 
@@ -170,12 +187,11 @@ def fuzz(line_count: int, set_count: int, seed: int) -> tuple[Counter[str], list
         os.chdir(folder)
         try:
             assert ended(["train", *SMALL, "--iterations", "1", "--out", "whole"])[0] == "0"
-            Path("whole/models/emsa-seed0.pt").rename("model.pt")
-            _remove(Path("whole"))
+            shutil.copy("whole/models/emsa-seed0.pt", "model.pt")
             with quiet():
                 requests = list(lines(line_count, random.Random(seed)))
             only = mock.patch("pontryagin.run.auditing.run.auditing", _begin)
-            with only:
+            with only, mock.patch("pontryagin.run.reports.page.left_out", return_value="no pictures"):
                 requests += sets(set_count, random.Random(seed + 1))
         finally:
             os.chdir(here)

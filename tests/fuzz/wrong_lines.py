@@ -20,7 +20,10 @@ GOOD: dict[str, list[str]] = {
     "part": ["test"], "sets": ["int4,2:4"], "task": ["mlp"], "tasks": ["all"], "name": ["mnist"],
     "path": ["model.pt"],
     "networks": ["all"], "tuning": ["all"], "maximizers": ["all"], "share": ["1/2"], "processes": ["2,4"],
-    "seeds": ["2", "1,5,9"], "target_accuracy": ["0.9"], "redo": ["emsa"], "lr": ["0.1", "find"]}
+    "seeds": ["2", "1,5,9"], "target_accuracy": ["0.9"], "redo": ["emsa"], "lr": ["0.1", "find"],
+    "weights": ["model.pt"], "validation": ["0.1", "own"], "metric": ["os:getcwd"], "collate": ["os:getcwd"],
+    "class_weights": ["balanced", "1,2,0.5"], "warm_up": ["0.1", "3"], "clip_norm": ["1"],
+    "num_workers": ["2"], "patience": ["3"]}
 """Words that an option may have; of others by their kind."""
 BAD = ["abc", "1.5.2", "9" * 25, "", "[1", "{a: ", "emsa adam", ",", "-", "\udcff", "a\0b", "~nosuchuser/x",
        "x" * 5000,

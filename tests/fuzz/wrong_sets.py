@@ -1,5 +1,6 @@
 """Data sets, networks and files of models of users, most of them wrong, from a seed."""
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,51 @@ def _part(shape: tuple[int, ...], classes: int, generator: random.Random) -> Any
         RuntimeError("broken\n" * 99), IndexError(row), (np.zeros(3), np.int64(0)), (inputs[0], "a"),
         ((inputs[0], inputs[0]), 0), (inputs[0], None)])
     return Items(items, generator.choice([SAMPLES] * 5 + [SAMPLES + 5, 0, 10**12]))
+
+
+RECIPE = (["--validation", "0.3"], ["--validation", "own"], ["--patience", "1"],
+          ["--metric", "theirs:metric"], ["--collate", "theirs:collate"],
+          ["--class-weights", "balanced"], ["--class-weights", "1,2,0.5,1"],
+          ["--warm-up", "1"], ["--autocast"], ["--num-workers", "1"])
+"""Words of `train`."""
+
+
+def recipe(generator: random.Random) -> tuple[list[str], Callable[..., Any], Callable[..., Any]]:
+    """Some words of a recipe, a metric and a collate function."""
+    words = [word for each in generator.sample(RECIPE, generator.choice((0, 0, 1, 2, 3))) for word in each]
+    metric = generator.choice([lambda output, target: output.sum(), lambda output, target: None,
+                               lambda output, target: target / 0 / [], lambda output: 1, lambda *_: "x",
+                               lambda *_: float("nan"), lambda *_: torch.zeros(3)])
+    collate = generator.choice([
+        *[lambda items: torch.utils.data.default_collate(items)] * 2, lambda items: None,
+        lambda items: (items, items), lambda items: items[99],
+        lambda items: {"x": torch.zeros(len(items), 3), "labels": torch.zeros(len(items)).long()},
+        lambda items: (torch.zeros(1), torch.zeros(9)), lambda: 3])
+    return words, metric, collate
+
+
+def page_files(folder: Path, generator: random.Random) -> None:
+    """A changed file of a run: a value of its summary, or bytes of its table."""
+    path = folder / generator.choice(["summary.json", "summary.json", "metrics.csv"])
+    content = path.read_bytes()
+    if path.suffix == ".csv" or generator.random() < 0.2:
+        changed = bytearray(content)
+        for _ in range(generator.randrange(1, 4)):
+            changed[generator.randrange(len(changed))] = generator.randrange(256)
+        if generator.random() < 0.3:
+            del changed[generator.randrange(len(changed)):]
+        path.write_bytes(changed)
+        return
+    summary = json.loads(content)
+    held, key = summary, generator.choice(list(summary))
+    while isinstance(held[key], dict) and held[key] and generator.random() < 0.8:
+        held = held[key]
+        key = generator.choice(list(held))
+    held[key] = generator.choice([None, -1, 10**30, "x", [], {}, [{"a": 1}], {"a": {"b": None}}, True, 0.5,
+                                  "running"])
+    if generator.random() < 0.2:
+        del held[key]
+    path.write_text(json.dumps(summary | ({"state": "running"} if generator.random() < 0.3 else {})))
 
 
 def model_file(whole: bytes, content: dict[str, Any], path: Path, generator: random.Random) -> None:

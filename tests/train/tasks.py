@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from pontryagin.run.objective import OBJECTIVES, Objective
-from pontryagin.run.task import Task, TensorSamples
+from pontryagin.run.samples import TensorSamples
+from pontryagin.run.task import Task
 
 
 class Noisy(nn.Module):

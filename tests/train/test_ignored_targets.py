@@ -1,17 +1,26 @@
 """Class indices of -100 leave losses and accuracies, of batches and of means over batches."""
 
 import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import evaluate
+from pontryagin.run.methods import METHODS
 from pontryagin.run.methods.paper_emsa import PaperEMSA
 from pontryagin.run.objective import OBJECTIVES, Objective, squared_hinge
-from pontryagin.run.task import TensorSamples
+from pontryagin.run.samples import DatasetSamples, TensorSamples
+from pontryagin.run.settings import RunSettings
+from pontryagin.run.task import Task
+from pontryagin.run.training import run_training
 
 
 def of_entries(output: Tensor, target: Tensor) -> Tensor:
@@ -85,6 +94,67 @@ def test_evaluation_over_chunks_is_that_of_all_at_once(objective: Objective, sha
     assert scores.loss == pytest.approx(F.cross_entropy(output, target).item(), rel=1e-12)
     assert scores.accuracy == pytest.approx((output.argmax(1) == target)[kept].double().mean().item(),
                                             rel=1e-12)
+
+
+@pytest.mark.parametrize("reading", [True, False], ids=["a Dataset", "tensors"])
+def test_that_targets_do_not_count_is_said_once(reading: bool, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    class Saying(ProgressDisplay):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    monkeypatch.setattr("pontryagin.run.reports.training.write_report", lambda out, _: out / "report.html")
+    target = torch.tensor([0, 1, 2, -100] * 10)
+    samples = TensorSamples(torch.randn(40, 3), target)
+    whole = TensorSamples(samples.inputs, target.clamp_min(0))
+    task = Task("small", lambda: nn.Linear(3, 3), DatasetSamples(Pairs(samples)) if reading else samples,
+                whole, OBJECTIVES["cross-entropy"], {})
+    display = Saying()
+    run_training(task, RunSettings(out=tmp_path / "run", methods=("adam", "sgd"), seeds=(0, 1), iterations=2,
+                                   batch_size=8), "a command", display)
+    assert [text for text in display.said if "-100" in text] == [
+        "train: 25 % of the targets are -100 and do not count"]
+
+
+class Pairs(Dataset[Any]):
+    def __init__(self, samples: TensorSamples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, row: int) -> Any:
+        return self.samples.inputs[row], self.samples.targets[row]
+
+
+def ones() -> nn.Module:
+    model = nn.Linear(3, 3, bias=False).double()
+    nn.init.ones_(model.weight)
+    return model
+
+
+@pytest.mark.parametrize("left", [0, 3, 4])
+def test_the_mean_of_processes_is_that_of_all_targets_that_count(left: int,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes, played one after the other: the first has `left` of four targets ignored."""
+    torch.manual_seed(1)
+    inputs, target = torch.randn(8, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2, 2, 1])
+    target[:left] = -100
+    gradients = []
+    for rank in (0, 1):
+        model = ones()
+        trainer = METHODS["sgd"].trainer(model, OBJECTIVES["cross-entropy"], 0.0)
+        counts = torch.tensor(float((target >= 0).sum()), dtype=torch.float64)
+        other = SimpleNamespace(size=2, rank=rank, sum=lambda value, counts=counts: counts)
+        monkeypatch.setattr("pontryagin.run.trainer.present", lambda other=other: other)
+        trainer.step((inputs[4 * rank:4 * rank + 4], target[4 * rank:4 * rank + 4]))
+        gradients.append(model.weight.grad)
+    whole = ones()
+    expected, = torch.autograd.grad(F.cross_entropy(whole(inputs), target), whole.weight)
+    assert torch.allclose((gradients[0] + gradients[1]) / 2, expected, atol=1e-12)
 
 
 def test_nothing_to_evaluate_is_said() -> None:

@@ -14,6 +14,7 @@ import torch
 from tasks import classification, regression
 from torch import Tensor
 
+from pontryagin.cli import main
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.errors import ExperimentError
@@ -21,9 +22,11 @@ from pontryagin.run.evaluation import Point
 from pontryagin.run.history import COLUMNS
 from pontryagin.run.objective import Objective
 from pontryagin.run.race import Run
+from pontryagin.run.samples import TensorSamples
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Task, TensorSamples
+from pontryagin.run.task import Task
 from pontryagin.run.training import Outcome, run_training
+from redrawn import assert_drawn_again
 
 
 class StoppingDisplay(ProgressDisplay):
@@ -232,6 +235,54 @@ def test_the_page_of_a_stopped_run_says_how_to_go_on(tmp_path):
     page = (out / "report.html").read_text()
     assert "Not finished" in page
     assert f"pontryagin train --resume --out {out}" in page
+
+
+@pytest.mark.drawn
+def test_a_page_is_drawn_again_of_what_ended_without_last_words(tmp_path, capsys):
+    """As kill -9 leaves it: an old summary, newer rows, no page."""
+    out = run(classification(), tmp_path / "run", StoppingDisplay(12), methods=("emsa", "adam")).out
+    assert_drawn_again(out)
+    path = out / "summary.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {"state": "running", "results": {"small": {}}}))
+    (out / "report.html").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(out)])
+    assert not ended.value.code
+    assert json.loads(path.read_text()) == whole
+    page = (out / "report.html").read_text()
+    assert "The run was stopped before its end" in page
+
+
+@pytest.mark.drawn
+@pytest.mark.parametrize(("content", "told"), [
+    (None, "expected the folder of a run, with its summary.json, found none there"),
+    ("{", "expected JSON"), ("[]", "expected the name of an experiment"),
+    ('{"experiment": "trian"}', "did you mean train?"),
+    ('{"experiment": "train", "command": "", "interrupted": true, "results": {}}', "has been changed"),
+    ('{"experiment": "audit", "results": {"stages": 3}}', "not those of an audit")])
+def test_a_folder_without_a_run_has_no_page(content, told, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "summary.json").write_text(content)
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(tmp_path)])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert told in printed.err.replace("have been", "has been")
+    assert printed.err.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_run_that_is_going_on_draws_its_page_itself(tmp_path, capsys):
+    class Asking(ProgressDisplay):
+        def after(self, one: Run, point: Point) -> None:
+            assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "running"
+            with pytest.raises(SystemExit) as ended:
+                main(["report", str(tmp_path / "run")])
+            assert ended.value.code == 2
+
+    run(classification(), tmp_path / "run", Asking(), iterations=1)
+    assert "another process is running in this folder" in capsys.readouterr().err
 
 
 def test_resuming_what_is_complete_changes_nothing(tmp_path):

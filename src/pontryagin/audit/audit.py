@@ -48,8 +48,8 @@ def audit(model: nn.Module, loss: LossLike, batches: Iterable[Any], *, sets: Set
         batches: pairs (inputs, targets), three or more, for errors are those between batches (eight are
             better), all held in memory. Inputs: a tensor (sample, ...), or a tuple or dict of them as
             positional or named arguments of the model.
-        sets: names out of int8, int4, ternary, binary, 2:4 and 50%, or sets by name with project(W) and
-            check(rows, inputs); by default all of those names.
+        sets: names of `admissible.names.NAMED` such as int4 or ternary-rows, or sets by name with project(W)
+            and check(rows, inputs); by default those of `sets.STANDARD`.
         measure: also measure the true costs, a pass over the batches for every stage and set, which takes
             longest.
         memory: bytes that the changes of several stages, and those of their states, may take at a time; 512

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.problem import ProblemError
-from pontryagin.problem.admissible import Binary, Codebook, KSparse, Ternary, TwoFourSparse
-from pontryagin.problem.admissible.names import set_name
+from pontryagin.problem.admissible.names import NAMED, set_name
 
 Weight = Float[Tensor, "*stage row input"]
 
@@ -46,18 +45,16 @@ class RoundToNearest:
         """Any shape will do."""
 
 
-SETS: Mapping[str, Projection] = {
-    "int8": RoundToNearest(8), "int4": Codebook(4), "ternary": Ternary("row"), "binary": Binary("row"),
-    "2:4": TwoFourSparse(), "50%": KSparse(share=0.5),
-}
-"""Signed integers of 8 and of 4 bits, {-a, 0, a}, {-a, a}, two of four non-zero, half of each row non-zero; a
-scale per row."""
+SETS: Mapping[str, Projection] = {**NAMED, "int8": RoundToNearest(8)}
+"""The sets that training has by these names."""
+STANDARD = ("int8", "int4", "ternary-rows", "binary-rows", "2:4", "50%")
+"""Those that are tried where none is named."""
 
 
 def chosen(names: tuple[str, ...] | None) -> dict[str, Projection]:
-    """The standard sets of these names, None for all. ProblemError for an unknown name."""
+    """The sets of these names, None for the standard ones. ProblemError for an unknown name."""
     unknown = [name for name in names or () if set_name(name) not in SETS]
     if unknown:
         raise ProblemError(f"unknown admissible sets {', '.join(unknown)}: expected some of "
                            f"{', '.join(SETS)}")
-    return {name: SETS[name] for name in map(set_name, names or SETS)}
+    return {name: SETS[name] for name in map(set_name, names or STANDARD)}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pontryagin.bench.racers import METHODS, Racer, run_race
 from pontryagin.bench.tasks import make
+from pontryagin.run.ending import end_with_parent
 from pontryagin.run.environment import threads
 
 ITERATIONS = 10
@@ -54,4 +55,5 @@ def main(task_name: str, dataset: str, folder: str, method: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """`pontryagin bench scaling`: whole iterations of extended MSA by one and by several processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,15 +18,10 @@ from pontryagin.run.option import check_numbers, option
 from pontryagin.run.study import described
 from pontryagin.run.tables import Table, read_table
 
+NOTHING: dict[str, Any] = {"cases": [], "exponents": {}}
+"""The results before any case has been measured."""
 OPTIMIZER_ROUNDS = 3
 """Of EMSA under DistributedDataParallel, which is started anew for every number of processes."""
-
-_TORCHRUN = """import ctypes, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-from torch.distributed.run import main
-main()"""
-"""torchrun that ends with the process that has started it, however that ends, and its workers with it."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +58,32 @@ def _measured(settings: ScalingSettings, command: str, out: Path) -> Path:
     wanted = [asdict(case)
               for case in cases(settings.processes, settings.maximizers or MAXIMIZERS, settings.quick)]
     write_json(request, {"cases": wanted, "rounds": settings.rounds, "table": str(table)})
+    said = described("scaling", settings, command)
+    write_json(out / "summary.json", {**said, "interrupted": True, "results": NOTHING})
     _start(max(1, *settings.processes), "stages", str(request))
     for number in range(1, (1 if settings.quick else OPTIMIZER_ROUNDS) + 1):
         for size in sorted({1, *settings.processes}):
             _start(size, "optimizer", str(table), str(number))
-    write_json(out / "summary.json", {**described("scaling", settings, command), "interrupted": False,
+    write_json(out / "summary.json", {**said, "interrupted": False,
                                       "results": summarize(read_table(table, TEXT, NUMBERS))})
     request.unlink()
     return out
 
 
+def settle(out: Path) -> None:
+    """summary.json of a run that was stopped, with what metrics.csv has."""
+    path, table = out / "summary.json", out / "metrics.csv"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    if summary["interrupted"] and table.exists():
+        write_json(path, summary | {"results": summarize(read_table(table, TEXT, NUMBERS))})
+
+
 def _start(processes: int, *arguments: str) -> None:
-    """The worker by torchrun, one thread each."""
+    """The worker by torchrun, one thread each; none of them outlives this process, or torchrun."""
     done = subprocess.run(
-        [sys.executable, "-c", _TORCHRUN, "--standalone", f"--nproc-per-node={processes}",
-         "-m", "pontryagin.bench.scaling_worker", *arguments],
+        [sys.executable, "-m", "pontryagin.run.ending", str(os.getpid()), "torch.distributed.run",
+         "--standalone", f"--nproc-per-node={processes}", "-m", "pontryagin.bench.scaling_worker",
+         *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise ExperimentError(f"the processes have failed: {done.stderr.strip()[-2000:]}")

@@ -20,6 +20,7 @@ from pontryagin.hamiltonian import Penalties
 from pontryagin.maximizer import LBFGS, ClosedForm, Maximizer
 from pontryagin.optim import EMSA, StageOwners
 from pontryagin.problem import ControlProblem, SquaredError, euler, split_euler
+from pontryagin.run.ending import end_with_parent
 from pontryagin.run.files import Table
 from pontryagin.run.models import residual_cnn
 from pontryagin.update import ExtendedMSA, Fixed
@@ -209,6 +210,7 @@ def _made(kind: str, ranks: int) -> tuple[nn.Module, EMSA]:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     torch.set_num_threads(1)
     if sys.argv[1] == "stages":
         stages(Path(sys.argv[2]))

@@ -13,7 +13,7 @@ from pontryagin.run.errors import ExperimentError
 from pontryagin.run.models import CharacterModel
 from pontryagin.run.objective import Objective
 from pontryagin.run.parts import task_from
-from pontryagin.run.task import Samples
+from pontryagin.run.samples import Samples
 from pontryagin.run.trainer import Batch
 
 MODELS = {"cnn": "residual-cnn", "mlp": "mlp", "autoencoder": "autoencoder"}

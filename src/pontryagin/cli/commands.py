@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("training", "train a model"),
     "compare": ("training", "train a model by several methods, side by side"),
     "predict": ("files", "evaluate a trained model"),
+    "report": ("report", "draw the page of a run again"),
     "reproduce": ("", "repeat an experiment of the paper"),
     "reproduce sine": ("studies", "Figure 1: sin x from a good and a poor initialization"),
     "reproduce sine-released": ("studies", "the sine as the authors' released code runs it"),

@@ -14,6 +14,7 @@ EXAMPLES = {
     "train": _two("train", (f"{_OWN} --epochs 5", "--data digits --model mlp --method adam --lr find")),
     "compare": _two("compare", ("--methods emsa,adam --tune 20", "--model mlp --seeds 3 --tune find")),
     "predict": _two("predict", ("runs/train", "runs/train --predictions predictions.csv")),
+    "report": _two("report", ("runs/train", "runs/certificate")),
     "reproduce": _two("reproduce", ("sine --quick", "mnist --quick")),
     "reproduce sine": _two("reproduce sine", ("--quick", "--methods emsa,adam --iterations 500 --seeds 1")),
     "reproduce sine-released": _two("reproduce sine-released", ("--quick", "--methods emsa --seeds 1")),
@@ -32,7 +33,7 @@ EXAMPLES = {
     "export": _two("export", ("runs/ternary/models/emsa-seed0.pt --out net.packed",
                               "net.packed --unpack --out net.pt")),
     "audit": _two("audit", ("my.module:Net my.module:load --weights net.pt",
-                            "mlp digits --sets binary,ternary --predict-only")),
+                            "mlp digits --sets binary-rows,ternary-rows --predict-only")),
     "completion": ("pontryagin completion bash > ~/.pontryagin-completion; "
                    "source ~/.pontryagin-completion", "pontryagin completion zsh"),
     **{f"reproduce {name}": _two(f"reproduce {name}")

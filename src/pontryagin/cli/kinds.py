@@ -129,7 +129,7 @@ def _path(value: Any) -> Path:
 
 def _several(kind: Any, value: Any, optional: bool) -> tuple[Any, ...] | None:
     """A text with commas, or a list; `all` is None where that is allowed."""
-    if optional and value == "all":
+    if optional and kind is str and value == "all":
         return None
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     if not parts or len(parts) > _MOST:

@@ -58,11 +58,13 @@ def _done(name: str, call: Call) -> bool:
 
 
 def _together(name: str, call: Call) -> bool:
-    """The command, in one of several processes."""
+    """The command, in one of several processes; SIGTERM stops it when torchrun is killed."""
+    from pontryagin.run.ending import end_with_parent
     from pontryagin.run.processes import processes
 
     if name not in TOGETHER:
         raise ExperimentError(f"{name} is run by one process: start it without torchrun")
+    end_with_parent(signal.SIGTERM)
     with processes():
         return call.command.run(call)
 

@@ -165,7 +165,7 @@ def _image_command(name: str) -> Command:
         f"{grids}. Writes metrics.csv, summary.json, figures, report.html, checkpoint.pt and the trained "
         "models.",
         without={"batch_size", "schedule", "train_samples", "target_accuracy", "target_loss",
-                 "checkpoint_every"},
+                 "checkpoint_every", "warm_up", "clip_norm", "autocast", "patience", "num_workers"},
         defaults={"epochs": figure.epochs, "evaluations": figure.evaluations, "out": f"runs/{name}"},
         helps={"epochs": "passes over the 55000 training images", "evaluations": "evenly over the run",
                "rates": "by method, in the place of the tuned ones", "options": "of methods, by method",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pontryagin.cli.options import Call, Command
@@ -35,6 +36,17 @@ class TaskOptions:
     loss: str | None = option(
         f"{', '.join(OBJECTIVES)}, or my.module:function of (output, target), one number a sample; by "
         "default cross-entropy for whole-number targets and squared-error for others", None)
+    weights: Path | None = option("begin from those of a trained network: a model of a run, a state dict or "
+                                  "a safetensors file", None)
+    validation: float | Literal["own"] | None = option(
+        "share of the training set that is held out and evaluated too, as 0.1; own: the data's own part",
+        None)
+    metric: str | None = option("my.module:function of all (outputs, targets) of a part, a number, greater "
+                                "for a better network", None)
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = option(
+        "of the cost of each class, with commas; balanced: by their shares of the training set", None)
+    collate: str | None = option("my.module:function of a list of items of a Dataset, a batch (inputs, "
+                                 "targets)", None)
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,8 @@ def request(call: Call, methods: Mapping[str, Any]) -> tuple[Task, RunSettings]:
     if saved is None:
         return task_from(**named), RunSettings(**settings)
     given = {*call.given} | (QUICK.keys() if call.values["quick"] else set())
-    asked = {name: named[name] for name in DESCRIPTION if name in given}
+    asked = {name: str(named[name]) if isinstance(named[name], Path) else named[name]
+             for name in DESCRIPTION if name in given}
     bound = {name: settings[name]
              for name in {decided for name in given for decided in _DECIDES.get(name, (name,))}
              if name in settings and name not in FREE}

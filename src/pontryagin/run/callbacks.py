@@ -88,9 +88,11 @@ def _evaluation_line(run: Run, point: Point) -> str:
     assert point.train is not None
     assert point.test is not None
     accuracy = "" if point.test.accuracy is None else f" accuracy {100 * point.test.accuracy:6.2f} %"
+    accuracy += "" if point.test.metric is None else f" metric {point.test.metric:<6.4g}"
+    held = "" if point.validation is None else f" validation {point.validation.loss:<8.3g}"
     speed = f"  {run.samples_per_second:,.0f}/s" if point.iteration else ""
     return (f"{run.title}  epoch {point.epoch:5.2f}  train loss {point.train.loss:<8.3g} test "
-            f"{point.test.loss:<8.3g}{accuracy}{speed}")
+            f"{point.test.loss:<8.3g}{accuracy}{held}{speed}")
 
 
 def _time(seconds: float) -> str:
@@ -114,9 +116,9 @@ class Tracking(Callback):
         step, values = point.step, {}
         if step is not None:
             values = {"batch_loss": step.loss, "rho": step.rho, "optimality_gap": step.optimality_gap}
-        for part, scores in (("train", point.train), ("test", point.test)):
-            if scores is not None:
-                values |= {f"{part}_loss": scores.loss, f"{part}_accuracy": scores.accuracy}
+        for part in ("train", "test", "validation"):
+            if (scores := getattr(point, part)) is not None:
+                values |= {f"{part}_{name}": getattr(scores, name) for name in ("loss", "accuracy", "metric")}
         for key, value in values.items():
             if value is not None:
                 self._writers[run.name].add_scalar(key, value, point.iteration)

@@ -1,17 +1,20 @@
 """Loss and accuracy of a network on held data, and when a run is evaluated."""
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 
 import torch
 from torch import Tensor, nn
 
 from pontryagin.problem.ignored import IGNORED
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.metric import Metric
 from pontryagin.run.objective import Objective
 from pontryagin.run.race import Run
+from pontryagin.run.reading import in_turn
+from pontryagin.run.samples import Samples
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Samples, Task
+from pontryagin.run.task import Task
 from pontryagin.run.trainer import StepRecord, output_of
 
 _CHUNKS = {"cpu": 100}
@@ -21,35 +24,43 @@ _CHUNKS = {"cpu": 100}
 @dataclass(frozen=True)
 class Scores:
     """loss: mean over samples; accuracy: share of right predictions, None where nothing is classified. Both
-    of targets that count: not of class indices -100."""
+    of targets that count: not of class indices -100. metric: the user's own, if there is one. ignored: share
+    of the targets that do not count."""
 
     loss: float
     accuracy: float | None
+    metric: float | None = None
+    ignored: float = 0.0
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, samples: Samples, rows: Tensor, objective: Objective) -> Scores:
-    """Of these rows, in eval mode; train mode is set back. One synchronization with the device.
+def evaluate(model: nn.Module, samples: Samples, rows: Tensor, objective: Objective,
+             metric: Metric | None = None) -> Scores:
+    """Of these rows, in eval mode; train mode is set back. One synchronization with the device, or one more
+    for a metric.
 
     Raises ExperimentError when all targets are ignored.
     """
     was_training = model.training
     model.eval()
-    losses, right, counts = [], [], []
-    for chunk in rows.split(chunk_size(model)):
-        inputs, targets = samples.rows(chunk)
+    losses, right, counts, whole = [], [], [], []
+    for inputs, targets in in_turn(samples, rows.split(chunk_size(model))):
         output = output_of(model, inputs)
         counts.append(objective.counted(targets).to(output.device))
         losses.append(objective.mean(output, targets).double() * counts[-1])
         found = objective.right(output, targets)
         if found is not None:
             right.append(found)
+        if metric is not None:
+            whole.append((output, targets))
     model.train(was_training)
     sums = torch.stack([torch.stack(each).sum() for each in (losses, counts, right) if each]).tolist()
     if not sums[1]:
         raise ExperimentError(f"all targets of the {len(rows)} evaluated samples are {IGNORED}, which stands "
                               "for none: expected some class indices")
-    return Scores(sums[0] / sums[1], sums[2] / sums[1] if right else None)
+    return Scores(sums[0] / sums[1], sums[2] / sums[1] if right else None,
+                  metric(*map(torch.cat, zip(*whole, strict=True))) if metric else None,
+                  max(0.0, 1 - sums[1] / len(rows)))
 
 
 def chunk_size(model: nn.Module) -> int:
@@ -57,9 +68,16 @@ def chunk_size(model: nn.Module) -> int:
     return _CHUNKS.get(next(model.parameters()).device.type, 1000)
 
 
+def left_words(part: str, ignored: float) -> str:
+    """That some targets do not count; empty where all do."""
+    return (f"{part}: {100 * ignored:.3g} % of the targets are {IGNORED} and do not count"
+            if ignored > 1e-9 else "")  # no rounding of shares of samples
+
+
 @dataclass(frozen=True)
 class Point:
-    """A run after `iteration` iterations. step: the last one's record; train, test: if evaluated."""
+    """A run after `iteration` iterations. step: the last one's record; train, test, validation: if
+    evaluated."""
 
     iteration: int
     epoch: float
@@ -68,6 +86,12 @@ class Point:
     step: StepRecord | None
     train: Scores | None
     test: Scores | None
+    validation: Scores | None = None
+
+    @property
+    def held(self) -> Scores | None:
+        """Of the samples by which a run is judged while it goes on: for validation, else for testing."""
+        return self.validation or self.test
 
 
 class Evaluation:
@@ -77,19 +101,23 @@ class Evaluation:
     def __init__(self, task: Task, settings: RunSettings) -> None:
         self.task, self.settings = task, settings
         self.batches = len(task.train) // settings.batch_size
-        self._train_rows = _spread_rows(len(task.train), settings.train_samples)
-        self._test_rows = torch.arange(len(task.test))
+        self._rows = {name: torch.arange(len(samples)) for name, samples in task.parts().items()} | {
+            "train": _spread_rows(len(task.train), settings.train_samples)}
 
     def start(self, run: Run) -> Point:
         """Before training."""
-        return self._point(run, None, True)
+        point = self._point(run, None, True)
+        self._is_exhausted(run, point)
+        return point
 
     def after(self, run: Run, step: StepRecord | None) -> Point:
         """After an iteration, evaluated where that is due and where the run ends: complete, not finite, or
-        here because it reached a target."""
+        here because it reached a target, or because patience has ended."""
         point = self._point(run, step, bool(run.ended) or self._is_due(run))
         if step is not None and self._reaches_target(point):
             run.ended = "target"
+        elif step is not None and self._is_exhausted(run, point) and not run.ended:
+            run.ended = "patience"
         return point
 
     def _is_due(self, run: Run) -> bool:
@@ -104,14 +132,26 @@ class Evaluation:
                 and (point.test.accuracy or 0.0) >= accuracy) or (
             loss is not None and point.train is not None and point.train.loss <= loss)
 
+    def _is_exhausted(self, run: Run, point: Point) -> bool:
+        """Whether as many evaluations as patience has, one after the other, were none the best so far."""
+        if self.settings.patience is None or point.held is None:
+            return False
+        value = -point.held.loss if point.held.metric is None else point.held.metric
+        if isfinite(value) and (run.best is None or value > run.best):
+            run.best, run.waited = value, 0
+        else:
+            run.waited += 1
+        return run.waited >= self.settings.patience
+
     def _point(self, run: Run, step: StepRecord | None, evaluated: bool) -> Point:
-        train = test = None
+        found: dict[str, Scores] = {}
         if evaluated:
             with run.trainer.evaluated() as model:
-                train = evaluate(model, self.task.train, self._train_rows, self.task.objective)
-                test = evaluate(model, self.task.test, self._test_rows, self.task.objective)
+                for name, samples in self.task.parts().items():
+                    found[name] = evaluate(model, samples, self._rows[name], self.task.objective,
+                                           self.task.metric)
         return Point(run.iteration, run.iteration / self.batches, run.evaluations, run.watch.seconds, step,
-                     train, test)
+                     *map(found.get, ("train", "test", "validation")))
 
 
 def _spread_rows(samples: int, wanted: int) -> Tensor:

@@ -3,8 +3,10 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
+from types import NoneType
 from typing import Any
 
 import torch
@@ -65,6 +67,8 @@ class RunFolder:
             if self.saved:
                 self.history.read(self.out / "metrics.csv")
                 self.history.stopped = self.saved["stopped"]
+            else:
+                write_json(self.out / "summary.json", self._summary("running"))
             stack.pop_all()
         self._checkpoint_due, self._report_due = 0.0, monotonic() + _FIRST_REPORT
         if without := left_out():
@@ -99,8 +103,7 @@ class RunFolder:
     def save_model(self, run: Run, point: Point) -> None:
         """models/METHOD-seedSEED.pt: what `predict` evaluates."""
         (self.out / "models").mkdir(exist_ok=True)
-        scores = {} if point.test is None else {"test_loss": point.test.loss,
-                                                "test_accuracy": point.test.accuracy}
+        scores = {f"test_{name}": value for name, value in asdict(point.test).items()} if point.test else {}
         with run.trainer.evaluated() as model:
             checkpoint.write(self.out / "models" / f"{run.name}.pt", {
                 **_identity(self.task), "dtype": self.settings.dtype, "method": run.method.name,
@@ -140,7 +143,7 @@ class RunFolder:
             | ({"rates": dict(self.history.rates)} if self.settings.find else {}),
             "machine": machine(),
             "objective": self.task.objective.name,
-            "samples": {"train": len(self.task.train), "test": len(self.task.test)},
+            "samples": {name: len(samples) for name, samples in self.task.parts().items()},
             "guess": self.task.guess(), "untuned": self.history.untuned(self.settings),
             "results": {name: self.history.results(self.settings.batch_size)},
             "tuning": {name: {method: {f"{rate:g}": score for rate, score in scores.items()}
@@ -174,8 +177,8 @@ _CONTENT = {"settings": dict, "task": dict, "index": int, "runs": list, "metrics
             "stopped": dict, "tuning": dict, "pilots": dict}
 """Of a checkpoint: what `RunFolder.checkpoint` writes."""
 _RUN = {"method": str, "seed": int, "rate": float, "iteration": int, "evaluations": int, "seconds": float,
-        "mean": float,
-        "ended": str, "model": dict, "trainer": dict, "random": dict}
+        "mean": float, "best": (float, NoneType), "waited": int, "ended": str,
+        "model": dict, "trainer": dict, "random": dict}
 """Of each of its runs: see Run.state_dict."""
 
 

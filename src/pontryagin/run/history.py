@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,24 @@ from pontryagin.run.summary import Measured, summarize_training
 
 COLUMNS = ("figure", "method", "seed", "iteration", "evaluations", "seconds", "train_loss", "test_loss",
            "accepted", "rho", "optimality_gap", "rejected", "epoch", "train_accuracy", "test_accuracy",
-           "batch_loss")
+           "batch_loss", "train_metric", "test_metric", "validation_loss", "validation_accuracy",
+           "validation_metric")
+
+
+_READ = ("train_loss", "test_loss", "train_accuracy", "test_accuracy", "test_metric", "validation_loss",
+         "validation_accuracy", "validation_metric")
+"""Of these the scores in a Measured, in its order."""
 
 
 def row(figure: str, run: Run, point: Point) -> tuple[Any, ...]:
     """Of metrics.csv, in the order of COLUMNS."""
-    step, train, test = point.step, point.train, point.test
+    step, train, test, held = point.step, point.train, point.test, point.validation
     diagnostics = (None,) * 4 if step is None else (step.accepted, step.rho, step.optimality_gap,
                                                     step.rejected)
     return (figure, run.method.name, run.seed, point.iteration, point.evaluations, point.seconds,
             train and train.loss, test and test.loss, *diagnostics, point.epoch, train and train.accuracy,
-            test and test.accuracy, step and step.loss)
+            test and test.accuracy, step and step.loss, train and train.metric, test and test.metric,
+            held and held.loss, held and held.accuracy, held and held.metric)
 
 
 @dataclass
@@ -47,7 +54,8 @@ class History:
         if point.train is not None and point.test is not None:
             self.add(run.method.name, run.seed, Measured(
                 point.iteration, point.evaluations, point.seconds, point.train.loss, point.test.loss,
-                point.train.accuracy, point.test.accuracy))
+                point.train.accuracy, point.test.accuracy, point.test.metric,
+                *(astuple(point.validation)[:3] if point.validation else ())))
 
     def read(self, path: Path) -> None:
         """From the metrics.csv of a training that is resumed."""
@@ -60,7 +68,7 @@ class History:
                         self.add(cells["method"], int(cells["seed"]), Measured(
                             int(cells["iteration"]), int(cells["evaluations"]), float(cells["seconds"]),
                             *(float(cells[name]) if cells[name] else None  # type: ignore[arg-type]
-                              for name in ("train_loss", "test_loss", "train_accuracy", "test_accuracy"))))
+                              for name in _READ)))
         except (ValueError, TypeError, KeyError, csv.Error) as error:
             raise ExperimentError(f"{path}: is not the table that the checkpoint goes on from ({error}): it "
                                   "has been changed; start anew with --overwrite") from error
@@ -110,6 +118,7 @@ def headline(methods: Mapping[str, Any], guess: float | None, untuned: Collectio
 def _sentence(result: dict[str, Any]) -> str:
     accuracy = result.get("test_accuracy")
     told = [f"test accuracy {percent(accuracy['median'])}"] if accuracy else []
+    told += [f"test metric {result['test_metric']['median']:.4g}"] if "test_metric" in result else []
     told += [f"{part} loss {_shown(result[f'{part}_loss']['median'])}" for part in ("train", "test")]
     seconds = result["iterations"] * (result["seconds_per_iteration"] or 0.0)
     speed = result["samples_per_second"]

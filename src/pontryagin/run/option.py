@@ -12,6 +12,8 @@ MANY = 10**9
 
 MOST_THREADS = 1024
 """No machine has more cores that torch would use."""
+MOST_WORKERS = 256
+"""More read no faster on any machine."""
 LAST_SEED = 2**32 - 1
 """numpy takes no larger one."""
 SEEDS = "runs of every method, on other weights and batches: how many, or their seeds, as 1,5,9"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from inspect import signature
 from math import prod
 from pathlib import Path
+from types import NoneType
 from typing import Any, cast
 
 import numpy as np
@@ -12,19 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
+from pontryagin.run.class_weights import ClassWeights, weighted
 from pontryagin.run.data import load_images
 from pontryagin.run.errors import ExperimentError, shown, unknown
+from pontryagin.run.metric import Metric
 from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.run.objective import OBJECTIVES, Objective, objective_named
-from pontryagin.run.task import Task, is_dense, pair_of, samples_of
+from pontryagin.run.samples import Samples, hold_out, is_dense, pair_of, samples_of
+from pontryagin.run.task import Task
 from pontryagin.run.user_code import call, import_object, kind_of
+from pontryagin.run.weights import file_digest, named_state, put_into
 
 READY_MODELS: dict[str, Callable[..., nn.Module]] = {
     "residual-cnn": residual_cnn, "mlp": mlp, "normalized-mlp": normalized_mlp, "autoencoder": autoencoder}
 READY_DATA = ("digits", "mnist", "fashion-mnist")
-DESCRIPTION = ("model", "model_args", "data", "data_args", "loss")
+DESCRIPTION = ("model", "model_args", "data", "data_args", "loss", "collate", "metric", "class_weights",
+               "validation", "weights", "weights_sha256")
 """Keys of a description; its values are the arguments of `task_from`."""
-OWN_CODE = ("model", "data", "loss")
+OWN_CODE = ("model", "data", "loss", "collate", "metric")
 """Those that may name a user's own code, as package.module:name."""
 
 _MOST = 2**31
@@ -58,17 +64,72 @@ class Splits:
 
 
 def task_from(model: str, data: str, loss: str | None = None, model_args: Mapping[str, Any] | None = None,
-              data_args: Mapping[str, Any] | None = None) -> Task:
-    """loss: one of OBJECTIVES or `my.module:function`; by default cross-entropy for whole-number targets,
-    else squared error. Raises ExperimentError."""
+              data_args: Mapping[str, Any] | None = None, *, collate: str | None = None,
+              metric: str | None = None, class_weights: ClassWeights = None,
+              validation: float | str | None = None, weights: str | Path | None = None,
+              weights_sha256: str | None = None) -> Task:
+    """A task from names.
+
+    loss: one of OBJECTIVES or `my.module:function`; by default cross-entropy for whole-number targets, else
+    squared error. collate, metric: `my.module:function` (DatasetSamples, Metric). class_weights: see
+    `weighted`. validation: the share of the training set that is held out, or `own`: the data's own part.
+    weights: a file from which the network begins, with this SHA-256 where one is given. Raises
+    ExperimentError.
+    """
     splits = load_data(data, data_args)
+    begin, found = _beginning(weights, weights_sha256)
+
+    def build() -> nn.Module:
+        network = build_model(model, model_args, splits)
+        begin(network)
+        return network
+
     with torch.random.fork_rng():
-        build_model(model, model_args, splits)  # what is wrong with it is said before any work
+        build()  # what is wrong with it is said before any work
     described = {"model": model, "model_args": dict(model_args or {}), "data": data,
-                 "data_args": dict(data_args or {}), "loss": loss}
+                 "data_args": dict(data_args or {}), "loss": loss, "collate": collate, "metric": metric,
+                 "class_weights": list(class_weights) if isinstance(class_weights, tuple) else class_weights,
+                 "validation": validation, "weights": weights and str(weights), "weights_sha256": found}
     name = " on ".join(spec.rpartition(":")[2] for spec in (model, data))
-    return Task(name, lambda: build_model(model, model_args, splits), samples_of(splits.train),
-                samples_of(splits.test), _objective(loss, splits), described)
+    own = import_object(collate, "collate") if collate else None
+    train, held = _validation(splits, samples_of(splits.train, own), validation, own)
+    return Task(name, build, train, samples_of(splits.test, own),
+                weighted(_objective(loss, splits), class_weights, train), described, held,
+                Metric(metric, import_object(metric, "metric")) if metric else None)
+
+
+def _beginning(weights: str | Path | None, expected: str | None) -> tuple[Callable[[nn.Module], None],
+                                                                          str | None]:
+    """What puts the weights of a file into a network, and the file's SHA-256. Raises ExperimentError."""
+    if weights is None:
+        return lambda _: None, None
+    path = Path(weights)
+    state, found = named_state(path), file_digest(path)
+    if expected not in (None, found):
+        raise ExperimentError(f"--weights {path}: is not the file any more from which the run began: put it "
+                              "back, or start anew in another folder")
+    return lambda network: put_into(network, state, path), found
+
+
+def _validation(splits: Splits, train: Samples, wanted: float | str | None,
+                collate: Callable[[list[Any]], Any] | None) -> tuple[Samples, Samples | None]:
+    """The samples for training, and those for validation if they are wanted. Raises ExperimentError."""
+    if wanted is None:
+        return train, None
+    if isinstance(wanted, str):
+        if wanted != "own" or splits.validation is None:
+            raise ExperimentError(f"--validation {wanted}: the data have no validation part: give the share "
+                                  "of the training set that is to be one, as 0.1")
+        return train, samples_of(splits.validation, collate)
+    if splits.validation is not None:
+        raise ExperimentError(f"--validation {wanted:g}: the data have a validation part: write --validation "
+                              "own")
+    return hold_out(train, wanted)
+
+
+_KINDS: Mapping[str, Any] = {"model_args": dict, "data_args": dict, "class_weights": (list, str, NoneType),
+                             "validation": (float, str, NoneType)}
+"""Of the values of a description; of others a text or nothing."""
 
 
 def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -> Task:
@@ -82,7 +143,7 @@ def from_description(description: Mapping[str, Any], given: Mapping[str, str]) -
                               f"{', '.join(DESCRIPTION)}, found "
                               f"{', '.join(map(str, description)) or 'nothing'}")
     for name, value in description.items():
-        if not isinstance(value, dict if name.endswith("_args") else (str, type(None))):
+        if not isinstance(value, _KINDS.get(name, (str, NoneType))):
             raise ExperimentError(f"the checkpoint's task has {shown(value)} as its {name}: it has been "
                                   "changed")
     unconfirmed = [part for part in OWN_CODE

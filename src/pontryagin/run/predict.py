@@ -11,16 +11,20 @@ from torch import Tensor
 
 from pontryagin.run import checkpoint
 from pontryagin.run.checkpoint import CheckpointError
-from pontryagin.run.errors import ExperimentError
-from pontryagin.run.evaluation import chunk_size, evaluate
+from pontryagin.run.errors import ExperimentError, unknown
+from pontryagin.run.evaluation import chunk_size, evaluate, left_words
 from pontryagin.run.files import check_target, write_text
 from pontryagin.run.objective import class_second
 from pontryagin.run.option import option
-from pontryagin.run.parts import from_description
+from pontryagin.run.parts import OWN_CODE, from_description
+from pontryagin.run.reading import in_turn
+from pontryagin.run.samples import Samples
 from pontryagin.run.settings import DTYPES, usable_device
-from pontryagin.run.task import Samples, Task
+from pontryagin.run.task import Task
 from pontryagin.run.trainer import output_of
 from pontryagin.run.weights import checked_state, put_into
+
+PARTS = ("train", "test", "validation")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Prediction:
     path: Path = option("the folder of a run, a file of its models, or its checkpoint.pt")
     method: str | None = option("which, if the folder has several", None)
     seed: int | None = option("which, if the folder has several", None)
-    split: str = option("train or test", "test")
+    split: str = option("train, test or validation, if the run had such a part", "test")
     device: str = option("cpu, cuda, ...", "cpu")
     predictions: Path | None = option("a csv file: row, target, prediction, confidence", None)
     overwrite: bool = option("replace that file", False)
@@ -40,33 +44,38 @@ class Prediction:
     data: str | None = option("other data, or your own function again", None)
     data_args: dict[str, Any] | None = option("its arguments", None)
     loss: str | None = option("your own loss again", None)
+    collate: str | None = option("your own function again", None)
+    metric: str | None = option("yours, of (outputs, targets); by default none", None)
 
     @property
     def named(self) -> dict[str, str]:
         """What the user has named of the task."""
-        found = {"model": self.model, "data": self.data, "loss": self.loss}
-        return {name: spec for name, spec in found.items() if spec is not None}
+        return {name: spec for name in OWN_CODE if (spec := getattr(self, name)) is not None}
 
 
 def predict(wanted: Prediction) -> list[str]:
     """Lines that say what was evaluated and how it did. Raises ExperimentError."""
-    if wanted.split not in ("train", "test"):
-        raise ExperimentError(f"--split: expected train or test, found {wanted.split!r}")
+    if wanted.split not in PARTS:
+        raise unknown("--split", [wanted.split], PARTS)
     if wanted.predictions is not None:
         check_target("--predictions", wanted.predictions, wanted.overwrite)
     usable_device(wanted.device)
     path, saved = _model(wanted)
     task = from_description(_described(path, saved, wanted), wanted.named)
     task = task.to(torch.device(wanted.device), DTYPES[saved["dtype"]])
-    samples = getattr(task, wanted.split)
+    samples = task.parts().get(wanted.split)
+    if samples is None:
+        raise ExperimentError("--split validation: the run had no such part: expected train or test")
     model = task.build()
     put_into(model, checked_state(path, saved["model"]), path)
     rows = torch.arange(len(samples))
-    scores = evaluate(model, samples, rows, task.objective)
+    scores = evaluate(model, samples, rows, task.objective, task.metric)
     accuracy = "" if scores.accuracy is None else f", accuracy {100 * scores.accuracy:.2f} %"
+    accuracy += "" if scores.metric is None else f", metric {scores.metric:.6g}"
     lines = [f"{path}: {task.name}, {saved['method']}, seed {saved['seed']}, {saved['iteration']:,} "
              "iterations",
              f"{wanted.split}: loss {scores.loss:.6g}{accuracy}, {len(samples):,} samples"]
+    lines += filter(None, [left_words(wanted.split, scores.ignored)])
     if wanted.predictions is not None:
         write_text(wanted.predictions, _table(task, model, samples, rows))
         lines.append(f"Predictions: {wanted.predictions}")
@@ -121,8 +130,11 @@ def _described(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[st
         raise ExperimentError(f"{path}: was trained with the model {described.get('model')}, --model names "
                               f"{given['model']}")
     if given.get("data", described.get("data")) != described.get("data"):
-        described["data_args"] = {}
-    described |= {name: given[name] for name in ("data", "loss") if name in given}
+        described |= {"data_args": {}, "collate": None, "validation": None}
+        if described.get("class_weights") == "balanced":  # of the data that it was trained on
+            described["class_weights"] = None
+    described |= {"weights": None, "weights_sha256": None, "metric": None}
+    described |= {name: given[name] for name in OWN_CODE[1:] if name in given}
     return described if wanted.data_args is None else described | {"data_args": dict(wanted.data_args)}
 
 
@@ -133,8 +145,8 @@ def _table(task: Task, model: torch.nn.Module, samples: Samples, rows: Tensor) -
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     model.eval()
-    for chunk in rows.split(chunk_size(model)):
-        inputs, targets = samples.rows(chunk)
+    chunks = rows.split(chunk_size(model))
+    for chunk, (inputs, targets) in zip(chunks, in_turn(samples, chunks), strict=True):
         output = output_of(model, inputs).double().cpu()
         if task.objective.classifies:
             output = class_second(output, targets)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from pontryagin.run.methods import Method
 from pontryagin.run.objective import Objective
 from pontryagin.run.processes import present
 from pontryagin.run.settings import SCHEDULES, Schedule
-from pontryagin.run.trainer import Batch, OptimizerTrainer, StepRecord
+from pontryagin.run.trainer import PLAIN, Batch, OptimizerTrainer, Passes, StepRecord
 
 SMOOTHING = 0.95
 """Memory of the running mean of batch losses that progress shows, bias-corrected: about twenty batches."""
@@ -67,16 +67,17 @@ class Run:
 
     The global generator is seeded before the network is built. horizon: iterations of the schedule, length:
     those until the end, by default as many. schedule: the factor of the rate by the share of the horizon that
-    has been run. options: of the method. clock: of the seconds, of the wall by default. title: for people, by
-    default its name. random: the states of the global generators for this run alone (see `generators`); they
-    are left as they were. notes: warnings that making it gave. ended: complete, "not finite: ..." or what the
-    caller sets.
+    has been run. options: of the method. passes: what of them a method leaves (`Method.leaves`) is left out.
+    clock: of the seconds, of the wall by default. title: for people, by default its name. random: the states
+    of the global generators for this run alone (see `generators`); they are left as they were. notes:
+    warnings that making it gave. best, waited: what patience has seen, and the evaluations since then.
+    ended: complete, "not finite: ..." or what the caller sets.
     Raises ExperimentError.
     """
 
     def __init__(self, method: Method, seed: int, rate: float, workload: Workload, horizon: int, *,
                  length: int | None = None, schedule: Schedule = SCHEDULES["linear"],
-                 options: Mapping[str, Any] | None = None, title: str = "",
+                 options: Mapping[str, Any] | None = None, passes: Passes = PLAIN, title: str = "",
                  clock: Callable[[], float] = perf_counter) -> None:
         self.method, self.seed, self.rate, self.horizon = method, seed, rate, horizon
         self.length = horizon if length is None else min(length, horizon)
@@ -89,10 +90,14 @@ class Run:
             self.trainer = method.trainer(workload.build(), workload.objective, rate, options)
         if present().size > 1 and not isinstance(self.trainer, OptimizerTrainer):
             raise ExperimentError(f"{method.name} is trained by one process alone: start it without torchrun")
+        if isinstance(self.trainer, OptimizerTrainer):
+            self.trainer.passes = replace(passes, clip_norm=None) if "clip_norm" in method.leaves else passes
         self.notes = [str(warning.message) for warning in caught]
         self.random = generator_states()
         set_generators(before)
         self.iteration, self.evaluations, self.ended = 0, 0, ""
+        self.best: float | None = None
+        self.waited = 0
         self.watch, self._mean = Stopwatch(clock), 0.0
         self._workload, self._factor = workload, schedule
         self._device = next(self.trainer.model.parameters()).device
@@ -142,8 +147,9 @@ class Run:
         """All that the run goes on from, in tensors and plain types."""
         return {"method": self.method.name, "seed": self.seed, "rate": self.rate, "iteration": self.iteration,
                 "evaluations": self.evaluations, "seconds": self.watch.seconds, "mean": self._mean,
-                "ended": self.ended, "model": self.trainer.model.state_dict(),
-                "trainer": self.trainer.state_dict(), "random": self.random}
+                "ended": self.ended, "best": self.best, "waited": self.waited,
+                "model": self.trainer.model.state_dict(), "trainer": self.trainer.state_dict(),
+                "random": self.random}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there. Raises ExperimentError when it is not of such a run."""
@@ -154,4 +160,5 @@ class Run:
         self.trainer.load_state_dict(state["trainer"])
         self.random, self.ended, self._mean = state["random"], state["ended"], state["mean"]
         self.iteration, self.evaluations = state["iteration"], state["evaluations"]
+        self.best, self.waited = state["best"], state["waited"]
         self.watch.seconds = state["seconds"]

@@ -11,7 +11,7 @@ import torch
 
 from pontryagin.run.errors import ExperimentError, need, shown, unknown
 from pontryagin.run.methods import METHODS, choose, of_methods
-from pontryagin.run.option import MOST_THREADS, check_numbers, option, seed_numbers
+from pontryagin.run.option import MOST_THREADS, MOST_WORKERS, check_numbers, option, seed_numbers
 
 Schedule = Callable[[float], float]
 SCHEDULES: dict[str, Schedule] = {
@@ -51,15 +51,26 @@ class RunSettings:
         """by method, such as --options '{"emsa": {"damping": 0.3}}'""", {})
     limits: Mapping[str, int] = field(default_factory=dict)
     schedule: str = option(f"of the learning rate: {', '.join(SCHEDULES)}", "linear")
+    warm_up: float = option("iterations in which the rate rises first, or a share of them below 1", 0.0,
+                            least=0)
+    clip_norm: float | None = option("largest norm of the gradient, of all parameters together", None,
+                                     least=1e-30)
+    autocast: bool = option("the network in bfloat16 where torch's autocast takes it, weights in float32",
+                            False)
     evaluations: int | None = option("by default one an epoch, at least ten", None, least=1)
     train_samples: int = option("training samples that an evaluation uses", 2000, least=1)
     target_accuracy: float | None = option("stop at this share of the test set, as 0.98", None)
     target_loss: float | None = option("stop at this train loss", None)
+    patience: int | None = option(
+        "stop after so many evaluations without a lower loss (with --metric: a greater metric) of the "
+        "validation part, or of the test set where there is none", None, least=1)
     tune: int = field(default=0, metadata={"least": 0})
     find: bool = False
     device: str = option("cpu, cuda, cuda:1, ...", "cpu")
     dtype: str = option(", ".join(DTYPES), "float32")
     threads: int | None = option("of torch; by default all cores", None, least=1, most=MOST_THREADS)
+    num_workers: int = option("processes that read the samples of a Dataset ahead, for every method", 0,
+                              least=0, most=MOST_WORKERS)
     checkpoint_every: float = option("seconds between checkpoints", 10.0, least=0)
     tensorboard: bool = option("write event files for TensorBoard too", False)
     overwrite: bool = option("replace the run that is in the folder", False)
@@ -81,6 +92,7 @@ class RunSettings:
             raise ExperimentError("--overwrite removes the run that --resume would go on with: give one of "
                                   "them")
         choose(self.methods)
+        self._check_recipe()
         for name in ("rates", "options", "limits"):
             of_methods(name, getattr(self, name), self.methods, METHODS)
         for method, rate in self.rates.items():
@@ -89,6 +101,28 @@ class RunSettings:
         if self.tensorboard:
             need("tensorboard", "--tensorboard")
         self.place()
+
+    def _check_recipe(self) -> None:
+        """Raises ExperimentError for what has no effect, or no meaning."""
+        if self.warm_up >= 1 and self.warm_up != int(self.warm_up):
+            raise ExperimentError("--warm-up: expected a number of iterations, or a share of them below 1, "
+                                  f"found {self.warm_up}")
+        if self.autocast and self.dtype != "float32":
+            raise ExperimentError(f"--autocast: expected --dtype float32, from which it takes the network to "
+                                  f"bfloat16, found {self.dtype}")
+        for name, methods in self.left().items():
+            if len(methods) == len(choose(self.methods)):
+                raise ExperimentError(f"--{name.replace('_', '-')}: has no effect on {', '.join(methods)}: "
+                                      "leave it out, or take another method")
+
+    def left(self) -> dict[str, list[str]]:
+        """Of the settings in another place than their defaults, those that some methods leave, with these."""
+        defaults = RunSettings.__dataclass_fields__
+        given = [name for name in ("schedule", "warm_up", "clip_norm", "autocast")
+                 if getattr(self, name) != defaults[name].default]
+        found = {name: [method.name for method in choose(self.methods) if name in method.leaves]
+                 for name in given}
+        return {name: methods for name, methods in found.items() if methods}
 
     def place(self) -> tuple[torch.device, torch.dtype]:
         """Device and dtype. Raises ExperimentError when the device is not there."""

@@ -10,7 +10,7 @@ from typing import Any
 @dataclass(frozen=True)
 class Measured:
     """A run after `iteration` iterations. Losses are means over samples, seconds without evaluation;
-    accuracies: None where nothing is classified."""
+    accuracies: None where nothing is classified, as all else that is not there."""
 
     iteration: int
     evaluations: int
@@ -19,6 +19,10 @@ class Measured:
     test_loss: float
     train_accuracy: float | None = None
     test_accuracy: float | None = None
+    test_metric: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_metric: float | None = None
 
 
 def over_seeds(values: Sequence[float]) -> dict[str, float]:
@@ -68,6 +72,10 @@ def summarize_training(runs: Sequence[Sequence[Measured]], rate: float | None,
     seconds = result["seconds_per_iteration"]
     result["samples_per_second"] = batch_size / seconds if seconds else None
     result["start_test_loss"] = median(run[0].test_loss for run in runs)
+    for name in ("test_metric", "validation_loss", "validation_accuracy", "validation_metric"):
+        values = [getattr(run[-1], name) for run in runs]
+        if None not in values:
+            result[name] = over_seeds(values)
     if runs[0][-1].test_accuracy is None:
         return result
     for name in ("train_accuracy", "test_accuracy"):

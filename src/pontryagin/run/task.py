@@ -1,106 +1,33 @@
 """What is trained: a network, samples by their rows, an objective, and the batches of each seed."""
 
-from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils._pytree import tree_leaves
 
 from pontryagin.distributed.agreement import digest
 from pontryagin.optim.snapshot import generator_states, seed_generators, set_generators
 from pontryagin.problem.ignored import IGNORED
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
+from pontryagin.run.metric import Metric
 from pontryagin.run.objective import Objective, check_classes, class_second
 from pontryagin.run.processes import present
 from pontryagin.run.race import Run, Workload
-from pontryagin.run.settings import SCHEDULES, RunSettings
-from pontryagin.run.trainer import Batch, output_of
+from pontryagin.run.reading import batches
+from pontryagin.run.samples import DatasetSamples, Samples, TensorSamples, read_by
+from pontryagin.run.settings import SCHEDULES, RunSettings, Schedule
+from pontryagin.run.trainer import Passes, output_of
 from pontryagin.run.user_code import cause, kind_of
 
 _READ = 64
 """Samples of a Dataset that are read to tell it from another."""
-
-
-class Samples(Protocol):
-    """Inputs and targets that are asked for by row."""
-
-    def __len__(self) -> int:
-        """How many."""
-
-    def rows(self, rows: Tensor) -> Batch:
-        """The inputs and targets of these rows, on the run's device, floating point numbers in its dtype."""
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "Samples":
-        """The same there."""
-
-
-@dataclass(frozen=True)
-class TensorSamples:
-    """inputs (sample, ...) and targets (sample, ...), all in memory."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __post_init__(self) -> None:
-        shapes = tuple(self.inputs.shape), tuple(self.targets.shape)
-        if not all(shapes) or shapes[0][0] != shapes[1][0] or not shapes[0][0]:
-            raise ExperimentError("expected as many targets as inputs, at least one, found shapes "
-                                  f"{shapes[0]} and {shapes[1]}")
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def rows(self, rows: Tensor) -> Batch:
-        rows = rows.to(self.inputs.device)
-        return self.inputs[rows], self.targets[rows]
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "TensorSamples":
-        return TensorSamples(_moved(self.inputs, device, dtype), _moved(self.targets, device, dtype))
-
-
-@dataclass(frozen=True)
-class DatasetSamples:
-    """A torch Dataset of (input, target), read in this process: random transforms resume bitwise."""
-
-    dataset: Dataset[Any]
-    device: torch.device | str = "cpu"
-    dtype: torch.dtype = torch.float32
-
-    def __len__(self) -> int:
-        assert isinstance(self.dataset, Sized)
-        return len(self.dataset)
-
-    def rows(self, rows: Tensor) -> Batch:
-        name, row, items = type(self.dataset).__name__, 0, []
-        try:
-            for row in rows.tolist():
-                items.append(pair_of(self.dataset[row]))
-        except IndexError as error:
-            raise ExperimentError(f"{name}, sample {row}: {cause(error)}; its length is said to be "
-                                  f"{len(self)}: is it shorter?") from error
-        except ExperimentError as error:
-            raise ExperimentError(f"{name}, sample {row}: {error}") from error
-        except (Exception, SystemExit) as error:
-            raise ExperimentError(f"{name}, sample {row}: {cause(error)}") from error
-        try:
-            inputs, targets = default_collate(items)
-        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-            raise ExperimentError(f"{name}: expected samples of equal shapes that torch can stack, found "
-                                  f"{kind_of(items[0])} first ({cause(error)})") from error
-        if not all(isinstance(one, Tensor) and is_dense(one)
-                   for one in tree_leaves((inputs, targets))):
-            raise ExperimentError(f"{name}: expected inputs and targets that are dense tensors, numpy arrays "
-                                  f"or numbers, found {kind_of(items[0])}")
-        return _moved(inputs, self.device, self.dtype), _moved(targets, self.device, self.dtype)
-
-    def to(self, device: torch.device | str, dtype: torch.dtype) -> "DatasetSamples":
-        return DatasetSamples(self.dataset, device, dtype)
 
 
 def _facts(samples: Samples) -> str:
@@ -115,40 +42,6 @@ def _facts(samples: Samples) -> str:
         set_generators(states)
     shapes = ", ".join(str(tuple(values.shape[1:])) for values in batch)
     return f"{len(samples)} samples of {shapes}, digest {digest(*batch)}"
-
-
-def samples_of(data: tuple[Tensor, Tensor] | Dataset[Any]) -> Samples:
-    """Of a pair of tensors, a TensorDataset of two, or any Dataset with a length."""
-    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return TensorSamples(*data.tensors)
-    return TensorSamples(*data) if isinstance(data, tuple) else DatasetSamples(data)
-
-
-def pair_of(item: Any) -> tuple[Any, Any]:
-    """Input and target of a sample: a pair, or a dict with a target under `labels` or `label`, the rest of
-    which is the input. Raises ExperimentError."""
-    if isinstance(item, Mapping):
-        key = next((key for key in _LABELS if key in item), None)
-        if key is not None and len(item) > 1:
-            return {name: value for name, value in item.items() if name != key}, item[key]
-    if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise ExperimentError("expected a pair (input, target), or a dict of inputs with a target under "
-                              f"`labels`; found {kind_of(item)}: write such a pair in __getitem__")
-    return item[0], item[1]
-
-
-_LABELS = ("labels", "label")
-"""Of data sets of Hugging Face."""
-
-
-def is_dense(values: Tensor) -> bool:
-    """Real numbers, all of them there."""
-    return values.layout == torch.strided and not values.is_meta and not values.is_complex()
-
-
-def _moved(values: Any, device: torch.device | str, dtype: torch.dtype) -> Any:
-    """A tensor, or several within dicts and tuples."""
-    return tree_map(lambda one: one.to(device, dtype) if one.is_floating_point() else one.to(device), values)
 
 
 @dataclass(frozen=True)
@@ -200,7 +93,8 @@ def _epoch(sampler: Sampler, number: int) -> Tensor:
 @dataclass(frozen=True)
 class Task:
     """build: the network at its start, from torch's global generator. description: in plain types, what the
-    task was made from; checkpoints keep it, and a resumed run must have the same."""
+    task was made from; checkpoints keep it, and a resumed run must have the same. validation: samples that
+    are evaluated too; metric: is measured beside the loss."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -208,11 +102,30 @@ class Task:
     test: Samples
     objective: Objective
     description: dict[str, Any]
+    validation: Samples | None = None
+    metric: Metric | None = None
+
+    def parts(self) -> dict[str, Samples]:
+        """The samples by name: train, test, and validation if there is such a part."""
+        found = {"train": self.train, "test": self.test}
+        return found if self.validation is None else found | {"validation": self.validation}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Task":
         """Data and network there."""
-        return Task(self.name, lambda: self.build().to(device, dtype), self.train.to(device, dtype),
-                    self.test.to(device, dtype), self.objective, self.description)
+        return self._with({name: samples.to(device, dtype) for name, samples in self.parts().items()},
+                          lambda: self.build().to(device, dtype))
+
+    def read_by(self, workers: int) -> "Task":
+        """Its samples read by so many processes. Raises ExperimentError where nothing is read."""
+        if workers and not isinstance(self.train, DatasetSamples):
+            raise ExperimentError("--num-workers: these data are tensors in memory, of which nothing is "
+                                  "read: leave it out")
+        return self._with({name: read_by(samples, workers) for name, samples in self.parts().items()},
+                          self.build)
+
+    def _with(self, parts: dict[str, Samples], build: Callable[[], nn.Module]) -> "Task":
+        return replace(self, build=build, train=parts["train"], test=parts["test"],
+                       validation=parts.get("validation"))
 
     def guess(self) -> float | None:
         """The share of the test samples that are of the class commonest in training: what a guess gets. None
@@ -235,7 +148,7 @@ class Task:
             model = self.build()
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise ExperimentError(f"{self.name}: the network has no parameter to train")
-            for part, samples in (("train", self.train), ("test", self.test)):
+            for part, samples in self.parts().items():
                 self._check_part(model, part, samples)
 
     def _check_part(self, model: nn.Module, part: str, samples: Samples) -> None:
@@ -246,6 +159,8 @@ class Task:
                 self._check_classes(part, samples, class_second(output, targets), targets)
             try:
                 loss = self.objective.mean(output, targets)
+                if self.metric is not None:
+                    self.metric(output, targets)
             except ExperimentError:
                 raise
             except (Exception, SystemExit) as error:
@@ -272,12 +187,40 @@ def horizon_of(task: Task, settings: RunSettings) -> int:
     return settings.iterations or settings.epochs * (len(task.train) // settings.batch_size)
 
 
+def warm_up_of(task: Task, settings: RunSettings) -> int:
+    """Iterations in which the rate rises. Raises ExperimentError when no others are left."""
+    horizon, wanted = horizon_of(task, settings), settings.warm_up
+    found = ceil(wanted * horizon) if wanted < 1 else int(wanted)
+    if found and found >= horizon:
+        raise ExperimentError(f"--warm-up {wanted:g}: the run has {horizon} iterations; expected fewer, or a "
+                              "share of them below 1")
+    return found
+
+
+def scheduled(settings: RunSettings, horizon: int, warm_up: int) -> Schedule:
+    """The factor of the rate: (k + 1) / (warm_up + 1) for the first iterations k = 0, 1, ..., then the
+    schedule over those that are left."""
+    schedule = SCHEDULES[settings.schedule]
+    if not warm_up:
+        return schedule
+
+    def factor(done: float) -> float:
+        iteration = round(done * horizon)
+        return ((iteration + 1) / (warm_up + 1) if iteration < warm_up
+                else schedule((iteration - warm_up) / (horizon - warm_up)))
+
+    return factor
+
+
 def run_of(task: Task, settings: RunSettings, method: Method, seed: int, rate: float) -> Run:
     """A method with one seed at its start: weights and batches depend on the seed alone."""
-    sampler = Sampler(len(task.train), settings.batch_size, seed, present().rank, present().size)
-    workload = Workload(task.build, task.objective, lambda k: task.train.rows(sampler.batch(k)),
-                        settings.batch_size)
-    return Run(method, seed, rate, workload, horizon_of(task, settings),
-               length=settings.limits.get(method.name), schedule=SCHEDULES[settings.schedule],
+    rank, size = present().rank, present().size
+    sampler = Sampler(len(task.train), settings.batch_size, seed, rank, size)
+    horizon = horizon_of(task, settings)
+    workload = Workload(task.build, task.objective,
+                        batches(task.train, sampler.batch, (seed, rank), horizon), settings.batch_size)
+    return Run(method, seed, rate, workload, horizon, length=settings.limits.get(method.name),
+               schedule=scheduled(settings, horizon, warm_up_of(task, settings)),
                options=settings.options.get(method.name),
+               passes=Passes(settings.autocast, settings.clip_norm),
                title=method.name if settings.seeds == (0,) else f"{method.name} seed {seed}")

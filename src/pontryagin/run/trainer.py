@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from pontryagin.problem import NonFiniteError, ProblemError
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.objective import Objective
-from pontryagin.run.processes import mean, network_of
+from pontryagin.run.processes import mean, network_of, present
 from pontryagin.run.user_code import cause, kind_of
 
 Batch = tuple[Any, Tensor]
@@ -34,6 +35,21 @@ class StepRecord:
     rho: float | None = None
     optimality_gap: float | None = None
     rejected: int | None = None
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a batch is propagated and differentiated.
+
+    autocast: the network in bfloat16, where torch's autocast takes it, the loss in float32. clip_norm: to
+    which the gradient of all parameters together is shortened.
+    """
+
+    autocast: bool = False
+    clip_norm: float | None = None
+
+
+PLAIN = Passes()
 
 
 def output_of(network: Callable[..., Any], inputs: Any) -> Tensor:
@@ -110,6 +126,7 @@ class OptimizerTrainer:
     def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective) -> None:
         self._model, self.optimizer, self.objective = model, optimizer, objective
         self._network = network_of(model)
+        self.passes = PLAIN
 
     @property
     def model(self) -> nn.Module:
@@ -130,14 +147,38 @@ class OptimizerTrainer:
     def step(self, batch: Batch) -> StepRecord:
         inputs, targets = batch
         self.optimizer.zero_grad()
-        loss = self.objective.mean(output_of(self._network, inputs), targets)
+        loss = self.objective.mean(self._output(inputs, targets.device.type), targets)
+        loss = loss * self._share(targets)
         loss.backward()
         value = mean(loss.item())
         if not isfinite(value):
             raise NonFiniteError(f"the loss of the batch is {value}: nothing has been changed; lower the "
                                  "learning rate or look at the data")
+        self._clip()
         self._move(value)
         return StepRecord(value)
+
+    def _share(self, targets: Tensor) -> float:
+        """Times the mean of this process, so that the mean over the processes is that over all targets that
+        count."""
+        communicator = present()
+        if communicator.size == 1 or not self.objective.classifies:
+            return 1.0
+        own = self.objective.counted(targets).cpu()
+        return float(own * communicator.size / communicator.sum(own.clone()).clamp_min(1e-300))
+
+    def _output(self, inputs: Any, device: str) -> Tensor:
+        if not self.passes.autocast:
+            return output_of(self._network, inputs)
+        with torch.autocast(device, torch.bfloat16):
+            return output_of(self._network, inputs).float()
+
+    def _clip(self) -> None:
+        if self.passes.clip_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self._model.parameters(), self.passes.clip_norm)
+            if not norm.isfinite():
+                raise NonFiniteError(f"the norm of the gradient is {norm.item()}: nothing has been changed; "
+                                     "lower the learning rate or look at the data")
 
     def _move(self, loss: float) -> None:
         self.optimizer.step()

@@ -14,7 +14,7 @@ from pontryagin.run.callbacks import Callback, ProgressDisplay, ReportContext
 from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.environment import threads
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.evaluation import Evaluation
+from pontryagin.run.evaluation import Evaluation, Point, Scores, left_words
 from pontryagin.run.folder import ReadOnlyFolder, RunFolder, open_together
 from pontryagin.run.history import headline, sentences
 from pontryagin.run.methods import Method, choose
@@ -51,13 +51,14 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
     is wrong with the task, the settings or the folder.
     """
     with threads(settings.threads):
-        task = task.to(*settings.place())
+        task = task.to(*settings.place()).read_by(settings.num_workers)
         task.check()
         parameters = _check(task, settings)
         with _folder(task, settings, command, display, context or ReportContext()) as folder:
-            display.say(f"{task.name}: {len(task.train):,} samples for training, {len(task.test):,} for "
-                        f"testing; loss: {task.objective.name}")
+            display.say(f"{task.name}: {sizes(task)}; loss: {task.objective.name}")
             display.say(_outlook(task, settings, parameters))
+            for name, methods in settings.left().items():
+                display.say(f"--{name.replace('_', '-')} has no effect on {', '.join(methods)}.")
             with Stop() as stop:
                 finished = _Training(task, settings, folder, display, stop, callback or Callback(),
                                      Evaluation(task, settings)).all_seeds()
@@ -66,6 +67,12 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
     return Outcome(settings.out, not finished, sentences({task.name: results}),
                    headline(results, task.guess(), folder.history.untuned(settings)), report,
                    folder.history.stopped, finished and {*settings.methods} <= {*folder.history.stopped})
+
+
+def sizes(task: Task) -> str:
+    """How many samples each part has, in words."""
+    held = "" if task.validation is None else f", {len(task.validation):,} for validation"
+    return f"{len(task.train):,} samples for training, {len(task.test):,} for testing{held}"
 
 
 @dataclass
@@ -132,7 +139,7 @@ class _Training:
         return True
 
     def _runs(self, seed: int, states: dict[str, dict]) -> list[Run]:
-        runs = []
+        runs: list[Run] = []
         for method in choose(self.settings.methods):
             run = run_of(self.task, self.settings, method, seed, self.folder.history.rates[method.name])
             for note in run.notes if seed == self.settings.seeds[0] else ():
@@ -143,8 +150,17 @@ class _Training:
                 with run.generators():
                     point = self.evaluation.start(run)
                 self.folder.record(run, point)
+                if seed == self.settings.seeds[0] and not runs:
+                    self._tell_ignored(point)
             runs.append(run)
         return runs
+
+    def _tell_ignored(self, point: Point) -> None:
+        """Of the evaluated samples, once."""
+        for part in self.task.parts():
+            scores: Scores = getattr(point, part)
+            if words := left_words(part, scores.ignored):
+                self.display.say(words)
 
     def _race(self, index: int, runs: Sequence[Run]) -> bool:
         def turn(run: Run) -> bool:
@@ -172,6 +188,9 @@ class _Training:
         self.display.after(run, point)
         if run.ended:
             self.folder.save_model(run, point)
+        if run.ended == "patience":
+            self.display.say(f"{run.name}: stopped after {run.iteration} iterations: {run.waited} "
+                             "evaluations without a better one")
         if run.ended.startswith("not finite"):
             stopped = self.folder.history.stopped.setdefault(run.method.name, [])
             stopped.append(f"seed {run.seed}: {run.ended}")

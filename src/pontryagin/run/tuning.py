@@ -13,7 +13,7 @@ from pontryagin.run.methods import Method
 from pontryagin.run.progress import Progress
 from pontryagin.run.race import Run
 from pontryagin.run.settings import RunSettings
-from pontryagin.run.task import Task, horizon_of, run_of
+from pontryagin.run.task import Task, horizon_of, run_of, warm_up_of
 
 TUNING_SEED = 1000
 """Far from the seeds 0, 1, ... of reported runs."""
@@ -123,7 +123,9 @@ def find(task: Task, settings: RunSettings, method: Method, known: list[Pilot], 
 
 
 def _short(task: Task, settings: RunSettings, method: Method, seed: int, rate: float, iterations: int) -> Run:
-    return run_of(task, replace(settings, iterations=iterations, limits={}), method, seed, rate)
+    share = warm_up_of(task, settings) / horizon_of(task, settings)
+    return run_of(task, replace(settings, iterations=iterations, limits={}, warm_up=share), method, seed,
+                  rate)
 
 
 def _losses(run: Run, going_on: Callable[[], bool]) -> list[float] | None:

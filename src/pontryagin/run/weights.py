@@ -1,11 +1,16 @@
 """Weights of a trained model, from a file that is loaded without executing anything in it."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor, nn, strided
 
+from pontryagin.export import load_packed, whole_state
+from pontryagin.export.file import FORMAT as PACKED
 from pontryagin.run.checkpoint import loaded
 from pontryagin.run.errors import ExperimentError
 
@@ -18,11 +23,22 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     Prefixes of DataParallel (module.) and torch.compile (_orig_mod.) are taken off. Raises ExperimentError.
     """
+    put_into(model, named_state(path), path)
+
+
+def named_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file (`state_dict_of`), by the names that the model itself has. Raises
+    ExperimentError."""
     state = state_dict_of(path)
     for prefix in ("module.", "_orig_mod."):
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
-    put_into(model, state, path)
+    return state
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 in hexadecimal."""
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def put_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -48,14 +64,29 @@ def put_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
 
 def state_dict_of(path: Path) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote with tensors and plain types only, by itself or inside a
-    checkpoint. Raises ExperimentError."""
+    checkpoint, or in a safetensors file. Raises ExperimentError."""
     try:
-        content = loaded(path, path.read_bytes(), "cpu")
+        data = path.read_bytes()
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read ({error.strerror})") from error
+    if data[8:9] == b"{":  # the header of safetensors, after its length
+        return checked_state(path, _of_safetensors(path, data))
+    content = loaded(path, data, "cpu")
     inside = [content[name] for name in _INSIDE if isinstance(content, Mapping)
               and isinstance(content.get(name), Mapping)]
     return checked_state(path, inside[0] if inside else content)
+
+
+def _of_safetensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    """With packed weights (export.file) made whole. Raises ExperimentError."""
+    try:
+        if PACKED.encode() in data[:int.from_bytes(data[:8], "little") + 8]:
+            return whole_state(load_packed(path))
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise ExperimentError(f"{path}: expected a whole safetensors file, found a damaged one ({reason}): "
+                              "take another copy") from error
 
 
 def checked_state(path: Path, content: Any) -> dict[str, Tensor]:

@@ -31,9 +31,10 @@ from pontryagin.run.models import normalized_mlp
 from pontryagin.run.objective import objective_named
 from pontryagin.run.option import MOST_THREADS, SEEDS, Seeds, check_numbers, option, seed_numbers
 from pontryagin.run.progress import Progress
+from pontryagin.run.samples import TensorSamples
 from pontryagin.run.settings import RunSettings, settings_from
 from pontryagin.run.tables import read_summary
-from pontryagin.run.task import Task, TensorSamples
+from pontryagin.run.task import Task
 from pontryagin.run.training import run_training
 
 _START: dict[str, dict[str, float]] = {"binary": {"start": 1e-5}, "ternary": {}}

@@ -16,8 +16,8 @@ from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.files import Table
 from pontryagin.run.race import Run
+from pontryagin.run.samples import Samples
 from pontryagin.run.tables import read_table
-from pontryagin.run.task import Samples
 
 COLUMNS = ("method", "seed", "iteration", "epoch", "stage", "flips", "density")
 ROWS = 500

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pontryagin.audit.sets import SETS
+from pontryagin.audit.sets import SETS, STANDARD
 from pontryagin.problem.admissible.names import set_name
 from pontryagin.run.errors import ExperimentError, unknown
 from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
@@ -23,7 +23,7 @@ from pontryagin.run.parts import (
     load_data,
     some_targets,
 )
-from pontryagin.run.task import samples_of
+from pontryagin.run.samples import samples_of
 from pontryagin.run.weights import load_weights
 
 
@@ -47,7 +47,8 @@ class AuditSettings:
     loss: str | None = option(f"{', '.join(OBJECTIVES)}, or my.module:function of (output, target); by "
                               "default by the kind of the targets", None)
     part: str = option("of the data: train, test or validation", "train")
-    sets: tuple[str, ...] | None = option(f"all, or names with commas: {', '.join(SETS)}", None)
+    sets: tuple[str, ...] | None = option(
+        f"names with commas: {', '.join(SETS)}; by default {', '.join(STANDARD)}", None)
     measure: bool = True
     batches: int = option("how many; errors come from the differences between them", 16, least=3)
     batch_size: int = option("samples of each", 64, least=2)

@@ -9,8 +9,10 @@ import torch
 
 from pontryagin.audit import Audit, auditing
 from pontryagin.audit.audit import Report
-from pontryagin.run.auditing.request import AuditSettings, requested
+from pontryagin.problem.ignored import counted
+from pontryagin.run.auditing.request import AuditRequest, AuditSettings, requested
 from pontryagin.run.environment import machine, versions
+from pontryagin.run.evaluation import left_words
 from pontryagin.run.files import Table, opened, write_json
 from pontryagin.run.progress import Advance, Progress
 
@@ -30,6 +32,8 @@ def run_audit(settings: AuditSettings, command: str, progress: Progress) -> tupl
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     request = requested(settings)
+    if words := left_words(settings.part, _ignored(request)):
+        progress.say(words)
     audit: Audit | None = None
     interrupted = False
     with opened(settings.out, settings.overwrite):
@@ -43,6 +47,12 @@ def run_audit(settings: AuditSettings, command: str, progress: Progress) -> tupl
         if audit is not None:
             _write(settings, command, audit, interrupted)
     return audit, interrupted
+
+
+def _ignored(request: AuditRequest) -> float:
+    """The share of the targets that do not count."""
+    targets = torch.cat([target.flatten() for _, target in request.batches])
+    return 1 - counted(targets).double().mean().item() if request.loss == "cross-entropy" else 0.0
 
 
 def _write(settings: AuditSettings, command: str, audit: Audit, interrupted: bool) -> None:

@@ -3,37 +3,20 @@
 import torch
 from torch import nn
 
-from pontryagin.problem.admissible import (
-    Binary,
-    Codebook,
-    DiscreteSet,
-    MatrixSet,
-    NonNegative,
-    Ternary,
-    TwoFourSparse,
-)
-from pontryagin.problem.admissible.names import set_name
+from pontryagin.problem.admissible import DiscreteSet, MatrixSet
+from pontryagin.problem.admissible.names import NAMED, set_name
 from pontryagin.run.baselines import BinaryConnect, Bop, LiHao, Several, rounded, split_parameters
 from pontryagin.run.errors import ExperimentError, unknown
-from pontryagin.run.methods.method import Method, MethodStyle
+from pontryagin.run.methods.method import OWN_SCHEDULE, Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Optimizer, OptimizerTrainer, OwnSchedule, Trainer
 
-SETS: dict[str, MatrixSet] = {
-    "binary": Binary(), "ternary": Ternary(), "binary-rows": Binary(scale="row"),
-    "ternary-rows": Ternary(scale="row"),
-    "int3": Codebook(3), "int4": Codebook(4), "int8": Codebook(8), "2:4": TwoFourSparse(),
-    "non-negative": NonNegative(),
-}
-"""What the option `admissible` may say; -rows and integers have a scale per output row; 4-bit and 2:4-sparse
-are int4 and 2:4."""
-
 
 def set_named(name: str) -> MatrixSet:
-    """One of SETS. Raises ExperimentError."""
-    if not isinstance(name, str) or set_name(name) not in SETS:
-        raise unknown("admissible set", [str(name)], SETS)
-    return SETS[set_name(name)]
+    """One of NAMED. Raises ExperimentError."""
+    if not isinstance(name, str) or set_name(name) not in NAMED:
+        raise unknown("admissible set", [str(name)], NAMED)
+    return NAMED[set_name(name)]
 
 
 @torch.no_grad()
@@ -85,7 +68,8 @@ def _with_adam(model: nn.Module, made: Optimizer, rate: float) -> Several:
     return Several(made, torch.optim.Adam(rest, rate)) if rest else Several(made)
 
 
-LI_HAO = Method("li-hao", li_hao, (1e-3,), MethodStyle("Li and Hao", "#009E73", (0, (6, 1.5, 1.5, 1.5)), 1.9))
+LI_HAO = Method("li-hao", li_hao, (1e-3,), MethodStyle("Li and Hao", "#009E73", (0, (6, 1.5, 1.5, 1.5)), 1.9),
+                leaves=OWN_SCHEDULE)
 BOP = Method("bop", bop, (1e-3, 1e-4, 1e-2), MethodStyle("Bop", "#CC79A7", (0, (3, 1.2))))
 BINARY_CONNECT = Method("binaryconnect", binary_connect, (1e-3, 1e-4, 3e-3, 1e-2),
                         MethodStyle("BinaryConnect", "#E69F00", (0, (5, 1.5))))

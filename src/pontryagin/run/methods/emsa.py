@@ -30,4 +30,5 @@ class LossKnown(OptimizerTrainer):
         self.optimizer.step(loss=loss)  # type: ignore[call-arg]
 
 
-EMSA = Method("emsa", emsa, (0.03,), MethodStyle("E-MSA", "#0072B2", "-", 2.2))
+EMSA = Method("emsa", emsa, (0.03,), MethodStyle("E-MSA", "#0072B2", "-", 2.2),
+              leaves=frozenset({"clip_norm"}))  # its steps are free of the gradient's scale

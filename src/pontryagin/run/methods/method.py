@@ -15,6 +15,8 @@ from pontryagin.run.trainer import Trainer
 Make = Callable[..., Trainer]
 """make(model, objective, rate, *, option, ...): a trainer at its start. Options are keyword-only, with
 defaults."""
+OWN_SCHEDULE = frozenset({"schedule", "warm_up"})
+"""What a method with a schedule of its own leaves."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class MethodStyle:
 class Method:
     """make: see Make. rates: the grid to tune on, the customary default first; with one rate it is never
     tuned. needs: a package of an extra. bench_only: of the benchmark alone, such as one
-    whose state no checkpoint can hold."""
+    whose state no checkpoint can hold. leaves: settings of a run that mean nothing to it."""
 
     name: str
     make: Make
@@ -45,6 +47,7 @@ class Method:
     style: MethodStyle
     needs: str = ""
     bench_only: bool = False
+    leaves: frozenset[str] = frozenset()
 
     def trainer(self, model: nn.Module, objective: Objective, rate: float | None = None,
                 options: Mapping[str, Any] | None = None) -> Trainer:

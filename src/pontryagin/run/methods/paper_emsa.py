@@ -10,7 +10,7 @@ from pontryagin.maximizer import LBFGS
 from pontryagin.problem import ControlProblem, Controls, ProblemError, stage
 from pontryagin.problem.ignored import counted
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.methods.method import Method, MethodStyle
+from pontryagin.run.methods.method import OWN_SCHEDULE, Method, MethodStyle
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Batch, StepRecord
 from pontryagin.update import ExtendedMSA, PaperPenalty, Plain
@@ -108,4 +108,5 @@ def emsa_paper(model: nn.Module, objective: Objective, rate: float, *, iteration
 
 
 EMSA_PAPER = Method("emsa-paper", emsa_paper, (100.0, 30.0, 300.0),
-                    MethodStyle("paper's E-MSA", "#56B4E9", (0, (5, 1.5)), 1.9))
+                    MethodStyle("paper's E-MSA", "#56B4E9", (0, (5, 1.5)), 1.9),
+                    leaves=OWN_SCHEDULE | {"clip_norm", "autocast"})

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from pontryagin.run.methods.method import Method, MethodStyle
+from pontryagin.run.methods.method import OWN_SCHEDULE, Method, MethodStyle
 from pontryagin.run.methods.packaged import packaged
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import OwnSchedule, Trainer
@@ -38,4 +38,5 @@ def schedule_free(model: nn.Module, objective: Objective, rate: float, *, weight
 
 
 SCHEDULE_FREE = Method("schedule-free", schedule_free, (2e-3, 1e-3, 5e-3, 1e-2),
-                       MethodStyle("schedule-free AdamW", "#8C510A", (0, (1, 1.2))), "pytorch_optimizer")
+                       MethodStyle("schedule-free AdamW", "#8C510A", (0, (1, 1.2))), "pytorch_optimizer",
+                       leaves=OWN_SCHEDULE)

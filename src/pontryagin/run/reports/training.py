@@ -10,13 +10,14 @@ from pontryagin.optim import FoundRate, Pilot
 from pontryagin.run.callbacks import ReportContext
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.history import headline, percent, sentences
-from pontryagin.run.parts import DESCRIPTION
+from pontryagin.run.parts import DESCRIPTION, OWN_CODE
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import (
     NONE,
     best,
     count,
     given,
+    join,
     label,
     number,
     small,
@@ -33,6 +34,7 @@ _STATES = {
                "(below).",
     "interrupted": "The run was stopped before its end and can be resumed (below); the numbers are those "
                    "reached by then."}
+_PARTS = {"train": "training", "test": "testing", "validation": "validation"}
 _COLUMNS = small("Median over the seeds, [least, greatest]. “to 0.1”, “to 97 %”: iterations and seconds of "
                  "training until an evaluation gave a train loss that low, a test accuracy that high; “—” "
                  "where "
@@ -98,7 +100,8 @@ def _lead(summary: Result) -> list[Block]:
         together += (" Rates that were not tuned (--tune does) are the first of their method's grid, so "
                      "this is "
                      "no contest.")
-    return [f"{samples['train']:,} samples for training and {samples['test']:,} for testing, loss: "
+    parts = join([f"{samples[name]:,} for {word}" for name, word in _PARTS.items() if name in samples])
+    return [f"Samples: {parts}; loss: "
             f"{summary['objective']}; batches of {settings['batch_size']}, {length}, learning rates by the "
             f"schedule “{settings['schedule']}”{several}.{together}", sentences(summary["results"])]
 
@@ -110,12 +113,14 @@ def _results(methods: dict[str, Result]) -> list[Block]:
     results = [methods[method] for method in order]
     scored = [name for name in ("test_accuracy", "best_test_accuracy")
               if any(name in result for result in results)]
+    more = [name for name in ("validation_loss", "test_metric") if any(name in result for result in results)]
     ends = [[label(method), given(result["learning_rate"]), f"{result['iterations']:,}",
              number(result["samples_per_second"]), spread(result["train_loss"]), spread(result["test_loss"]),
-             *(spread(result[name], percent) if name in result else NONE for name in scored)]
+             *(spread(result[name], percent) if name in result else NONE for name in scored),
+             *(spread(result[name]) if name in result else NONE for name in more)]
             for method, result in zip(order, results, strict=True)]
     head = ["method", "learning rate", "iterations", "samples per second", "train loss", "test loss",
-            *(name.replace("_", " ") for name in scored)]
+            *(name.replace("_", " ") for name in (*scored, *more))]
     values = {column: [result.get(name, {}).get("median") for result in results]
               for column, name in enumerate(("train_loss", "test_loss", *scored), start=4)}
     values[3] = [result["samples_per_second"] for result in results]
@@ -159,14 +164,14 @@ def _ways(directory: Path, summary: Result, context: ReportContext) -> list[tupl
     """What to do next, with the commands."""
     task, methods, seeds = summary["task"], summary["settings"]["methods"], summary["settings"]["seeds"]
     own = "".join(f" --{part} {task[part]}"
-                  for part in ("model", "data", "loss") if ":" in str(task.get(part)))
+                  for part in OWN_CODE if ":" in str(task.get(part)))
     kind = context.command or ("compare" if len(methods) > 1 else "train")
     ways = [] if summary["state"] == "complete" else [
         ("Resume it:", f"pontryagin {kind} --resume --out {directory}{own}")]
     if set(task) != set(DESCRIPTION):
         return ways
     plain = "".join(f" --{part} {task[part]}" for part in ("model", "data", "loss") if task.get(part))
-    arguments = task.get("model_args") or task.get("data_args")
+    arguments = any(task.get(name) for name in DESCRIPTION if name not in ("model", "data", "loss"))
     if kind == "train" and methods == ["emsa"] and not arguments:
         ways.append(("See it beside Adam with a tuned rate:",
                      f"pontryagin compare{plain} --methods emsa,adam --tune 100"))
