@@ -25,7 +25,7 @@ HEAD = ("task", "rule", "rises of J", "rejected trials", "end J", "Adam's J (rat
 _WAYS = (("Let the rule set the step of a control problem of yours:",
           "python -c \"import pontryagin; help(pontryagin.ExtendedMSA)\""),)
 _COLORS = {"estimate": BLUE, "per-stage": GREEN, "adam": RED}
-_LINES: dict[str, dict[str, Any]] = {"estimate": {"linewidth": 3.0},
+_LINES: dict[str, dict[str, Any]] = {"estimate": {"linewidth": 4.5, "alpha": 0.45},
                                     "per-stage": {"linewidth": 1.4, "linestyle": (0, (3, 2)), "depth": 1.0}}
 """Where the twins lie on each other both are seen."""
 _WORDS = Markup(
