@@ -237,7 +237,8 @@ def test_a_page_says_first_what_came_out_and_what_to_do(tmp_path: Path) -> None:
 
 def test_the_headline_names_the_best_first_and_who_was_not_tuned() -> None:
     def of(accuracy: float) -> dict[str, Any]:
-        return {"test_accuracy": {"median": accuracy}, "test_loss": {"median": 1.0}, "start_test_loss": 2.0}
+        return {"test_accuracy": {"median": accuracy}, "test_loss": {"median": 1.0}, "start_test_loss": 2.0,
+                "iterations": 1500}
 
     assert headline({"adam": of(0.938), "emsa": of(0.953)}, None, ["adam"]) == (
         "Test accuracy: E-MSA 95.3 %, Adam 93.8 % (rate not tuned).")
@@ -245,7 +246,9 @@ def test_the_headline_names_the_best_first_and_who_was_not_tuned() -> None:
         "Test accuracy: Muon* 95.0 %, Adam* 90.0 % (*: rate not tuned).")
     assert headline({"emsa": of(0.953)}, 0.1) == (
         "E-MSA: test accuracy 95.3 % (always guessing the commonest class: 10.0 %).")
-    losses = {name: {"test_loss": {"median": loss}, "start_test_loss": 2.0}
+    assert headline({"adam": of(0.9) | {"iterations": 0}, "emsa": of(0.95)}, None, ["adam"]) == (
+        "Test accuracy: E-MSA 95.0 %, Adam 90.0 % (rate not tuned, after 0 of 1,500 iterations).")
+    losses = {name: {"test_loss": {"median": loss}, "start_test_loss": 2.0, "iterations": 9}
               for name, loss in (("adam", None), ("emsa", 0.5))}
     assert headline(losses, None) == "Test loss: E-MSA 0.5, Adam not finite."
     assert headline({"emsa": losses["emsa"]}, None) == "E-MSA: test loss 0.5 (before training: 2)."

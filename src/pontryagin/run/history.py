@@ -109,10 +109,15 @@ def headline(methods: Mapping[str, Any], guess: float | None, untuned: Collectio
         return f"{style_of(method).label}: {what} {told[method]} ({beside})."
     order = sorted(methods, key=lambda method: -value[method] if scored else _known(value[method]))
     star = "*" if len({*untuned} & {*order}) > 1 else ""
-    note = "" if star else " (rate not tuned)"
-    said = ", ".join(f"{style_of(method).label}{star} {told[method]}{note}" if method in untuned
-                     else f"{style_of(method).label} {told[method]}" for method in order)
-    return f"{what.capitalize()}: {said}{' (*: rate not tuned)' if star else ''}." if methods else ""
+    longest = max((result["iterations"] for result in methods.values()), default=0)
+    said = []
+    for method in order:
+        done, free = methods[method]["iterations"], method in untuned
+        notes = ["rate not tuned"] if free and not star else []
+        notes += [f"after {done:,} of {longest:,} iterations"] if done < longest else []
+        said.append(f"{style_of(method).label}{star if free else ''} {told[method]}"
+                    + (f" ({', '.join(notes)})" if notes else ""))
+    return f"{what.capitalize()}: {', '.join(said)}{' (*: rate not tuned)' if star else ''}." if said else ""
 
 
 def _sentence(result: dict[str, Any]) -> str:
