@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -35,6 +36,10 @@ def tanh(samples: int, seed: int = 0) -> ControlProblem:
     return ControlProblem(stages, SquaredError(), x, x.sin().sum(1, keepdim=True))
 
 
+OPENED = ExitStack()
+"""Executors of this program's own."""
+
+
 class Slow(ThreadPoolExecutor):
     """Every argmax takes a third of a second more."""
 
@@ -43,9 +48,10 @@ class Slow(ThreadPoolExecutor):
 
 
 def one_rank_is_slow(communicator: Communicator) -> AsynchronousMSA:
+    executor = Slow(1) if communicator.rank == 1 else ThreadPoolExecutor(1)
+    OPENED.callback(executor.shutdown, wait=True, cancel_futures=True)
     return AsynchronousMSA(tanh(17), staleness=4, maximizer=ByForm(ClosedForm(0.05), LBFGS(4)),
-                           communicator=communicator,
-                           executor=Slow(1) if communicator.rank == 1 else ThreadPoolExecutor(1))
+                           communicator=communicator, executor=executor)
 
 
 CASES = {
@@ -96,6 +102,6 @@ def run(case: str, iterations: int, communicator: Communicator) -> tuple[list[Te
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with join() as communicator:
+    with join() as communicator, OPENED:
         found = {case: run(case, int(sys.argv[2]), communicator) for case in sys.argv[3:]}
         torch.save(found, Path(sys.argv[1]) / f"rank{communicator.rank}.pt")

@@ -1,11 +1,13 @@
 """Asynchronous extended MSA: old states within their bound, J that never rises, and without staleness the
 usual iteration."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +194,17 @@ def test_a_rule_that_starts_anew_at_every_trial_is_refused() -> None:
 def test_wrong_settings_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ProblemError, match="expected staleness >= 0, workers >= 1 and parts >= 1"):
         AsynchronousMSA(uneven(), **options)  # type: ignore[arg-type]
+
+
+def test_threads_are_gone_with_the_solver() -> None:
+    """One that ends while the interpreter does would abort it."""
+    def argmax_threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name.startswith("argmax")]
+
+    solver = AsynchronousMSA(split_problem(5, 4, 23), staleness=2, workers=2)
+    solver.step()
+    numbers = [Path(f"/proc/self/task/{thread.native_id}") for thread in argmax_threads()]
+    assert numbers
+    del solver
+    assert not argmax_threads()
+    assert not any(number.exists() for number in numbers)

@@ -1,12 +1,15 @@
 """Extended MSA without a barrier: every argmax on the newest states and costates there when it began."""
 
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from time import perf_counter
+from pathlib import Path
+from threading import get_native_id
+from time import perf_counter, sleep
 
 import torch
 from torch import Tensor
@@ -22,6 +25,8 @@ from pontryagin.update.record import IterationRecord, stage_records
 
 _POLL = 0.005
 """Seconds after which a rank asks again what is ready on the others: little beside an argmax."""
+_GONE = 5.0
+"""Seconds that a thread may take for its last lines, on a machine that has no time for it."""
 Found = tuple[Tensor, Measures, int]
 """New controls of a unit, what they promise, and the evaluations that they took."""
 
@@ -92,8 +97,10 @@ class AsynchronousMSA:
         StageParallel(self.communicator).require_same(problem, self.controls, (
             staleness, self.maximizer, self.penalty, workers, parts))
         self._units = _units(problem, self.maximizer, self.communicator.size, parts or workers)
-        self._own = None if executor is not None else ThreadPoolExecutor(workers, thread_name_prefix="argmax")
+        self._own = None if executor is not None else _Threads(workers)
         self._executor: Executor = executor or self._own  # type: ignore[assignment]
+        # a thread that ends while the interpreter does, in torch's own destructors, would abort it
+        self._end = weakref.finalize(self, self._own.end) if self._own is not None else lambda: None
         self._began: dict[int, int] = {}
         self._penalties: dict[int, Penalties] = {}
         self._running: dict[int, Future[Found]] = {}
@@ -144,9 +151,9 @@ class AsynchronousMSA:
         return [self.step() for _ in range(iterations)]
 
     def close(self) -> None:
-        """End the threads; an argmax that has begun is dropped when it is done."""
-        if self._own is not None:
-            self._own.shutdown(wait=True, cancel_futures=True)
+        """End the threads, as when the solver is deleted; an argmax that has begun is dropped when it is
+        done."""
+        self._end()
 
     def __enter__(self) -> "AsynchronousMSA":
         return self
@@ -224,6 +231,24 @@ class AsynchronousMSA:
         arriving = [self.communicator.broadcast(tensor[:mine], counts) for tensor in (control, numbers)]
         new, table = (one.wait()[unit.owner] for one in arriving)
         return new, Measures(*table[:, :3].unbind(1)), int(table[0, 3])
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads that are gone when end() returns, to the operating system too, as far as it tells."""
+
+    def __init__(self, workers: int) -> None:
+        self._numbers: list[int] = []
+        numbers = self._numbers
+        super().__init__(workers, "argmax", lambda: numbers.append(get_native_id()))
+
+    def end(self) -> None:
+        """What is waiting is left out; what runs is waited for."""
+        self.shutdown(wait=True, cancel_futures=True)
+        until = perf_counter() + _GONE
+        while any(Path(f"/proc/self/task/{number}").exists() for number in self._numbers):
+            if perf_counter() > until:
+                return
+            sleep(_POLL)
 
 
 @dataclass(frozen=True)
