@@ -57,6 +57,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("train --epochs 99999999999999999999", "--epochs: expected a whole number"),
     ("train --threads -3", "--threads: expected a number >= 1, found -3"),
     ("train --threads 100000", "--threads: expected a number from 1 to 1024"),
+    ("bench panel --seconds 9999999999999", "--seconds: expected a number from 0 to 1e+09"),
     ("reproduce binary --width 1000000000", "--width: expected a number from 1 to 16384"),
     ("audit mlp digits --batches 2", "--batches: expected a number >= 3, found 2"),
     # nearly right

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay
-from pontryagin.run.class_weights import weighted
+from pontryagin.run.class_weights import Weighted, weighted
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point, Scores, evaluate
 from pontryagin.run.methods import METHODS
@@ -222,6 +222,17 @@ def test_weighted_costs_are_torchs_times_the_weights_of_the_batch() -> None:
     taken = torch.tensor(weights, dtype=torch.float64)[target[5:]]
     torchs = F.cross_entropy(output, target, torch.tensor(weights, dtype=torch.float64))
     assert found.item() == pytest.approx((torchs * taken.mean()).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.int32])
+def test_weights_of_classes_in_every_kind_of_whole_numbers(kind: torch.dtype) -> None:
+    """A mask is no index, and neither is a byte."""
+    target = torch.tensor([0, 1, 1, 1], dtype=kind)
+    found = weighted(OBJECTIVES["squared-hinge"], "balanced", TensorSamples(torch.zeros(4, 1), target)).cost
+    assert isinstance(found, Weighted)
+    assert found.weights == pytest.approx((2.0, 2 / 3))
+    costs = Weighted(lambda output, target: torch.ones(4), (3.0, 5.0))(torch.zeros(4, 2), target)
+    assert costs.tolist() == [3, 5, 5, 5]
 
 
 def test_balanced_weights_let_every_class_count_alike() -> None:

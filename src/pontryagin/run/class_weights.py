@@ -38,7 +38,7 @@ class Weighted:
             raise ExperimentError("--class-weights: expected a loss that returns one number a target, found "
                                   f"shape {tuple(costs.shape)} for targets of shape {tuple(target.shape)}")
         weights = torch.tensor(self.weights, dtype=costs.dtype, device=costs.device)
-        return costs * weights[torch.where(counted(target), target, 0)]
+        return costs * weights[torch.where(counted(target), target, 0).long()]
 
 
 def weighted(objective: Objective, weights: ClassWeights, train: Samples) -> Objective:
@@ -60,7 +60,7 @@ def _balanced(word: str, train: Samples) -> list[float]:
     if word != "balanced" or not isinstance(train, TensorSamples):
         raise ExperimentError(f"--class-weights {word}: the classes of a Dataset are known one by one alone: "
                               "give the weights as numbers with commas")
-    known = train.targets[counted(train.targets)]
+    known = train.targets[counted(train.targets)].long()
     if not len(known) or int(known.min()) < 0:
         raise ExperimentError("--class-weights balanced: expected class indices from 0 on in the training "
                               "set")

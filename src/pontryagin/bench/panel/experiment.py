@@ -36,7 +36,7 @@ class PanelSettings:
     methods: tuple[str, ...] | None = option(
         f"rivals, with commas: {', '.join(name for name in CENTERS if name != 'emsa')}", RIVALS)
     seconds: float = option("of process time that a run of AdamW has on the machine of the calibration; the "
-                            "iterations follow from it", 30.0)
+                            "iterations follow from it", 30.0, least=0)
     seeds: Seeds = option(SEEDS, 3)
     tuning: tuple[str, ...] | None = option(f"what is tuned, with commas: {', '.join(STAGES)}", STAGES)
     subset: bool = option(f"a third of the networks: {', '.join(SUBSET)}", False)
