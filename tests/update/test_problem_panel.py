@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 
 def layers(seed: int, *modules: nn.Module, cost: RunningCost | None = None, classes: int = 0,
-           theta: MatrixSet | None = None, samples: int = 20) -> ControlProblem:
+           theta: MatrixSet | None = None, samples: int = 40) -> ControlProblem:
     """Modules with seeded weights, as stages, on normal inputs."""
     stages = []
     for n, module in enumerate(modules):

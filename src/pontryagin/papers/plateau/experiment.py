@@ -108,7 +108,7 @@ def run_plateau(settings: PlateauSettings, command: str,
                         run = leave(method, layers, noise, seed, rate, settings)
                         results.runs.append(run)
                         running.tables["plateau"].add(*vars(run).values())
-                        advance(number, run.train_loss)
+                        advance(number, None)
                 running.save()
     return running.out, results, running.interrupted
 
