@@ -12,7 +12,7 @@ from pontryagin.optim.state import StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
 
 DTYPE = torch.float64
-QUINTICS = ((8.0934, -23.6205, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
+QUINTICS = ((8.0934, -23.6206, 17.4463), (3.6366, -2.7219, 0.5365))
 """a s + b s^3 + c s^5, one after the other."""
 
 
@@ -26,8 +26,8 @@ def test_the_polar_factor_keeps_directions_and_evens_out_lengths(shape):
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     inside = left.mT @ polar_factor(matrix) @ right.mT
     lengths = inside.diagonal(dim1=1, dim2=2)
-    assert (lengths > 0.5).all()
-    assert (lengths < 1.3).all()
+    assert (lengths > 0.29).all()
+    assert (lengths < 1.71).all()
     torch.testing.assert_close(inside, torch.diag_embed(lengths), rtol=0, atol=1e-10)
 
 
@@ -35,7 +35,7 @@ def test_lengths_end_near_one_on_the_interval_of_the_quintics():
     """Of diagonal matrices with the singular values x and y, of which x^4 + y^4 = 1."""
     x = torch.logspace(-2, 0, 2000, dtype=DTYPE).clamp_max(1)
     found = polar_factor(torch.diag_embed(torch.stack([x, (1 - x**4)**0.25], 1)))[:, 0, 0]
-    assert (found - 1).abs().max() < 0.272
+    assert (found - 1).abs().max() < 0.708
     for a, b, c in QUINTICS:
         x = a * x + b * x**3 + c * x**5
     torch.testing.assert_close(found, x, rtol=1e-9, atol=0)
@@ -62,7 +62,7 @@ class Layer:
         stage = AffineStage(CapturedStage("weight", self.layer, maps_of(self.layer)[0].maps[0]), 32, None)
         state, mean = StageState({}), rows.mean(0, keepdim=True)
         stage.initialize(state, bias)
-        state.polar, state.mean = torch.tensor(True), mean
+        state.rows, state.mean = torch.tensor(2.0), mean
         stage.keep(state, factorize(((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)))
         one = TrainedStage(stage, self.layer.weight, self.layer.bias, state, (0, 0))
         self.steps = PolarStep([StageGroup([one])])

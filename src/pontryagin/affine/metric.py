@@ -21,8 +21,8 @@ from pontryagin.errors import NonFiniteError
 _LEAST = 1e-30
 """Inputs that vary by less than 1e-15 are taken to vary by so much: the square of a step in their metric is a
 float32 still."""
-_ROOT, _PLAIN = 0.5, (1e-3, 1.0)
-"""The exponent of which dW A_c dW^T is had without a product, and the dampings: with less an inverse power
+_ROOT, _WHOLE, _PLAIN = 0.5, 1.0, (1e-3, 1.0)
+"""The exponents of which dW A_c dW^T is had without a product, and the dampings: with less an inverse power
 leaves directions out, with more the difference is rounding."""
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
@@ -98,14 +98,16 @@ class Factor:
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
         """Outside of Q dW is right * outside, and dW Q = (right Q) * inside. With exponent 1/2 right is dW
-        (A_c + delta I)^(1/2), so that dW A_c dW^T is right right^T - delta dW dW^T."""
+        (A_c + delta I)^(1/2), so that dW A_c dW^T is right right^T - delta dW dW^T; with exponent 1 it is
+        right dW^T - delta dW dW^T."""
         kept = self._power(damping, exponent)
         if kept.outside is None:
             change = torch.bmm(right, kept.product)
             norm = _row_norm(change, exponent)
-            if exponent != _ROOT or not _PLAIN[0] <= damping <= _PLAIN[1]:
+            if exponent not in (_ROOT, _WHOLE) or not _PLAIN[0] <= damping <= _PLAIN[1]:
                 return change, self.squared_change(change), norm
-            whole = torch.linalg.vector_norm(right, dim=2).square_().mul_(kept.is_known)
+            whole = (torch.linalg.vector_norm(right, dim=2).square_() if exponent == _ROOT
+                     else torch.linalg.vecdot(right, change)).mul_(kept.is_known)
             return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
         along = torch.bmm(right, self.basis)
         change = right.mul_(kept.outside).baddbmm_(along, kept.product)

@@ -132,6 +132,11 @@ class Joined:
             self._reach = torch.cat([group.reach() for group in self.groups])
         return within(norm, self._reach / lr) if lr else torch.ones_like(norm)
 
+    def exponent(self, groups: Groups) -> float:
+        """Of the metric; groups: the optimizer's."""
+        known = groups[self.first.groups[0]]["exponent"]
+        return self.first.exponent if known is None else float(known)
+
     def follow(self, seen: Probed, power: float, names: Sequence[str]) -> None:
         """The states have been probed: means and second moments grow along, and these numbers as that power
         of the growth."""

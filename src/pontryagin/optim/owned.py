@@ -175,7 +175,7 @@ class Owned(Share):
         if self.owns(stage.weight):
             stage.initialize(state, has_bias)
         elif "refreshes" not in state:
-            state.refreshes, state.polar = torch.zeros((), dtype=torch.float32), torch.tensor(False)
+            state.refreshes, state.rows = torch.zeros((), dtype=torch.float32), torch.tensor(0.0)
 
     def moments(self, armed: Sequence[tuple[AffineStage, StageState]]) -> list[Seen]:
         """Each rank's go to the owner, in buckets."""
@@ -202,14 +202,14 @@ class Owned(Share):
         """How often moments have been taken in, and which step a stage takes."""
         if not armed:
             return
-        own = [[float(state.refreshes), float(state.polar)]
+        own = [[float(state.refreshes), float(state.rows)]
                if self.owns(stage.weight) and "refreshes" in state else [0.0, 0.0] for stage, state in armed]
         found = self._ranks.stack(torch.tensor(own, device=self._ranks.device)).tolist()
         for n, (stage, state) in enumerate(armed):
-            refreshes, polar = found[self._owners.owners[id(stage.weight)]][n]
+            refreshes, rows = found[self._owners.owners[id(stage.weight)]][n]
             if not self.owns(stage.weight) and refreshes:
                 state.refreshes = torch.tensor(refreshes, dtype=torch.float32)
-                state.polar = torch.tensor(bool(polar))
+                state.rows = torch.tensor(rows, dtype=torch.float32)
 
     def steps(self, stages: Sequence[TrainedStage]) -> Steps:
         """Bucket by bucket."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pontryagin.affine.argmax import centred, largest_entry, output_change, shift
 from pontryagin.affine.polar import polar_argmax
+from pontryagin.optim.certainty import doubt
 from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
@@ -40,8 +41,7 @@ class PolarStep:
 
     def follow(self, seen: Probed, groups: Groups) -> None:
         """The states have been probed, and rho^2 is scaled along."""
-        exponent = groups[self.joined.first.groups[0]]["exponent"]
-        self.joined.follow(seen, 1 - exponent, ("square",))
+        self.joined.follow(seen, 1 - self.joined.exponent(groups), ("square",))
 
     def propose(self, groups: Groups, largest: Mapping[int, float], longest: float | None, promised: bool
                 ) -> Proposal:
@@ -61,9 +61,13 @@ class PolarStep:
             bias = (new.bias_velocity * joined.of_biases(weight)).add_(bias, alpha=1 - MOMENTUM)
             part = size[:joined.biased_parts]
             torch.maximum(part, joined.largest_bias(bias), out=part)
+        units = torch.where(size > 0, size, 1.0)  # whose squares are to be finite
+        ahead = list(torch._foreach_div(ahead, list(units.view(-1, 1, 1).split(counts))))
+        bias = None if bias is None else bias / joined.of_biases(units)
         bias_ahead, promise = bias, None
         length = self._length(new, joined.of_stages(joined.largest(largest)), size, own["steps"] + 1)
-        found = [_argmax(group, right, mean_change, own)
+        damping, exponent = own["damping"], joined.exponent(groups)
+        found = [_argmax(group, right, mean_change, damping, exponent)
                  for group, right, mean_change
                  in zip(joined.groups, ahead, joined.by_group(bias), strict=True)]
         changes = [change for change, _ in found]
@@ -82,7 +86,8 @@ class PolarStep:
             bias = (torch.cat([mean_change.flatten() for mean_change, _ in moved]) * joined.of_biases(factor)
                     - torch.cat([part.flatten() for _, part in moved]))
         if promised:
-            promise = joined.promised(ahead, changes, bias_ahead, bias, groups).sum()
+            promise = joined.promised(ahead, changes, bias_ahead, bias, groups, units).sum()
+            promise *= doubt(joined.first.rows)
             promise = torch.stack([promise, torch.zeros_like(promise)])
         return Proposal(joined, changes, bias, norm, new, velocities, promise)
 
@@ -133,9 +138,9 @@ class PolarStep:
         return torch.where(square > 0, square.rsqrt() * length, 0.0)
 
 
-def _argmax(group: StageGroup, right: Matrix, bias_gradient: Vector | None, own: Mapping[str, Any]
+def _argmax(group: StageGroup, right: Matrix, bias_gradient: Vector | None, damping: float, exponent: float
             ) -> tuple[Matrix, Vector | None]:
     """(dW, dW s + db) of unit operator norm."""
     if bias_gradient is not None:
         right = centred(right, bias_gradient, group.mean)
-    return polar_argmax(right, bias_gradient, group.metric, own["damping"], own["exponent"])
+    return polar_argmax(right, bias_gradient, group.metric, damping, exponent)

@@ -7,14 +7,13 @@ second moment of x (without b about 0). delta = damping * mean(diag A_c). By row
     rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
 
-A layer that sees twice as many rows as it has inputs or outputs takes the polar step: momentum first, with
-M = (A_c + delta I)^(exponent / 2) and one rho, the root mean square of the changes of all outputs,
+The exponent is 1/4 to 1 by how many rows a step sees (certainty.py). A layer that sees as many as it has
+inputs or outputs takes the polar step: momentum first, with M = (A_c + delta I)^(exponent / 2) and one rho,
+the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
-
 Steps are shorter where gradients fade and reach no further than weights allow (fading.py: why, and whence the
 numbers); the loss is not passed. Averages: a_k = a_{k-1} + c_k (W_k - a_{k-1}), c_k = (eta + 1) / (k + eta).
-
 Shapes: x (row, d), W (n, d); gradients and steps (n, d + k), those of b as a last column; k = 0 without b.
 """
 
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine.polar import polar_factor
+from pontryagin.optim.certainty import exponent_for
 
 
 @dataclass
@@ -35,7 +35,7 @@ class State:
     layer: nn.Linear
     lr: float = 0.03
     damping: float = 0.1
-    exponent: float = 0.5
+    exponent: float | None = None
     momentum: float = 0.6
     rho_decay: float = 0.95
     weight_decay: float = 0.0
@@ -63,14 +63,16 @@ def step(state: State, x: Tensor, refresh: bool = True) -> None:
     change[:, :layer.in_features] -= state.lr * state.weight_decay * layer.weight
     for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
         parameter.add_(part.view_as(parameter))
-    controls = torch.cat([parameter.view(n, -1) for parameter in layer.parameters()], 1)
-    state.average.lerp_(controls, (state.averaging + 1) / (state.steps + state.averaging))
+    state.average.lerp_(torch.cat([parameter.view(n, -1) for parameter in layer.parameters()], 1),
+                        (state.averaging + 1) / (state.steps + state.averaging))
 
 
 def _refresh(state: State, x: Tensor) -> None:
     """s and A_c take a batch in, with weight max(0.15, 1 / refreshes), never 1.25 times behind it."""
     state.refreshes += 1
-    state.is_polar = len(x) >= 2 * max(state.layer.weight.shape) if state.refreshes == 1 else state.is_polar
+    rows = len(x) / max(state.layer.weight.shape)
+    state.is_polar = rows >= 1 if state.refreshes == 1 else state.is_polar
+    state.exponent = exponent_for(rows, True) if state.exponent is None else state.exponent
     weight, mean = max(0.15, 1 / state.refreshes), x.mean(0, keepdim=True)[:len(state.mean)]
     centred, offset = x - mean.sum(0), mean - state.mean
     moment = centred.T @ centred / len(x) + (1 - weight) * offset.T @ offset
@@ -116,8 +118,8 @@ def _polar_step(state: State, gradient: Tensor) -> Tensor:
 def _power(state: State, exponent: float) -> Tensor:
     """(A_c + delta I)^-exponent; without damping 0 along inputs that do not vary."""
     shifted, values = state.values + state.damping * state.values.mean(), state.values
-    least = torch.finfo(values.dtype).eps * len(values) * values.max()
-    return (state.basis * torch.where(shifted > least, shifted, torch.inf) ** -exponent) @ state.basis.T
+    known = shifted > torch.finfo(values.dtype).eps * len(values) * values.max()
+    return (state.basis * torch.where(known, shifted, torch.inf) ** -exponent) @ state.basis.T
 
 
 def _squared_change(state: State, dW: Tensor, moved: Tensor) -> Tensor:
@@ -135,8 +137,7 @@ def _floor(state: State, square: Tensor, level: float) -> Tensor:
 
 
 def _within_reach(state: State, found: Tensor) -> Tensor:
-    norm = state.lr * found[:, :len(state.values)].norm()
-    return found * (state.reach / norm) if norm > state.reach else found
+    return found * (state.reach / (state.lr * found[:, :len(state.values)].norm())).clamp_max(1)
 
 
 if __name__ == "__main__":
@@ -144,7 +145,6 @@ if __name__ == "__main__":
     state = State(layer)
     for _ in range(100):
         layer.zero_grad()
-        loss = (layer(x).tanh() - x[:, :2].sin()).square().mean()
-        loss.backward()
+        (loss := (layer(x).tanh() - x[:, :2].sin()).square().mean()).backward()
         step(state, x)
     print(f"the loss after 100 steps: {loss.item():.1e}")

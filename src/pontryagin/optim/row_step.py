@@ -30,8 +30,7 @@ class RowStep:
     def follow(self, seen: Probed, groups: Groups) -> None:
         """The states have been probed. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs
         do."""
-        exponent = groups[self.joined.first.groups[0]]["exponent"]
-        self.joined.follow(seen, 2 * (1 - exponent), ("square", "long_square"))
+        self.joined.follow(seen, 2 * (1 - self.joined.exponent(groups)), ("square", "long_square"))
 
     def propose(self, groups: Groups, largest: Mapping[int, float], longest: float | None, promised: bool
                 ) -> Proposal:
@@ -53,7 +52,7 @@ class RowStep:
                 gradient = centred(gradient, mean_change, group.mean)
             elif promised or (len(group.stages) == 1 and factors is None):
                 gradient = gradient.clone()  # which is asked for once more, or is .grad
-            change, square, norm = group.metric.measured_solve(gradient, own["damping"], own["exponent"])
+            change, square, norm = group.metric.measured_solve(gradient, own["damping"], joined.exponent(groups))
             if mean_change is not None:
                 shifts.append(shift(change, group.mean).flatten())
             changes.append(change)

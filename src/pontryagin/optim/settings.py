@@ -21,15 +21,15 @@ class Metric:
     """In what a step is measured, and what that may cost.
 
     damping: delta / mean(diag A_c). exponent: of (A_c + delta I); 1 is the argmax with a state penalty alone
-    ([LCTE] Algorithm 2), the default 1/2 also whitens the noise of G. rho_decay: of the running mean of
-    squared output changes, rho^2. These three can be set per group. metric_rank: beyond twice so many inputs
+    ([LCTE] Algorithm 2), 1/2 whitens the noise of G; None: of each stage by how many rows a step sees, 1/4 to
+    1 (certainty.py). rho_decay: of the running mean of squared output changes, rho^2. These three can be set per group. metric_rank: beyond twice so many inputs
     the metric is kept on a leading subspace of this rank, the rest by its mean. moment_rows: positions of a
     batch that enter the moments (None: all). refresh_budget: moments and their factorizations may cost this
     share of the propagation, counted in flops.
     """
 
     damping: float = 0.1
-    exponent: float = 0.5
+    exponent: float | None = None
     rho_decay: float = 0.95
     metric_rank: int = 32
     moment_rows: int | None = 512
@@ -114,6 +114,8 @@ def check_group(group: Mapping[str, Any]) -> None:
     for name in group.keys() & _FORMER.keys():
         raise ProblemError(f"EMSA: a param group has {name!r}, which is called {_FORMER[name]!r} now")
     for name, (low, high) in _LIMITS.items():
+        if name == "exponent" and group[name] is None:
+            continue
         value = _number(name, group[name])
         if not (isfinite(value) and low <= value <= high):
             end = ")" if high == inf else "]"

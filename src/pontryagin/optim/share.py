@@ -28,7 +28,7 @@ def joined(groups: Sequence[StageGroup]) -> Steps:
     alike: dict[Hashable, list[StageGroup]] = {}
     for group in groups:
         alike.setdefault(group.first.settings, []).append(group)
-    return [(PolarStep if each[0].first.state.polar else RowStep)(each) for each in alike.values()]
+    return [(PolarStep if each[0].first.is_polar else RowStep)(each) for each in alike.values()]
 
 
 class Share:

@@ -16,9 +16,6 @@ from pontryagin.trajectory.local import local_part
 
 _FRESH = 0.15
 """Least weight of a new batch in the running moments: about the last seven count."""
-_ROWS = 2.0
-"""Rows a step must have, relative to the larger of inputs and outputs, for small singular values to be
-signal, and the polar step to be taken."""
 _EXACT = 2
 """The metric is exact up to so many times the rank: below that, a subspace saves little."""
 
@@ -89,8 +86,7 @@ class AffineStage:
         positions: the rows of all processes, of the first batch."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
-            many = self.map.is_dense and positions >= _ROWS * max(self.inputs, self.outputs)
-            self._reset(state, moments, torch.tensor(many))
+            self._reset(state, moments, torch.tensor(positions / max(self.inputs, self.outputs)))
         state.refreshes += 1
         weight = max(_FRESH, 1 / state.refreshes.item())
         if has_bias:  # the spread of the batches' means is variance too
@@ -139,7 +135,7 @@ class AffineStage:
     def initialize(self, state: StageState, has_bias: bool) -> None:
         """All entries of the state, for those who fill them in place; the first moments overwrite them."""
         if "refreshes" not in state:
-            self._reset(state, self.zeros(), torch.tensor(False))
+            self._reset(state, self.zeros(), torch.tensor(0.0))
             self.begin(state, has_bias)
 
     def _about(self, moments: Moments, has_bias: bool) -> Moments:
@@ -150,10 +146,11 @@ class AffineStage:
             moments.mean = torch.zeros_like(moments.mean)
         return moments
 
-    def _reset(self, state: StageState, moments: Moments, polar: Tensor) -> None:
+    def _reset(self, state: StageState, moments: Moments, rows: Tensor) -> None:
         """Entries of the right shapes for the first moments."""
         mean = moments.mean
-        state.mean, state.refreshes, state.polar = mean.clone(), torch.zeros((), dtype=torch.float32), polar
+        state.mean, state.refreshes = mean.clone(), torch.zeros((), dtype=torch.float32)
+        state.rows = rows.to(torch.float32)
         if self.is_exact or self.map.one_hot:
             state.moment = moments.product.clone()
         if not self.map.one_hot:

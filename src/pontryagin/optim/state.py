@@ -56,8 +56,8 @@ class StageState(Record):
 
     mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies,
     (group, input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input,
-    rank), (group, rank), (group). refreshes: of the moments. polar: whether the step is bounded in the
-    operator norm.
+    rank), (group, rank), (group). refreshes: of the moments. rows: of the first batch, over the larger
+    of inputs and outputs (certainty.py).
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
     momentum adds up to. size, size_weight, long_size: running means of squared gradients. peak: the largest
@@ -71,7 +71,7 @@ class StageState(Record):
     values: Tensor
     tail: Tensor
     refreshes: Tensor
-    polar: Tensor
+    rows: Tensor
     square: Tensor
     square_weight: Tensor
     long_square: Tensor
@@ -87,7 +87,7 @@ class StageState(Record):
     RUNNING: ClassVar = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight",
                          "long_size", "peak")
     """Numbers that the steps renew, beside the momentum."""
-    CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "polar", "square",
+    CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "square",
                                   "long_square")
     """In place."""
 
@@ -110,7 +110,7 @@ class StageState(Record):
                    for name in StageState.RUNNING}
         found = {name: (torch.Size(size), squares) for name, size in running.items()}
         found |= {name: (torch.Size(size), like) for name, size in shapes.items()}
-        return found | {"refreshes": (_NUMBER, torch.float32), "polar": (_NUMBER, torch.bool),
+        return found | {"refreshes": (_NUMBER, torch.float32), "rows": (_NUMBER, torch.float32),
                         "kind": (_NUMBER, torch.float32)}
 
     @staticmethod
@@ -118,7 +118,7 @@ class StageState(Record):
         """The entries of a state that has any of them."""
         metric = {"moment"} if is_exact or one_hot else set()
         metric |= set() if one_hot else {"basis", "values", "tail"}
-        return {"mean", "refreshes", "polar", "velocity", *StageState.RUNNING} | metric
+        return {"mean", "refreshes", "rows", "velocity", *StageState.RUNNING} | metric
 
 
 class AdamWState(Record):
