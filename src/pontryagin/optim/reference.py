@@ -35,7 +35,7 @@ class State:
     layer: nn.Linear
     lr: float = 0.03
     damping: float = 0.1
-    exponent: float | None = None
+    exponent: float = -1.0  # by rows
     momentum: float = 0.6
     rho_decay: float = 0.95
     weight_decay: float = 0.0
@@ -72,7 +72,7 @@ def _refresh(state: State, x: Tensor) -> None:
     state.refreshes += 1
     rows = len(x) / max(state.layer.weight.shape)
     state.is_polar = rows >= 1 if state.refreshes == 1 else state.is_polar
-    state.exponent = exponent_for(rows, True) if state.exponent is None else state.exponent
+    state.exponent = exponent_for(rows, True) if state.exponent < 0 else state.exponent
     weight, mean = max(0.15, 1 / state.refreshes), x.mean(0, keepdim=True)[:len(state.mean)]
     centred, offset = x - mean.sum(0), mean - state.mean
     moment = centred.T @ centred / len(x) + (1 - weight) * offset.T @ offset

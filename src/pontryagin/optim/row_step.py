@@ -42,6 +42,7 @@ class RowStep:
         if not all(map(is_mild, sizes)):
             sizes = [unit(size) for size in sizes]
             units = joined.of_stages(sizes)
+        exponent = joined.exponent(groups)
         factors = None if units is None else [1 / size for size in sizes]
         bias, scaled = joined.bias_gradients(factors), iter(factors or [])
         changes, squares, norms, shifts, gradients = [], [], [], [], []
@@ -52,7 +53,7 @@ class RowStep:
                 gradient = centred(gradient, mean_change, group.mean)
             elif promised or (len(group.stages) == 1 and factors is None):
                 gradient = gradient.clone()  # which is asked for once more, or is .grad
-            change, square, norm = group.metric.measured_solve(gradient, own["damping"], joined.exponent(groups))
+            change, square, norm = group.metric.measured_solve(gradient, own["damping"], exponent)
             if mean_change is not None:
                 shifts.append(shift(change, group.mean).flatten())
             changes.append(change)
