@@ -144,14 +144,14 @@ def test_the_outputs_move_as_far_after_a_growth(many_rows: bool, exponent: float
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 3)).double()
     optimizer = EMSA(model, lr=1e-4, momentum=0.0, metric=Metric(refresh_budget=1e-9, exponent=exponent))
-    x, y = vectors(40 if many_rows else 4, seed=1)
+    x, y = vectors(40 if many_rows else 7, seed=1)
     moved = {}
     for step in range(1, 42):
         batch = x * (1 if step < 40 else 100)
         before = model(batch).detach()
         train(model, optimizer, 1, lambda seed, batch=batch: (batch, y), first=step)
         moved[step] = (model(batch) - before).square().mean().sqrt().item() / 1e-4
-    assert (optimizer.state[model[0].weight]["rows"] >= 1) == many_rows
+    assert (optimizer.state[model[0].weight]["rows"] >= 2) == many_rows
     assert moved[40] == pytest.approx(moved[39], rel=0.6)
 
 
@@ -233,10 +233,9 @@ def trained(seed: int) -> tuple[float, float]:
     torch.manual_seed(seed)
     layers = [part for _ in range(10) for part in (nn.Linear(64, 64), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Linear(64, 10))
-    optimizer = EMSA(model, metric=Metric(exponent=0.5))  # at 1/4, and in polar steps, they run away less
-    generator, largest = torch.Generator().manual_seed(seed), 0.0
+    optimizer, generator, largest = EMSA(model), torch.Generator().manual_seed(seed), 0.0
     for _ in range(80):
-        batch = torch.randint(0, 1024, (60,), generator=generator)
+        batch = torch.randint(0, 1024, (100,), generator=generator)
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
         loss.backward()

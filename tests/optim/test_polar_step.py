@@ -62,7 +62,7 @@ class Layer:
         stage = AffineStage(CapturedStage("weight", self.layer, maps_of(self.layer)[0].maps[0]), 32, None)
         state, mean = StageState({}), rows.mean(0, keepdim=True)
         stage.initialize(state, bias)
-        state.rows, state.mean = torch.tensor(2.0), mean
+        state.rows, state.mean = torch.tensor(3.0), mean
         stage.keep(state, factorize(((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)))
         one = TrainedStage(stage, self.layer.weight, self.layer.bias, state, (0, 0))
         self.steps = PolarStep([StageGroup([one])])

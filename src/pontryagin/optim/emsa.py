@@ -37,8 +37,8 @@ class EMSA(torch.optim.Optimizer):
         W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by
         dW_i, db_i
 
-    with Nesterov momentum after the solve. A layer of whole vectors that sees as many rows per batch as it
-    has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py); the exponent
+    with Nesterov momentum after the solve. A layer of whole vectors that sees twice as many rows per batch
+    as it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py); the exponent
     goes from 1/4 to 1 with these rows (certainty.py). The scale of the loss means nothing. Steps become
     shorter where gradients fade, and reach no further than the weights themselves allow (fading.py); where
     the loss is known they promise no more than a share of it, and may be longer (promise.py). `reference.py`

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pontryagin.affine import Diagonal, Factor, MeanVariance
 from pontryagin.affine.metric import FactoredMoment
 from pontryagin.affine.variances import growth
-from pontryagin.optim.certainty import doubt, exponent_for, is_polar
+from pontryagin.optim.certainty import exponent_for, is_polar
 from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
 from pontryagin.optim.stage import AffineStage
@@ -46,25 +46,19 @@ class TrainedStage:
                 self.weight.device)
 
     @property
-    def rows(self) -> float:
-        """Of the first batch, over the larger of inputs and outputs."""
-        return self.state.rows.item()
-
-    @property
     def is_polar(self) -> bool:
         """Whether its step is bounded in the operator norm."""
-        return is_polar(self.rows, self.stage.map.is_dense)
+        return is_polar(self.state.rows.item(), self.stage.map.is_dense)
 
     @property
     def exponent(self) -> float:
         """That of its metric where its param group names none."""
-        return exponent_for(self.rows, self.stage.map.is_dense)
+        return exponent_for(self.state.rows.item(), self.stage.map.is_dense)
 
     @property
     def settings(self) -> Hashable:
         """Equal for stages whose lengths are found together."""
-        return (self.groups, self.weight.dtype, self.weight.device, self.is_polar, self.exponent,
-                doubt(self.rows))
+        return self.groups, self.weight.dtype, self.weight.device, self.is_polar, self.exponent
 
     @property
     def kind(self) -> Hashable:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from pontryagin.affine.argmax import centred, largest_entry, output_change, shift
 from pontryagin.affine.polar import polar_argmax
-from pontryagin.optim.certainty import doubt
 from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
@@ -87,7 +86,6 @@ class PolarStep:
                     - torch.cat([part.flatten() for _, part in moved]))
         if promised:
             promise = joined.promised(ahead, changes, bias_ahead, bias, groups, units).sum()
-            promise *= doubt(joined.first.rows)
             promise = torch.stack([promise, torch.zeros_like(promise)])
         return Proposal(joined, changes, bias, norm, new, velocities, promise)
 

@@ -7,8 +7,8 @@ second moment of x (without b about 0). delta = damping * mean(diag A_c). By row
     rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
 
-The exponent is 1/4 to 1 by how many rows a step sees (certainty.py). A layer that sees as many as it has
-inputs or outputs takes the polar step: momentum first, with M = (A_c + delta I)^(exponent / 2) and one rho,
+The exponent is 1/4 to 1 by how many rows a step sees (certainty.py). A layer that sees twice as many as it
+has inputs or outputs takes the polar step: momentum first, with M = (A_c + delta I)^(exponent / 2) and one rho,
 the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
@@ -71,7 +71,7 @@ def _refresh(state: State, x: Tensor) -> None:
     """s and A_c take a batch in, with weight max(0.15, 1 / refreshes), never 1.25 times behind it."""
     state.refreshes += 1
     rows = len(x) / max(state.layer.weight.shape)
-    state.is_polar = rows >= 1 if state.refreshes == 1 else state.is_polar
+    state.is_polar = rows >= 2 if state.refreshes == 1 else state.is_polar
     state.exponent = exponent_for(rows, True) if state.exponent < 0 else state.exponent
     weight, mean = max(0.15, 1 / state.refreshes), x.mean(0, keepdim=True)[:len(state.mean)]
     centred, offset = x - mean.sum(0), mean - state.mean
