@@ -17,10 +17,10 @@ from pontryagin.affine.metric import FactoredMoment
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 
-_QUINTICS = ((8.0934, -23.6206, 17.4463), (3.6366, -2.7219, 0.5365))
-"""Of the composition of two odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.71
+_QUINTICS = ((7.0441, -19.4937, 14.1690), (2.7004, -2.0091, 0.4562))
+"""Of the composition of two odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.04, 1]: within 0.29
 there. Each is the best on the interval that the one before maps to (Amsel et al. 2025 prove that this is
-optimal); found by linear programming. A third quintic, within 0.27, serves no better."""
+optimal); found by linear programming. A third quintic, within 0.27 from 0.01 on, serves no better."""
 
 
 def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMoment, damping: float,
@@ -37,7 +37,7 @@ def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMo
 
 
 def polar_factor(matrix: Matrix) -> Matrix:
-    """About U V^T of matrix = U S V^T: singular values end within 0.71 of 1 if they are at least 0.01 of (sum
+    """About U V^T of matrix = U S V^T: singular values end within 0.29 of 1 if they are at least 0.04 of (sum
     of S^4)^(1/4).
 
     A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram

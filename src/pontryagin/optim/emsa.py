@@ -37,17 +37,18 @@ class EMSA(torch.optim.Optimizer):
         W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by
         dW_i, db_i
 
-    with Nesterov momentum after the solve. A layer of whole vectors that sees twice as many rows per batch
-    as it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py); the exponent
-    goes from 1/4 to 1 with these rows (certainty.py). The scale of the loss means nothing. Steps become
-    shorter where gradients fade, and reach no further than the weights themselves allow (fading.py); where
-    the loss is known they promise no more than a share of it, and may be longer (promise.py). `reference.py`
-    is the whole step of Linear layers in one plain file. Parameters outside any stage are trained by AdamW,
-    and named in one warning; so are those of modules that turn out to compute something else than an affine
-    map of their inputs. Moments are of exactly the rows whose gradient is in .grad at the step, and are
-    renewed as often as metric.refresh_budget allows; between, probes of mean and variance let them follow
-    states that grow. Nothing is put on the model: while a look is due, the hooks that torch calls for every
-    module see the inputs of its layers; detach() takes them off. A copy or pickle has a model of its own.
+    with Nesterov momentum after the solve. A layer of whole vectors that sees twice as many rows per batch as
+    it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py); the
+    exponent goes from 1/4 to 1 with these rows (certainty.py). The scale of the loss means nothing. Steps
+    become shorter where gradients fade, and reach no further than the weights themselves allow (fading.py);
+    where the loss is known they promise no more than a share of it, and may be longer (promise.py).
+    `reference.py` is the whole step of Linear layers in one plain file. Parameters outside any stage are
+    trained by AdamW, and named in one warning; so are those of modules that turn out to compute something
+    else than an affine map of their inputs. Moments are of exactly the rows whose gradient is in .grad at the
+    step, and are renewed as often as metric.refresh_budget allows; between, probes of mean and variance let
+    them follow states that grow. Nothing is put on the model: while a look is due, the hooks that torch calls
+    for every module see the inputs of its layers; detach() takes them off. A copy or pickle has a model of
+    its own.
 
     `eval()` puts the averages of the controls into the model, for evaluation and saving, and `train()` the
     controls back, bit by bit, before the next step; a loop that calls neither works with the controls alone.

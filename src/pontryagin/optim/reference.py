@@ -8,7 +8,7 @@ second moment of x (without b about 0). delta = damping * mean(diag A_c). By row
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
 
 The exponent is 1/4 to 1 by how many rows a step sees (certainty.py). A layer that sees twice as many as it
-has inputs or outputs takes the polar step: momentum first, with M = (A_c + delta I)^(exponent / 2) and one rho,
+has inputs or outputs takes the polar step: momentum first, M = (A_c + delta I)^(exponent / 2) and one rho,
 the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
