@@ -7,7 +7,7 @@ import torch
 from optim_builders import assert_close, loss_of, vectors
 from torch import nn
 
-from pontryagin.optim import EMSA, Metric, step
+from pontryagin.optim import EMSA, Metric, share
 from pontryagin.optim.group import StageGroup, TrainedStage, grouped
 
 Grouping = Callable[[Sequence[TrainedStage]], list[StageGroup]]
@@ -26,7 +26,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, by: Grouping) -> list[list[StageGr
         found.append(by(stages))
         return found[-1]
 
-    monkeypatch.setattr(step, "grouped", grouping)
+    monkeypatch.setattr(share, "grouped", grouping)
     return found
 
 

@@ -28,7 +28,7 @@ from pontryagin.optim.ownership import Ownership
 from pontryagin.optim.packed_moments import merged, packed, unpacked
 from pontryagin.optim.polar_step import PolarStep
 from pontryagin.optim.row_step import RowStep
-from pontryagin.optim.settings import StageOwners
+from pontryagin.optim.settings import StageOwners, holds
 from pontryagin.optim.share import Saved, Seen, Share, Steps, joined
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import Entries, StageState, States
@@ -94,15 +94,20 @@ def share_of(model: nn.Module, request: Any) -> Share:
     started = distributed.is_available() and distributed.is_initialized()
     if spread is None and owners is request and started:
         spread = spread_over(owners.process_group)
-    return Share() if spread is None else Owned(spread, owners.bucket)
+    if spread is None:
+        return Share()
+    has_parts = spread_of(model.named_parameters()) is not None
+    is_tensor_parallel = has_parts and not holds("torch.distributed.fsdp", "FSDPModule", model.modules())
+    return Owned(spread, owners.bucket, spread.ranks.size if is_tensor_parallel else 1)
 
 
 class Owned(Share):
     """Owners are balanced by what a step of their stages costs, the most expensive first. bucket: numbers
-    that travel together."""
+    that travel together. copies: how many ranks see the same rows, 1 where each has its own."""
 
-    def __init__(self, spread: Spread, bucket: int) -> None:
-        self._bucket, self._owners, self._ranks = bucket, Ownership(spread), spread.ranks
+    def __init__(self, spread: Spread, bucket: int, copies: int) -> None:
+        self._bucket, self._copies = bucket, copies
+        self._owners, self._ranks = Ownership(spread), spread.ranks
         self._kept, self._replicas = OwnedState(self._owners), spread.replicas
         self.group = distributed.group.WORLD if spread.everyone.group is None else spread.everyone.group
         self._stages: dict[int, AffineStage] = {}
@@ -195,7 +200,7 @@ class Owned(Share):
         for stage, one in joint:
             moments, positions = unpacked(stage, one)
             if moments is not None:
-                found.append((stage, moments, positions))
+                found.append((stage, moments, positions // self._copies))
         return found
 
     def tell(self, armed: Sequence[tuple[AffineStage, StageState]]) -> None:

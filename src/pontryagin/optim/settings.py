@@ -98,7 +98,7 @@ def check_model(model: object) -> None:
     if meta is not None:
         raise ProblemError(f"EMSA: {meta} is on the meta device, without values: materialize the model first "
                            "(to_empty replaces its parameters), then make the optimizer")
-    if _holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()):
+    if holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()):
         raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each "
                            "stage's own gradient: use fully_shard (FSDP2) in its place, or "
                            "DistributedDataParallel")
@@ -150,7 +150,7 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _holds(module: str, kind: str, parts: Any) -> bool:
+def holds(module: str, kind: str, parts: Any) -> bool:
     """Whether some are of a class of torch's. Its module takes seconds to import, and without it there are
     none."""
     found = sys.modules.get(module)
