@@ -105,6 +105,13 @@ def alive() -> int:
     return sum(type(each) in own for each in gc.get_objects())
 
 
+@pytest.fixture(autouse=True)
+def _compiler_without_a_past() -> None:
+    """It compiles a function of torch's eight times in a process, by whatever tests, and then no more."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _only_what_these_tests_make() -> Iterator[None]:
     """The collector leaves alone what was there before, which saves it most of its work."""
