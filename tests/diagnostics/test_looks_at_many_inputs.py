@@ -228,7 +228,7 @@ def test_ignored_targets_leave_audits_and_hessians(loss: str, shape: tuple[int, 
     expected = dense(model, lambda net: F.cross_entropy(net(x[kept]), y[kept]))
     hessian = module_hessian(model, LOSSES[loss], batches)
     assert torch.allclose(hessian.dense(), expected, atol=1e-8)
-    found = audit(model, LOSSES[loss], batches, sets=("ternary",))
+    found = audit(model, LOSSES[loss], batches, sets=("ternary-rows",))
     assert found.loss == pytest.approx(F.cross_entropy(model(x[kept]), y[kept]).item(), rel=1e-12)
     assert found.batches == 4
     with torch.no_grad():

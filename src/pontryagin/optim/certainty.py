@@ -1,19 +1,19 @@
 """How many rows a step sees for each input or output of its matrix, and what they are worth.
 
 A_c is known from seven batches and more; the gradient of a step is of one. With few rows it is mostly noise,
-of which the inverse of A_c makes most along the inputs that vary least. With many the gradient is signal, and
-the argmax of the augmented Hamiltonian, exponent 1, is best. Small singular values are signal only then too:
-a layer of whole vectors takes the polar step from two rows for each input and output on, where that costs no
-more than half again of what its passes do. (With one row it served deep networks of 64 units per iteration,
-and not by the clock.)
+which exponent 1/2 whitens. With many the gradient is signal, and the argmax of the augmented Hamiltonian,
+exponent 1, is best. (Below one row 1/4 is better yet for classes, and worse for what has many outputs.)
+
+Small singular values are signal only then too: a layer of whole vectors takes the polar step from two rows
+for each input and output on, where that costs no more than half again of what its passes do. (With one row it
+served deep networks of 64 units per iteration, and not by the clock.)
 """
 
 _POLAR = 2.0
 """Rows, relative to the larger of inputs and outputs."""
-_EXPONENTS = (1.0, 0.25), (8.0, 0.5)
-"""Of layers of whole vectors, below so many rows; 1 beyond."""
-_SHARED = (1.0, 0.25),
-"""Of those whose rows are patches, steps of time or heads: there are many of them for each sample."""
+_SIGNAL, _SHARED_SIGNAL = 8.0, 1.0
+"""Rows from which the exponent is 1: of layers of whole vectors, and of those whose rows are patches, steps
+of time or heads, of which there are many for each sample."""
 
 
 def is_polar(rows: float, is_dense: bool) -> bool:
@@ -23,5 +23,5 @@ def is_polar(rows: float, is_dense: bool) -> bool:
 
 
 def exponent_for(rows: float, is_dense: bool) -> float:
-    """Of the metric (A_c + delta I)^exponent: 1/4, 1/2 or 1."""
-    return next((exponent for most, exponent in (_EXPONENTS if is_dense else _SHARED) if rows < most), 1.0)
+    """Of the metric (A_c + delta I)^exponent: 1/2 or 1."""
+    return 1.0 if rows >= (_SIGNAL if is_dense else _SHARED_SIGNAL) else 0.5

@@ -39,7 +39,7 @@ class EMSA(torch.optim.Optimizer):
 
     with Nesterov momentum after the solve. A layer of whole vectors that sees twice as many rows per batch as
     it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py); the
-    exponent goes from 1/4 to 1 with these rows (certainty.py). The scale of the loss means nothing. Steps
+    exponent is 1/2, and 1 where they are many (certainty.py). The scale of the loss means nothing. Steps
     become shorter where gradients fade, and reach no further than the weights themselves allow (fading.py);
     where the loss is known they promise no more than a share of it, and may be longer (promise.py).
     `reference.py` is the whole step of Linear layers in one plain file. Parameters outside any stage are

@@ -7,7 +7,7 @@ second moment of x (without b about 0). delta = damping * mean(diag A_c). By row
     rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
 
-The exponent is 1/4 to 1 by how many rows a step sees (certainty.py). A layer that sees twice as many as it
+The exponent is 1/2 or 1 by how many rows a step sees (certainty.py). A layer that sees twice as many as it
 has inputs or outputs takes the polar step: momentum first, M = (A_c + delta I)^(exponent / 2) and one rho,
 the root mean square of the changes of all outputs,
 
