@@ -78,23 +78,24 @@ class ReadAhead:
             warnings.simplefilter("ignore")  # that there are more processes than cores
             return iter(DataLoader(
                 _Requests(self._samples, self._seeds), batch_size=None, collate_fn=_as_it_is,
-                sampler=((number, self._rows(number)) for number in range(iteration, self._end)),
+                sampler=((number, self._rows(number).tolist()) for number in range(iteration, self._end)),
                 num_workers=self._samples.workers, worker_init_fn=_begin,
                 generator=torch.Generator()))  # its own: the run's generators are left alone
 
 
 class _Requests(Dataset[Any]):
-    """A data set whose items are batches, by iteration and rows."""
+    """A data set whose items are batches, by iteration and rows. (Rows are numbers, not a tensor: of one a
+    process that reads asks its parent for the memory, with a traceback where that has been killed.)"""
 
     def __init__(self, samples: DatasetSamples, seeds: tuple[int, ...]) -> None:
         self.samples, self.seeds = samples, seeds
 
-    def __getitem__(self, request: tuple[int, Tensor]) -> Any:
+    def __getitem__(self, request: tuple[int, list[int]]) -> Any:
         """The batch, or an ExperimentError, which is raised where the batch is used."""
         iteration, rows = request
         seed_generators(int(np.random.SeedSequence([*self.seeds, iteration]).generate_state(1)[0]))
         try:
-            return self.samples.read(rows)
+            return self.samples.read(torch.tensor(rows, dtype=torch.int64))
         except ExperimentError as error:
             return error
 
