@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_score
 from torch import nn
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, evaluate_averages
 
 try:
     from skorch import NeuralNetClassifier
@@ -26,15 +26,11 @@ class EMSAClassifier(NeuralNetClassifier):
     """EMSA is made of a module, where skorch gives an optimizer parameters; so a method is overridden."""
 
     def initialize_optimizer(self, *args: object, **kwargs: object) -> "EMSAClassifier":
-        """EMSA on the module, with skorch's lr and its `optimizer__` settings."""
-        settings = self.get_params_for("optimizer")
-        self.optimizer_ = EMSA(self.module_, lr=self.lr, **settings)
+        """EMSA on the module, with skorch's lr and its `optimizer__` settings; its averages predict, are
+        validated and saved."""
+        self.optimizer_ = EMSA(self.module_, lr=self.lr, **self.get_params_for("optimizer"))
+        evaluate_averages(self.module_, self.optimizer_)
         return self
-
-    def on_train_end(self, net: NeuralNetClassifier, *args: object, **kwargs: object) -> None:
-        """What predicts are the averages of the weights."""
-        super().on_train_end(net, *args, **kwargs)
-        self.optimizer_.eval()
 
 
 def network() -> nn.Module:

@@ -2,6 +2,7 @@
 
 from pontryagin.optim.averages import Averaged
 from pontryagin.optim.emsa import EMSA
+from pontryagin.optim.evaluated import evaluate_averages
 from pontryagin.optim.pilot import FoundRate, Pilot
 from pontryagin.optim.promise import Bound
 from pontryagin.optim.rate_search import find_lr
@@ -9,4 +10,5 @@ from pontryagin.optim.search import Acceptance, AcceptanceRule, EstimatedAccepta
 from pontryagin.optim.settings import Constraint, Metric, StageOwners
 
 __all__ = ["EMSA", "Acceptance", "AcceptanceRule", "Averaged", "Bound", "Constraint", "EstimatedAcceptance",
-           "FoundRate", "Metric", "Pilot", "StageOwners", "find_lr"]
+           "FoundRate", "Metric", "Pilot", "StageOwners", "evaluate_averages",
+           "find_lr"]

@@ -42,7 +42,7 @@ class Averages:
     """
 
     def __init__(self) -> None:
-        self._written: dict[int, tuple[int, int]] = {}
+        self._written: dict[int, tuple[int, int, int]] = {}
 
     def remember(self, found: Known, step: int, eta: float) -> None:
         """Take the controls after the k-th step into their averages; one begins where it has none."""
@@ -156,6 +156,7 @@ class Averaged(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The optimizer's, the averages in the order of its parameters, and their number."""
+        super().state_dict()  # its hooks
         return {"optimizer": self.optimizer.state_dict(), **self._own()}
 
     def _own(self) -> dict[str, Any]:
@@ -217,7 +218,8 @@ def _is_shown(parameter: Tensor, state: AverageState) -> bool:
     return shown.shape == part.shape and torch.equal(shown, part)
 
 
-def _mark(parameter: Tensor) -> tuple[int, int]:
-    """Changes with every write to a parameter, or the part of it that lies here, and with its storage."""
+def _mark(parameter: Tensor) -> tuple[int, int, int]:
+    """Changes with every write to a parameter, or to the part of it that lies here, which counts by itself,
+    and with its storage."""
     part = local_part(parameter)
-    return part._version, part.data_ptr()
+    return parameter._version, part._version, part.data_ptr()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from math import isfinite
 from numbers import Real
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from pontryagin.optim.state import AverageState
 from pontryagin.optim.step import StepMaker
 from pontryagin.optim.table import StageTable, rows_of
 from pontryagin.problem.admissible.by_name import ModelSets
+from pontryagin.trajectory.capture import Capture
 
 
 class EMSA(torch.optim.Optimizer):
@@ -91,9 +93,6 @@ class EMSA(torch.optim.Optimizer):
         self._strict, self._process_group = strict, process_group
         self._settings = tuple(defaults)  # torch adds to the defaults
         self._begin()
-        if (self._rule is not None or sets.admissible is not None) and spread_of(model.named_parameters()):
-            raise ProblemError("EMSA: an acceptance rule and a constraint need whole parameters, and these "
-                               "are sharded: leave them out, or use DistributedDataParallel")
         if self._stages.constraints.discrete and self._rule is not None:
             raise ProblemError("an acceptance rule divides steps, which discrete sets do not allow: leave "
                                "out the one or the other")
@@ -105,12 +104,33 @@ class EMSA(torch.optim.Optimizer):
 
     def _begin(self) -> None:
         """What is made from the model alone."""
+        ruled = self._rule is not None or self._sets.admissible is not None
+        if ruled and spread_of(self._model.named_parameters()):
+            raise ProblemError("EMSA: an acceptance rule and a constraint need whole parameters, and these "
+                               "are sharded: leave them out, or use DistributedDataParallel")
         self._share = share_of(self._model, self._process_group)
         self._stages = ModelStages(self._model, self._metric, self._sets.admissible, self._strict,
                                    self._share)
         self._maker = StepMaker(self._stages, self._metric.refresh_budget)
         self._averages, self._constructed = Averages(), False
-        self._averaging = self._sets.admissible is None and self._rule is None
+        self._averaging = not ruled
+        renewed = WeakMethod(self._renewed)
+        self._stages.capture.ask(lambda: None if (found := renewed()) is None else found())
+
+    def _renewed(self) -> Capture | None:
+        """Begin anew where all parameters were replaced before the first step, in the model and in the
+        groups, as by Accelerate, which shards the model after the optimizer has been made."""
+        if not self._constructed or any(self.state.values()) or self._stages.are_own:
+            return None
+        present = set(map(id, self._model.parameters()))
+        if any(id(parameter) not in present for group in self.param_groups for parameter in group["params"]):
+            return None
+        self._stages.capture.off()
+        self._begin()
+        self._constructed = True
+        self._stages.constraints.start()
+        self._arm()
+        return self._stages.capture
 
     @property
     def _rule(self) -> AcceptanceRule | None:
@@ -138,12 +158,13 @@ class EMSA(torch.optim.Optimizer):
         the one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's
         outputs, steps are bounded and may be longer: see Bound."""
         groups, rule = self.param_groups, self._rule
+        self._renewed()
         self._share.rest(self._model)
         if closure is None and rule is not None:
             raise ProblemError("acceptance needs a closure that returns the loss: optimizer.step(closure)")
         try:
             value = None if loss is None else _one_number(loss)
-            result = _loss_before(groups[0]["averaged"], closure)
+            result = _loss_before(self.is_shown, closure)
         except (ProblemError, NonFiniteError):
             self._stages.forget()
             self._share.begin(failed=True)
@@ -196,11 +217,16 @@ class EMSA(torch.optim.Optimizer):
             one.apply(length)
         self._stages.constraints.project()
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the averages are in the model."""
+        return bool(self.param_groups[0]["averaged"])
+
     @torch.no_grad()
     def eval(self) -> None:
         """Put the averages of the controls into the model, to be evaluated or saved. Again: nothing."""
         self._share.rest(self._model)
-        for group in [] if self.param_groups[0]["averaged"] else self.param_groups:
+        for group in [] if self.is_shown else self.param_groups:
             group["averaged"] = True
             if self._averaging and group["averaging"] is not None:
                 for parameter, state in self._kept(group):
@@ -213,7 +239,7 @@ class EMSA(torch.optim.Optimizer):
         """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been
         loaded into the model in the meantime stay, and are the controls from now on."""
         self._share.rest(self._model)
-        for group in self.param_groups if self.param_groups[0]["averaged"] else []:
+        for group in self.param_groups if self.is_shown else []:
             group["averaged"] = False
             self._averages.hide(known_of(group, self.state))
             self._share.drop_averages(group["params"], self.state)

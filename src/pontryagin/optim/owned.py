@@ -9,7 +9,6 @@ stage.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,10 +18,10 @@ from pontryagin.distributed.communicator import Pending
 from pontryagin.distributed.mesh import Spread, spread_of, spread_over
 from pontryagin.distributed.places import Place, buckets, from_owners, to_owners
 from pontryagin.errors import ProblemError
-from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
-from pontryagin.optim.group import LEAST_UNIT, Groups, StageGroup, TrainedStage, grouped
+from pontryagin.optim.group import Groups, TrainedStage, grouped
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.owned_group import Held, OwnedGroup, OwnedStage
 from pontryagin.optim.owned_state import OwnedState
 from pontryagin.optim.ownership import Ownership
 from pontryagin.optim.packed_moments import merged, packed, unpacked
@@ -32,59 +31,10 @@ from pontryagin.optim.settings import StageOwners, holds
 from pontryagin.optim.share import Saved, Seen, Share, Steps, joined
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import Entries, StageState, States
-from pontryagin.trajectory.local import is_spread, local_part
+from pontryagin.trajectory.local import at_rest, is_spread, local_part
 
 _OnTheWay = tuple[list[nn.Parameter], Pending]
 """Parameters, and what arrives of each."""
-
-
-@dataclass
-class Held:
-    """What an owner has of its parameters for the length of a step, by their ids: whole gradients, and the
-    squared norms of weights, (group)."""
-
-    gradients: dict[int, Tensor] = field(default_factory=dict)
-    squares: dict[int, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class OwnedStage(TrainedStage):
-    """A stage whose parameters may lie in parts elsewhere."""
-
-    held: Held
-
-    def weight_gradient(self) -> Tensor:
-        """As it has been brought."""
-        return self.held.gradients[id(self.weight)]
-
-    def bias_gradient(self) -> Tensor:
-        """0 where it has none."""
-        assert self.bias is not None
-        found = self.held.gradients.get(id(self.bias))
-        return local_part(self.bias).new_zeros(self.bias.shape) if found is None else found
-
-
-class OwnedGroup(StageGroup):
-    """Equal stages whose weights may lie in parts elsewhere: their norms are known, not they."""
-
-    def reach(self) -> Tensor:
-        """Of the norms that have been brought."""
-        if self.map.one_hot:
-            return super().reach()
-        norms = torch.cat([_held(one).squares[id(one.weight)] for one in self.stages]).sqrt()
-        return reach(norms.to(self.velocity.dtype), self.first.stage.outputs)
-
-    def unit(self) -> Tensor | None:
-        """The same."""
-        if not self.map.one_hot:
-            return None
-        tables = [_held(one).squares[id(one.weight)].sum() / one.weight.numel() for one in self.stages]
-        return torch.stack(tables).to(self.velocity.dtype).sqrt().clamp(LEAST_UNIT, 1.0).view(-1, 1, 1)
-
-
-def _held(one: TrainedStage) -> Held:
-    assert isinstance(one, OwnedStage)
-    return one.held
 
 
 def share_of(model: nn.Module, request: Any) -> Share:
@@ -97,8 +47,24 @@ def share_of(model: nn.Module, request: Any) -> Share:
     if spread is None:
         return Share()
     has_parts = spread_of(model.named_parameters()) is not None
-    is_tensor_parallel = has_parts and not holds("torch.distributed.fsdp", "FSDPModule", model.modules())
-    return Owned(spread, owners.bucket, spread.ranks.size if is_tensor_parallel else 1)
+    is_fully_sharded = holds("torch.distributed.fsdp", "FSDPModule", model.modules())
+    if is_fully_sharded:
+        _require_all_within(model)
+    return Owned(spread, owners.bucket, spread.ranks.size if has_parts and not is_fully_sharded else 1)
+
+
+def _require_all_within(model: nn.Module) -> None:
+    """ProblemError for a parameter outside of what fully_shard was called on, whose gradient nobody
+    averages."""
+    kind = sys.modules["torch.distributed.fsdp"].FSDPModule
+    within = {id(parameter) for module in model.modules() if isinstance(module, kind)
+              for parameter in module.parameters()}
+    outside = [name for name, parameter in model.named_parameters()
+               if parameter.requires_grad and id(parameter) not in within and not is_spread(parameter)]
+    if outside:
+        raise ProblemError(f"EMSA: {outside[0]} is in no module that fully_shard was called on, so each "
+                           "process has a gradient of its own: call fully_shard(model) on the whole too "
+                           "(ignored_params names those whose gradients you average yourself)")
 
 
 class Owned(Share):
@@ -130,11 +96,8 @@ class Owned(Share):
         return self._owners.is_cut(parameter) or self._ranks.rank == 0
 
     def rest(self, model: nn.Module) -> None:
-        """After a pass without a backward pass fully_shard leaves the last parameters whole."""
-        found = sys.modules.get("torch.distributed.fsdp")
-        for module in model.modules() if found is not None else ():
-            if isinstance(module, found.FSDPModule):  # type: ignore[union-attr]
-                module.reshard()
+        """In parts."""
+        at_rest(model)
 
     def prepare(self, parameters: Any) -> None:
         """Gradients lie as their parameters do."""

@@ -60,6 +60,11 @@ class Capture:
         """The DistributedDataParallel that the model is in, or holds, if one has been seen."""
         return self._hooks.parallel
 
+    def ask(self, renew: Callable[[], "Capture | None"]) -> None:
+        """Ask at every call of the model, or of what is around it, whether another one is to see it: its
+        parameters may have been replaced since."""
+        self._hooks.renew = renew
+
     def take_loss(self) -> float | None:
         """The `.loss` of the model's outputs whose gradients have come since the last call, None without:
         their sum, each times its weight in what was backpropagated; their mean where that is a scaled
@@ -104,6 +109,7 @@ class _Hooks:
 
     def __init__(self, users: Users, modules: Sequence[nn.Module], model: nn.Module) -> None:
         self.users, self.modules, self.model = users, modules, model
+        self.renew: Callable[[], Capture | None] = lambda: None
         self._handles: list[Any] = []
         self.losses: list[tuple[Tensor, Tensor]] = []
         self._left: nn.Module | None = None
@@ -177,6 +183,10 @@ class _Hooks:
 
     def enter(self, module: nn.Module) -> None:
         """Compiled parts run as they were written, for hooks are not part of what was compiled."""
+        is_first = self._outermost is None and (module is self.model or id(module) not in self._tree)
+        if is_first and (later := self.renew()) is not None:
+            later._hooks.enter(module)
+            return
         if self._outermost is None and self._is_compiled(module):
             self._outermost = module, torch.compiler.set_stance("force_eager")
             self._outermost[1].__enter__()

@@ -7,7 +7,7 @@ torch.distributed.tensor takes a second to import, and without it there are no s
 import sys
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def is_spread(value: object) -> bool:
@@ -28,3 +28,11 @@ def whole(value: Tensor) -> Tensor:
         return value
     spread: Any = value
     return spread.full_tensor()
+
+
+def at_rest(model: nn.Module) -> None:
+    """Parameters lie in parts again: after a pass without a backward pass fully_shard leaves some whole."""
+    found = sys.modules.get("torch.distributed.fsdp")
+    for module in model.modules() if found is not None else ():
+        if isinstance(module, found.FSDPModule):  # type: ignore[union-attr]
+            module.reshard()
