@@ -9,6 +9,7 @@ import torch
 from torch import distributed
 
 from pontryagin.distributed.communicator import Alone, Communicator, Processes
+from pontryagin.errors import ProblemError
 
 TIMEOUT = 60.0
 """Seconds after which a rank that waits in vain gives up: long beside an iteration, short beside a run."""
@@ -25,7 +26,8 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Commu
 
     timeout: seconds that the meeting of all ranks, and a collective operation, may wait for another rank
     before it raises; torchrun ends all ranks sooner when one of them dies. backend: by default nccl where
-    there are GPUs, with one a process, and gloo elsewhere.
+    there are GPUs, with one a process, and gloo elsewhere. Raises ProblemError where not all ranks come in
+    time.
     """
     if not launched():
         yield Alone()
@@ -33,13 +35,23 @@ def join(timeout: float = TIMEOUT, backend: str | None = None) -> Iterator[Commu
     cuda = torch.cuda.is_available() and torch.cuda.device_count() > int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, size = next(distributed.rendezvous("env://", timeout=timedelta(seconds=timeout)))
-    # torchrun may keep its store over a restart, with the addresses of processes that have died
-    attempt = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    distributed.init_process_group(backend or ("nccl" if cuda else "gloo"),
-                                   timeout=timedelta(seconds=timeout), store=attempt, rank=rank,
-                                   world_size=size)
+    try:
+        _meet(timeout, backend or ("nccl" if cuda else "gloo"))
+    except distributed.DistError as error:
+        why = str(error).strip().partition("\n")[0]
+        rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+        raise ProblemError(f"rank {rank}: not all {size} processes have met within {timeout:g} seconds "
+                           f"({why}): one was not started, cannot be reached, or has died; look at its "
+                           "message") from error
     try:
         yield Processes()
     finally:
         distributed.destroy_process_group()
+
+
+def _meet(timeout: float, backend: str) -> None:
+    limit = timedelta(seconds=timeout)
+    store, rank, size = next(distributed.rendezvous("env://", timeout=limit))
+    # torchrun may keep its store over a restart, with the addresses of processes that have died
+    attempt = distributed.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    distributed.init_process_group(backend, timeout=limit, store=attempt, rank=rank, world_size=size)
