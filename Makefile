@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all test-core test-extras docs lint screenshots fuzz kills bench bench-panel bench-families bench-audit clean
+.PHONY: help install demo test test-all test-docs test-core test-extras docs lint screenshots fuzz kills bench bench-panel bench-families bench-audit clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -27,6 +27,9 @@ test: lint ## lint and all fast tests
 
 test-all: lint ## the slow tests too
 	@$(BIN)/pytest -n 2 --dist worksteal --run-slow
+
+test-docs: install ## every Python block of README and docs, every command line of theirs, every example
+	@$(BIN)/pytest -n 2 --dist worksteal --run-slow tests/docs tests/examples
 
 test-core: ## with the core dependencies alone, in .venv-core: every command works, or says what it lacks
 	@$(PYTHON) bootstrap.py --into .venv-core core

@@ -1,8 +1,11 @@
 """Tables of README and docs are printed from csv files: `python docs/tables.py` after a csv has changed.
 
-A table of docs/tables/NAME.csv stands below the line `<!-- table: NAME -->`. Lines of the csv that begin
-with # say where its numbers come from: date, machine, command, commit, duration. `tests/docs/test_tables.py`
-fails where a printed table is not that of its csv.
+A table of docs/tables/NAME.csv stands below the line `<!-- table: NAME -->`. A paragraph whose numbers are
+of NAME.csv stands below `<!-- numbers: NAME -->` (several names with commas), or, where a test of its own
+computes them, below `<!-- derived: NAME -->`. Lines of the csv that begin with # say where its numbers come
+from: date, machine, command, commit, duration. `tests/docs/test_tables.py` fails where a printed table is not
+that of its csv, where a number of such a paragraph is not in it, where a table of measured numbers has no
+csv, and where a paragraph of README has numbers and no csv.
 """
 
 import csv
@@ -15,6 +18,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TABLE = re.compile(r"^<!-- table: (?P<name>[\w-]+) -->\n\n?(?P<rows>(?:^\|.*\n)*)", re.M)
 
 
+PROSE = re.compile(r"^<!-- (?P<kind>numbers|derived): (?P<names>[\w, -]+) -->\n+(?P<text>(?:(?!<!--).+\n)+)",
+                   re.M)
+NUMBER = re.compile(r"(?<!Python )\b\d+\.\d+(?:e-?\d+)?|\d+(?= %)")
+"""Those that may be measured: with a decimal point, or per cent."""
+
+
 def read(name: str) -> tuple[dict[str, str], list[list[str]]]:
     """Where the numbers come from, by word; header and rows."""
     lines = (FOLDER / f"{name}.csv").read_text(encoding="utf-8").splitlines()
@@ -22,10 +31,41 @@ def read(name: str) -> tuple[dict[str, str], list[list[str]]]:
     return source, list(csv.reader(line for line in lines if not line.startswith("#")))
 
 
+def without_source(text: str) -> list[str]:
+    """The numbers of marked paragraphs that none of their csv files has, with these files' names."""
+    found = []
+    for paragraph in PROSE.finditer(text):
+        if paragraph["kind"] == "derived":
+            continue
+        names = re.split(r", *", paragraph["names"])
+        known = {number for name in names for row in read(name)[1] for cell in row
+                 for number in NUMBER.findall(cell)}
+        found += [f"{number} ({', '.join(names)})" for number in NUMBER.findall(paragraph["text"])
+                  if number not in known]
+    return found
+
+
+def unmarked(text: str) -> tuple[list[str], list[str]]:
+    """Tables whose columns after the first are mostly numbers, and paragraphs with numbers, that name no csv:
+    their first lines."""
+    text = PROSE.sub("\n", TABLE.sub("\n", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)))
+    tables = [rows for rows in re.findall(r"^\|.*\n\|[-|: ]+\|\n(?:\|.*\n)*", text, re.M)
+              if _is_measured(rows)]
+    prose = re.sub(r"^(?:\||    ).*$", "", text, flags=re.M)
+    return ([rows.splitlines()[0] for rows in tables],
+            [part.strip().splitlines()[0] for part in prose.split("\n\n") if NUMBER.search(part)])
+
+
+def _is_measured(rows: str) -> bool:
+    cells = [cell.strip() for row in rows.splitlines()[2:] for cell in row.split("|")[2:-1] if cell.strip()]
+    numbers = [cell for cell in cells if re.match(r"[<*~]*\d+\.\d", cell)]
+    return len(numbers) > 3 and 2 * len(numbers) > len(cells)
+
+
 def printed(rows: list[list[str]]) -> str:
     """As Markdown."""
-    head, *body = ["| " + " | ".join(row).replace("|  |", "| |") + " |\n" for row in rows]
-    return "".join([head.replace("|  |", "| |"), "|---" * len(rows[0]) + "|\n", *body])
+    head, *body = ["|" + "".join(f" {cell} |" if cell else " |" for cell in row) + "\n" for row in rows]
+    return "".join([head, "|---" * len(rows[0]) + "|\n", *body])
 
 
 def renewed(text: str) -> str:

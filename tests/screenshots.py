@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-WIDTHS, SCHEMES, HEIGHT = (1280, 390), {"light": 1, "dark": 0}, 9000
+WIDTHS, SCHEMES, HEIGHT = (1280, 390), {"light": 1, "dark": 0}, 16000
 """Pixels; what chromium calls the schemes; pixels, more than most pages have."""
 
 

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
         Secant,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "L0", "L1", "LBFGS", "MSA", "AcceptReject", "AsynchronousMSA", "Binary", "Box", "ClosedForm", "Codebook",

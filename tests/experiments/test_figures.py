@@ -1,5 +1,6 @@
 """Pictures are drawn from whatever a run left behind, and from nothing that is malformed."""
 
+import itertools
 import json
 import shutil
 import struct
@@ -15,6 +16,8 @@ from pontryagin.papers.sine.losses import Curve, band, curves
 from pontryagin.papers.sine.report import draw_figures
 from pontryagin.papers.sine.steps import achieved_steps, first_rise, stage_sums
 from pontryagin.papers.sine.tables import METRICS, first_seed, read_folder
+from pontryagin.run.figures.canvas import entry, legend_below, name_lines, new_figure
+from pontryagin.run.figures.narrow import narrow
 from pontryagin.run.tables import Drawing, ReportError, read_table
 
 ALL = ["figure-1a", "figure-1b", "states", "decrease", "gain", "feasibility", "rho", "divergence"]
@@ -50,6 +53,53 @@ def test_a_whole_run_gives_every_drawing_as_a_png_of_ten_inches(drawings: list[D
         assert len(drawing.seen) > 20
     assert "E-MSA from " in drawings[0].seen, "a line is told by its ends"
     assert not list((whole_run / "figures").glob(".*")), "no temporary file may be left"
+
+
+def test_a_narrow_drawing_has_its_panels_one_below_another(drawings: list[Drawing]) -> None:
+    for drawing in drawings:
+        assert drawing.narrow is not None
+        assert drawing.narrow.name == f"{drawing.name}-narrow.png"
+        width, height = struct.unpack(">II", drawing.narrow.read_bytes()[16:24])
+        assert width == 630, drawing.name  # 4.2 inches
+        assert height > width
+
+
+def test_narrow_keeps_panels_twins_scales_and_names_and_labels_each_panel() -> None:
+    figure = new_figure(6.0)
+    panels = figure.subplots(2, 2, sharex="col", sharey="row")
+    for number, axes in enumerate(panels.flat):
+        axes.plot([1, 10], [number, number + 1], label="a line" if number < 2 else "another", color="blue")
+        name_lines(axes, height=2.0)
+    panels[1, 1].twinx().plot([1, 2], [5, 6])
+    panels[0, 0].set_ylabel("above")
+    panels[1, 0].set(ylabel="below", xlabel="left")
+    panels[1, 1].set_xlabel("right")
+    panels[0, 1].set_title("a title that has more than forty letters in it", loc="left")
+    legend_below(figure, [entry("mark", marker="o")])
+    narrow(figure)
+    figure.draw_without_rendering()
+    boxes = [axes.get_position() for axes in panels.flat]
+    assert all(upper.y0 > lower.y1 for upper, lower in itertools.pairwise(boxes))
+    assert {round(box.x0, 6) for box in boxes} == {round(boxes[0].x0, 6)}
+    assert boxes[0].width > 0.5
+    assert [axes.get_ylabel() for axes in panels.flat] == ["above", "above", "below", "below"]
+    assert [axes.get_xlabel() for axes in panels.flat] == ["left", "right"] * 2
+    assert np.allclose(figure.axes[4].get_position().bounds, boxes[3].bounds), "a twin goes along"
+    assert "\n" in panels[0, 1].get_title(loc="left")
+    assert not any(axes.texts for axes in panels.flat)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a line", "another", "mark"]
+    panels[0, 0].set_ylim(-3, 3)
+    assert panels[0, 1].get_ylim() == (-3, 3)
+
+
+def test_a_narrow_panel_of_named_rows_keeps_its_height_and_a_hidden_one_has_no_room() -> None:
+    figure = new_figure(9.0)
+    upper, lower = figure.subplots(2, 1)
+    upper.set_yticks(range(3), ["a", "b", "c"])
+    lower.set_visible(False)
+    narrow(figure)
+    figure.draw_without_rendering()
+    assert 3.5 < upper.get_position().height * figure.get_size_inches()[1] < 5.5
 
 
 def test_drawings_are_not_empty(drawings: list[Drawing]) -> None:

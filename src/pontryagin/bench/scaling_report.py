@@ -80,7 +80,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _known(value: float | None, form: str) -> str:
-    return NONE if value is None else format(value, form)
+    return NONE if value is None else format(value, form).replace("%", " %")
 
 
 def _seconds(cases: Sequence[Row]) -> Sketch:

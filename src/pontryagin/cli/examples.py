@@ -34,8 +34,8 @@ EXAMPLES = {
                               "net.packed --unpack --out net.pt")),
     "audit": _two("audit", ("my.module:Net my.module:load --weights net.pt",
                             "mlp digits --sets binary-rows,ternary-rows --predict-only")),
-    "completion": ("pontryagin completion bash > ~/.pontryagin-completion; "
-                   "source ~/.pontryagin-completion", "pontryagin completion zsh"),
+    "completion": ("pontryagin completion bash > ~/.pontryagin-completion",
+                   "pontryagin completion zsh > ~/.pontryagin-completion"),
     **{f"reproduce {name}": _two(f"reproduce {name}")
        for name in ("binary", "ternary", "mnist", "fashion-mnist")},
 }

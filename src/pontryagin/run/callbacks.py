@@ -37,9 +37,14 @@ class ProgressDisplay(Callback):
         """A line that stays."""
 
 
+_WARM, _TIMED, _ENOUGH = 2, 10, 3.0
+"""Iterations that are not timed, for buffers and caches are made in them; iterations, or seconds, after which
+the cost of a run is told."""
+
+
 class TerminalDisplay(ProgressDisplay):
     """Bars with loss, accuracy, samples per second and time left; evaluations as lines of 80 columns or
-    little more."""
+    little more; once, what a run is going to take."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -47,6 +52,9 @@ class TerminalDisplay(ProgressDisplay):
         self._ids: dict[str, TaskID] = {}
         self._begun: dict[str, tuple[int, float]] = {}
         self._accuracy: dict[str, float | None] = {}
+        self._runs: Sequence[Run] = ()
+        self._warm: dict[str, tuple[int, float]] = {}
+        self._told = False
 
     def begin(self, runs: Sequence[Run]) -> None:
         self._bars = Progress(TextColumn("{task.description}"), BarColumn(bar_width=10),
@@ -57,13 +65,35 @@ class TerminalDisplay(ProgressDisplay):
             self._ids[run.name] = self._bars.add_task(run.title, total=run.length, completed=run.iteration,
                                                       text="")
             self._begun[run.name] = run.iteration, monotonic()
+        self._runs = runs
 
     def after(self, run: Run, point: Point) -> None:
         assert self._bars is not None
         if point.test is not None:
             self._accuracy[run.name] = point.test.accuracy
             self.say(_evaluation_line(run, point))
+        self._tell_cost(run)
         self._bars.update(self._ids[run.name], completed=run.iteration, text=self._text(run, point))
+
+    def _tell_cost(self, run: Run) -> None:
+        """Once, when the first iterations of every run have been timed."""
+        if self._told:
+            return
+        if run.iteration - self._begun[run.name][0] == _WARM:
+            self._warm[run.name] = run.iteration, run.watch.seconds
+        costs = {one.method.name: self._cost(one) for one in self._runs}
+        if all(cost is not None for cost in costs.values()):
+            self._told = True
+            each = ", ".join(f"{name} {_duration(cost or 0)}" for name, cost in costs.items())
+            self.say(f"A run will take about: {each} (evaluations apart).")
+
+    def _cost(self, run: Run) -> float | None:
+        """Seconds of the whole run; None as long as too little of it has been timed."""
+        if run.ended:
+            return run.watch.seconds
+        first, since = self._warm.get(run.name, (run.iteration, run.watch.seconds))
+        done, seconds = run.iteration - first, run.watch.seconds - since
+        return run.length * seconds / done if done >= _TIMED or seconds >= _ENOUGH else None
 
     def end(self) -> None:
         if self._bars is not None:
@@ -93,6 +123,10 @@ def _evaluation_line(run: Run, point: Point) -> str:
     speed = f"  {run.samples_per_second:,.0f}/s" if point.iteration else ""
     return (f"{run.title}  epoch {point.epoch:5.2f}  train loss {point.train.loss:<8.3g} test "
             f"{point.test.loss:<8.3g}{accuracy}{held}{speed}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 60 else _time(seconds)
 
 
 def _time(seconds: float) -> str:

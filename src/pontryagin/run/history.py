@@ -12,6 +12,7 @@ from pontryagin.run.evaluation import Point
 from pontryagin.run.figures.method_style import style_of
 from pontryagin.run.methods import METHODS
 from pontryagin.run.race import Run
+from pontryagin.run.reports.words import number
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.summary import Measured, summarize_training
 
@@ -127,8 +128,8 @@ def _sentence(result: dict[str, Any]) -> str:
     told += [f"{part} loss {_shown(result[f'{part}_loss']['median'])}" for part in ("train", "test")]
     seconds = result["iterations"] * (result["seconds_per_iteration"] or 0.0)
     speed = result["samples_per_second"]
-    return (f"{', '.join(told)} after {result['iterations']:,} iterations, {seconds:.3g} s of training"
-            + (f" ({speed:,.0f} samples/s)" if speed else "") + ".")
+    return (f"{', '.join(told)} after {result['iterations']:,} iterations, {number(seconds)} s of training"
+            + (f" ({number(speed)} samples/s)" if speed else "") + ".")
 
 
 def _known(loss: float | None) -> float:
@@ -137,7 +138,7 @@ def _known(loss: float | None) -> float:
 
 
 def _shown(loss: float | None) -> str:
-    return "not finite" if loss is None or not isfinite(loss) else f"{loss:.3g}"
+    return "not finite" if loss is None else number(loss)
 
 
 def percent(share: float) -> str:

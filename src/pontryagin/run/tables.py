@@ -31,13 +31,14 @@ class Sketch:
 @dataclass(frozen=True)
 class Drawing:
     """A picture of a run directory. name: of the file, without suffix; caption: plain text; path: the PNG;
-    seen: what it shows, for those who do not see it."""
+    seen: what it shows, for those who do not see it; narrow: the PNG for a phone."""
 
     name: str
     title: str
     caption: str
     path: Path
     seen: str = ""
+    narrow: Path | None = None
 
 
 @dataclass(frozen=True)

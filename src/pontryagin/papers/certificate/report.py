@@ -69,7 +69,7 @@ def _rows(name: str, result: TaskResult) -> list[tuple[str, ...]]:
         to_goal = ("-" if reached["median"] is None
                    else f"{reached['median']:g} [{reached['min']}, {reached['max']}]")
         rows.append((TASKS[name].label, LABELS[rule], f"{found['rises']} of {found['iterations']}",
-                     f"{found['rejected_share']['median']:.0%}", _spread(found["objective"]),
+                     f"{100 * found['rejected_share']['median']:.0f} %", _spread(found["objective"]),
                      f"{_spread(found['adam_objective'])} ({result.rate:g}, "
                      f"{found['adam_iterations']['median']:g})",
                      f"{to_goal}, {reached['reached']}/{reached['seeds']} seeds"))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pontryagin.papers.plateau.experiment import TUNING_RULE, PlateauResults
-from pontryagin.run.figures.canvas import legend_below, new_figure
+from pontryagin.run.figures.canvas import legend_below, log_ticks, new_figure
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.reports.page import Banner, Block, Cells, pictures, write_page
 from pontryagin.run.reports.words import NONE, count, lines
@@ -39,8 +39,8 @@ def _headline(results: PlateauResults) -> str:
     for method in in_order(dict.fromkeys(run.method for run in results.runs)):
         own = [run for run in results.runs if run.method == method]
         left = sum(run.iterations is not None for run in own)
-        told.append(f"{style_of(method).label} left the plateau in {left} of {len(own)} runs")
-    return ", ".join(told) + "." if told else ""
+        told.append(f"{style_of(method).label} in {left} of {len(own)}")
+    return f"Runs that left the plateau: {', '.join(told)}." if told else ""
 
 
 def _rows(results: PlateauResults) -> list[list[str]]:
@@ -61,19 +61,22 @@ def _plateau(results: PlateauResults) -> Sketch:
     panels = sheet.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     methods = in_order(dict.fromkeys(run.method for run in results.runs))
     for axes, layers in zip(panels, depths, strict=True):
-        for method in methods:
-            _draw(axes, results, method, layers)
+        for place, method in enumerate(methods):
+            _draw(axes, results, method, layers, 1.12**place)
         axes.set(xscale="log", yscale="log", xlabel="size of the noise")
+        for axis in (axes.xaxis, axes.yaxis):
+            log_ticks(axis)
         axes.set_title(f"{layers} layers")
     panels[0].set_ylabel(f"iterations to {results.settings.below:g}")
     legend_below(sheet, methods)
     return Sketch(_TITLE, "Iterations until the loss of Figure 1 (b) has left its plateau, against the size "
                   "of the noise that the controls start from: medians over the seeds, and from the least to "
-                  "the greatest that left; crosses at the top: where the median seed was still there at the "
+                  "the greatest that left; crosses above: where the median seed was still there at the "
                   "end.", sheet)
 
 
-def _draw(axes: Axes, results: PlateauResults, method: str, layers: int) -> None:
+def _draw(axes: Axes, results: PlateauResults, method: str, layers: int, above: float) -> None:
+    """above: of the last iteration, where crosses of this method stand."""
     noises = sorted({run.noise for run in results.runs if run.layers == layers and run.method == method})
     found = [reached([run.iterations for run in results.of(method, layers, noise)]) for noise in noises]
     middle, low, high = (np.array([np.nan if one[name] is None else one[name] for one in found], dtype=float)
@@ -82,5 +85,5 @@ def _draw(axes: Axes, results: PlateauResults, method: str, layers: int) -> None
     axes.plot(noises, middle, marker="o", markersize=4, **look)
     axes.fill_between(noises, low, high, color=look["color"], alpha=0.15, linewidth=0)
     stayed = np.isnan(middle)
-    axes.plot(np.array(noises)[stayed], np.full(stayed.sum(), results.settings.iterations), marker="x",
-              **look | {"linestyle": "none"})
+    axes.plot(np.array(noises)[stayed], np.full(stayed.sum(), results.settings.iterations * above),
+              marker="x", **look | {"linestyle": "none"})

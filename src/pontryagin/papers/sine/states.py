@@ -1,11 +1,14 @@
 """What was learned: state trajectories over time, and the fitted function beside its target."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import SubFigure
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec, SubplotSpec
 
 from pontryagin.papers.sine.tables import SineTables
 from pontryagin.papers.sine.task import figure_title
@@ -31,12 +34,12 @@ def states(run: SineTables) -> Sketch | None:
     if not figures:
         return None
     sheet = new_figure(3.5 * len(figures) + 0.6)
-    rows = sheet.subfigures(len(figures), 1, squeeze=False)[:, 0]
-    for row, figure in zip(rows, figures, strict=True):
-        left, right = row.subfigures(1, 2, width_ratios=[1.45, 1])
-        row.suptitle(figure_title(figure), x=0.008, ha="left", fontsize=9.5, fontweight="bold")
-        _draw_states(left, finite.where(figure=figure, method=method))
-        _draw_fit(right, fitted.where(figure=figure))
+    grid = GridSpec(2 * len(figures), _MOST + 1, figure=sheet, width_ratios=[1] * _MOST + [2])
+    for row, figure in enumerate(figures):
+        _draw_states(sheet, [grid[2 * row:2 * row + 2, column] for column in range(_MOST)],
+                     finite.where(figure=figure, method=method), figure_title(figure))
+        _draw_fit(sheet.add_subplot(grid[2 * row, -1]), sheet.add_subplot(grid[2 * row + 1, -1]),
+                  fitted.where(figure=figure))
     components = [entry(f"state, component {component:g}", color, linewidth=1.5)
                   for component, color in _component_colors(finite).items()]
     legend_below(sheet, [*components, entry("target sin x", **_TARGET), *in_order(fitted.values("method"))])
@@ -47,22 +50,24 @@ def states(run: SineTables) -> Sketch | None:
                   "sin x. First seed.", sheet)
 
 
-def _draw_states(area: SubFigure, rows: Table) -> None:
+def _draw_states(sheet: Figure, cells: Sequence[SubplotSpec], rows: Table, title: str) -> None:
     inputs = np.unique(rows["x"])
     chosen = inputs[np.unique(np.linspace(0, len(inputs) - 1, _MOST).round().astype(int))]
-    colors = _component_colors(rows)
-    panels = area.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
-    for axes, x in zip(panels, chosen, strict=True):
-        for component, color in colors.items():
+    first: Axes | None = None
+    for cell, x in zip(cells, chosen, strict=False):
+        axes = sheet.add_subplot(cell, sharey=first)
+        for component, color in _component_colors(rows).items():
             one = rows.where(x=x, component=component).sort("time")
             axes.plot(one["time"], one["state"], color=color, linewidth=1.4)
-        axes.set_title(f"x = {x:.2f}".replace("-", "−"), fontweight="normal", fontsize=9)
-        axes.set(xlabel="time t", xlim=(0, rows["time"].max() or 1))
-    panels[0].set_ylabel("state")
+        axes.set_title(f"{'' if first else title}\nx = {x:.2f}".replace("-", "−"))
+        axes.set(xlabel="time t", xlim=(0, rows["time"].max() or 1), ylabel="" if first else "state")
+        axes.tick_params(labelleft=not first)
+        first = first or axes
 
 
-def _draw_fit(area: SubFigure, rows: Table) -> None:
-    upper, lower = area.subplots(2, 1, sharex=True, height_ratios=[1, 1])
+def _draw_fit(upper: Axes, lower: Axes, rows: Table) -> None:
+    lower.sharex(upper)
+    upper.tick_params(labelbottom=False)
     methods = in_order(rows.values("method"))
     target = rows.where(method=methods[0]).sort("x")
     upper.plot(target["x"], target["target"], solid_capstyle="round", **_TARGET)

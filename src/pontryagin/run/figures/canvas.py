@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from pontryagin.run.figures.method_style import style_of
+from pontryagin.run.figures.narrow import NAME, narrow
 from pontryagin.run.figures.seen import seen
 from pontryagin.run.files import write_bytes
 from pontryagin.run.tables import Drawing, Sketch
@@ -25,19 +26,27 @@ INK, MASKED = "#222222", "#B5B5B5"
 
 
 def draw(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]]) -> list[Drawing]:
-    """Every sketch that there is, as folder/figures/NAME.png, by name; matplotlib's settings stay as they
-    are."""
+    """Every sketch that there is, by name, as folder/figures/NAME.png, and for phones as NAME-narrow.png;
+    matplotlib's settings stay as they are."""
     drawings = []
     style = matplotlib.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"),
                                            use_default_template=False)
     with matplotlib.rc_context(style):
         for name, sketched in sketches.items():
             if sketch := sketched():
-                path, content = folder / "figures" / f"{name}.png", io.BytesIO()
-                sketch.figure.savefig(content, format="png", metadata={"Software": None})
-                write_bytes(path, content.getvalue())
-                drawings.append(Drawing(name, sketch.title, sketch.caption, path, seen(sketch.figure)))
+                path, small = folder / "figures" / f"{name}.png", folder / "figures" / f"{name}-narrow.png"
+                told = seen(sketch.figure)
+                _write(sketch.figure, path)
+                narrow(sketch.figure)
+                _write(sketch.figure, small)
+                drawings.append(Drawing(name, sketch.title, sketch.caption, path, told, small))
     return drawings
+
+
+def _write(figure: Figure, path: Path) -> None:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    write_bytes(path, content.getvalue())
 
 
 def new_figure(height: float) -> Figure:
@@ -56,11 +65,12 @@ def plain(value: float, _position: int = 0) -> str:
 
 
 def log_ticks(axis: matplotlib.axis.Axis) -> None:
-    """A number at every decade, at every few when there are many, at 2 and 5 too when there are few, at all
+    """A number at every decade, at every few when there are many, at 2 and 5 too when there are few, at more
     within one."""
     low, high = sorted(axis.get_view_interval())
     ratio = high / low if low > 0 else float("inf")
-    subs = tuple(map(float, range(1, 10))) if ratio < 6 else (1.0, 2.0, 5.0) if ratio < 300 else (1.0,)
+    subs = (tuple(map(float, range(1, 10))) if ratio < 2.5 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if ratio < 6
+            else (1.0, 2.0, 5.0) if ratio < 300 else (1.0,))
     axis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(plain))
@@ -131,7 +141,7 @@ def name_lines(axes: Axes, height: float) -> None:
         level, color = ends[label]
         below = min(max(level, below + gap), max(float(most), below + gap))
         axes.annotate(label, (1, below), xycoords="axes fraction", xytext=(5, 0), textcoords="offset points",
-                      va="center", fontsize=8.5, color=_darker(str(color)), annotation_clip=False)
+                      va="center", fontsize=8.5, color=_darker(str(color)), annotation_clip=False, gid=NAME)
 
 
 def _darker(color: str) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
         "feasibility errors; with rho above it J falls, and rho = 2C is the step of least J. Crosses: "
         "iterations with rejected trials, whose own C is not shown though the rule uses it; with momentum "
         "the rule measures C along the step. What is not positive is left out, and grey in the maps. "
-        f"{rejected_share(records):.0%} of all trials were rejected; J rose "
+        f"{100 * rejected_share(records):.0f} % of all trials were rejected; J rose "
         f"in {rises} of {len(records)} iterations."), sheet)
 
 

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from markupsafe import Markup, escape
+
 from pontryagin.run.figures import left_out
 from pontryagin.run.files import write_text
 from pontryagin.run.tables import Drawing, ReportError, Sketch
@@ -60,10 +62,10 @@ Block: TypeAlias = (str | Sequence[str] | Mapping[str, str] | Heading | Command 
 Markup's."""
 
 
-_QUICK = Banner("A quick look.", "This run was kept short by --quick: fewer iterations, seeds or samples "
-                                 "than "
-                "the experiment has. Its numbers do not repeat those of the whole one; the same command "
-                "without --quick gives these.")
+_QUICK = Banner("A quick look.", Markup(
+    'This run was kept short by <span class="nowrap">--quick</span>: fewer iterations, seeds or samples than '
+    "the experiment has. Its numbers do not repeat those of the whole one; the same command without "
+    '<span class="nowrap">--quick</span> gives these.'))
 
 
 def write_page(folder: Path, title: str, summary: Mapping[str, Any], blocks: Iterable[Block],
@@ -105,6 +107,7 @@ def _template() -> "Template":
     found = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                         lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined)
     found.filters["base64"] = _embedded
+    found.filters["unbroken"] = _unbroken
     for kind in (Heading, Command, Headline, Next, Banner, Cells, Drawing):
         found.tests[kind.__name__.lower()] = _test(kind)
     return found.get_template("page.html.j2")
@@ -114,15 +117,20 @@ def _test(kind: type) -> Callable[[object], bool]:
     return lambda block: isinstance(block, kind)
 
 
-def _embedded(drawing: Drawing) -> str:
-    """The PNG file. Raises ReportError."""
+def _unbroken(command: str) -> Markup:
+    """Lines do not break within an option's name, for instance after its first hyphen."""
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) if word.startswith("--") else escape(word)
+                            for word in command.split(" "))
+
+
+def _embedded(path: Path) -> str:
+    """The PNG file of a drawing. Raises ReportError."""
     try:
-        content = drawing.path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise ReportError(f"{drawing.path}: expected the PNG file of the drawing {drawing.name!r}, found "
-                          f"{error}") from error
+        raise ReportError(f"{path}: expected the PNG file of a drawing, found {error}") from error
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ReportError(f"{drawing.path}: expected a PNG file, found one that begins with {content[:8]!r}")
+        raise ReportError(f"{path}: expected a PNG file, found one that begins with {content[:8]!r}")
     return base64.b64encode(content).decode()
 
 
