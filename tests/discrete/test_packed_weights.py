@@ -106,6 +106,16 @@ def test_only_what_becomes_smaller_is_detected() -> None:
     assert detected_sets({"column": torch.randn(6, 1), "real": torch.randn(6, 8), "counts": counts}) == {}
 
 
+def test_codebooks_are_detected_by_their_bits() -> None:
+    real = torch.randn(6, 40)
+    for bits, found in ((3, 4), (4, 4), (8, 8)):
+        codes = Codebook(bits).project(real)
+        assert detected_sets({"w": codes}) == {"w": Codebook(found)}
+        assert detected_sets({"w": torch.cat([codes, real])}) == {}, "all rows"
+        state = packed_state({"w": codes}, {"w": Codebook(found)})
+        assert torch.equal(whole_state(state)["w"], codes)
+
+
 def test_module_at_two_places_and_module_alone() -> None:
     layer = nn.Linear(8, 8, bias=False)
     layer.weight.data = draw((8, 8), Ternary())

@@ -112,7 +112,7 @@ def test_the_numbers_of_the_summary_are_there(run: Path, html: str) -> None:
 def test_values_are_escaped(html: str) -> None:
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-    assert "--out runs/&lt;test&gt; &amp; more" in html
+    assert "<span>--out</span> runs/&lt;test&gt; &amp; more" in html
     assert "A &lt;gain&gt;" in html
     assert "Grey &amp; &lt;b&gt;bold&lt;/b&gt;" in html
 

@@ -26,10 +26,10 @@ from pontryagin.run.weights import state_dict_of
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Pack the weights of a model that lie in {-a, a} (1 bit) or {-a, 0, a} (2 bits), with a scale a for each
-    output row, and report the sizes. MODEL is what torch.save wrote: a state dict, or a file with one under
-    'model', such as models/METHOD-seed0.pt of a run. With --unpack MODEL is a packed file, and a state dict
-    is written. Predictions are equal bit by bit.
+    """Pack the weights of a model that lie in {-a, a} (1 bit), {-a, 0, a} (2 bits) or a codebook of 4 or 8
+    bits, with a scale a for each output row, and report the sizes. MODEL is what torch.save wrote: a state
+    dict, or a file with one under 'model', such as models/METHOD-seed0.pt of a run. With --unpack MODEL is a
+    packed file, and a state dict is written. Predictions are equal bit by bit.
     """
 
     model: Path = option("the file to read")
@@ -80,8 +80,9 @@ def _pack(call: Call, source: Path, out: Path) -> None:
     state = state_dict_of(source)
     sets = detected_sets(state)
     if not sets:
-        raise ExperimentError(f"{source}: no matrix has entries of one size (and 0) in each row, so nothing "
-                              "can be packed; train it over a discrete set first")
+        raise ExperimentError(f"{source}: no matrix lies in a set of 1, 2, 4 or 8 bits with a scale for each "
+                              "row, so nothing can be packed; train it over a discrete set first, as with "
+                              "--options.admissible int4")
     packed = packed_state(state, sets)
     save_packed(out, packed)
     call.say(size_report(packed), f"{out}: {out.stat().st_size:,} bytes, {source}: {source.stat().st_size:,}")

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+from pontryagin.cli.folding import folded
 from pontryagin.cli.kinds import is_flag, is_mapping, read
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Call:
         """Lines that stay; those that are empty are left out."""
         for text in filter(None, map(str, texts)):
             # words are wrapped on a terminal alone: what is read by programs keeps its lines
+            text = folded(text, self.console.width) if self.console.is_terminal else text
             self.console.print(text, highlight=False, soft_wrap=not self.console.is_terminal, markup=False)
 
     def plain(self) -> dict[str, Any]:

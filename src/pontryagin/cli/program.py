@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from textwrap import fill
 from types import FrameType
 
 from pontryagin.cli.commands import called
@@ -85,5 +87,8 @@ def _said(text: str, status: int) -> int:
     line = " ".join(text.split())
     if len(line) > 2 * _HALF:  # words that somebody gave, or that a library said
         line = f"{line[:_HALF]} ... {line[-_HALF:]}"
-    print(f"pontryagin: {line}", file=sys.stderr)
+    line = f"pontryagin: {line}"
+    if sys.stderr.isatty():
+        line = fill(line, shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
     return status

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from pontryagin.export.file import PackedState
 from pontryagin.export.packed import Packed, PackedWeight, fitting_rows, packed_weight
 from pontryagin.problem import ProblemError
-from pontryagin.problem.admissible import Binary, DiscreteSet, Ternary
+from pontryagin.problem.admissible import Binary, Codebook, DiscreteSet, Ternary
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Those with arithmetic: 8-bit floating point has none."""
 
 
 def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
-    """Of a state dict, by name: for each tensor of floating-point numbers with two axes or more, Binary or
-    Ternary with a scale per row, if it lies there and becomes smaller.
+    """Of a state dict, by name: for each tensor of floating-point numbers with two axes or more, the least of
+    Binary, Ternary and Codebook of 4 and 8 bits, with a scale per row, in which it lies, if it becomes
+    smaller.
 
     Rows are outputs of the layer: of a transposed convolution too (packed.fitting_rows).
     """
@@ -25,7 +26,7 @@ def detected_sets(state: Mapping[str, Tensor]) -> dict[str, DiscreteSet]:
     for name, value in state.items():
         if value.ndim < 2 or value.dtype not in _DTYPES or not value.numel():
             continue
-        for one in (Binary(scale="row"), Ternary(scale="row")):
+        for one in (Binary(scale="row"), Ternary(scale="row"), Codebook(4), Codebook(8)):
             if rows := fitting_rows(value, one):
                 if packed_weight(value, one, rows).bytes < value.numel() * value.element_size():
                     found[name] = one

@@ -78,8 +78,11 @@ def fitting_rows(weight: Tensor, admissible: DiscreteSet) -> Rows | None:
     """
     shape, several = weight.shape, weight.ndim > 2 and admissible.scale == "row"
     groups = [n for n in range(1, shape[0] + 1) if shape[0] % n == 0] if several else []
-    return next((rows for rows in (Rows(shape), *(Rows(shape, n) for n in groups))
-                 if admissible.contains(rows.matrix(weight.detach())).all()), None)
+    for rows in (Rows(shape), *(Rows(shape, n) for n in groups)):
+        matrix = rows.matrix(weight.detach())
+        if admissible.contains(matrix[:1]).all() and admissible.contains(matrix).all():  # one row tells most
+            return rows
+    return None
 
 
 class Packed(nn.Module):
