@@ -20,12 +20,15 @@ ROOT = Path(__file__).resolve().parent
 
 
 def constraints() -> str:
-    """The pinned versions, torch's as PONTRYAGIN_TORCH says."""
+    """The pinned versions, torch's as PONTRYAGIN_TORCH says. Of Python 3.10 torch's alone: for it the others
+    have no releases any more."""
     wanted = os.environ.get("PONTRYAGIN_TORCH", "")
     lines = []
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if wanted and line.startswith("torch=="):
             line = "" if wanted == "any" else f"torch=={wanted}"
+        elif sys.version_info < (3, 11) and not line.startswith("torch=="):
+            line = ""
         lines.append(line)
     return "\n".join(lines) + "\n"
 
