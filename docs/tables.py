@@ -79,13 +79,15 @@ def main() -> None:
     tables = paragraphs = 0
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        tables, paragraphs = tables + len(TABLE.findall(text)), paragraphs + len(PROSE.findall(text))
+        tables += len(TABLE.findall(text))
+        paragraphs += len(PROSE.findall(text))
         if renewed(text) != text:
             page.write_text(renewed(text), encoding="utf-8")
             print(f"{page.relative_to(ROOT)}: printed anew")
         for number in without_source(text):
             print(f"{page.relative_to(ROOT)}: {number}: not there")
-    print(f"{tables} tables and {paragraphs} paragraphs compared with {len([*FOLDER.glob('*.csv')])} csv files")
+    files = len([*FOLDER.glob("*.csv")])
+    print(f"{tables} tables and {paragraphs} paragraphs compared with {files} csv files")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from pontryagin.papers.control.experiment import DRAWN, METHODS, ControlResults, Found
 from pontryagin.papers.control.problems import CASES
-from pontryagin.run.figures.canvas import INK, MASKED, entry, legend_below, new_figure
+from pontryagin.run.figures.canvas import INK, MASKED, entry, legend_below, log_ticks, new_figure
 from pontryagin.run.figures.method_style import BLUE, GREEN, ORANGE, PINK, RED, SKY, WINE
 from pontryagin.run.reports.page import Banner, Block, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, lines, number
@@ -104,6 +104,7 @@ def _solution(name: str, results: ControlResults) -> Sketch:
     below.plot(over.t.numpy(), over.residual.numpy(), ".", color=WINE, markersize=3)
     below.set_yscale("log")
     below.set_ylim(bottom=max(float(over.residual.max()) * 1e-6, 1e-16))
+    log_ticks(below.yaxis)
     below.set_ylabel("residual", color=WINE)
     below.grid(visible=False)
     for axes in (control, switching):

@@ -75,10 +75,10 @@ def _cell(found: tuple[float, float] | None, adam: tuple[float, float] | None) -
 
 
 def _clock(directory: Path) -> Sketch:
-    from pontryagin.run.figures.canvas import legend_below, log_y, new_figure
+    from pontryagin.run.figures.canvas import legend_below, log_ticks, log_y, new_figure
 
     metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
-    methods, shown = in_order(metrics.values("method")), []
+    methods, shown, ends = in_order(metrics.values("method")), [], []
     sheet = new_figure(4.6)
     left, right = sheet.subplots(1, 2)
     for method in methods:
@@ -87,9 +87,13 @@ def _clock(directory: Path) -> Sketch:
             for axes, value in ((left, own["train_loss"]), (right, 100 * own["test_accuracy"])):
                 axes.plot(own["seconds"], value, label=style_of(method).label, **style_of(method).look)
             shown.append(own["train_loss"])
+            ends += [100 * float(value) for value in own["test_accuracy"][-1:]]
     log_y(left, [values for values in shown if len(values)])
     left.set(xscale="log", xlabel="seconds of training", title="Train loss")
-    right.set(xscale="log", xlabel="seconds of training", title="Test accuracy, %", ylim=(90, 100))
+    right.set(xscale="log", xlabel="seconds of training", title="Test accuracy, %",
+              ylim=(min([90, *ends]), 100))
+    for axes in (left, right):
+        log_ticks(axes.xaxis)
     for axes, goals in ((left, LOSSES), (right, [100 * share for share in ACCURACIES])):
         for goal in goals:
             axes.axhline(goal, color="#cccccc", linewidth=0.8, zorder=0)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from pontryagin.papers.saddle.experiment import ADAM_RATE, SaddleResults, negative
-from pontryagin.run.figures.canvas import INK, entry, legend_below, log_y, new_figure
+from pontryagin.run.figures.canvas import INK, entry, legend_below, log_y, new_figure, plain
 from pontryagin.run.figures.method_style import BLUE, RED, style_of
 from pontryagin.run.reports.page import Banner, Cells, pictures, write_page
 from pontryagin.run.reports.words import number
@@ -31,13 +32,14 @@ def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
              f"{len(values)} negative" for name, (values, _) in results.spectra.items()]
     rows = [[style_of(place.method).label, str(place.row[1]), *map(number, place.row[2:])]
             for place in results.places]
-    told = [f"{name}: {negative(values)} of {len(values)} eigenvalues of the Hessian negative"
+    told = [f"at {name} {negative(values)} of {len(values)}"
             for name, (values, _) in results.spectra.items()]
     drawings = pictures(folder, {"saddle": partial(_saddle, results)} if results.spectra else {})
     return write_page(folder, _TITLE, summary,
                       [*drawings, *(f"{line}." for line in lines), Cells(_HEAD, rows, names=1)],
                       Banner("Interrupted.", "Places along the runs are missing."),
-                      "; ".join(told) + "." if told else ""), "\n".join(lines)
+                      f"Negative eigenvalues of the Hessian: {', '.join(told)}." if told else ""
+                      ), "\n".join(lines)
 
 
 def _saddle(results: SaddleResults) -> Sketch:
@@ -65,7 +67,12 @@ def _saddle(results: SaddleResults) -> Sketch:
 
 def _spectrum(axes: Axes, grid: np.ndarray, density: np.ndarray, values: np.ndarray) -> None:
     axes.plot(grid, np.maximum(density, 1e-12), color=BLUE, linewidth=1.5)
-    axes.set_xscale("symlog", linthresh=max(1e-2 * float(np.abs(values).max()), 1e-6))
+    greatest = float(np.abs(values).max())
+    axes.set_xscale("symlog", linthresh=max(1e-2 * greatest, 1e-6))
+    powers = [10.0**power for power in range(-6, 9) if 2e-2 * greatest < 10.0**power <= 2 * greatest]
+    axes.set_xticks([*(-power for power in reversed(powers)), 0, *powers])
+    axes.xaxis.set_major_formatter(FuncFormatter(plain))
+    axes.xaxis.set_minor_locator(NullLocator())
     log_y(axes, [density[density > density.max() * 1e-7]])
     axes.plot(values, np.full(len(values), 0.03), color=INK, marker="|", markersize=8, linestyle="none",
               alpha=0.5, transform=axes.get_xaxis_transform())
@@ -83,5 +90,6 @@ def _run(column: np.ndarray, places: list, method: str) -> None:
     ratios = [place.extremes.negative_curvature for place in places]
     column[1].plot(iterations, ratios, color=RED, marker="o", markersize=3, label="curvature ratio")
     column[1].set_ylim(bottom=0)
-    column[1].set_title("Most negative curvature over the largest")
+    name = _LABELS.get(method, style_of(method).label)
+    column[1].set_title(f"{name}: most negative curvature over the largest")
     column[1].set_xlabel("iteration")
