@@ -1,7 +1,9 @@
 """The site: `make docs` builds it from these pages and the docstrings. A warning ends the build there."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -16,6 +18,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "public
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_site"]
 html_theme = "furo"
+html_static_path = ["figures/narrow"]  # of a figure, the variant for phones
 html_title = f"pontryagin {release}"
 myst_heading_anchors = 4
 myst_fence_as_directive = {"math"}  # ```math, as forges write it
@@ -34,6 +37,20 @@ def _links(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({there}", f"]({here}")
 
 
+def _pictures(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
+    """Figures that have a variant for phones show it there."""
+    def both(image: re.Match[str]) -> str:
+        if not (Path(app.srcdir) / "figures" / "narrow" / image["name"]).exists():
+            return image[0]
+        narrow = context["pathto"](f"_static/{image['name']}", resource=True)
+        return f'<picture><source media="(max-width: 40rem)" srcset="{narrow}">{image[0]}</picture>'
+
+    if "body" in context:
+        context["body"] = re.sub(r'<img [^>]*src="[^"]*_images/(?P<name>[\w-]+\.png)"[^>]*>', both,
+                                 context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _links)
+    app.connect("html-page-context", _pictures)

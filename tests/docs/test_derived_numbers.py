@@ -1,0 +1,76 @@
+"""What pages compute on paper, and what they conclude from their tables."""
+
+import re
+import sys
+from math import ceil, log2
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
+
+from tables import read
+
+DOCS = Path(__file__).parents[2] / "docs"
+N, K, D, FLOPS, LINK, LATENCY, BYTES, INNER = 512, 1000, 256, 1e13, 1e10, 2e-5, 4, 15
+
+
+def seconds(devices: int, shares: bool, closed: bool) -> tuple[float, float]:
+    """Work and communication of an iteration, by the formulas of docs/distributed.md."""
+    own, several = ceil(N / devices), devices > 1
+    work = 8 * N * K * D**2 / FLOPS / (devices if shares else 1)
+    sent = N * (D**2 + D) * BYTES * (devices - 1) / (devices * LINK) + LATENCY * devices if several else 0.0
+    sent += (6 if shares else 4) * LATENCY * log2(devices)
+    if closed:
+        work += (6 * N * K * D**2 / devices if shares else 6 * K * D**2 * own) / FLOPS
+        work += 124 * D**3 * own / FLOPS
+        if shares and several:
+            sent += 3 * N * D**2 * BYTES * (devices - 1) / (devices * LINK) + LATENCY * devices
+    else:
+        work += 12 * INNER * K * D**2 * own / FLOPS
+        if shares and several:
+            sent += 2 * N * K * D * BYTES * (devices - 1) / (devices**2 * LINK) + LATENCY * devices
+    return work, sent
+
+
+def test_speedups_on_paper() -> None:
+    for devices, *cells in read("scaling-on-paper")[1][1:]:
+        for cell, (closed, shares) in zip(cells, ((False, False), (False, True), (True, False), (True, True)),
+                                          strict=True):
+            work, sent = seconds(int(devices), shares, closed)
+            speedup = sum(seconds(1, shares, closed)) / (work + sent)
+            assert cell == f"{speedup:.1f} ({100 * sent / (work + sent):.0f}%)"
+
+
+def test_owners_on_paper() -> None:
+    parameters, width, tokens, flops, link, rank, period = 7e9, 4096, 4e6, 4e14, 5e10, 32, 40
+    for devices, *cells in read("owners-on-paper")[1][1:]:
+        p = int(devices)
+        step = 6 * parameters * tokens / (p * flops)
+        polar = 22 * parameters * width / p / flops
+        found = (parameters * BYTES * (4 + rank / width) / p / 1e9, step,
+                 3 * parameters * BYTES * (p - 1) / p / link,
+                 2 * parameters * BYTES * ((p - 1) / p**2 + rank / width / period) / link,
+                 polar)
+        for cell, value in zip(cells, found, strict=True):
+            told = float(re.match(r"[\d.]+", cell)[0])
+            assert told == pytest.approx(value, rel=0.25), "one or two digits are printed"
+        assert cells[-1].endswith(f"{100 * polar / step:.1f} %")
+
+
+def test_what_is_said_of_rates_that_were_found() -> None:
+    rows = [row for name in ("find-lr-emsa", "find-lr-adamw") for row in read(name)[1][1:]]
+    found, fixed = (sum(row[column] == "yes" for row in rows) for column in (-2, -1))
+    said = " ".join((DOCS / "optimizer.md").read_text(encoding="utf-8").split())
+    assert len(rows) == found
+    assert f"the rate found is within 1.3 in all {found}; the fixed rates" in said
+    assert f"a customary one of AdamW, in {fixed}." in said
+
+
+def test_what_is_said_of_families() -> None:
+    rows = read("families")[1][1:]
+    behind = [row[0] for row in rows if not float(row[2]) < min(float(row[3]), float(row[4]))]
+    said = " ".join((DOCS / "optimizer.md").read_text(encoding="utf-8").split())
+    assert f"EMSA is ahead of both on {len(rows) - len(behind)}, behind on " in said
+    told = re.search(r"ahead of both on \d+, behind on (.*?);", said)[1]
+    assert re.split(r", | and ", told) == behind
