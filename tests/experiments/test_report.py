@@ -12,13 +12,13 @@ from run_directory import METHODS, write_run
 
 from pontryagin.papers.sine.report import draw_figures, reach, sentences, write_report
 from pontryagin.run.history import headline
-from pontryagin.run.reports.page import Heading, write_page
+from pontryagin.run.reports.page import Heading, headline_of, write_page
 from pontryagin.run.reports.words import best, bold, count, given, loss_of, number, tuned
 from pontryagin.run.tables import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8"
                          "AAAAASUVORK5CYII=")
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "source"}
 
 
 class Page(HTMLParser):
@@ -107,6 +107,13 @@ def test_the_numbers_of_the_summary_are_there(run: Path, html: str) -> None:
     assert "lower is better: least mean of log10(train loss)" in text
     assert "J becomes nan" in text
     assert "made up" in text
+
+
+def test_the_headline_of_a_page_is_read_as_it_was_said(tmp_path: Path) -> None:
+    summary = {"command": "a --b", "interrupted": False, "settings": {}, "versions": {}, "machine": {}}
+    assert headline_of(write_page(tmp_path, "A page", summary, [], headline="E-MSA < Adam & 'both'.")) == (
+        "E-MSA < Adam & 'both'.")
+    assert headline_of(write_page(tmp_path, "A page", summary, [])) == ""
 
 
 def test_values_are_escaped(html: str) -> None:

@@ -21,6 +21,7 @@ from pontryagin.run.files import check_target, write_bytes
 from pontryagin.run.option import option
 from pontryagin.run.predict import Prediction, predict
 from pontryagin.run.progress import TerminalProgress
+from pontryagin.run.reports.page import headline_of
 from pontryagin.run.weights import state_dict_of
 
 
@@ -61,7 +62,8 @@ def _audit(call: Call) -> bool:
     audit, interrupted = run_audit(settings, call.line, TerminalProgress(call.console))
     if audit is None:
         raise KeyboardInterrupt
-    call.say(audit, f"Report: {write_report(settings.out, audit)}")
+    page = write_report(settings.out, audit)
+    call.say(audit, headline_of(page), f"Report: {page}")
     return interrupted
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pontryagin.bench import report, scaling_report
@@ -32,6 +33,7 @@ from pontryagin.run.methods import METHODS as ALL
 from pontryagin.run.option import SEEDS, Seeds, option
 from pontryagin.run.processes import present
 from pontryagin.run.progress import TerminalProgress
+from pontryagin.run.reports.page import headline_of
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.tables import read_summary
 
@@ -65,9 +67,14 @@ def _sine(call: Call) -> bool:
     _alone("sine")
     settings = call.make(SineSettings, setup=call.make(SineSetup))
     folder, interrupted = run_sine(settings, call.line, TerminalProgress(call.console))
-    call.say("Interrupted: reporting what has been measured." if interrupted else "",
-             f"Report: {write_report(folder, draw_figures(folder))}")
+    call.say("Interrupted: reporting what has been measured." if interrupted else "")
+    _tell(call, write_report(folder, draw_figures(folder)))
     return interrupted
+
+
+def _tell(call: Call, page: Path) -> None:
+    """What came out, and where to look."""
+    call.say(headline_of(page), f"Report: {page}")
 
 
 def _paper(name: str, settings: type, run: Callable[..., Any], call: Call) -> bool:
@@ -76,7 +83,8 @@ def _paper(name: str, settings: type, run: Callable[..., Any], call: Call) -> bo
     drawing = import_module(f"pontryagin.papers.{name}.report")  # imports matplotlib
     folder, results, interrupted = run(call.make(settings), call.line, TerminalProgress(call.console))
     page, text = drawing.write_report(folder, results)
-    call.say(text, f"Report: {page}")
+    call.say(text)
+    _tell(call, page)
     return bool(interrupted)
 
 
@@ -92,8 +100,8 @@ def _discrete(kind: str, call: Call) -> bool:
                                        TerminalDisplay(call.console), TerminalProgress(call.console))
     page = write_report(folder)
     call.say(*headline(read_summary(folder / "summary.json")),
-             "Interrupted, with a checkpoint; go on with --resume." if interrupted else "",
-             f"Report: {page}")
+             "Interrupted, with a checkpoint; go on with --resume." if interrupted else "")
+    _tell(call, page)
     return interrupted
 
 
@@ -108,7 +116,8 @@ def _images(name: str, call: Call) -> bool:
 def _optimizers(call: Call) -> bool:
     call.say(left_out())
     folder, interrupted = run_bench(call.make(BenchSettings), call.line, TerminalProgress(call.console))
-    call.say(report.write_report(folder), f"Report: {folder / 'report.html'}")
+    call.say(report.write_report(folder))
+    _tell(call, folder / "report.html")
     return interrupted
 
 
@@ -119,15 +128,16 @@ def _panel(call: Call) -> bool:
         return False
     call.say(left_out())
     results = run_panel(settings, call.line, TerminalProgress(call.console))
-    call.say(panel_report.write_report(settings.out), f"Report: {settings.out / 'report.html'}")
+    call.say(panel_report.write_report(settings.out))
+    _tell(call, settings.out / "report.html")
     return results.interrupted
 
 
 def _scaling(call: Call) -> bool:
     call.say(left_out())
-    folder = run_scaling(call.make(ScalingSettings),
-                         call.line)
-    call.say(scaling_report.write_report(folder), f"Report: {folder / 'report.html'}")
+    folder = run_scaling(call.make(ScalingSettings), call.line)
+    call.say(scaling_report.write_report(folder))
+    _tell(call, folder / "report.html")
     return False
 
 

@@ -1,9 +1,11 @@
 """report.html: a list of blocks as one page that needs no network, no scripts and no other file."""
 
 import base64
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -87,6 +89,12 @@ def write_page(folder: Path, title: str, summary: Mapping[str, Any], blocks: Ite
     write_text(path, _template().render(
         title=title, blocks=[*opening, Command(command), *blocks], details=_details(summary)))
     return path
+
+
+def headline_of(page: Path) -> str:
+    """What a page says that came out; empty where it says nothing of it."""
+    found = re.search(r'<p class="headline"><b>(.*?)</b></p>', page.read_text(encoding="utf-8"))
+    return unescape(found[1]) if found else ""
 
 
 def pictures(folder: Path, sketches: Mapping[str, Callable[[], Sketch | None]],
