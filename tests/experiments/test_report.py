@@ -257,8 +257,8 @@ def test_the_headline_names_the_best_first_and_who_was_not_tuned() -> None:
         "Test accuracy: E-MSA 95.0 %, Adam 90.0 % (rate not tuned, after 0 of 1,500 iterations).")
     losses = {name: {"test_loss": {"median": loss}, "start_test_loss": 2.0, "iterations": 9}
               for name, loss in (("adam", None), ("emsa", 0.5))}
-    assert headline(losses, None) == "Test loss: E-MSA 0.5, Adam not finite."
-    assert headline({"emsa": losses["emsa"]}, None) == "E-MSA: test loss 0.5 (before training: 2)."
+    assert headline(losses, None) == "Test loss: E-MSA 0.500, Adam not finite."
+    assert headline({"emsa": losses["emsa"]}, None) == "E-MSA: test loss 0.500 (before training: 2.00)."
     assert headline({}, None) == ""
 
 
@@ -319,7 +319,7 @@ def test_a_summary_that_is_missing_or_no_json_is_refused(tmp_path: Path) -> None
 
 def test_a_drawing_without_its_file_is_refused(run: Path, tmp_path: Path) -> None:
     missing = Drawing("rho", "rho", "rho.", tmp_path / "rho.png")
-    with pytest.raises(ReportError, match=r"rho\.png: expected the PNG file of the drawing 'rho'"):
+    with pytest.raises(ReportError, match=r"rho\.png: expected the PNG file of a drawing"):
         write_report(run, [missing])
     missing.path.write_bytes(b"GIF89a")
     with pytest.raises(ReportError,
