@@ -15,8 +15,8 @@ WIDTH, LEAST, MOST = 4.2, 1.8, 2.8
 """Inches. Of a page of 390 pixels: letters of 9 points are then 11 pixels high. Heights of a panel."""
 NAME = "name of a line"
 """The id of the words beside a line, for which a narrow panel has no room: they go to the legend."""
-_ROW, _TITLE = 0.21, 40
-"""Inches that a row of a legend has; characters of a title that fit beside each other."""
+_ROW, _TITLE = 0.21, 38
+"""Inches that a row of a legend has; characters of a title or label that fit beside each other."""
 
 
 def narrow(figure: Figure) -> None:
@@ -32,6 +32,7 @@ def narrow(figure: Figure) -> None:
     for number, (panels, height) in enumerate(zip(cells.values(), heights, strict=True)):
         for axes in panels:
             axes.set_subplotspec(grid[number])
+            axes.set_xlabel(fill(axes.get_xlabel(), _TITLE))
             axes.set_ylabel(fill(axes.get_ylabel(), int(13 * height)))
         lines = panels[0].get_title(loc="left").strip().splitlines()
         panels[0].set_title("\n".join(fill(line, _TITLE) for line in lines), loc="left")
