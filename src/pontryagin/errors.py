@@ -1,8 +1,12 @@
-"""The two ways in which a request can fail: it is wrong, or its numbers are."""
+"""How a request can fail: it is wrong, it has no answer, or its numbers are wrong."""
 
 
 class ProblemError(ValueError):
     """A control problem, a stage or a setting is wrong: says what was expected and what was found."""
+
+
+class NoMaximumError(ProblemError):
+    """The augmented Hamiltonian grows without end over the admissible set: there is no argmax to take."""
 
 
 class NonFiniteError(ArithmeticError):

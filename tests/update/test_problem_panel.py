@@ -1,6 +1,7 @@
-"""Fifty-six random problems: J never rises where a rule says so, and what solve calls converged is."""
+"""Seventy-two random problems: J never rises where a rule says so, and what solve calls converged is."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -17,6 +18,7 @@ from pontryagin.problem import (
     CrossEntropy,
     EntryBox,
     Finite,
+    KSparse,
     MatrixSet,
     NonNegative,
     Quadratic,
@@ -48,6 +50,15 @@ def layers(seed: int, *modules: nn.Module, cost: RunningCost | None = None, clas
     if classes:
         return ControlProblem(stages, CrossEntropy(), x, (x[:, :1] * 3).long().abs().squeeze(1) % classes)
     return ControlProblem(stages, SquaredError(), x, normal(samples, width, seed=seed + 8))
+
+
+def withered(seed: int, *modules: nn.Module, cost: RunningCost | None = None,
+             theta: MatrixSet | None = None) -> ControlProblem:
+    """As layers, with inputs that are constant, dead, and twice another."""
+    problem = layers(seed, *modules, cost=cost, theta=theta)
+    x = problem.initial_state.clone()
+    x[:, 0], x[:, 1], x[:, 2] = 0.3, 0.0, 2 * x[:, 3]
+    return replace(problem, initial_state=x)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:
@@ -89,12 +100,17 @@ KINDS: dict[str, Callable[[int], ControlProblem]] = {
     "ternary": lambda seed: layers(seed, linear(2, 2), linear(2, 1), theta=Ternary(0.5)),
     "switches": lambda seed: steered(seed, {"u": Finite((0, 1))}),
     "bounded": lambda seed: steered(seed, EntryBox((-0.5, 0.0), (0.5, 0.4))),
+    "withered non-negative": lambda seed: withered(seed, linear(4, 3), nn.Tanh(), linear(3, 1),
+                                                   theta=NonNegative()),
+    "withered sparse": lambda seed: withered(seed, linear(4, 3), nn.ReLU(), linear(3, 1), cost=L1(0.2)),
+    "withered few": lambda seed: withered(seed, linear(4, 2), theta=KSparse(2)),
+    "withered linear": lambda seed: withered(seed, linear(4, 2)),
     "sparse": lambda seed: layers(seed, linear(4, 2), cost=L1(0.1)),
 }
 RULES: list[Callable[[], PenaltyRule]] = [AcceptReject, FromEstimate, PerStageEstimate, AcceptReject]
 CONVERGING = {"linear", "box", "binary", "ternary", "regulator", "switches", "bounded"}
 """Where the tolerance is met within 40 iterations from at least one of the four seeds."""
-SMOOTH = ("linear", "two linear", "network", "classes", "split", "residual", "regulator")
+SMOOTH = ("linear", "withered linear", "two linear", "network", "classes", "split", "residual", "regulator")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,13 +5,17 @@ penalty rho_costate/2 mean |dW^T u|^2: moments of x and u (docs, "Affine stages"
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.affine.form import AffineForm
+
+_ROUNDING = 16.0
+"""Units of rounding of its mean by which a constant input may seem to vary: the mean of equal numbers is off
+by a few."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,28 @@ def stage_moments(form: AffineForm, states: Sequence[Tensor],
     input_mean, bias_gradient = x.mean(1), u.mean(1)
     centred = x - input_mean.unsqueeze(1)
     costates = u.mT @ u if form.map.reaching is None else _reaching(form, states, next_costates)
-    return StageMoments(u.mT @ x / rows, bias_gradient, centred.mT @ centred / rows, input_mean,
-                        costates / rows, positions)
+    return settled(StageMoments(u.mT @ x / rows, bias_gradient, centred.mT @ centred / rows, input_mean,
+                                costates / rows, positions))
+
+
+def settled(moments: StageMoments) -> StageMoments:
+    """Inputs that vary by rounding alone made constant, x_j = s_j for all rows: A_c is 0 there, and G = g s^T.
+
+    Without it what rounding leaves of G - g s^T, divided by what it leaves of A_c, is a change of any size.
+    Inputs whose squares are below the numbers of their dtype are 0.
+    """
+    if moments.inputs.ndim == 2:  # one-hot: nothing is subtracted
+        return moments
+    variance, mean = moments.inputs.diagonal(dim1=1, dim2=2), moments.input_mean
+    numbers = torch.finfo(mean.dtype)
+    constant = (variance <= (_ROUNDING * numbers.eps * mean).square()) | (variance < numbers.tiny)
+    if not constant.any():
+        return moments
+    mean = mean.masked_fill(constant & (mean.square() < numbers.tiny), 0.0)
+    gradient = moments.bias_gradient.unsqueeze(2) * mean.unsqueeze(1)
+    return replace(moments, input_mean=mean,
+                   inputs=moments.inputs.masked_fill(constant.unsqueeze(1) | constant.unsqueeze(2), 0.0),
+                   gradient=torch.where(constant.unsqueeze(1), gradient, moments.gradient))
 
 
 def _reaching(form: AffineForm, states: Sequence[Tensor], costates: Sequence[Tensor]) -> Tensor:
@@ -104,7 +128,7 @@ def merge_moments(parts: Sequence[StageMoments], rows: Sequence[int]) -> StageMo
     centre = mean(part.input_mean for part in parts)
     offsets = [part.input_mean - centre for part in parts]
     diagonal = parts[0].inputs.ndim == 2
-    return StageMoments(
+    return settled(StageMoments(
         gradient=mean(part.gradient for part in parts),
         bias_gradient=mean(part.bias_gradient for part in parts),
         inputs=mean(part.inputs if diagonal else part.inputs + offset.unsqueeze(2) * offset.unsqueeze(1)
@@ -112,7 +136,7 @@ def merge_moments(parts: Sequence[StageMoments], rows: Sequence[int]) -> StageMo
         input_mean=centre,
         costates=mean(part.costates for part in parts),
         positions=parts[0].positions,
-    )
+    ))
 
 
 def quadratic_forms(form: AffineForm, moments: StageMoments,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pontryagin.distributed.communicator import Communicator
-from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
+from pontryagin.problem import ControlProblem, Controls, NoMaximumError, NonFiniteError, ProblemError
 
 
 def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
@@ -30,8 +30,8 @@ def require_same(communicator: Communicator, facts: Mapping[str, str]) -> None:
 
 
 def raise_together(communicator: Communicator, error: Exception | None) -> None:
-    """Every rank raises when one has an error: its own, or that of the lowest rank that has one, whose
-    NonFiniteError keeps its kind while others come as ProblemError. Costs a small sum."""
+    """Every rank raises when one has an error: its own, or that of the lowest rank that has one, in
+    its kind. Costs a small sum."""
     if communicator.size == 1:
         if error is not None:
             raise error
@@ -42,7 +42,7 @@ def raise_together(communicator: Communicator, error: Exception | None) -> None:
     if error is not None:
         raise error
     rank, (kind, message) = next((rank, one) for rank, one in enumerate(found) if one is not None)
-    known = NonFiniteError if kind == "NonFiniteError" else ProblemError
+    known = {one.__name__: one for one in (NonFiniteError, NoMaximumError)}.get(kind, ProblemError)
     raise known(f"rank {rank}: {message}")
 
 

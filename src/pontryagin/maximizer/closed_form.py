@@ -9,7 +9,7 @@ from torch import Tensor
 from pontryagin.affine import PenalizedArgmax, StageMoments, quadratic_forms, stage_moments
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer.protocol import require_unconstrained
-from pontryagin.problem import NoCost, NonFiniteError, ProblemError, Quadratic, Stage
+from pontryagin.problem import NoCost, NoMaximumError, NonFiniteError, ProblemError, Quadratic, Stage
 from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
@@ -76,7 +76,7 @@ class ClosedFormModel:
     def solve(self, gradient: Controls, penalties: Penalties) -> Controls:
         """The change of controls whose penalties balance this gradient."""
         if penalties.step_scale == 0 and self.decay == 0:
-            raise ProblemError(
+            raise NoMaximumError(
                 f"{self.group.stage.name}: the Hamiltonian of an affine stage has no maximum without a state "
                 "penalty or a quadratic running cost; use rho_state > 0 or Quadratic(weight)")
         positions = self.moments.positions

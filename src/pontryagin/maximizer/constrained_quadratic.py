@@ -11,7 +11,7 @@ from torch import Tensor
 from pontryagin.affine import AffineForm, StageMoments, quadratic_forms, stage_moments
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer.entrywise import SeparableCost, separable_cost
-from pontryagin.problem import MatrixSet, PerParameter, ProblemError
+from pontryagin.problem import MatrixSet, NoMaximumError, PerParameter, ProblemError
 from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
@@ -139,7 +139,7 @@ class SetModel:
         return Measures(linear - stage.cost(controls) + stage.cost(old), state, costate)
 
     def at(self, penalties: Penalties) -> ConstrainedQuadratic:
-        """The model. ProblemError where it has no maximum."""
+        """The model. NoMaximumError where it has none."""
         form = self.group.stage.affine
         assert form is not None
         weight, bias = form.matrices(self.group.control)
@@ -147,7 +147,7 @@ class SetModel:
         own = penalties.rho_control / moments.positions
         eliminated = form.bias and self.bias_theta is None and self.cost.smooth and own == 0
         if form.bias and self.bias_theta is None and rho + own == 0 and decay == 0:
-            raise ProblemError(f"{self.group.stage.name}: H has no maximum over the free bias without a "
+            raise NoMaximumError(f"{self.group.stage.name}: H has no maximum over the free bias without a "
                                "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
                                "the bias")
         absorbed = rho / (rho + decay) if eliminated else 0.0

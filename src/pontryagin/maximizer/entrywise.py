@@ -19,6 +19,7 @@ from pontryagin.problem import (
     Interval,
     MatrixSet,
     NoCost,
+    NoMaximumError,
     ProblemError,
     Quadratic,
     SparseSet,
@@ -65,7 +66,7 @@ def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: Se
            scale: Entries) -> Entries:
     """The maximizing matrix of the set (None: all matrices). scale: of each entry of a discrete set; kept.
 
-    ProblemError when there is no maximum: no curvature, an unbounded set, a slope that is not zero.
+    NoMaximumError: no curvature, an unbounded set, a slope that is not zero.
     """
     if isinstance(theta, SparseSet):
         free = argmax(None, slope, curvature, cost, scale)
@@ -82,7 +83,7 @@ def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: Se
     low, high = (-torch.inf, torch.inf) if theta is None else theta.bounds
     best = _free(slope, curvature, cost).clamp(low, high)
     if best.isinf().any():
-        raise ProblemError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a penalty: "
+        raise NoMaximumError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a penalty: "
                            "use rho_state > 0")
     return _or_zero(best, slope, curvature, cost) if low <= 0 <= high else best
 

@@ -12,7 +12,7 @@ from torch.func import jacfwd, jvp, vmap
 from pontryagin.hamiltonian import Penalties, costate
 from pontryagin.maximizer.gradient_ascent import hamiltonian_gradient
 from pontryagin.maximizer.protocol import EvaluatedModel, require_unconstrained
-from pontryagin.problem import NoCost, ProblemError, Quadratic
+from pontryagin.problem import NoCost, NoMaximumError, ProblemError, Quadratic
 from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
@@ -81,7 +81,7 @@ class GaussNewtonModel(EvaluatedModel):
         change = self.solve(self.gradient, penalties)
         linear = isinstance(self.group.stage.running_cost, NoCost)
         if linear and not (penalties.step_scale or penalties.rho_costate):
-            raise ProblemError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
+            raise NoMaximumError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
                                "cost; with neither, its model of the Hamiltonian is linear and has no "
                                "maximum")
         return self.ascending(change, penalties)

@@ -1,6 +1,6 @@
 """What is solved: stages, costs, admissible sets, and continuous dynamics as stages."""
 
-from pontryagin.errors import NonFiniteError, ProblemError
+from pontryagin.errors import NoMaximumError, NonFiniteError, ProblemError
 from pontryagin.problem.admissible import (
     AdmissibleSet,
     Binary,
@@ -29,6 +29,6 @@ from pontryagin.problem.terminal_cost import CrossEntropy, SquaredError, Termina
 
 __all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlProblem", "Controls",
            "CrossEntropy", "DiscreteSet", "EntryBox", "Finite", "Interval", "KSparse", "MatrixSet", "NoCost",
-           "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
+           "NoMaximumError", "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
            "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary", "TwoFourSparse",
            "UnitNormRows", "euler", "refine", "split_euler", "stage"]

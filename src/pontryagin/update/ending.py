@@ -40,11 +40,13 @@ class Iterations(list[IterationRecord]):
         return self.ending.gap
 
 
-def ending(last: IterationRecord | None, gap: float, tolerance: float, reference: Penalties) -> Ending:
-    """What can be said after the last iteration, if there was one."""
+def ending(last: IterationRecord | None, gap: float, tolerance: float, reference: Penalties,
+           why: str = "") -> Ending:
+    """What can be said after the last iteration, if there was one. why: the gap is inf."""
     penalties = f"rho_state = {reference.rho_state:g}, rho_costate = {reference.rho_costate:g}"
     penalties += f", rho_control = {reference.rho_control:g}" if reference.rho_control else ""
     known = "" if gap != gap else f"; the optimality gap at {penalties} is {gap:.3g}"
+    known += f": {why}" if why else ""
     if gap <= tolerance:
         return Ending(True, gap, tolerance, reference,
                       f"converged: at {penalties} no stage can promise more than {gap:.3g}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
-from math import nan
+from math import inf, nan
 from time import perf_counter
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from pontryagin.distributed import SharedPropagation, StageModels, StageParallel, group_controls
 from pontryagin.hamiltonian import Measures, Penalties
 from pontryagin.maximizer import LBFGS, ByForm, Maximizer
-from pontryagin.problem import ControlProblem, Controls, NonFiniteError, ProblemError
+from pontryagin.problem import ControlProblem, Controls, NoMaximumError, NonFiniteError, ProblemError
 from pontryagin.update.acceleration import Acceleration, Momentum, Plain, augmented_gain
 from pontryagin.update.ending import REFERENCE, Iterations, ending
 from pontryagin.update.penalty import AcceptReject, Fixed, PenaltyRule, Trial
@@ -117,8 +117,12 @@ class ExtendedMSA:
 
         reference: the default, rho_state = 1, in units of J / |change of a state|^2.
         maximizer: by default ByForm(), whatever the solver's own is.
-        Raises as step does.
+        inf where the Hamiltonian of a stage grows without end over its set. Raises as step does otherwise.
         """
+        return self._gap(reference, maximizer)[0]
+
+    def _gap(self, reference: Penalties, maximizer: Maximizer | None = None) -> tuple[float, str]:
+        """The optimality gap and, where it is inf, why."""
         before, _ = self._propagated(self.problem, True)
         self._ready = before
         chosen = maximizer or ByForm()
@@ -127,8 +131,11 @@ class ExtendedMSA:
             self._models = before, models
         else:
             models = self.parallel.models(chosen, before)
-        measures = models.measure(models.maximize([reference] * len(models)))
-        return sum(float(measure.gain.sum()) for measure in measures)
+        try:
+            measures = models.measure(models.maximize([reference] * len(models)))
+        except NoMaximumError as error:
+            return inf, str(error)
+        return sum(float(measure.gain.sum()) for measure in measures), ""
 
     def solve(self, iterations: int = 100, tolerance: float = 0.0, patience: int = 1,
               reference: Penalties = REFERENCE) -> Iterations:
@@ -142,17 +149,17 @@ class ExtendedMSA:
         if patience < 1:
             raise ProblemError(f"patience: expected a number of iterations >= 1, found {patience}")
         if tolerance > 0:
-            self.optimality_gap(reference)  # what it cannot be asked of is refused before the work
+            self._gap(reference)  # what it cannot be asked of is refused before the work
         records: list[IterationRecord] = []
-        quiet, gap = 0, nan
+        quiet, gap, why = 0, nan, ""
         for record in self.iterate(iterations):
             records.append(record)
             last = not record.accepted or (tolerance > 0 and len(records) == iterations)
-            gap = self.optimality_gap(reference) if last or record.optimality_gap <= tolerance else nan
+            gap, why = self._gap(reference) if last or record.optimality_gap <= tolerance else (nan, "")
             quiet = quiet + 1 if gap <= tolerance else 0
             if quiet >= patience or not record.accepted:
                 break
-        return Iterations(records, ending(records[-1] if records else None, gap, tolerance, reference))
+        return Iterations(records, ending(records[-1] if records else None, gap, tolerance, reference, why))
 
     def _propagated(self, problem: ControlProblem, whole: bool) -> tuple[SharedPropagation, bool]:
         """States at the present controls, and whether they were there already."""
