@@ -76,7 +76,7 @@ def stage_moments(form: AffineForm, states: Sequence[Tensor],
 
 
 def settled(moments: StageMoments) -> StageMoments:
-    """Inputs that vary by rounding alone made constant, x_j = s_j for all rows: A_c is 0 there, and G = g s^T.
+    """Inputs that vary by rounding alone made constant, x_j = s_j in all rows: A_c is 0 there, G is g s^T.
 
     Without it what rounding leaves of G - g s^T, divided by what it leaves of A_c, is a change of any size.
     Inputs whose squares are below the numbers of their dtype are 0.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -32,6 +33,11 @@ class Delivery:
     owners: Owners
     groups: Sequence[tuple[int, ...]]
     chosen: Sequence[Maximizer]
+
+    @cached_property
+    def _by_moments(self) -> list[bool]:
+        """Of each group; asked often, and isinstance of a protocol is slow."""
+        return [isinstance(maximizer, MomentMaximizer) for maximizer in self.chosen]
 
     def models(self) -> list[HamiltonianModel | None]:
         """The model of this rank's stages in every group, None where it has none. In one exchange."""
@@ -69,8 +75,8 @@ class Delivery:
 
     def _groups(self, rank: int, moments: bool) -> list[int]:
         """Groups in which a rank has stages, of one kind of maximizer."""
-        return [number for number, maximizer in enumerate(self.chosen)
-                if self._own(number, rank) and isinstance(maximizer, MomentMaximizer) == moments]
+        return [number for number in range(len(self.chosen))
+                if self._own(number, rank) and self._by_moments[number] == moments]
 
     def _times(self, rank: int) -> list[int]:
         """The n of the x_n and p_n that a rank's stages need whole."""

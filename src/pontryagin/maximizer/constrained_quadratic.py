@@ -148,8 +148,8 @@ class SetModel:
         eliminated = form.bias and self.bias_theta is None and self.cost.smooth and own == 0
         if form.bias and self.bias_theta is None and rho + own == 0 and decay == 0:
             raise NoMaximumError(f"{self.group.stage.name}: H has no maximum over the free bias without a "
-                               "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
-                               "the bias")
+                                 "state penalty or a quadratic running cost; use rho_state > 0, or a set for "
+                                 "the bias")
         absorbed = rho / (rho + decay) if eliminated else 0.0
         mean = moments.input_mean
         protects = self.group.protects(penalties.everywhere)

@@ -83,8 +83,8 @@ def argmax(theta: MatrixSet | None, slope: Entries, curvature: Entries, cost: Se
     low, high = (-torch.inf, torch.inf) if theta is None else theta.bounds
     best = _free(slope, curvature, cost).clamp(low, high)
     if best.isinf().any():
-        raise NoMaximumError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a penalty: "
-                           "use rho_state > 0")
+        raise NoMaximumError(f"H has no maximum over {'R^p' if theta is None else theta!r} without a "
+                             "penalty: use rho_state > 0")
     return _or_zero(best, slope, curvature, cost) if low <= 0 <= high else best
 
 

@@ -81,9 +81,9 @@ class GaussNewtonModel(EvaluatedModel):
         change = self.solve(self.gradient, penalties)
         linear = isinstance(self.group.stage.running_cost, NoCost)
         if linear and not (penalties.step_scale or penalties.rho_costate):
-            raise NoMaximumError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic running "
-                               "cost; with neither, its model of the Hamiltonian is linear and has no "
-                               "maximum")
+            raise NoMaximumError(f"{self.group.stage.name}: GaussNewton needs a penalty or a quadratic "
+                                 "running cost; with neither, its model of the Hamiltonian is linear and has "
+                                 "no maximum")
         return self.ascending(change, penalties)
 
     def solve(self, gradient: Controls, penalties: Penalties) -> Controls:

@@ -29,6 +29,6 @@ from pontryagin.problem.terminal_cost import CrossEntropy, SquaredError, Termina
 
 __all__ = ["L0", "L1", "AdmissibleSet", "Binary", "Box", "Codebook", "ControlProblem", "Controls",
            "CrossEntropy", "DiscreteSet", "EntryBox", "Finite", "Interval", "KSparse", "MatrixSet", "NoCost",
-           "NoMaximumError", "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic", "RealSpace",
-           "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary", "TwoFourSparse",
-           "UnitNormRows", "euler", "refine", "split_euler", "stage"]
+           "NoMaximumError", "NonFiniteError", "NonNegative", "PerParameter", "ProblemError", "Quadratic",
+           "RealSpace", "RunningCost", "SparseSet", "SquaredError", "Stage", "TerminalCost", "Ternary",
+           "TwoFourSparse", "UnitNormRows", "euler", "refine", "split_euler", "stage"]
