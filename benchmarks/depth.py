@@ -1,74 +1,67 @@
 """Depth as a variable on images: train few long steps, halve them, and go on.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.depth --data FOLDER [--seeds 2] [--channels 16]
+    OMP_NUM_THREADS=1 python -m benchmarks.depth [--data mnist] [--folder FOLDER] [--seeds 2] [--channels 16]
 
-The paper's residual network with T = 5 on MNIST, EMSA as it comes, rates linear to 0, batches of 100. From 20
-steps for the whole run, and from 5 steps, then 10, then 20. Printed: process time of the iterations, and the
-train loss at the end over 10,000 images.
+The paper's residual network with T = 5 and 20 steps, the methods as they come, rates linear to 0, batches of
+100: `emsa` with all steps for 500 iterations, and `emsa-multilevel` with 5 steps, then 10, then 20 for 500 to
+600. Printed: process time of the iterations, and the train loss at the end over 10,000 images.
 """
 
 from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
 from time import process_time
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pontryagin.optim import EMSA
 from pontryagin.run.data import load_images
-from pontryagin.run.models import ResidualStep, refined, residual_cnn
+from pontryagin.run.methods import METHODS
+from pontryagin.run.models import residual_cnn
+from pontryagin.run.objective import OBJECTIVES
 
-T, BATCH, RATE = 5.0, 100, 0.03
-PLANS = {"20 steps": [(20, 500)], "5, 10, 20 steps": [(5, 470), (10, 60), (20, 50)]}
+T, STEPS, BATCH = 5.0, 20, 100
+RUNS = (("emsa", 500), ("emsa-multilevel", 500), ("emsa-multilevel", 550), ("emsa-multilevel", 600))
 
 
-def trained(levels: list[tuple[int, int]], images: Tensor, labels: Tensor, channels: int,
-            seed: int) -> tuple[nn.Sequential, float]:
-    """levels: numbers of steps, each twice the last, and their iterations. The network and its seconds."""
+def trained(method: str, iterations: int, build: Callable[[], nn.Module], images: Tensor, labels: Tensor,
+            seed: int) -> tuple[float, float]:
+    """Seconds, and the train loss at the end."""
     torch.manual_seed(seed)
-    model = residual_cnn((1, 28, 28), 10, layers=levels[0][0], channels=channels, step_size=T / levels[0][0])
-    draws, total = torch.Generator().manual_seed(seed), sum(iterations for _, iterations in levels)
-    spent, number = 0.0, 0
-    for steps, iterations in levels:
-        while sum(isinstance(stage, ResidualStep) for stage in model) < steps:
-            model = refined(model)
-        optimizer = EMSA(model, lr=RATE)
-        for _ in range(iterations):
-            rows = torch.randint(len(images), (BATCH,), generator=draws)
-            began = process_time()
-            for group in optimizer.param_groups:
-                group["lr"] = RATE * (1 - number / total)
-            optimizer.zero_grad()
-            loss = cross_entropy(model(images[rows]), labels[rows])
-            loss.backward()
-            optimizer.step(loss=float(loss.detach()))
-            spent, number = spent + process_time() - began, number + 1
-        optimizer.detach()
-    return model, spent
-
-
-@torch.no_grad()
-def train_loss(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Over the first 10,000."""
-    parts = zip(images[:10000].split(1000), labels[:10000].split(1000), strict=True)
-    return sum(float(cross_entropy(model(x), y)) for x, y in parts) / 10
+    trainer = METHODS[method].trainer(build(), OBJECTIVES["cross-entropy"])
+    draws, spent = torch.Generator().manual_seed(seed), 0.0
+    for number in range(iterations):
+        rows = torch.randint(len(images), (BATCH,), generator=draws)
+        batch = images[rows], labels[rows]
+        began = process_time()
+        trainer.set_factor(1 - number / iterations)
+        trainer.step(batch)
+        spent += process_time() - began
+    with trainer.evaluated() as model, torch.no_grad():
+        parts = zip(images[:10000].split(1000), labels[:10000].split(1000), strict=True)
+        return spent, sum(float(cross_entropy(model(x), y)) for x, y in parts) / 10
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default=None)
+    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--channels", type=int, default=16)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found = load_images("mnist", given.data)
+    found = load_images(given.data, given.folder)
     images = ((found.train - found.train.mean()) / found.train.std()).contiguous(
         memory_format=torch.channels_last)
     for seed in range(given.seeds):
-        for name, levels in PLANS.items():
-            model, seconds = trained(levels, images, found.train_labels, given.channels, seed)
-            loss = train_loss(model, images, found.train_labels)
-            print(f"seed {seed}  {name:16s} {seconds:7.1f} s   train loss {loss:.4f}", flush=True)
+        whole = None
+        for method, iterations in RUNS:
+            seconds, loss = trained(method, iterations, lambda: residual_cnn(
+                layers=STEPS, channels=given.channels, step_size=T / STEPS), images, found.train_labels, seed)
+            whole = whole or seconds
+            print(f"seed {seed}  {method:16s} {iterations} iterations  {seconds:6.1f} s, "
+                  f"{seconds / whole:.2f}  train loss {loss:.4f}", flush=True)
 
 
 if __name__ == "__main__":

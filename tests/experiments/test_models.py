@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.models import CharacterModel, autoencoder, mlp, refined, residual_cnn
+from pontryagin.run.models import CharacterModel, autoencoder, mlp, residual_cnn
 
 
 def test_the_residual_network_is_the_papers():
@@ -22,26 +22,6 @@ def test_the_residual_network_is_the_papers():
     expected = state.flatten(1) @ head.weight.mT + head.bias
     assert len(convolutions) == 5
     torch.testing.assert_close(model(x), expected)
-
-
-def test_halved_steps_keep_the_function_to_first_order():
-    """Twice the steps of half the length: the change halves with the step, and new weights are own ones."""
-    torch.manual_seed(4)
-    changes = []
-    for layers in (8, 16):
-        torch.manual_seed(5)
-        model = residual_cnn((1, 8, 8), 3, layers=1, channels=4, step_size=2 / layers).double()
-        model = nn.Sequential(*model[:2], *[model[2]] * layers, model[3])
-        finer, x = refined(model), torch.randn(6, 1, 8, 8, dtype=torch.float64)
-        assert len(finer) == 2 * layers + 3
-        changes.append(float((finer(x) - model(x)).detach().abs().max()))
-        with torch.no_grad():
-            finer[2].conv.bias.add_(1.0)
-        assert not torch.equal(finer[2].conv.bias, finer[3].conv.bias)
-        assert not torch.equal(finer[2].conv.bias, model[2].conv.bias)
-    assert 1e-4 < changes[1] < 0.6 * changes[0]
-    with pytest.raises(ExperimentError, match="residual steps"):
-        refined(nn.Sequential(nn.Linear(2, 2)))
 
 
 def test_the_default_is_the_papers_size():

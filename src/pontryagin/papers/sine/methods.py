@@ -29,9 +29,8 @@ Observe = Callable[[Theta, int, IterationRecord | None], bool]
 """Called after each iteration with the controls, the evaluations since the last call (one is a forward pass
 of the network, with or without a backward pass) and the record, if there is one. False: stop."""
 
-COARSE, COARSE_LOSS = 60, 1e-3
-"""Iterations on half the steps, at most, and the J at which they are enough: below it the coarse network is
-fitted better than it stands for the whole one."""
+COARSE = 100
+"""Iterations on half the steps, at most: where these have not come to --coarse-loss, more will not either."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,9 @@ def _emsa(task: SineTask, iterations: int, rate: float, observe: Observe) -> Non
 
 
 def _emsa_multilevel(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:
-    """The default on half as many steps of twice the length, from every second layer's controls, and then
-    with every step halved and the penalty kept. What is observed of the coarse network are its controls on
-    the whole one, and half an evaluation for each of its passes."""
+    """The default on half as many steps of twice the length, from every second layer's controls, until J is
+    `coarse_loss`, and then with every step halved, states and penalty kept. What is observed of the coarse
+    network are its controls on the whole one, and half an evaluation for each of its passes."""
     if task.setup.layers % 2:
         raise ExperimentError(f"method emsa-multilevel: expected an even number of layers, found "
                               f"{task.setup.layers}; choose another --layers, or leave it out of --methods")
@@ -85,9 +84,9 @@ def _emsa_multilevel(task: SineTask, iterations: int, rate: float, observe: Obse
         spent += 1
         if not prolonged(_theta(half), record.evaluations, record):
             return
-        if not record.accepted or record.objective_after <= COARSE_LOSS:
+        if not record.accepted or record.objective_after <= task.setup.coarse_loss:
             break
-    whole = ExtendedMSA(*refine(half.problem, half.controls), penalty=half.penalty)
+    whole = ExtendedMSA(*refine(half.problem, half.controls, keep="states"), penalty=half.penalty)
     _iterate(whole, iterations - spent, observe)
 
 

@@ -41,6 +41,7 @@ class SineSetup:
                                 least=0, most=1e6)
     rho: float = option("penalty of emsa-paper, in the paper's units", 1.0, least=0, most=1e9)
     inner_iterations: int = option("iterations of L-BFGS in each argmax of emsa-paper and msa", 10, least=1)
+    coarse_loss: float = option("J at which emsa-multilevel halves its steps", 1e-4, least=0, most=1e6)
     rates: dict[str, float] = option("of sgd, adagrad, adam, such as --rates.adam 0.01; not tuned", {})
 
     def __post_init__(self) -> None:

@@ -12,7 +12,6 @@ INDIGO, WINE, BROWN = "#332288", "#882255", "#8C510A"
 """Of Tol's and Brewer's, for pages that need more; told apart from the others by their darkness."""
 
 _SOLVERS = {
-    "emsa-multilevel": MethodStyle("E-MSA, half the steps first", INDIGO, "-", 1.7),
     "emsa-secant": MethodStyle("E-MSA with secants", GREEN, "-", 1.9),
     "msa": MethodStyle("basic MSA", "#7F7F7F", (0, (1, 1.2)), 1.7),
     "lbfgs": MethodStyle("L-BFGS", BLACK, (0, (4, 1.5)), 1.3),

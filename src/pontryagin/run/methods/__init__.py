@@ -9,7 +9,7 @@ from pontryagin.run.study import choose as named
 
 __all__ = ["BENCH_ONLY", "METHODS", "Method", "MethodStyle", "choose", "of_methods"]
 
-_FILES = ("emsa", "paper_emsa", "gradient", "schedule_free", "muon", "soap", "lion", "discrete")
+_FILES = ("emsa", "multilevel", "paper_emsa", "gradient", "schedule_free", "muon", "soap", "lion", "discrete")
 """In the order of tables. A new method is a file with its Method, and the file's name here."""
 _ALL = [method for file in _FILES for method in vars(import_module(f"{__name__}.{file}")).values()
         if isinstance(method, Method)]

@@ -7,13 +7,13 @@ from pontryagin.optim import Constraint, Metric
 from pontryagin.run.methods.discrete import begin
 from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
-from pontryagin.run.trainer import OptimizerTrainer, Trainer
+from pontryagin.run.trainer import OptimizerTrainer
 
 
 def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1,
          exponent: float | None = None, momentum: float = 0.6, averaging: float | None = 8.0,
          weight_decay: float = 0.0, refresh_budget: float = 0.025, metric_rank: int = 32,
-         admissible: str | None = None, density: float | None = None) -> Trainer:
+         admissible: str | None = None, density: float | None = None) -> OptimizerTrainer:
     """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin
     rounded; density: the share of weights that a price leaves over ternary sets."""
     wanted = begin(model, admissible) if admissible else None

@@ -2,7 +2,6 @@
 
 from pontryagin.run.models.character_model import CharacterModel
 from pontryagin.run.models.fully_connected import autoencoder, mlp, normalized_mlp
-from pontryagin.run.models.residual_cnn import ResidualStep, refined, residual_cnn
+from pontryagin.run.models.residual_cnn import ResidualStep, residual_cnn
 
-__all__ = ["CharacterModel", "ResidualStep", "autoencoder", "mlp", "normalized_mlp", "refined",
-           "residual_cnn"]
+__all__ = ["CharacterModel", "ResidualStep", "autoencoder", "mlp", "normalized_mlp", "residual_cnn"]

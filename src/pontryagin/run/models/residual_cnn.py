@@ -1,7 +1,6 @@
 """The residual network of [LCTE] section 5."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,11 @@ from pontryagin.run.models.start import normal, positive
 
 
 class ResidualStep(nn.Module):
-    """x + step_size * tanh(conv3x3 x + b)."""
+    """x + step_size * tanh(conv3x3 x + b); conv: another step's, by default one of its own."""
 
-    def __init__(self, channels: int, step_size: float = 0.5) -> None:
+    def __init__(self, channels: int, step_size: float = 0.5, conv: nn.Conv2d | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv is None else conv
         self.step_size = step_size
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,22 +41,3 @@ def residual_cnn(shape: Sequence[int] = (1, 28, 28), outputs: int = 10, *, layer
         nn.Sequential(nn.Flatten(), nn.Linear(channels * (shape[1] // 4) * (shape[2] // 4), outputs)))
     normal(model)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def refined(model: nn.Sequential) -> nn.Sequential:
-    """The network with every step halved: x + delta tanh(conv x + b) becomes two of delta / 2 with the same
-    weights, so that the function changes by the error of the discretization alone. All other stages are
-    copied; the optimizer is to be made anew.
-
-    Raises ExperimentError where there is no ResidualStep.
-    """
-    stages: list[nn.Module] = []
-    for stage in map(deepcopy, model):
-        stages.append(stage)
-        if isinstance(stage, ResidualStep):
-            stage.step_size *= 0.5
-            stages.append(deepcopy(stage))
-    if len(stages) == len(model):
-        raise ExperimentError("refined: expected a network with residual steps, found "
-                              f"{', '.join(type(stage).__name__ for stage in model)}")
-    return nn.Sequential(*stages)
