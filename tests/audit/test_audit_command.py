@@ -60,7 +60,7 @@ def test_files_figures_and_report(tmp_path, capsys):
     assert summary["settings"]["weights"] == str(weights)
     assert_drawn_again(out)
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 4, "each picture for a phone too"
     assert "3.weight" in page
     for name in ("stages", "costs"):
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

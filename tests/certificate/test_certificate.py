@@ -135,8 +135,8 @@ def test_command_writes_tables_figures_and_report(tmp_path: Path, monkeypatch: p
     summary = json.loads((folder / "summary.json").read_text())
     assert not summary["interrupted"]
     assert summary["results"]["sine-a"]["estimate"]["rises"] == 0
-    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["certificate.png",
-                                                                            "iterations-sine-a.png"]
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == [
+        "certificate-narrow.png", "certificate.png", "iterations-sine-a-narrow.png", "iterations-sine-a.png"]
     assert "data:image/png" in (folder / "report.html").read_text()
     assert_drawn_again(folder)
 
