@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_modules
 
 from pontryagin.affine import is_certain, maps_of, own_parameters
-from pontryagin.trajectory.captured_stage import CapturedStage, is_recomputed
+from pontryagin.trajectory.captured_stage import CapturedStage
+from pontryagin.trajectory.recomputation import is_recomputed
 
 Users = dict[int, list[CapturedStage]]
 """By the id of a module: the stages that its calls feed."""

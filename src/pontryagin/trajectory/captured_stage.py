@@ -19,6 +19,7 @@ from pontryagin.affine.precision import full_precision, wide
 from pontryagin.affine.rows import thinned
 from pontryagin.affine.variances import VarianceProbe
 from pontryagin.trajectory.local import is_spread, local_part, whole
+from pontryagin.trajectory.recomputation import hooked, is_checkpointed
 
 _LEAST, _PROBE = 8, 4
 """Samples that enter the moments at least where a sample has many rows, and what part of the rows is enough
@@ -116,7 +117,7 @@ class CapturedStage:
             return
         x = whole(x.detach())
         sample = _Sample(self._thinned(x), x.numel())
-        if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or _hooked()):
+        if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or hooked()):
             sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
         me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows, own)]
         del x, sample
@@ -380,22 +381,6 @@ def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None]
             told(found, last[0] if last else None)
 
     return tell
-
-
-def is_checkpointed() -> bool:
-    """Whether what is computed now will be computed, or is being computed, again: non-reentrant
-    checkpointing."""
-    return any(getattr(hook, "__module__", None) == "torch.utils.checkpoint" for hook in _hooked() or ())
-
-
-def is_recomputed() -> bool:
-    """Whether this is the second computing of a checkpointed part, in a backward pass."""
-    return torch._C._current_graph_task_id() != -1 and is_checkpointed()
-
-
-def _hooked() -> Any:
-    """The hooks on what autograd saves, if there are any."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 def _is_graph_kept() -> bool:
