@@ -1,4 +1,4 @@
-"""How a request can fail: it is wrong, it has no answer, or its numbers are wrong."""
+"""How a request can fail: it is wrong, it has no answer, its numbers are wrong, or another process ends."""
 
 
 class ProblemError(ValueError):
@@ -11,3 +11,14 @@ class NoMaximumError(ProblemError):
 
 class NonFiniteError(ArithmeticError):
     """A state, a cost or a control is NaN or infinite. Nothing has been changed when this is raised."""
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended or does not answer: says which and why, as far as that is known.
+
+    interrupted: whether it was ended by Ctrl-C or SIGTERM.
+    """
+
+    def __init__(self, words: str, *, interrupted: bool = False) -> None:
+        super().__init__(words)
+        self.interrupted = interrupted

@@ -181,20 +181,33 @@ def test_models_data_and_losses_of_ones_own(tmp_path, monkeypatch, capsys):
     assert run(f"{own}:net", f"{own}:load", "--batch-size", "8", "--out", "run", "--overwrite") == 0
 
 
-def test_an_interruption_keeps_what_was_predicted(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("steps", "ends"), [
+    (0, KeyboardInterrupt), (0, SystemExit), (2, KeyboardInterrupt), (2, SystemExit)])
+def test_an_interruption_keeps_what_was_found(steps, ends, tmp_path, monkeypatch, capsys):
+    """Ctrl-C and SIGTERM write the page; after a kill, for which SystemExit stands, it can be drawn."""
     real = audit_run.auditing
 
-    def stopped(*arguments, **options):
-        steps = real(*arguments, **options)
-        yield next(steps)
-        yield next(steps)
-        raise KeyboardInterrupt
+    def stopped(*arguments, progress, **options):
+        progress("gradients", 0, 1)
+        found = real(*arguments, progress=progress, **options)
+        for _ in range(steps):
+            yield next(found)
+        raise ends(130)
 
     monkeypatch.setattr(audit_run, "auditing", stopped)
     out = tmp_path / "run"
     assert run("mlp", "digits", *SMALL, "--sets", "int4", "--out", str(out)) == 130
-    with (out / "restrictions.csv").open() as file:
-        measured = [row["true"] != "" for row in sorted(csv.DictReader(file), key=lambda row: row["stage"])]
-    assert measured == [True, False, False, False]
     assert json.loads((out / "summary.json").read_text())["interrupted"] is True
+    if ends is KeyboardInterrupt:
+        assert_drawn_again(out)
+    else:
+        assert not (out / "report.html").exists()
+        with pytest.raises(SystemExit, match="0"):
+            main(("report", str(out)))
     assert "Interrupted" in (out / "report.html").read_text()
+    if steps:
+        with (out / "restrictions.csv").open() as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: row["stage"])
+        assert [row["true"] != "" for row in rows] == [True, False, False, False]
+    else:
+        assert not (out / "restrictions.csv").exists()

@@ -144,6 +144,30 @@ def test_ctrl_c_keeps_what_has_been_measured(tmp_path):
     assert all(row.count(",") == rows[0].count(",") for row in rows)
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from pontryagin.cli import main
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+sys.meta_path.insert(0, Finder())
+main(["train", "--epochs", "3"])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize(("name", "number"), [
+    ("pontryagin.cli.program", "SIGINT"), ("yaml", "SIGTERM"), ("torch", "SIGINT")])
+def test_ctrl_c_before_a_command_has_begun_is_one_line(name, number, tmp_path):
+    """While modules are imported and arguments are read."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT, name, number], capture_output=True,
+                          text=True, cwd=tmp_path, timeout=120, check=False,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pontryagin: interrupted\n")
+    assert not list(tmp_path.iterdir())
+
+
 def listen_to_ctrl_c() -> None:
     """A process started in the background of a shell inherits that it ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -110,6 +110,25 @@ def test_no_link_is_followed_and_no_folder_taken_for_a_file(tmp_path: Path) -> N
         (out / name).rmdir() if kind == "folder" else (out / name).unlink()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs named pipes")
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoint.pt", "report.html", "summary.json"])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_named_by_every_command(
+        name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Instead of being waited for."""
+    assert run("train", *SHORT, "--out", "run") == 0
+    for put, kind in ((os.mkfifo, "a device or a pipe"), (os.mkdir, "a folder")):
+        Path("run", name).unlink(missing_ok=True)
+        put(Path("run", name))
+        for words in (["train", *SHORT, "--out", "run"], ["train", "--resume", "--out", "run"],
+                      ["report", "run"]):
+            capsys.readouterr()
+            assert run(*words) == 2
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1
+            assert f"run/{name}: is {kind} where" in told or (name == "summary.json" and "none there" in told)
+        Path("run", name).unlink() if kind != "a folder" else Path("run", name).rmdir()
+
+
 @pytest.mark.parametrize("harm", ["removed", "renamed"])
 def test_a_folder_lost_in_mid_run_is_no_success(harm: str, monkeypatch: pytest.MonkeyPatch,
                                                 capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +184,8 @@ def test_runs_that_end_by_an_error_close_their_table(monkeypatch: pytest.MonkeyP
 def test_numbers_that_are_not_finite_are_no_success(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", *SHORT, "--method", "sgd", "--lr", "1e30") == 1
     assert "sgd: seed 0: not finite" in capsys.readouterr().err
+    assert run("train", *SHORT, "--method", "sgd", "--options.weight_decay", "1e300", "--lr", "1e30") == 1
+    assert "not finite: the step: value cannot be converted" in capsys.readouterr().err
     assert run("compare", *SHORT, "--methods", "sgd,adam", "--rates.sgd", "1e30") == 0
 
 

@@ -10,6 +10,7 @@ from pontryagin.cli import main
 from pontryagin.cli.commands import COMMANDS, called, command
 from pontryagin.cli.options import options_of
 from pontryagin.cli.training import MethodOptions, TaskOptions
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.option import option
 from pontryagin.run.settings import RunSettings
 
@@ -81,6 +82,52 @@ def test_a_printed_config_says_the_same(arguments: tuple[str, ...], tmp_path: Pa
     (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
     named = arguments[:3] if arguments[0] == "audit" else arguments[:1 if arguments[0] == "compare" else 2]
     assert values(*named, "--config", str(tmp_path / "printed.yaml")) == values(*arguments)
+
+
+@pytest.mark.parametrize(("option", "value", "read"), [
+    ("seeds", "1,5,9", (1, 5, 9)), ("seeds", "4", 4), ("tune", "7", 7), ("data", "digits", "digits"),
+    ("folder", "some", Path("some"))])
+def test_an_option_means_the_same_in_every_command(option: str, value: str, read: Any) -> None:
+    needed = {"predict": ["a.pt"]}
+    having = [path for path, (module, _) in COMMANDS.items()
+              if module and option in command(path).options and path not in ("audit", "report")]
+    assert len(having) > 2
+    for path in having:
+        words = [*path.split(), *needed.get(path, []), f"--{option}"]
+        assert str(values(*words, value)[option]) == str(read), path
+        with pytest.raises(ExperimentError, match=f"--{option}: expected .*, found nothing"):
+            values(*words, "")
+
+
+RECIPE = {"--num-workers": "2", "--clip-norm": "0.1", "--warm-up": "0.25", "--autocast": None,
+          "--patience": "4",
+          "--metric": "their.module:f1", "--class-weights": "1,2.5,0", "--validation": "0.125",
+          "--weights": "folder/net.safetensors", "--collate": "their.module:stacked", "--lr": "find",
+          "--target-loss": "1e-05", "--seeds": "1,5,9", "--model-args": "{b: [1, {c: x}], a: null, y: 'no'}"}
+OTHERS = {"--class-weights": "balanced", "--validation": "own", "--warm-up": "300", "--lr": "3e-4",
+          "--seeds": "7", "--num-workers": "0"}
+
+
+@pytest.mark.parametrize("options", [*({one: value} for one, value in RECIPE.items()), OTHERS, RECIPE,
+                                     dict(reversed(RECIPE.items()))], ids=str)
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_printed_config_is_printed_again_letter_by_letter(command: str, options: dict[str, str | None],
+                                                            tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    given = [word for one, value in options.items() if command == "train" or one != "--lr"
+             for word in (one, value) if word is not None]
+    path = tmp_path / "printed.yaml"
+    with pytest.raises(SystemExit):
+        called([command, *given, "--print_config"])
+    path.write_text(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        called([command, "--config", str(path), "--print_config"])
+    assert capsys.readouterr().out == path.read_text()
+    _, first = called([command, *given])
+    _, again = called([command, "--config", str(path)])
+    for kind in (TaskOptions, RunSettings):
+        assert again.of(kind) == first.of(kind)
+        assert list(map(type, again.of(kind).values())) == list(map(type, first.of(kind).values()))
 
 
 def test_a_comparison_that_has_not_begun_is_resumed_with_its_own_methods(

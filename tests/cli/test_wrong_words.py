@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pontryagin.cli import main
+from pontryagin.cli.document import options_in
 
 AFTER = "expected a value after it"
 
@@ -56,10 +57,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("reproduce sine --seeds 3,3", "--seeds: expected different seeds"),
     ("train --epochs 99999999999999999999", "--epochs: expected a whole number"),
     ("train --threads -3", "--threads: expected a number >= 1, found -3"),
-    ("train --threads 100000", "--threads: expected a number from 1 to 1024"),
+    ("train --threads 100000", "--threads: expected a number from 1 to "),
     ("bench panel --seconds 9999999999999", "--seconds: expected a number from 0 to 1e+09"),
     ("reproduce binary --width 1000000000", "--width: expected a number from 1 to 16384"),
     ("audit mlp digits --batches 2", "--batches: expected a number >= 3, found 2"),
+    ("train --epochs 1_0", "--epochs: expected a whole number, found '1_0'"),
+    ("train --epochs +-3", "--epochs: expected a whole number, found '+-3'"),
+    ("train --epochs \u0663", "--epochs: expected a whole number"),
+    ("train --lr \u0660.\u0661", "--lr: expected a number or find"),
+    ("train --lr 1_0", "--lr: expected a number"), ("train --lr 1e400", "--lr: expected a number or find"),
+    ("train --seeds 5-9", "whole numbers with commas"),
+    ("train --seeds \u0661,2", "whole numbers with commas"),
+    ("train --class-weights 1_0,1", "--class-weights: expected numbers with commas"),
     # nearly right
     ("train --itertions 3", "train has no option '--itertions'; did you mean --iterations?"),
     ("train --iteration 3", "did you mean --iterations?"),
@@ -95,6 +104,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("train --data-args.foldr /tmp", "takes (name"), ("train --model-args.widht 3", "widht"),
     ("train --options.dampin 1", "unknown option of emsa 'dampin'"),
     ("train --seed 3 --seeds 1,2", "--seed and --seeds 1,2: give one of them"),
+    ("train --data-args.standardize maybe", "standardize: expected true or false, found 'maybe'"),
+    ("audit mlp digits --loss squared-error", "network, data and loss do not fit"),
+    ("audit torch.nn:Linear digits --model-args.in_features 3 --model-args.out_features 3",
+     "network, data and loss do not fit"),
+    ("data fetch mnist --mirror file:///x", "--mirror: expected addresses as https://HOST/FOLDER"),
+    ("data fetch mnist --mirror http://[::1", "--mirror: expected addresses"),
+    ("data fetch mnist --mirror http://a:b/", "--mirror: expected addresses"),
+    ("train --lr 1e31", "--lr: expected a rate > 0 and at most 1e+30"),
+    ("train --options.density 0.1", "density: has no effect without admissible ternary"),
+    ("data --folder nowhere", "--folder nowhere: expected a folder of IDX files, found nothing"),
     ("train --clip-norm 1", "--clip-norm: has no effect on emsa"),
     ("compare --methods emsa-paper,li-hao --warm-up 3", "--warm-up: has no effect on emsa-paper, li-hao"),
     ("train --schedule cosine --method emsa-paper", "--schedule: has no effect on emsa-paper"),
@@ -122,6 +141,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     (f"train --out {'x' * 300}", "(File name too long)"), (f"train --out {'x/' * 3000}", "at most 4096"),
     ("train --config nowhere.yaml", "cannot be read (No such file or directory)"),
     ("train --config /", "cannot be read (Is a directory)"),
+    ("train --out /dev/null", "found a file"),
+    ("train --model ./net.py:Net", "for a file ./net.py write net:Net"),
     ("export nowhere.pt --out x", "nowhere.pt: expected a file with a model, found nothing")])
 def test_a_wrong_word_gets_one_line(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert told in refused(capsys, *words.split(" "))
@@ -156,7 +177,15 @@ def test_a_word_that_a_shell_must_quote(arguments: tuple[str, ...], told: str,
     ("train", b"\x7fELF\x01", "found an error"), ("train", b"x" * (1 << 21), "more than 1048576 bytes"),
     ("train", b"[" * 5000, "nested too deeply"),
     ("train", b"model_args: {a: " + b"[" * 30 + b"]" * 30 + b"}", "within each other"),
-    ("predict", b"method: [emsa]", "method: expected a text")])
+    ("predict", b"method: [emsa]", "method: expected a text"),
+    ("train", b"epochs: !!int abc", "a tag (!!...) does not fit its value"),
+    ("train", b"lr: !!float abc", "a tag (!!...) does not fit its value"),
+    ("train", b"epochs: !!timestamp x", "a tag (!!...) does not fit its value"),
+    ("train", b"epochs: !!bool maybe", "a tag (!!...) does not fit its value"),
+    ("train", b"<<: {epochs: 1}", "train has no option '<<'"),
+    ("train", b"\tepochs: 1", "cannot start any token"),
+    ("train", b"epochs: 1\n---\nepochs: 2", "another document"), ("train", b"epochs: 1\0", "unacceptable"),
+    ("train", "epochs: 1".encode("utf-16"), "bytes that are not UTF-8")])
 def test_a_wrong_file_of_options_is_named(command: str, content: bytes, told: str, tmp_path: Path,
                                           capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "options.yaml"
@@ -186,8 +215,38 @@ def test_a_file_without_permission_is_named(tmp_path: Path, capsys: pytest.Captu
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    (tmp_path / "x").write_text("epochs: 1")
     monkeypatch.setattr(Path, "open", denied)
     assert "cannot be read (Permission denied)" in refused(capsys, "train", "--config", str(tmp_path / "x"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes and devices")
+@pytest.mark.parametrize("words", ["train --config FILE", "train --weights FILE", "predict FILE",
+                                   "audit mlp digits --weights FILE", "export FILE --out x"])
+def test_what_has_no_end_is_not_read(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for file in (str(tmp_path / "pipe"), "/dev/zero"):
+        line = refused(capsys, *words.replace("FILE", file).split())
+        assert "is no file but a device or a pipe" in line or "expected a file with a model" in line
+    assert "loop" in refused(capsys, *words.replace("FILE", str(tmp_path / "loop")).split())
+
+
+def test_what_a_shell_puts_in_the_place_of_a_file_is_read() -> None:
+    read, write = os.pipe()
+    os.write(write, b"epochs: 7\n")
+    os.close(write)
+    try:
+        assert options_in(Path(f"/dev/fd/{read}")) == {"epochs": 7}
+    finally:
+        os.close(read)
+
+
+def test_no_folder_is_left_where_another_cannot_be_made(tmp_path: Path,
+                                                        capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert "(File exists)" in refused(capsys, "train", "--out", "a/../b/../../file")
+    assert "(Not a directory)" in refused(capsys, "train", "--out", "../file/a/b")
 
 
 def test_a_bare_command_helps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,29 @@ class Two(Own):
         return self.map(pair[0] + pair[1])
 
 
+class InTraining(Own):
+    """Of one mode."""
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.training:
+            raise ValueError("not for evaluation")
+        return self.map(x)
+
+
+class Hollow(nn.Module):
+    """Never begun."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class UnspokenError(Exception):
+    """Has no words."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 def cut(row: int) -> Any:
     if row >= 20:
         raise IndexError("no more")
@@ -101,7 +124,13 @@ TEST = (INPUTS[:10], CLASSES[:10])
     ((Rows(lambda row: {"ids": INPUTS[row], "mask": torch.ones(3), "labels": row % 4}),) * 2, Named),
     ((Rows(lambda row: ((INPUTS[row], INPUTS[-row]), row % 4)),) * 2, Two),
     (((INPUTS[:, None].repeat(1, 5, 1), CLASSES[:, None].repeat(1, 5)),) * 2, Own),  # (sample, time, class)
-    (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: SimpleNamespace(logits=output)))])
+    (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: SimpleNamespace(logits=output))),
+    *((((INPUTS, CLASSES.to(kind)), TEST), Own)
+      for kind in (torch.int8, torch.int16, torch.int32, torch.uint8, torch.bool)),
+    ((Rows(lambda row: (INPUTS[row], np.int32(row % 4))), TEST), Own),
+    (((INPUTS.numpy(), CLASSES.numpy().astype(np.uint16)), TEST), Own),
+    (((INPUTS.numpy().astype(">f4"), CLASSES.numpy().astype(">i8")), TEST), Own),
+    (((INPUTS.numpy().astype(np.longdouble), CLASSES.numpy()[::-1]), TEST), Own)])
 def test_what_people_have_is_taken(data: Any, net: Callable[[], nn.Module],
                                    train: Callable[..., tuple[int, str]]) -> None:
     assert train(data, net) == (0, "")
@@ -135,7 +164,16 @@ def test_what_people_have_is_taken(data: Any, net: Callable[[], nn.Module],
     (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: output.nothing), "no attribute 'nothing'"),
     (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: sys.exit(0)), "SystemExit"),
     (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: output[0]), "classification expects outputs"),
-    (((INPUTS, CLASSES), TEST), lambda: 3, "expected a torch module")])
+    (((INPUTS, CLASSES), TEST), lambda: 3, "expected a torch module"),
+    (((torch.nested.nested_tensor([INPUTS[0], INPUTS[1, :2]], layout=torch.jagged), CLASSES[:2]), TEST), Own,
+     "found a nested"),
+    ((Rows(lambda row: (INPUTS[row], None)), TEST), Own, "expected a number, a class or an array of them"),
+    ((Rows(failing(UnspokenError())), TEST), Own, "UnspokenError: its __str__ raises RuntimeError"),
+    (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: output.detach()), "the loss has no gradient"),
+    (((INPUTS, CLASSES), TEST), InTraining, "not for evaluation"),
+    (((INPUTS, CLASSES), TEST), Hollow, "call super().__init__() first"),
+    (((INPUTS, CLASSES), TEST), lambda: nn.LazyLinear(4), "weight has no shape yet"),
+    (((INPUTS, CLASSES), TEST), lambda: nn.Linear(3, 4, device="meta"), "weight is a meta tensor")])
 def test_what_cannot_be_taken_is_one_line(data: Any, net: Callable[[], nn.Module], told: str,
                                           train: Callable[..., tuple[int, str]]) -> None:
     status, error = train(data, net)

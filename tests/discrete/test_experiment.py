@@ -10,6 +10,7 @@ import torch
 from pontryagin.cli import main
 from pontryagin.export import load_packed, whole_state, with_packed_weights
 from pontryagin.papers.discrete.experiment import QUICK_EPOCHS, QUICK_WIDTH, DiscreteSettings
+from pontryagin.papers.discrete.report import headline
 from pontryagin.papers.discrete.weights import recalibrated, rounded_model
 from pontryagin.problem.admissible import Binary, Ternary
 from pontryagin.run.baselines import inside, split_parameters
@@ -74,6 +75,17 @@ def test_from_the_command_line_to_equal_predictions(kind: str, tmp_path: Path) -
     assert {row["method"] for row in rows} == set(methods)
     assert all(0 <= float(row["flips"]) <= 1 for row in rows)
     assert any(float(row["flips"]) > 0 for row in rows)
+
+
+def test_weights_of_a_run_that_was_stopped_are_those_of_the_set() -> None:
+    """Their density is known at the end alone; Adam's are real."""
+    result = {"test_accuracy": {"min": 0.4, "median": 0.5, "max": 0.6}, "seconds_per_iteration": None,
+              "iterations": 10}
+    summary = {"results": {"digits": {"emsa": result, "adam": result}}, "settings": {"batch_size": 10},
+               "samples": {"train": 100}}
+    said = dict(zip(("emsa", "adam"), headline(summary), strict=True))
+    assert "weights of the set" in said["emsa"]
+    assert "real weights" in said["adam"]
 
 
 def content(packed: Path) -> tuple[dict, bytes]:

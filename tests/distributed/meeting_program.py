@@ -7,7 +7,7 @@ from typing import Any
 from torch import distributed
 
 from pontryagin.distributed import join
-from pontryagin.errors import ProblemError
+from pontryagin.errors import LostProcessError
 
 
 def leaving(*arguments: Any, **named: Any) -> Any:
@@ -23,5 +23,5 @@ if __name__ == "__main__":
     try:
         with join(timeout=2):
             print("joined")
-    except ProblemError as error:
+    except LostProcessError as error:
         sys.exit(str(error))

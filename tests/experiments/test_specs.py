@@ -5,7 +5,8 @@ import torch
 from torch.utils.data import TensorDataset
 
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.parts import Splits, build_model, load_cost, load_data
+from pontryagin.run.parts import build_model, load_cost, load_data
+from pontryagin.run.splits import Splits
 from pontryagin.run.user_code import import_object
 
 CODE = '''

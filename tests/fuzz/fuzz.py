@@ -36,7 +36,7 @@ MEMORY, SECONDS, LONGEST = 4 << 30, 60, 900
 BEGINS = ("pontryagin.run.training._Training.all_seeds", "pontryagin.run.study.threads",
           "pontryagin.papers.images.experiment.tuned", "pontryagin.bench.panel.experiment._run",
           "pontryagin.bench.panel.experiment._price", "pontryagin.bench.panel.experiment._derive",
-          "pontryagin.bench.scaling._measured", "pontryagin.run.auditing.run.auditing",
+          "pontryagin.bench.scaling._measure", "pontryagin.run.auditing.run.auditing",
           "pontryagin.cli.files.fetch")
 """Where the work of a command begins."""
 DRAW = write_report

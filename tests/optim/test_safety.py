@@ -204,6 +204,8 @@ def test_refused_groups() -> None:
     optimizer = EMSA(model, model[2].parameters())
     with pytest.raises(ProblemError, match="EMSA exponent"):
         optimizer.add_param_group({"params": model[0].parameters(), "exponent": 2.0})
+    with pytest.raises(ProblemError, match="EMSA damping: expected a number, found True"):
+        optimizer.add_param_group({"params": model[0].parameters(), "damping": True})
     assert len(optimizer.param_groups) == 1
 
 

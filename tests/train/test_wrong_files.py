@@ -125,6 +125,15 @@ def test_weights_that_do_not_fit_are_named_in_short(tmp_path: Path) -> None:
     assert len(str(refused.value)) < 400 + len(str(tmp_path))
 
 
+def test_a_name_in_a_file_does_not_speak_to_the_terminal(tmp_path: Path,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"a\x1b[31m\nb\u202e": torch.ones(2, 2)}, tmp_path / "a.pt")
+    line = one_line(capsys, tmp_path / "a.pt", "train", *NET, "--weights", tmp_path / "a.pt", "--out",
+                    tmp_path / "run")
+    assert "a\\x1b[31m b\\u202e" in line
+    assert line.strip().isprintable()
+
+
 WRONG = (None, -1, 10**9, 2.5, "x", [], {}, {"a": torch.ones(2)}, float("nan"), True, [{"a": 1}], "\0")
 
 

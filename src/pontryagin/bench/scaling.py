@@ -46,36 +46,43 @@ class ScalingSettings:
             raise unknown("maximizer", wrong, MAXIMIZERS)
 
 
-def run_scaling(settings: ScalingSettings, command: str) -> Path:
-    """Write metrics.csv and summary.json into settings.out, by processes that torchrun starts. Raises
+def run_scaling(settings: ScalingSettings, command: str) -> tuple[Path, bool]:
+    """Write metrics.csv and summary.json into settings.out, by processes that torchrun starts. Returns the
+    folder, and whether the measurement was interrupted; then what has been measured is there. Raises
     ExperimentError."""
     with opened(settings.out, settings.overwrite) as folder:
-        return _measured(settings, command, folder.resolve())
+        write_json(folder / "summary.json", {**described("scaling", settings, command), "interrupted": True,
+                                             "results": NOTHING})
+        try:
+            _measure(settings, folder.resolve())
+        except KeyboardInterrupt:
+            settle(folder)
+            return folder, True
+        settle(folder, interrupted=False)
+    return folder, False
 
 
-def _measured(settings: ScalingSettings, command: str, out: Path) -> Path:
+def _measure(settings: ScalingSettings, out: Path) -> None:
     request, table = out / "request.json", out / "metrics.csv"
     wanted = [asdict(case)
               for case in cases(settings.processes, settings.maximizers or MAXIMIZERS, settings.quick)]
-    write_json(request, {"cases": wanted, "rounds": settings.rounds, "table": str(table)})
-    said = described("scaling", settings, command)
-    write_json(out / "summary.json", {**said, "interrupted": True, "results": NOTHING})
-    _start(max(1, *settings.processes), "stages", str(request))
+    try:
+        write_json(request, {"cases": wanted, "rounds": settings.rounds, "table": str(table)})
+        _start(max(1, *settings.processes), "stages", str(request))
+    finally:
+        request.unlink(missing_ok=True)
     for number in range(1, (1 if settings.quick else OPTIMIZER_ROUNDS) + 1):
         for size in sorted({1, *settings.processes}):
             _start(size, "optimizer", str(table), str(number))
-    write_json(out / "summary.json", {**said, "interrupted": False,
-                                      "results": summarize(read_table(table, TEXT, NUMBERS))})
-    request.unlink()
-    return out
 
 
-def settle(out: Path) -> None:
-    """summary.json of a run that was stopped, with what metrics.csv has."""
+def settle(out: Path, interrupted: bool = True) -> None:
+    """summary.json with what metrics.csv has, of a run that was stopped too."""
     path, table = out / "summary.json", out / "metrics.csv"
     summary = json.loads(path.read_text(encoding="utf-8"))
     if summary["interrupted"] and table.exists():
-        write_json(path, summary | {"results": summarize(read_table(table, TEXT, NUMBERS))})
+        write_json(path, summary | {"interrupted": interrupted,
+                                    "results": summarize(read_table(table, TEXT, NUMBERS))})
 
 
 def _start(processes: int, *arguments: str) -> None:
@@ -84,9 +91,17 @@ def _start(processes: int, *arguments: str) -> None:
         [sys.executable, "-m", "pontryagin.run.ending", str(os.getpid()), "torch.distributed.run",
          "--standalone", f"--nproc-per-node={processes}", "-m", "pontryagin.bench.scaling_worker",
          *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, check=False)
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True, errors="replace",
+        check=False)
     if done.returncode:
-        raise ExperimentError(f"the processes have failed: {done.stderr.strip()[-2000:]}")
+        raise ExperimentError(f"the processes that measure have failed: {_cause(done.stderr)}")
+
+
+def _cause(told: str) -> str:
+    """What one of them has said at its end; torchrun's own report is none for people."""
+    said = [line.removeprefix("pontryagin: ") for line in told.splitlines()
+            if line.startswith("pontryagin: ")]
+    return said[0] if said else "without a word, as killed processes do"
 
 
 def summarize(table: Table) -> dict[str, Any]:

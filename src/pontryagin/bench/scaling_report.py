@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pontryagin.bench.scaling_worker import SHARES
-from pontryagin.run.reports.page import Cells, Heading, pictures, write_page
+from pontryagin.run.reports.page import Banner, Cells, Heading, pictures, write_page
 from pontryagin.run.reports.words import NONE, lines, number
 from pontryagin.run.tables import Sketch
 
@@ -36,7 +36,8 @@ def write_report(folder: Path) -> str:
         Heading("Several processes"), _WORDS, Cells(SEVERAL, several, names=2),
         Heading("By depth and by samples"), *pictures(folder, {"scaling": lambda: _seconds(cases)}),
         Cells(("fitted exponents, the three largest", ""), fitted),
-        Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)], headline=_headline(cases))
+        Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)],
+               Banner("Interrupted.", "Only what had been measured is shown."), _headline(cases))
     return "\n\n".join(map(lines, ([SEVERAL, *several], [ALONE, *alone], [("exponent", ""), *fitted])))
 
 

@@ -21,8 +21,10 @@ from pontryagin.maximizer import LBFGS, ClosedForm, Maximizer
 from pontryagin.optim import EMSA, StageOwners
 from pontryagin.problem import ControlProblem, SquaredError, euler, split_euler
 from pontryagin.run.ending import end_with_parent
+from pontryagin.run.exit_status import end_of, say_last
 from pontryagin.run.files import Table
 from pontryagin.run.models import residual_cnn
+from pontryagin.run.user_code import cause
 from pontryagin.update import ExtendedMSA, Fixed
 from pontryagin.update.acceleration import Plain
 
@@ -209,10 +211,19 @@ def _made(kind: str, ranks: int) -> tuple[nn.Module, EMSA]:
     return trained, EMSA(model, process_group=StageOwners()) if kind == OWNERS else EMSA(trained)
 
 
-if __name__ == "__main__":
+def _main(kind: str, path: Path, *more: str) -> int:
+    """The status of the process: what ends it is one line."""
     end_with_parent()
     torch.set_num_threads(1)
-    if sys.argv[1] == "stages":
-        stages(Path(sys.argv[2]))
-    else:
-        optimizer(Path(sys.argv[2]), int(sys.argv[3]))
+    try:
+        if kind == "stages":
+            stages(path)
+        else:
+            optimizer(path, *map(int, more))
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 # which the parent is told
+        return say_last(*(end_of(error) or (cause(error), 1)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError
 
 _LARGEST = 1 << 20
@@ -36,12 +37,21 @@ class _Loader(yaml.SafeLoader):
         return found
 
     def construct_int(self, node: Any) -> int:
-        """Decimal; as of SafeLoader a leading 0 is octal."""
-        return int(self.construct_scalar(node))
+        """Decimal; as of SafeLoader a leading 0 is octal. The tag !!int may stand before anything."""
+        return int(_fitting("int", self.construct_scalar(node)))
 
     def construct_float(self, node: Any) -> float:
         """As Python reads it."""
-        return float(str(self.construct_scalar(node)).replace(".inf", "inf").replace(".nan", "nan"))
+        text = _fitting("float", self.construct_scalar(node), "int")
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _fitting(*kinds: Any) -> str:
+    """The text, if it is of one of these kinds of _SCALARS."""
+    kind, text, *others = kinds
+    if not any(re.fullmatch(_SCALARS[one], str(text)) for one in (kind, *others)):
+        raise TypeError
+    return str(text)
 
 
 for _tag, _pattern in _SCALARS.items():
@@ -61,16 +71,15 @@ def parsed(text: str) -> Any:
         raise ValueError(f"{reason}{place}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    except (TypeError, AttributeError, KeyError, IndexError) as error:  # tags that do not fit their values
-        raise ValueError(" ".join(str(error).split())) from error
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ValueError("a tag (!!...) does not fit its value") from error
 
 
 def options_in(path: Path) -> dict[str, Any]:
     """The options in a file of --config, by name. Raises ExperimentError."""
     expected = f"--config {path}: expected a YAML file of options, a line each as `epochs: 5`, found"
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_bytes(path, _LARGEST + 1)
     except OSError as error:
         raise ExperimentError(f"--config {path}: cannot be read ({error.strerror})") from error
     if len(content) > _LARGEST:

@@ -13,7 +13,7 @@ from pontryagin.run.auditing.report import write_report
 from pontryagin.run.auditing.request import AuditSettings
 from pontryagin.run.auditing.run import run_audit
 from pontryagin.run.data.catalog import image_set
-from pontryagin.run.data.fetch import MIRRORS, fetch
+from pontryagin.run.data.fetch import MIRRORS, check_mirrors, fetch
 from pontryagin.run.data.places import CACHE, FOLDER, cache_folder, cached, inventory
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.figures import left_out
@@ -60,10 +60,8 @@ def _audit(call: Call) -> bool:
     call.say(left_out())
     settings = call.make(AuditSettings, measure=not call.values["predict_only"])
     audit, interrupted = run_audit(settings, call.line, TerminalProgress(call.console))
-    if audit is None:
-        raise KeyboardInterrupt
     page = write_report(settings.out, audit)
-    call.say(audit, headline_of(page), f"Report: {page}")
+    call.say(audit or "", headline_of(page), f"Report: {page}")
     return interrupted
 
 
@@ -118,7 +116,11 @@ class FetchSettings:
 
 
 def _list(call: Call) -> bool:
-    entries = list(inventory(call.make(ListSettings).folder))
+    folder = call.make(ListSettings).folder
+    if folder is not None and not folder.is_dir():
+        raise ExperimentError(f"--folder {folder}: expected a folder of IDX files, found "
+                              f"{'a file' if folder.exists() else 'nothing'}")
+    entries = list(inventory(folder))
     width = max(len(entry.name) for entry in entries)
     call.say(*(f"{entry.name:{width}}  {entry.content}: {entry.place}" for entry in entries),
              f"Cache: {cache_folder()} (another by {CACHE})")
@@ -129,6 +131,7 @@ def _fetch(call: Call) -> bool:
     settings = call.make(FetchSettings)
     chosen = [image_set(name.strip()) for name in settings.name.split(",")]
     if settings.mirror is not None:
+        check_mirrors(settings.mirror)
         os.environ[MIRRORS] = settings.mirror
     for wanted in chosen:
         fetch(wanted, TerminalProgress(call.console))

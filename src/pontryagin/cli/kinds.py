@@ -1,6 +1,7 @@
 """The kinds of values that options have: each is read from a word of the command line, or from a value of a
 YAML file, as the one type that the settings have. All say in one way what was expected and found."""
 
+import re
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -12,6 +13,9 @@ from pontryagin.run.errors import shown
 
 Read = Callable[[Any], Any]
 """From a text, or from what YAML had. Raises ValueError, which says what was expected."""
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+"""Of what Python takes, neither digits of other scripts nor 1_0."""
 _LONGEST, _DEEPEST, _MOST = 4096, 20, 1 << 16
 """Characters of a text (more than a path may have), mappings within each other, entries of a list."""
 
@@ -80,7 +84,7 @@ def _one_of(known: tuple[str, ...], value: Any) -> str:
 
 
 def _whole(value: Any) -> int:
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal() and len(value) <= 18:
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 10**18:
         raise _OtherError
@@ -88,9 +92,11 @@ def _whole(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
+    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+        raise _OtherError
     try:
         found = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
-    except (ValueError, OverflowError) as error:
+    except OverflowError as error:
         raise _OtherError from error
     if found is None or not isfinite(found):
         raise _OtherError

@@ -10,6 +10,7 @@ from typing import Any
 
 from pontryagin.cli.options import Call, Command
 from pontryagin.run.callbacks import ReportContext
+from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError, need, shown, unknown
 from pontryagin.run.figures import left_out
 from pontryagin.run.option import option
@@ -64,7 +65,7 @@ def _scaling(folder: Path) -> None:
 
 def _audit(folder: Path) -> None:
     results = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["results"]
-    audit = import_module("pontryagin.run.auditing.saved").read_audit(results)
+    audit = import_module("pontryagin.run.auditing.saved").read_audit(results) if results else None
     import_module("pontryagin.run.auditing.report").write_report(folder, audit)
 
 
@@ -101,7 +102,7 @@ def _report(call: Call) -> bool:
 def _experiment(path: Path) -> str:
     """Whose folder it is. Raises ExperimentError."""
     try:
-        summary: Any = json.loads(path.read_text(encoding="utf-8"))
+        summary: Any = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise ExperimentError(f"{path}: expected JSON, found {' '.join(str(error).split())[:200]}") from error
     name = summary.get("experiment") if isinstance(summary, dict) else summary

@@ -135,10 +135,10 @@ def _panel(call: Call) -> bool:
 
 def _scaling(call: Call) -> bool:
     call.say(left_out())
-    folder = run_scaling(call.make(ScalingSettings), call.line)
+    folder, interrupted = run_scaling(call.make(ScalingSettings), call.line)
     call.say(scaling_report.write_report(folder))
     _tell(call, folder / "report.html")
-    return False
+    return interrupted
 
 
 def _discrete_command(kind: str, values: str) -> Command:

@@ -7,7 +7,8 @@ from pontryagin.distributed.shared_propagation import SharedPropagation
 from pontryagin.distributed.stage_models import GroupModel, StageModels
 from pontryagin.distributed.stage_parallel import StageParallel, group_controls
 from pontryagin.distributed.start import join, launched
+from pontryagin.errors import LostProcessError
 
-__all__ = ["Alone", "Communicator", "GroupModel", "Owners", "Processes", "SharedPropagation", "StageModels",
-           "StageParallel", "all_or_none", "assign", "group_controls", "join", "launched", "loads",
-           "raise_together", "reassign", "require_same", "share"]
+__all__ = ["Alone", "Communicator", "GroupModel", "LostProcessError", "Owners", "Processes",
+           "SharedPropagation", "StageModels", "StageParallel", "all_or_none", "assign", "group_controls",
+           "join", "launched", "loads", "raise_together", "reassign", "require_same", "share"]

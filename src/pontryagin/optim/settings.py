@@ -141,7 +141,7 @@ def check_rates(group: Mapping[str, Any]) -> None:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
+        return float("true" if isinstance(value, bool) else value)
     except (TypeError, ValueError) as error:
         raise ProblemError(f"EMSA {name}: expected a number, found {value!r}") from error
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError, shown
 from pontryagin.run.files import write_bytes
 from pontryagin.run.option import MANY
@@ -63,7 +64,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """The content. Raises CheckpointError for a file that is missing, cut, changed, of another format, or
     that holds more than tensors and plain types; nothing in the file is executed."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); name a checkpoint or the folder "
                               "of a run") from error

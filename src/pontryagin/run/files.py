@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from errno import ENOENT
 from itertools import count
 from math import isfinite
@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pontryagin.diagnostics.files import write_bytes
+from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError
 
 _MARKS = {"metrics.csv", "runs.csv", "stages.csv", "summary.json", "checkpoint.pt", "checkpoint.previous.pt"}
@@ -35,14 +36,14 @@ def prepare(out: Path, overwrite: bool) -> Path:
     always. Raises ExperimentError.
     """
     try:
-        held = _held(out)
+        held = names_in(out)
         if held and not _MARKS & set(held):
             raise ExperimentError(f"--out {out}: expected a new or empty folder, or that of a run; found "
                                   f"{held[0]!r} and {len(held) - 1} others; name another folder")
         if not overwrite and has_results(out):
             raise ExperimentError(f"--out {out} already holds a run; name another folder, or add --overwrite "
                                   "to replace it")
-        out.mkdir(parents=True, exist_ok=True)
+        _make(out)
         with TemporaryFile(dir=out):
             pass
     except OSError as error:
@@ -51,6 +52,18 @@ def prepare(out: Path, overwrite: bool) -> Path:
     for name in held:
         _remove_run_file(out / name)
     return out
+
+
+def _make(out: Path) -> None:
+    """The folder with those above it, or none of them. Raises OSError."""
+    new = [path for path in (out, *out.parents) if not path.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def check_target(option: str, path: Path, overwrite: bool) -> None:
@@ -84,7 +97,7 @@ def last_folder(out: Path) -> Path:
 
 
 def _is_free(out: Path) -> bool:
-    held = _held(out)
+    held = names_in(out)
     if held and (not _MARKS & set(held) or has_results(out)):
         return False
     lock = FileLock(out / ".lock")
@@ -103,7 +116,7 @@ def _numbered(out: Path) -> Iterator[Path]:
     yield from (out.with_name(f"{out.name}-{number}") for number in count(2))
 
 
-def _held(out: Path) -> list[str]:
+def names_in(out: Path) -> list[str]:
     """The names in a folder, but for what is passing; none where there is no folder. Raises
     ExperimentError for a file in its place, and for files and folders in each other's place."""
     if not out.exists():
@@ -112,8 +125,10 @@ def _held(out: Path) -> list[str]:
         raise ExperimentError(f"--out {out}: expected a folder, found a file; name another one")
     held = sorted(path.name for path in out.iterdir() if not _is_passing(path.name))
     for path in (out / name for name in held):
-        if path.is_dir() and (path.suffix in _WRITTEN or path.name in _MARKS):
-            raise ExperimentError(f"{path}: is a folder where a run has a file; remove it, or name another "
+        written = path.suffix in _WRITTEN or path.name in _MARKS
+        if written and path.exists() and not path.is_file():
+            found = "a folder" if path.is_dir() else "a device or a pipe"
+            raise ExperimentError(f"{path}: is {found} where a run has a file; remove it, or name another "
                                   "--out")
         if path.name in _FOLDERS and not path.is_dir():
             raise ExperimentError(f"{path}: is a file where a run has a folder; remove it, or name another "
@@ -156,8 +171,7 @@ class Table:
                 stack.pop_all()
             return
         header = (",".join(columns) + "\n").encode()
-        with path.open("rb") as file:
-            found = file.read(len(header))
+        found = read_bytes(path, len(header))
         if found != header or path.stat().st_size < keep:
             raise ExperimentError(f"{path}: expected the table that the checkpoint goes on from, {keep} "
                                   f"bytes with the columns {', '.join(columns)}; it has been changed: start "

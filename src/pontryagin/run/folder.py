@@ -23,7 +23,7 @@ from pontryagin.run.environment import machine, versions
 from pontryagin.run.errors import ExperimentError, nearest
 from pontryagin.run.evaluation import Point
 from pontryagin.run.figures import left_out
-from pontryagin.run.files import Table, prepare, sweep, take, write_json
+from pontryagin.run.files import Table, names_in, prepare, sweep, take, write_json
 from pontryagin.run.history import COLUMNS, History, row
 from pontryagin.run.race import Run
 from pontryagin.run.reports import training as report
@@ -156,6 +156,7 @@ class RunFolder:
         return {method: [vars(pilot) for pilot in pilots] for method, pilots in self.pilots.items()}
 
     def _resumed(self) -> dict[str, Any] | None:
+        names_in(self.out)
         found = checkpoint.read_last(self.path)
         if found is None:
             self.display.say(f"No checkpoint in {self.out}: starting.")

@@ -7,6 +7,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from pontryagin.run.content import check_ends
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.figures.method_style import style_of
@@ -61,7 +62,7 @@ class History:
     def read(self, path: Path) -> None:
         """From the metrics.csv of a training that is resumed."""
         try:
-            with path.open(encoding="utf-8", newline="") as file:
+            with check_ends(path).open(encoding="utf-8", newline="") as file:
                 for cells in csv.DictReader(file):
                     if None in (*cells, *cells.values()):
                         raise ValueError("a row has not as many cells as there are columns")

@@ -1,5 +1,6 @@
 """A field of settings that the command line takes as an option too, and the numbers that it may be."""
 
+import os
 from copy import copy
 from dataclasses import MISSING, field, fields
 from typing import Any
@@ -10,8 +11,8 @@ MANY = 10**9
 """No number that counts something is larger: more than any run has of it."""
 
 
-MOST_THREADS = 1024
-"""No machine has more cores that torch would use."""
+MOST_THREADS = 64 * (os.cpu_count() or 1)
+"""Many more than there are cores, of which systems may refuse to begin as many."""
 MOST_WORKERS = 256
 """More read no faster on any machine."""
 LAST_SEED = 2**32 - 1

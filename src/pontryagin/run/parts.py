@@ -1,17 +1,14 @@
 """A task from names: models, data and losses that are ready, or a user's own by import path."""
 
-from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from inspect import signature
-from math import prod
 from pathlib import Path
 from types import NoneType
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.nn.parameter import is_lazy
 
 from pontryagin.run.class_weights import ClassWeights, weighted
 from pontryagin.run.data import load_images
@@ -19,9 +16,10 @@ from pontryagin.run.errors import ExperimentError, shown, unknown
 from pontryagin.run.metric import Metric
 from pontryagin.run.models import autoencoder, mlp, normalized_mlp, residual_cnn
 from pontryagin.run.objective import OBJECTIVES, Objective, objective_named
-from pontryagin.run.samples import Samples, hold_out, is_dense, pair_of, samples_of
+from pontryagin.run.samples import Samples, hold_out, samples_of
+from pontryagin.run.splits import Splits, some_targets, splits_of
 from pontryagin.run.task import Task
-from pontryagin.run.user_code import call, import_object, kind_of
+from pontryagin.run.user_code import call, import_object
 from pontryagin.run.weights import file_digest, named_state, put_into
 
 READY_MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -32,35 +30,6 @@ DESCRIPTION = ("model", "model_args", "data", "data_args", "loss", "collate", "m
 """Keys of a description; its values are the arguments of `task_from`."""
 OWN_CODE = ("model", "data", "loss", "collate", "metric")
 """Those that may name a user's own code, as package.module:name."""
-
-_MOST = 2**31
-"""Samples of a data set."""
-Part = tuple[Tensor, Tensor] | Dataset[Any]
-"""(inputs, targets), the first axis of both the samples, or a torch Dataset of such pairs."""
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Data for training and testing, and for validating if there is such a part."""
-
-    train: Part
-    test: Part
-    validation: Part | None = None
-
-    def shape(self) -> tuple[int, ...]:
-        """Of one input, without the sample axis."""
-        found = tuple(_example(self.train)[0].shape)
-        if not prod(found):
-            raise ExperimentError("a ready model takes one tensor with some entries as its input: name a "
-                                  "model of yours")
-        return found
-
-    def outputs(self) -> int | None:
-        """Classes, or components of a target, that a model should give; None when only a pass tells."""
-        targets = _all_targets(self.train)
-        if targets is None:
-            return None
-        return prod(targets.shape[1:]) if targets.is_floating_point() else int(targets.max()) + 1
 
 
 def task_from(model: str, data: str, loss: str | None = None, model_args: Mapping[str, Any] | None = None,
@@ -167,7 +136,7 @@ def load_data(spec: str, arguments: Mapping[str, Any] | None = None) -> Splits:
         if spec not in READY_DATA:
             raise _no_data(spec)
         return cast("Splits", call(ready_data, {"name": spec} | given, what))
-    return _splits(call(import_object(spec, "data"), given, what), what)
+    return splits_of(call(import_object(spec, "data"), given, what), what)
 
 
 def _no_data(spec: str) -> ExperimentError:
@@ -188,6 +157,9 @@ def ready_data(name: str, *, folder: str | Path | None = None, standardize: bool
     if name == "digits" and folder is not None:
         raise ExperimentError("data 'digits' has no argument folder: it comes with scikit-learn; leave it "
                               "out")
+    for option, value in (("standardize", standardize), ("reconstruct", reconstruct)):
+        if not isinstance(value, bool):
+            raise ExperimentError(f"data {name!r}, {option}: expected true or false, found {shown(value)}")
     images = load_images(name, folder)
     moved = standardize and not reconstruct
     shift, scale = (images.train.mean(), images.train.std()) if moved else (0.0, 1.0)
@@ -212,10 +184,7 @@ def build_model(spec: str, arguments: Mapping[str, Any] | None, data: Splits) ->
         if isinstance(found, nn.Module):
             raise ExperimentError(f"{what}: is a module that has been made already; every run needs its own "
                                   "initial weights: name the class, or a function that makes it")
-        model = call(found, given, what)
-        if not isinstance(model, nn.Module):
-            raise ExperimentError(f"{what}: expected a torch module, but it returned {type(model).__name__}")
-        return model
+        return _usable(call(found, given, what), what)
     if spec not in READY_MODELS:
         raise unknown("model", [spec], (*READY_MODELS, "my.module:Class"))
     make = READY_MODELS[spec]
@@ -226,6 +195,21 @@ def build_model(spec: str, arguments: Mapping[str, Any] | None, data: Splits) ->
             raise ExperimentError(f"{what}: the number of its outputs cannot be told from a "
                                   f"{type(data.train).__name__}: give the model's argument outputs")
     return cast("nn.Module", call(make, given, what))
+
+
+def _usable(model: Any, what: str) -> nn.Module:
+    """That it is a network whose weights have values. Raises ExperimentError."""
+    if not isinstance(model, nn.Module):
+        raise ExperimentError(f"{what}: expected a torch module, but it returned {type(model).__name__}")
+    if "_modules" not in vars(model):
+        raise ExperimentError(f"{what}: it is no whole module: call super().__init__() first in its __init__")
+    for name, value in model.named_parameters():
+        if is_lazy(value):
+            raise ExperimentError(f"{what}: {name} has no shape yet: call the network on an example before "
+                                  "it is returned, as its Lazy layers ask for")
+        if value.is_meta:
+            raise ExperimentError(f"{what}: {name} is a meta tensor, without values: make it on the cpu")
+    return model
 
 
 def load_cost(spec: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -241,87 +225,3 @@ def _objective(loss: str | None, splits: Splits) -> Objective:
     if ":" not in loss:
         return objective_named(loss)
     return Objective(loss, load_cost(loss), classifies=not targets.is_floating_point() and targets.ndim == 1)
-
-
-def some_targets(part: Part) -> Tensor:
-    """All targets, or that of the first sample where they are known one by one. Raises ExperimentError."""
-    targets = _all_targets(part)
-    return call(lambda: torch.as_tensor(_example(part)[1]).unsqueeze(0), {}, "the target of sample 0"
-                ) if targets is None else targets
-
-
-def _splits(found: Any, what: str) -> Splits:
-    keys = ("train", "test", "validation")
-    if isinstance(found, Splits):
-        found = (found.train, found.test, found.validation)
-    if isinstance(found, Mapping):
-        if not {"train", "test"} <= found.keys() <= set(keys):
-            raise ExperimentError(f"{what}: expected the keys train, test and perhaps validation, found "
-                                  f"{', '.join(map(str, found))}")
-        found = tuple(found.get(key) for key in keys)
-    if not isinstance(found, (tuple, list)) or len(found) not in (2, 3):
-        raise ExperimentError(f"{what}: expected (train, test) or (train, test, validation), each a torch "
-                              f"Dataset or a pair of tensors (inputs, targets); found {kind_of(found)}")
-    parts = [None if key == "validation" and part is None else _part(part, f"{what}, {key}")
-             for key, part in zip(keys, found, strict=False)]
-    return Splits(*parts)  # type: ignore[arg-type]
-
-
-def _part(part: Any, what: str) -> Part:
-    if isinstance(part, (tuple, list)) and len(part) == 2 and all(isinstance(one, (Tensor, np.ndarray))
-                                                                  for one in part):
-        inputs, targets = (_dense(one, what) for one in part)
-        if not inputs.ndim or not targets.ndim or not len(inputs) or len(inputs) != len(targets):
-            raise ExperimentError(f"{what}: expected as many targets as inputs, at least one; found shapes "
-                                  f"{tuple(inputs.shape)} and {tuple(targets.shape)}")
-        for name, values in (("inputs", inputs), ("targets", targets)):
-            if values.is_floating_point() and not values.isfinite().all():
-                raise ExperimentError(f"{what}: the {name} hold NaN or infinite values; remove such samples")
-        return inputs, targets
-    if not isinstance(part, Dataset) or not isinstance(part, Sized):
-        raise ExperimentError(f"{what}: expected a torch Dataset with a length or a pair of tensors (inputs, "
-                              f"targets), found {kind_of(part)}")
-    length = call(lambda: len(part), {}, f"{what}, its length")
-    if length > _MOST:
-        raise ExperimentError(f"{what}: the {type(part).__name__} says that it has {length:,} samples: "
-                              f"expected at most {_MOST:,}, which can be put into a random order")
-    if not length:
-        raise ExperimentError(f"{what}: the {type(part).__name__} is empty")
-    _example(part, what)
-    return part
-
-
-def _example(part: Part, what: str = "data") -> tuple[Tensor, Any]:
-    """Input and target of the first sample."""
-    if isinstance(part, tuple):
-        return part[0][0], part[1][0]
-    item = call(lambda: part[0], {}, f"{what}, sample 0")
-    inputs, target = call(lambda: pair_of(item), {}, f"{what}, sample 0")
-    return _as_tensor(inputs), target
-
-
-def _as_tensor(value: Any) -> Tensor:
-    """An input, which may be an array or a number; an empty tensor for several, whose shape only the model
-    knows."""
-    if isinstance(value, (np.ndarray, np.generic, int, float)):
-        return torch.as_tensor(value)
-    return value if isinstance(value, Tensor) else torch.empty(0)
-
-
-def _dense(values: Any, what: str) -> Tensor:
-    """As a tensor with all its entries. Raises ExperimentError."""
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind not in "fiub":
-            raise ExperimentError(f"{what}: expected arrays of numbers, found one of {values.dtype}")
-        values = torch.from_numpy(np.ascontiguousarray(values))
-    if not is_dense(values):
-        raise ExperimentError(f"{what}: expected dense tensors of real numbers, found a {values.layout} "
-                              f"tensor of {values.dtype}; write .to_dense() or .real")
-    return values
-
-
-def _all_targets(part: Part) -> Tensor | None:
-    """None where they are known sample by sample alone."""
-    if isinstance(part, TensorDataset) and len(part.tensors) == 2:
-        return part.tensors[1]
-    return part[1] if isinstance(part, tuple) else None

@@ -3,15 +3,14 @@
 import hashlib
 import signal
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 from pontryagin.distributed import Alone, Communicator, join, require_same
 from pontryagin.distributed.agreement import digest, versions, words
@@ -35,17 +34,45 @@ def present() -> Communicator:
     return _current.get() or Alone()
 
 
-def network_of(model: nn.Module) -> nn.Module:
-    """What a training step calls: the model, or its DistributedDataParallel, which averages gradients.
+def group() -> distributed.ProcessGroup | None:
+    """Of the processes that run together, for those that speak by themselves; None for one process alone."""
+    return distributed.group.WORLD if present().size > 1 else None
 
-    It makes its buckets anew after the first backward pass, in which sums over three processes and more are
-    rounded in another order, unless it looks for unused parameters: so a run that was resumed would not be
-    that which was left alone.
+
+@torch.no_grad()
+def share_pass(model: nn.Module) -> None:
+    """After a backward pass: gradients become their means over processes, buffers those of rank 0.
+
+    All that has a dtype travels as one tensor, in the order of the model, so that sums over any number of
+    processes are rounded alike in every pass: a run that is resumed is that which was left alone.
+    DistributedDataParallel makes its buckets anew after the first pass, and asks which parameters are used. A
+    parameter that no process has used keeps no gradient.
     """
-    if present().size == 1:
-        return model
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    communicator = present()
+    if communicator.size == 1:
+        return
+    trained = [each for each in model.parameters() if each.requires_grad]
+    used = communicator.sum(torch.tensor([float(each.grad is not None) for each in trained])).tolist()
+    sums = [each for each, users in zip(trained, used, strict=True) if users]
+    for each in sums:
+        each.grad = torch.zeros_like(each) if each.grad is None else each.grad.to_dense()
+    _all_at_once([each.grad for each in sums if each.grad is not None],
+                 lambda whole: communicator.sum(whole) / communicator.size)
+    others = [0] * (communicator.size - 1)
+    _all_at_once(list(model.buffers()), lambda whole: communicator.broadcast(
+        whole[:0] if communicator.rank else whole, [len(whole), *others]).wait()[0])
+
+
+def _all_at_once(tensors: Sequence[Tensor], sent: Callable[[Tensor], Tensor]) -> None:
+    """Replace the values of tensors by what is sent for all of a dtype in one."""
+    alike: dict[torch.dtype, list[Tensor]] = {}
+    for each in tensors:
+        real = torch.view_as_real(each) if each.is_complex() else each
+        alike.setdefault(real.dtype, []).append(real)
+    for some in alike.values():
+        arrived = sent(torch.cat([each.reshape(-1) for each in some]))
+        for each, values in zip(some, arrived.split([each.numel() for each in some]), strict=True):
+            each.copy_(values.view(each.shape))
 
 
 def mean(value: float) -> float:

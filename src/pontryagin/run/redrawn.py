@@ -10,7 +10,7 @@ from filelock import FileLock
 from pontryagin.run import checkpoint
 from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.errors import ExperimentError
-from pontryagin.run.files import take, write_json
+from pontryagin.run.files import names_in, take, write_json
 from pontryagin.run.history import History
 from pontryagin.run.tables import read_summary
 
@@ -21,6 +21,7 @@ def at_rest(folder: Path) -> Iterator[Path]:
     if not (folder / "summary.json").is_file():
         found = "a file" if folder.is_file() else "no such folder" if not folder.is_dir() else "none there"
         raise ExperimentError(f"{folder}: expected the folder of a run, with its summary.json, found {found}")
+    names_in(folder)
     lock = FileLock(folder / ".lock", thread_local=False)
     try:
         take(lock)

@@ -103,7 +103,7 @@ class DatasetSamples:
         if not all(isinstance(one, Tensor) and is_dense(one) for one in tree_leaves((inputs, targets))):
             raise ExperimentError(f"{self.name}: expected inputs and targets that are dense tensors, numpy "
                                   f"arrays or numbers, found {kind_of(items[0])}")
-        return inputs, targets
+        return inputs, class_indices(targets)
 
     def _stacked(self, items: list[Any]) -> tuple[Any, Any]:
         """One batch of them."""
@@ -182,7 +182,13 @@ _LABELS = ("labels", "label")
 
 def is_dense(values: Tensor) -> bool:
     """Real numbers, all of them there."""
-    return values.layout == torch.strided and not values.is_meta and not values.is_complex()
+    return values.layout == torch.strided and not (values.is_nested or values.is_meta or values.is_complex())
+
+
+def class_indices(targets: Tensor) -> Tensor:
+    """Targets of whole numbers of any kind in one that torch's losses take; others as they are."""
+    taken = targets.is_floating_point() or targets.dtype in (torch.int64, torch.uint8)
+    return targets if taken else targets.long()
 
 
 def _moved(values: Any, device: torch.device | str, dtype: torch.dtype) -> Any:

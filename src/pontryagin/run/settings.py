@@ -25,6 +25,9 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 FREE = ("out", "overwrite", "resume", "checkpoint_every", "tensorboard")
 """Settings that may be others when a training is resumed."""
 
+_LARGEST_RATE = 1e30
+"""So that a rate times anything near 1 is a number in float32 too."""
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -96,8 +99,9 @@ class RunSettings:
         for name in ("rates", "options", "limits"):
             of_methods(name, getattr(self, name), self.methods, METHODS)
         for method, rate in self.rates.items():
-            if not (isfinite(rate) and rate > 0):
-                raise ExperimentError(f"--lr: expected a rate > 0 for {method}, found {rate}")
+            if not 0 < rate <= _LARGEST_RATE:
+                raise ExperimentError(f"--lr: expected a rate > 0 and at most {_LARGEST_RATE:g} for "
+                                      f"{method}, found {rate}")
         if self.tensorboard:
             need("tensorboard", "--tensorboard")
         self.place()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pontryagin.run.content import check_ends, read_bytes
 from pontryagin.run.errors import ExperimentError
 
 
@@ -82,7 +83,7 @@ def read_table(path: Path, text: Sequence[str], numbers: Sequence[str], optional
     if optional and not path.exists():
         return _columns(path, csv.reader([",".join((*text, *numbers))]), text, numbers)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with check_ends(path).open(newline="", encoding="utf-8") as file:
             return _columns(path, csv.reader(file), text, numbers)
     except csv.Error as error:
         raise ReportError(f"{path}: expected comma-separated values, found {error}") from error
@@ -93,8 +94,8 @@ def read_table(path: Path, text: Sequence[str], numbers: Sequence[str], optional
 def read_summary(path: Path) -> dict[str, Any]:
     """summary.json, its results checked. Raises ReportError."""
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        summary = json.loads(read_bytes(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ReportError(f"{path}: expected JSON, found {error}") from error
     except (UnicodeDecodeError, OSError) as error:
         raise _unreadable(path, error) from error

@@ -142,18 +142,19 @@ class Task:
                                                                       ("test", self.test))}
 
     def check(self) -> None:
-        """One small batch through the network and the objective, before any work. Raises ExperimentError."""
+        """One small batch of each part through the network, in the mode that it will have, and the objective,
+        before any work. Raises ExperimentError."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = self.build()
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise ExperimentError(f"{self.name}: the network has no parameter to train")
             for part, samples in self.parts().items():
-                self._check_part(model, part, samples)
+                self._check_part(model.train(part == "train"), part, samples)
 
     def _check_part(self, model: nn.Module, part: str, samples: Samples) -> None:
         inputs, targets = samples.rows(torch.arange(min(2, len(samples))))
-        with torch.no_grad():
+        with torch.set_grad_enabled(part == "train"):
             output = output_of(model, inputs)
             if self.objective.classifies:
                 self._check_classes(part, samples, class_second(output, targets), targets)
@@ -168,6 +169,9 @@ class Task:
                     f"{self.name}, {part}: network, data and loss {self.objective.name} do not fit: outputs "
                     f"{kind_of(output)}, targets {kind_of(targets)} of {targets.dtype}: {cause(error)}"
                 ) from error
+        if part == "train" and not loss.requires_grad:
+            raise ExperimentError(f"{self.name}: the loss has no gradient by any parameter: look for detach, "
+                                  "no_grad or whole numbers in the network and the loss")
         if loss.ndim:
             raise ExperimentError(f"{self.name}: the loss gave shape {tuple(loss.shape)} where a number was "
                                   "expected")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pontryagin.problem import NonFiniteError, ProblemError
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.objective import Objective
-from pontryagin.run.processes import mean, network_of, present
+from pontryagin.run.processes import mean, present, share_pass
 from pontryagin.run.user_code import cause, kind_of
 
 Batch = tuple[Any, Tensor]
@@ -120,12 +120,11 @@ class Averaging(Protocol):
 
 
 class OptimizerTrainer:
-    """Any torch optimizer: propagate, differentiate, step; with several processes the model's
-    DistributedDataParallel. Losses are means over the batches of all processes."""
+    """Any torch optimizer: propagate, differentiate, step. Losses and gradients are means over the batches of
+    all processes."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, objective: Objective) -> None:
         self._model, self.optimizer, self.objective = model, optimizer, objective
-        self._network = network_of(model)
         self.passes = PLAIN
 
     @property
@@ -150,12 +149,19 @@ class OptimizerTrainer:
         loss = self.objective.mean(self._output(inputs, targets.device.type), targets)
         loss = loss * self._share(targets)
         loss.backward()
+        share_pass(self._model)
         value = mean(loss.item())
         if not isfinite(value):
             raise NonFiniteError(f"the loss of the batch is {value}: nothing has been changed; lower the "
                                  "learning rate or look at the data")
         self._clip()
-        self._move(value)
+        try:
+            self._move(value)
+        except (OverflowError, RuntimeError) as error:  # "value cannot be converted ... without overflow"
+            if "overflow" not in str(error) and not isinstance(error, OverflowError):
+                raise
+            raise NonFiniteError(f"the step: {error}: lower the learning rate or the method's options"
+                                 ) from error
         return StepRecord(value)
 
     def _share(self, targets: Tensor) -> float:
@@ -169,9 +175,9 @@ class OptimizerTrainer:
 
     def _output(self, inputs: Any, device: str) -> Tensor:
         if not self.passes.autocast:
-            return output_of(self._network, inputs)
+            return output_of(self._model, inputs)
         with torch.autocast(device, torch.bfloat16):
-            return output_of(self._network, inputs).float()
+            return output_of(self._model, inputs).float()
 
     def _clip(self) -> None:
         if self.passes.clip_norm is not None:

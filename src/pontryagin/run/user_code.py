@@ -27,7 +27,7 @@ def import_object(path: str, what: str) -> Callable[..., Any]:
     if not colon or not all(part.isidentifier() for part in parts):
         hint = ""
         if module_name.endswith(".py"):
-            dotted = module_name[:-3].replace(os.sep, ".")
+            dotted = os.path.relpath(module_name[:-3]).lstrip(f".{os.sep}").replace(os.sep, ".")
             hint = f"; for a file {module_name} write {dotted}:{name or 'name'}"
         raise ExperimentError(f"{what} {path!r}: expected package.module:name{hint}")
     module = _import(module_name, f"{what} {path!r}")
@@ -83,7 +83,7 @@ def _import(name: str, what: str) -> ModuleType:
 
 def cause(error: BaseException) -> str:
     """In one line, not long: the error, and the place in somebody's code where it came up."""
-    message = " ".join(str(error).split()) or "no message"
+    message = " ".join(_words(error).split()) or "no message"
     message = message if len(message) <= 200 else f"{message[:200]}..."
     frames = [frame for frame in traceback.extract_tb(error.__traceback__)
               if not frame.filename.startswith("<")]
@@ -92,6 +92,14 @@ def cause(error: BaseException) -> str:
     there = own and not isinstance(error, SyntaxError)
     place = f" ({own[-1].filename}, line {own[-1].lineno})" if there else ""
     return f"{type(error).__name__}: {message}{place}"
+
+
+def _words(error: BaseException) -> str:
+    """What an error of somebody's says, if it can."""
+    try:
+        return str(error)
+    except Exception as unspoken:  # noqa: BLE001 # of a class that somebody has written
+        return f"its __str__ raises {type(unspoken).__name__}"
 
 
 def _origin(module: ModuleType) -> str:

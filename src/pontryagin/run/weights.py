@@ -12,6 +12,7 @@ from torch import Tensor, nn, strided
 from pontryagin.export import load_packed, whole_state
 from pontryagin.export.file import FORMAT as PACKED
 from pontryagin.run.checkpoint import loaded
+from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError
 
 _INSIDE = ("model", "state_dict", "model_state_dict")
@@ -38,7 +39,7 @@ def named_state(path: Path) -> dict[str, Tensor]:
 
 def file_digest(path: Path) -> str:
     """SHA-256 in hexadecimal."""
-    return sha256(path.read_bytes()).hexdigest()
+    return sha256(read_bytes(path)).hexdigest()
 
 
 def put_into(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -66,7 +67,7 @@ def state_dict_of(path: Path) -> dict[str, Tensor]:
     """The state dict in a file that torch.save wrote with tensors and plain types only, by itself or inside a
     checkpoint, or in a safetensors file. Raises ExperimentError."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read ({error.strerror})") from error
     if data[8:9] == b"{":  # the header of safetensors, after its length

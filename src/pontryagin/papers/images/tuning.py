@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pontryagin.run.callbacks import ProgressDisplay
+from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.files import write_json
 from pontryagin.run.methods import choose
@@ -87,14 +88,14 @@ def _identity(task: Task, settings: RunSettings, iterations: int) -> dict[str, A
 
 def _read(path: Path, identity: Mapping[str, Any]) -> Scores:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path))
         there = {name: content[name] for name in identity}
         scores = {str(method): {float(rate): inf if value is None else float(value)
                                 for rate, value in found.items()}
                   for method, found in content["scores"].items()}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExperimentError(f"--tuning {path}: cannot be read as the scores of a tuning ({error}); remove "
                               "it or name another file") from error
     differing = [name for name in identity if there[name] != json.loads(json.dumps(identity[name]))]

@@ -22,9 +22,13 @@ _READING = {
                      "negative cost is a gain."}
 
 
-def write_report(folder: Path, audit: Audit) -> Path:
-    """folder/figures/*.png and folder/report.html, from the audit and summary.json. Raises ReportError."""
+def write_report(folder: Path, audit: Audit | None) -> Path:
+    """folder/figures/*.png and folder/report.html, from the audit and summary.json; audit: None where it was
+    stopped before it had found something. Raises ReportError."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    title = f"Audit of {summary['settings']['model']}"
+    if audit is None:
+        return write_page(folder, title, summary, [], Banner("Interrupted.", "Nothing had been found yet."))
     sketches = {"stages": lambda: _figures().stages(audit), "costs": lambda: _figures().costs(audit)}
     told = list(_lead(audit))
     blocks: list[Block] = [told[:1] + told[2:], *pictures(folder, sketches, titles=True),
@@ -35,7 +39,7 @@ def write_report(folder: Path, audit: Audit) -> Path:
     if audit.unseen:
         blocks += [Heading("Not audited"),
                    Cells(["parameter", "why"], list(audit.unseen.items()), prose=True)]
-    return write_page(folder, f"Audit of {summary['settings']['model']}", summary, blocks, Banner(
+    return write_page(folder, title, summary, blocks, Banner(
         "Interrupted.", "True costs are missing where they had not been measured yet."), _headline(audit),
         _ways(audit))
 

@@ -9,21 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.audit.sets import SETS, STANDARD
+from pontryagin.diagnostics.batches import arguments
+from pontryagin.diagnostics.loss import MeanLoss
+from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.problem.admissible.names import set_name
 from pontryagin.run.errors import ExperimentError, unknown
-from pontryagin.run.objective import OBJECTIVES, Cost, objective_named
+from pontryagin.run.objective import OBJECTIVES, Cost, check_classes, class_second, objective_named
 from pontryagin.run.option import LAST_SEED, MOST_THREADS, check_numbers, option
-from pontryagin.run.parts import (
-    READY_DATA,
-    READY_MODELS,
-    Part,
-    Splits,
-    build_model,
-    load_cost,
-    load_data,
-    some_targets,
-)
+from pontryagin.run.parts import READY_DATA, READY_MODELS, build_model, load_cost, load_data
 from pontryagin.run.samples import samples_of
+from pontryagin.run.splits import Part, Splits, some_targets
+from pontryagin.run.user_code import cause, kind_of
 from pontryagin.run.weights import load_weights
 
 
@@ -77,7 +73,33 @@ def requested(settings: AuditSettings) -> AuditRequest:
     model = build_model(settings.model, settings.model_args, splits)
     if settings.weights is not None:
         load_weights(model, settings.weights)
-    return AuditRequest(model, _loss(settings.loss, splits), _drawn(_part(splits, settings.part), settings))
+    request = AuditRequest(model, _loss(settings.loss, splits),
+                           _drawn(_part(splits, settings.part), settings))
+    _check_fits(settings.model, request)
+    return request
+
+
+@torch.no_grad()
+def _check_fits(name: str, request: AuditRequest) -> None:
+    """A pass of the first batch, before any work. Raises ExperimentError."""
+    (inputs, targets), model = request.batches[0], request.model
+    was_training = model.training
+    try:
+        with torch.random.fork_rng():
+            positional, named = arguments(inputs)
+            outputs = model.eval()(*positional, **named)
+            if request.loss == "cross-entropy" and isinstance(outputs, Tensor) and outputs.ndim > 1:
+                every = torch.cat([one.flatten() for _, one in request.batches])
+                check_classes(every, class_second(outputs, targets).shape[1], name)
+            if isinstance(outputs, Tensor):  # of others the audit says what it expects
+                MeanLoss(request.loss)(outputs, targets)
+    except (ProblemError, NonFiniteError, ExperimentError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ExperimentError(f"{name}: network, data and loss do not fit: inputs {kind_of(inputs)}, targets "
+                              f"{kind_of(targets)} of {targets.dtype}: {cause(error)}") from error
+    finally:
+        model.train(was_training)
 
 
 def _loss(name: str | None, splits: Splits) -> str | Cost:

@@ -40,6 +40,15 @@ class DownloadError(Exception):
     """An address that does not give the file, and why."""
 
 
+def is_address(url: str) -> bool:
+    """Of a place in the web: http or https, and a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, half an IPv6 address
+        return False
+
+
 def download(url: str, file: IO[bytes], largest: int, patience: Patience, watch: Watch) -> None:
     """Append to `file` what it lacks of the content at `url`; what it holds already is not fetched again if
     the server can.
@@ -47,7 +56,7 @@ def download(url: str, file: IO[bytes], largest: int, patience: Patience, watch:
     Raises DownloadError when the address cannot be had or sends more than `largest` bytes; what has arrived
     stays in the file.
     """
-    if urlsplit(url).scheme not in {"http", "https"}:
+    if not is_address(url):
         raise DownloadError(f"{url}: expected an address that begins with http:// or https://")
     failures = 0
     while True:

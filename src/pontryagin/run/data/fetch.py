@@ -4,17 +4,16 @@ import hashlib
 import os
 from math import prod
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from filelock import FileLock
 from rich.console import Console
 from torch import Tensor
 
 from pontryagin.run.data.catalog import IdxFile, ImageSet
-from pontryagin.run.data.download import DownloadError, Patience, download
+from pontryagin.run.data.download import DownloadError, Patience, download, is_address
 from pontryagin.run.data.idx import is_gzip, read_idx
 from pontryagin.run.data.places import CACHE, FOLDER, cached, find
-from pontryagin.run.errors import ExperimentError
+from pontryagin.run.errors import ExperimentError, shown
 from pontryagin.run.progress import Progress, TerminalProgress
 
 MIRRORS = "PONTRYAGIN_MIRRORS"
@@ -26,6 +25,14 @@ def mirrors(wanted: ImageSet) -> tuple[str, ...]:
     own = os.environ.get(MIRRORS)
     return wanted.mirrors if own is None else tuple(f"{base.rstrip('/')}/{wanted.name}/"
                                                     for base in own.split())
+
+
+def check_mirrors(addresses: str) -> None:
+    """Of the option: addresses with spaces between. Raises ExperimentError."""
+    for address in addresses.split():
+        if not is_address(address):
+            raise ExperimentError("--mirror: expected addresses as https://HOST/FOLDER, found "
+                                  f"{shown(address)}")
 
 
 def fetch(wanted: ImageSet, progress: Progress | None = None,
@@ -86,7 +93,8 @@ def _obtain(wanted: ImageSet, file: IdxFile, folder: Path, progress: Progress, p
 def _fetch_file(url: str, partial: Path, file: IdxFile, progress: Progress, patience: Patience) -> Tensor:
     """The verified content, then in `partial`. What was continued and is wrong is fetched anew, whole."""
     largest = prod(file.shape) + (1 << 16)
-    title = f"{file.name} from {urlsplit(url).netloc}, KiB"
+    host = url.partition("//")[2].partition("/")[0]
+    title = f"{file.name} from {host}, KiB"
     while True:
         continued = partial.exists() and partial.stat().st_size > 0
         with partial.open("ab") as stream:

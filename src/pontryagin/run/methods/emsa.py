@@ -4,9 +4,12 @@ from torch import nn
 
 from pontryagin import optim
 from pontryagin.optim import Constraint, Metric
+from pontryagin.problem.admissible.names import set_name
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods.discrete import begin
 from pontryagin.run.methods.method import Method, MethodStyle
 from pontryagin.run.objective import Objective
+from pontryagin.run.processes import group
 from pontryagin.run.trainer import OptimizerTrainer
 
 
@@ -16,10 +19,13 @@ def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float 
          admissible: str | None = None, density: float | None = None) -> OptimizerTrainer:
     """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin
     rounded; density: the share of weights that a price leaves over ternary sets."""
+    if density is not None and set_name(str(admissible)) not in ("ternary", "ternary-rows"):
+        raise ExperimentError("density: has no effect without admissible ternary, whose zeros it prices; "
+                              f"found admissible {admissible}")
     wanted = begin(model, admissible) if admissible else None
     metric = Metric(damping, exponent, metric_rank=metric_rank, refresh_budget=refresh_budget)
     made = optim.EMSA(model, lr=rate, momentum=momentum, weight_decay=weight_decay, averaging=averaging,
-                      metric=metric, constraint=Constraint(wanted, density=density))
+                      metric=metric, constraint=Constraint(wanted, density=density), process_group=group())
     return LossKnown(model, made, objective)
 
 
