@@ -4,6 +4,7 @@ that trains the whole model."""
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,37 @@ def averages(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
     return found
 
 
+def costs(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
+    """Of an ordinary step of sixteen equal layers: numbers sent, and the share of the optimizer's state,
+    relative to what they are on paper."""
+    sent, usual = [0], distributed.all_to_all_single
+
+    def counted(into: Tensor, packed: Tensor, received: list[int], leaving: list[int], **named: Any) -> Any:
+        sent[0] += sum(leaving) - leaving[rank]
+        return usual(into, packed, received, leaving, **named)
+
+    def deep() -> nn.Module:
+        return nn.Sequential(nn.ConstantPad1d((0, 10), 0.5), *[nn.Linear(16, 16) for _ in range(16)])
+
+    def numbers(run: Run) -> int:
+        return sum(value.numel() for known in run.optimizer.state.values() for value in known.values())
+
+    distributed.all_to_all_single, found = counted, {}
+    total = sum(parameter.numel() for parameter in deep().parameters())
+    on_paper = {"fully_shard": 2 * total * (ranks - 1) / ranks**2, "owners": total * (ranks - 1) / ranks}
+    whole = numbers(Run(deep, None, rank, ranks, optimizer=EMSA).trained(6))
+    for name, expected in on_paper.items():
+        wrap = nn.parallel.DistributedDataParallel if name == "owners" else partial(fully_shard, mesh=mesh)
+        group = StageOwners() if name == "owners" else None
+        run = Run(deep, wrap, rank, ranks, optimizer=partial(EMSA, process_group=group)).trained(5)
+        sent[0] = 0
+        run.trained(1)  # the sixth step: no look before it or after it
+        found |= {f"sent under {name}": sent[0] / expected - 1,
+                  f"state under {name}": numbers(run) * ranks / whole - 1}
+    distributed.all_to_all_single = usual
+    return found
+
+
 def refusals(mesh: Any) -> list[str]:
     """Made before it is sharded, sharded in part, on the meta device."""
     found = []
@@ -243,8 +275,8 @@ def main(folder: Path) -> None:
             run = Run(make, wrap, rank, ranks, **options).trained(**how)
             exact[name] = furthest(run.found(), Run(make, None, rank, ranks).trained(**how).found())
         exact |= averages(mesh, rank, ranks)
-        torch.save({"exact": exact, "near": low_precision(mesh, rank, ranks), "refused": refusals(mesh)},
-                   folder / f"rank{rank}.pt")
+        torch.save({"exact": exact, "costs": costs(mesh, rank, ranks), "refused": refusals(mesh),
+                    "near": low_precision(mesh, rank, ranks)}, folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -18,13 +18,17 @@ KILLS = [("forward", rank, 12 * number) for rank, number in ITERATION] + [
     ("save", "0", 2), ("save", "0", 5), ("save", "0", 9), ("save", "0", 14)]
 
 
-def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2) -> float:
+THREE = [("forward", "1", 20), ("backward", "2", 5), ("reduce", "0", 11), ("save", "0", 5)]
+"""Of three processes, with each method."""
+
+
+def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2, method: str = "emsa") -> float:
     """Seconds of the run, which must end well."""
     folder.mkdir(exist_ok=True)
     began = monotonic()
     done = torchrun(ranks, Path(killed_program.__file__), str(folder / "mark"), phase, rank, str(call),
                     "train", "--out", str(folder / "run"), "--iterations", "8", "--batch-size", "48",
-                    "--model", "mlp", "--resume",
+                    "--model", "mlp", "--method", method, "--resume",
                     "--checkpoint-every", "0", "--evaluations", "2", options=("--max-restarts=1",), limit=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "mark").exists() == (phase != "none"), "nobody was killed"
@@ -32,8 +36,8 @@ def trained(folder: Path, phase: str, rank: str, call: int, ranks: int = 2) -> f
     return monotonic() - began
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "run" / "models" / "emsa-seed0.pt", weights_only=True)["model"]
+def weights(folder: Path, method: str = "emsa") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "run" / "models" / f"{method}-seed0.pt", weights_only=True)["model"]
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +59,12 @@ def test_killed(phase: str, rank: str, call: int, untouched: tuple[dict[str, tor
 
 
 @pytest.mark.slow
-def test_three_processes_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["emsa", "adam"])
+def test_three_processes_killed(method: str, tmp_path: Path) -> None:
     """Sums over three are rounded in the same order before and after."""
-    trained(tmp_path / "untouched", "none", "0", 0, ranks=3)
-    trained(tmp_path / "killed", "backward", "2", 5, ranks=3)
-    expected, found = weights(tmp_path / "untouched"), weights(tmp_path / "killed")
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    trained(tmp_path / "untouched", "none", "0", 0, 3, method)
+    expected = weights(tmp_path / "untouched", method)
+    for phase, rank, call in THREE:
+        trained(tmp_path / phase, phase, rank, call, 3, method)
+        found = weights(tmp_path / phase, method)
+        assert all(torch.equal(found[name], value) for name, value in expected.items()), phase

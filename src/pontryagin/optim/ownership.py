@@ -59,11 +59,14 @@ class Ownership:
 
 
 def _cost(stage: AffineStage) -> float:
-    """Flops of an argmax: products with the metric, and of whole vectors a polar factor."""
-    short, long = sorted((stage.outputs, stage.inputs))
-    size = float(short * long)
     if stage.map.one_hot or stage.inputs == 1:
-        return stage.groups * size
-    metric = size * (2 * stage.inputs if stage.is_exact else 4 * stage.rank)
-    polar = short**2 * (_POLAR * short + _APPLIED * long) if stage.map.is_dense else 0.0
-    return stage.groups * (metric + polar)
+        return float(stage.groups * stage.outputs * stage.inputs)
+    return stage.groups * argmax_flops(stage.outputs, stage.inputs, stage.inputs if stage.is_exact
+                                       else 2 * stage.rank, stage.map.is_dense)
+
+
+def argmax_flops(outputs: int, inputs: int, directions: int, is_dense: bool = True) -> float:
+    """Of an argmax: products with a metric of so many directions, and of whole vectors a polar factor."""
+    short, long = sorted((outputs, inputs))
+    polar = short**2 * (_POLAR * short + _APPLIED * long) if is_dense else 0.0
+    return 2.0 * short * long * directions + polar
