@@ -1,7 +1,8 @@
 """EMSA with owners on paper: a transformer of seven billion parameters under fully_shard, by its matrices.
 
-`python -m benchmarks.owners` prints docs/tables/owners-on-paper.csv. Owners are those that the code assigns (by flops,
-the largest first), so that the largest of them is told too, which is the output layer's from 64 devices on.
+`python -m benchmarks.owners` prints docs/tables/owners-on-paper.csv. Owners are those that the code assigns
+(by flops, the largest first), so that the largest of them is told too, which is the output layer's from 64
+devices on.
 """
 
 import csv

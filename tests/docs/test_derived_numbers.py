@@ -9,9 +9,8 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "docs"), str(Path(__file__).parents[2])]
 
-from tables import read
-
-from benchmarks import owners
+from benchmarks import owners  # noqa: E402
+from tables import read  # noqa: E402
 
 DOCS = Path(__file__).parents[2] / "docs"
 N, K, D, FLOPS, LINK, LATENCY, BYTES, INNER = 512, 1000, 256, 1e13, 1e10, 2e-5, 4, 15
