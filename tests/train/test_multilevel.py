@@ -57,6 +57,42 @@ def test_the_whole_network_has_the_weights_of_the_few_steps() -> None:
         assert torch.equal(averaged[0], averaged[3])
 
 
+def test_a_halved_step_keeps_the_states_better_than_its_weights_do() -> None:
+    """And with the first halves' weights as they were; the metric begins anew."""
+    trainer = Multilevel(network(8), LOSS, 0.03, 4, 0.2)
+    for number in range(10):
+        trainer.step(batch(number))
+    inputs = torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        before, copied = trainer.inner.model(inputs), trainer.model(inputs)  # all steps, of equal weights
+        firsts = [child.conv.weight.clone() for child in trainer.inner.model
+                  if isinstance(child, ResidualStep)]
+        trainer._halve(inputs)
+        trainer._halve(inputs)
+        after = trainer.inner.model(inputs)
+    assert steps(trainer) == [0.2] * 8
+    assert float((after - before).norm()) < 0.5 * float((copied - before).norm())
+    convs = [child.conv.weight for child in trainer.inner.model if isinstance(child, ResidualStep)]
+    assert torch.equal(convs[0], firsts[0])
+    assert torch.equal(convs[4], firsts[1])
+
+
+def test_it_goes_on_bitwise_where_steps_are_halved() -> None:
+    def go_on(trainer: Multilevel, first: int, last: int) -> list[float]:
+        losses = []
+        for number in range(first, last):
+            trainer.set_factor(1 - number / 20)
+            losses.append(trainer.step(batch(number)).loss)
+        return losses
+
+    whole, half = (Multilevel(network(), LOSS, 0.03, 4, 0.2) for _ in range(2))
+    expected, found = go_on(whole, 0, 20), go_on(half, 0, 16)
+    again = Multilevel(network(), LOSS, 0.03, 4, 0.2)
+    again.model.load_state_dict(half.model.state_dict())
+    again.load_state_dict(half.state_dict())
+    assert found + go_on(again, 16, 20) == expected
+
+
 @pytest.mark.parametrize(("model", "ratio", "share", "words"), [
     (network(3), 4, 0.2, "ratio of 4 and 3 steps"), (network(), 3, 0.2, "a ratio of 3"),
     (network(), 4, 1.0, "share between 0 and 1"), (nn.Linear(2, 2), 4, 0.2, "and 0 steps")])

@@ -16,6 +16,7 @@ from builders import (
     split_problem,
     tanh_problem,
 )
+from pontryagin.continuous import ContinuousProblem, Discretization, solve, uniform
 from pontryagin.hamiltonian.second_order import equal_stages, linearize, reduced_hessian
 from pontryagin.maximizer.box_quadratic import minimize_in_box
 from pontryagin.problem import (
@@ -152,6 +153,17 @@ def stretch(cost: Callable[[Tensor], Tensor], start: float, high: float = torch.
               for _ in range(4)]
     return NewtonMSA(ControlProblem(stages, lambda x, target: x[:, 1], torch.zeros(1, 2).double(),
                                     torch.zeros(1).double()))
+
+
+def test_controls_may_be_as_large_as_states() -> None:
+    """Units of x of 1e30 change J by their square and nothing else."""
+    def regulated(size: float) -> float:
+        on = Discretization(ContinuousProblem(
+            lambda t, x, u: u - x, torch.full((1, 1), size, dtype=torch.float64), 1, 1.0,
+            lambda t, x, u: x[:, 0].square() + u[:, 0].square()), uniform(1.0, 5))
+        return solve(on).objective
+
+    assert regulated(1e30) == pytest.approx(1e60 * regulated(1.0), rel=1e-12)
 
 
 @pytest.mark.parametrize(("cost", "start"), [

@@ -23,8 +23,8 @@ _ROUNDING = 50
 _REACH = 10.0
 """Times 1 + |theta|: a step along which the model has no curvature is about as long as that at most."""
 _ENDLESS = 1e15
-"""Times 1 + the size that it had at the start: where controls, or J below zero, are that large and a gain is
-still promised, nothing is best."""
+"""Times 1 + the size that it, or a state, had at the start: where controls, or J below zero, are that large
+and a gain is still promised, nothing is best."""
 _STATIONARY = 1e-10
 """Of 1 + |J|: where no more is promised, the gradient says nothing and negative curvature is looked for."""
 _ESCAPES = (1.0, -1.0, 0.1, -0.1, 1e-2, -1e-2, 1e-3, -1e-3)
@@ -92,7 +92,9 @@ class NewtonMSA:
             if not isfinite(self._reached[0]):
                 raise NonFiniteError("J is not finite at the first controls: start from smaller ones, or use "
                                      "a finer mesh")
-            self._endless = (self._endless[0], _ENDLESS * (1 + abs(self._reached[0])))
+            largest = max(map(_largest, self._reached[1]))  # controls may be as large as states are
+            self._endless = (max(self._endless[0], _ENDLESS * largest),
+                             _ENDLESS * (1 + abs(self._reached[0])))
         before, states = self._reached
         linear = linearize(self.problem, self._groups, self.controls, states)
         flat = torch.cat(self.controls)

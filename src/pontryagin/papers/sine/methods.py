@@ -87,7 +87,8 @@ def _emsa_multilevel(task: SineTask, iterations: int, rate: float, observe: Obse
         if not record.accepted or record.objective_after <= task.setup.coarse_loss:
             break
     whole = ExtendedMSA(*refine(half.problem, half.controls, keep="states"), penalty=half.penalty)
-    _iterate(whole, iterations - spent, observe)
+    if observe(_theta(whole), 1, None):  # a pass of the whole network, as it has been prolonged
+        _iterate(whole, iterations - spent - 1, observe)
 
 
 def _emsa_secant(task: SineTask, iterations: int, rate: float, observe: Observe) -> None:

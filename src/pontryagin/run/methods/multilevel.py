@@ -5,8 +5,9 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pontryagin.affine import PenalizedArgmax, form_of, stage_moments
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods.emsa import emsa
 from pontryagin.run.methods.method import Method, MethodStyle
@@ -14,11 +15,15 @@ from pontryagin.run.models import ResidualStep
 from pontryagin.run.objective import Objective
 from pontryagin.run.trainer import Batch, OptimizerTrainer, StepRecord
 
+_DAMPING = 1e-2
+"""Of the fit to one batch, relative to the mean of the moment's diagonal."""
+
 
 class Multilevel:
     """The method emsa on every `ratio`-th residual step, so many times as long; where the rate has fallen to
-    `share` of its first every step of that network becomes two, with the same weights, and again at each half
-    of that rate, until all steps are there.
+    `share` of its first every step of that network becomes two, and again at each half of that rate, until
+    all steps are there. The first half keeps the weights, the second gets those by which the states of the
+    batch are what they were, by least squares (as `problem.refine(keep="states")`).
 
     A shallow network is made of the steps of the whole one, the first of every run of `ratio`; at the end of
     a run may be fewer. The metric and the momentum begin anew with each depth. Whatever the depth, `model`
@@ -36,7 +41,7 @@ class Multilevel:
         if not 0 < share < 1:
             raise ExperimentError(f"emsa-multilevel: expected a share between 0 and 1, found {share}")
         self._whole, self._steps, self.objective, self.rate = model, steps, objective, rate
-        self.first, self.share, self.ratio = ratio, share, ratio
+        self.first, self.share, self.ratio, self._wanted, self._factor = ratio, share, ratio, ratio, 1.0
         self.inner = self._trainer()
 
     @property
@@ -51,16 +56,16 @@ class Multilevel:
 
     def step(self, batch: Batch) -> StepRecord:
         """One iteration of the network of the present depth."""
+        while self.ratio > self._wanted:
+            self._halve(batch[0])
         return self.inner.step(batch)
 
     def set_factor(self, factor: float) -> None:
-        """The schedule, which says when steps are halved too."""
-        ratio = self.first
-        while ratio > 1 and factor <= self.share * ratio / self.first:
-            ratio //= 2
-        if ratio < self.ratio:
-            self._prolong()
-            self._at(ratio)
+        """The schedule, which says when steps are halved too: by the next step."""
+        self._wanted = self.first
+        while self._wanted > 1 and factor <= self.share * self._wanted / self.first:
+            self._wanted //= 2
+        self._factor = factor
         self.inner.set_factor(factor)
 
     def state_dict(self) -> dict[str, Any]:
@@ -76,6 +81,26 @@ class Multilevel:
         self.inner.optimizer.detach()  # type: ignore[attr-defined]
         self.ratio = ratio
         self.inner = self._trainer()
+        self.inner.set_factor(self._factor)
+
+    @torch.no_grad()
+    def _halve(self, inputs: Tensor) -> None:
+        runs, half = {run[0]: run for run in self._runs()}, self.ratio // 2
+        x = y = inputs  # of the network as it is, and of the one with halved steps
+        for child in self._whole.children():
+            if not isinstance(child, ResidualStep):
+                x, y = child(x), child(y)
+            elif child in runs:
+                run = runs[child]
+                before, first = child.conv(x), sum(step.step_size for step in run[:half])
+                x = x + sum(step.step_size for step in run) * torch.tanh(before)
+                y = y + first * torch.tanh(child.conv(y))
+                if len(run) > half:
+                    second = run[half].conv
+                    second.load_state_dict(child.conv.state_dict())
+                    _fit(second, y, before)
+                    y = y + sum(step.step_size for step in run[half:]) * torch.tanh(second(y))
+        self._at(half)
 
     def _trainer(self) -> OptimizerTrainer:
         """Of the network of the present depth, whose modules are the whole one's."""
@@ -104,8 +129,21 @@ class Multilevel:
             yield self._whole
 
 
+def _fit(conv: nn.Conv2d, states: Tensor, outputs: Tensor) -> None:
+    """The weights of a convolution that are nearest to these outputs."""
+    form = form_of(conv, tuple((name, value.shape) for name, value in conv.named_parameters()))
+    assert form is not None
+    moments = stage_moments(form, [states], [outputs - conv(states)])
+    change = PenalizedArgmax(form, moments, _DAMPING, 0.0).solve(
+        moments.gradient, moments.bias_gradient, 1.0, states.new_zeros(1))
+    vector = form.control(*change)[0]
+    for value, part in zip(conv.parameters(), vector.split([one.numel() for one in conv.parameters()]),
+                           strict=True):
+        value.add_(part.view_as(value))
+
+
 def multilevel(model: nn.Module, objective: Objective, rate: float, *, ratio: int = 4,
-               share: float = 0.2) -> Multilevel:
+               share: float = 0.1) -> Multilevel:
     """ratio: of the steps of the whole network to those at first, 2, 4, 8 ...; share: of the first rate at
     which steps are halved for the first time."""
     return Multilevel(model, objective, rate, ratio, share)

@@ -12,6 +12,8 @@ from pontryagin.run.models.start import normal, positive
 class ResidualStep(nn.Module):
     """x + step_size * tanh(conv3x3 x + b); conv: another step's, by default one of its own."""
 
+    conv: nn.Conv2d
+
     def __init__(self, channels: int, step_size: float = 0.5, conv: nn.Conv2d | None = None) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1) if conv is None else conv
