@@ -14,11 +14,21 @@ _POLAR = 2.0
 _SIGNAL, _SHARED_SIGNAL = 8.0, 1.0
 """Rows from which the exponent is 1: of layers of whole vectors, and of those whose rows are patches, steps
 of time or heads, of which there are many for each sample."""
+_OF_SEQUENCES = 4.0
+"""As how many the rows of sequences count at most: those of a sample are alike, so that the noise is of
+samples. (With exponent 1 transformers end a tenth to a half higher; functions of coordinates ten times
+lower.)"""
+
+
+def worth(rows: float, of_sequences: bool) -> float:
+    """What rows, over the larger of inputs and outputs, count as. of_sequences: whether a sample has
+    several."""
+    return min(rows, _OF_SEQUENCES) if of_sequences else rows
 
 
 def is_polar(rows: float, is_dense: bool) -> bool:
-    """Whether the step is bounded in the operator norm. rows: of the first batch, over the larger of inputs
-    and outputs; is_dense: whether the layer sees whole vectors."""
+    """Whether the step is bounded in the operator norm. rows: what those of the first batch, over the larger
+    of inputs and outputs, count as; is_dense: whether the layer sees whole vectors."""
     return is_dense and rows >= _POLAR
 
 

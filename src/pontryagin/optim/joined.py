@@ -121,6 +121,10 @@ class Joined:
         """To each output with a bias that of its group."""
         return self._biased.spread(values[:self.biased_parts])
 
+    def sum_of_biases(self, values: Outputs) -> Parts:
+        """Over the outputs of each group with biases."""
+        return self._biased.reduced(values, "sum").to(self.state.square.dtype)
+
     def largest_bias(self, values: Outputs) -> Parts:
         """The largest absolute value of each group with biases."""
         return self._biased.reduced(values.abs(), "max")

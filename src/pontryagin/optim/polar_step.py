@@ -9,10 +9,11 @@ from torch import Tensor
 
 from pontryagin.affine.argmax import centred, largest_entry, output_change, shift
 from pontryagin.affine.polar import polar_argmax
-from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, long_mean, new_peak
+from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, is_mild, long_mean, new_peak, unit
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.promise import products
 from pontryagin.optim.state import StageState
 
 Matrix = Float[Tensor, "group output input"]
@@ -55,6 +56,7 @@ class PolarStep:
         ahead = [torch.add(velocity * part, gradient, alpha=1 - MOMENTUM) for velocity, part, gradient
                  in zip(velocities, weight.view(-1, 1, 1).split(counts), gradients, strict=True)]
         size = torch.cat([largest_entry(one) for one in ahead])
+        square = self._square(gradients, bias, largest)
         if bias is not None:
             new.bias_velocity = torch.lerp(joined.state.bias_velocity, bias, 1 - MOMENTUM)
             bias = (new.bias_velocity * joined.of_biases(weight)).add_(bias, alpha=1 - MOMENTUM)
@@ -64,7 +66,8 @@ class PolarStep:
         ahead = list(torch._foreach_div(ahead, list(units.view(-1, 1, 1).split(counts))))
         bias = None if bias is None else bias / joined.of_biases(units)
         bias_ahead, promise = bias, None
-        length = self._length(new, joined.of_stages(joined.largest(largest)), size, own["steps"] + 1)
+        ahead_square = self._summed(ahead, bias) * units.to(square.dtype).square()
+        length = self._length(new, square, ahead_square, own["steps"] + 1)
         damping, exponent = own["damping"], joined.exponent(groups)
         found = [_argmax(group, right, mean_change, damping, exponent)
                  for group, right, mean_change
@@ -96,16 +99,35 @@ class PolarStep:
         self.joined.renew(proposal.new)
         return self.joined.moves(proposal.changes, proposal.bias, groups)
 
-    def _length(self, new: StageState, largest: Parts, ahead: Parts, steps: int) -> Parts:
-        """The largest entry of the momentum over what momentum leaves of noise of the gradients' size, at
-        most 1; the running means of their squared sizes are new."""
-        state, square = self.joined.state, largest.square()
+    def _square(self, gradients: Sequence[Matrix], bias: Outputs | None, largest: Mapping[int, float]
+                ) -> Parts:
+        """|G|^2 of each part, of biases too, whatever the size of G."""
+        sizes = self.joined.largest(largest)
+        if all(map(is_mild, sizes)):
+            return self._summed(gradients, bias)
+        units = self.joined.of_stages([unit(size) for size in sizes])
+        counts = [group.count for group in self.joined.groups]
+        parts = units.to(gradients[0].dtype).view(-1, 1, 1).split(counts)
+        bias = None if bias is None else bias / self.joined.of_biases(units).to(bias.dtype)
+        return self._summed(torch._foreach_div(list(gradients), list(parts)), bias) * units.square()
+
+    def _summed(self, matrices: Sequence[Matrix], bias: Outputs | None) -> Parts:
+        """The sum of squares of each part."""
+        found = products(matrices, matrices).to(self.joined.state.square.dtype)
+        if bias is not None:
+            found[:self.joined.biased_parts] += self.joined.sum_of_biases(bias.square())
+        return found
+
+    def _length(self, new: StageState, square: Parts, ahead: Parts, steps: int) -> Parts:
+        """The size of the momentum over what momentum leaves of noise of the gradients' size, at most 1; the
+        running means of their squared sizes are new. square, ahead: |G|^2 and that of the momentum."""
+        state = self.joined.state
         new.size = torch.lerp(state.size, square, 1 - _SIZE_DECAY)
         new.size_weight = torch.lerp(state.size_weight, torch.ones_like(square), 1 - _SIZE_DECAY)
         new.long_size = long_mean(state.long_size, square, steps)
         new.peak = new_peak(state.peak, new.long_size, steps)
         known = floored(new.size / new.size_weight, new.long_size, new.peak, NOISE_LEVEL_OF_MOMENTUM).sqrt()
-        return torch.where(known > 0, ahead.to(known.dtype) / (_NOISE * known), 0.0).clamp_max(1)
+        return torch.where(known > 0, ahead.sqrt() / (_NOISE * known), 0.0).clamp_max(1)
 
     def _rho_decay(self, own: Mapping[str, Any]) -> float | None:
         """Of rho in this step; None where it stays as it is: it costs a product with A_c and changes slowly,

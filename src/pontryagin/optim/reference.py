@@ -29,7 +29,7 @@ from pontryagin.optim.certainty import exponent_for
 @dataclass
 class State:
     """A layer, EMSA's settings, and what lasts, 0 at first. basis, values: A_c = Q diag(values) Q^T. square:
-    rho^2, the mean of so many renewals. size: of the squared largest gradient. long: the mean of one of both
+    rho^2, the mean of so many renewals. size: of |G|^2. long: the mean of one of both
     over the last ninth of all steps; peak: the largest. reach: the longest lr dW that W allows."""
 
     layer: nn.Linear
@@ -100,10 +100,10 @@ def _row_step(state: State, gradient: Tensor) -> Tensor:
 def _polar_step(state: State, gradient: Tensor) -> Tensor:
     """Its length is the momentum's beside the gradients', of which a polar factor knows nothing."""
     state.velocity.lerp_(gradient, 0.1 / (1 - 0.9**state.steps))
-    ahead, size = torch.lerp(gradient, state.velocity, 0.9), gradient.abs().max() ** 2
+    ahead, size = torch.lerp(gradient, state.velocity, 0.9), gradient.square().sum()
     state.size.lerp_(size, 0.02 / (1 - 0.98**state.steps))
     known = torch.maximum(state.size, _floor(state, size, 1e-4)).sqrt()
-    length = (ahead.abs().max() / (0.25 * known)).clamp_max(1) if known > 0 else 0.0
+    length = (ahead.norm() / (0.25 * known)).clamp_max(1) if known > 0 else 0.0
     (G, g), root = ahead.tensor_split([len(state.values)], 1), _power(state, state.exponent / 2)
     polar = polar_factor(torch.cat([(G - g @ state.mean) @ root, g], 1)[None])[0]
     dW, moved = polar[:, :len(root)] @ root, polar[:, len(root):]

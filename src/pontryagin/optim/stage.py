@@ -9,6 +9,7 @@ from pontryagin.affine import Factor, InputMoments, Moments
 from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
+from pontryagin.optim.certainty import worth
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
@@ -86,7 +87,8 @@ class AffineStage:
         positions: the rows of all processes, of the first batch."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
-            self._reset(state, moments, torch.tensor(positions / max(self.inputs, self.outputs)))
+            rows = positions / max(self.inputs, self.outputs)
+            self._reset(state, moments, torch.tensor(worth(rows, self.captured.of_sequences)))
         state.refreshes += 1
         weight = max(_FRESH, 1 / state.refreshes.item())
         if has_bias:  # the spread of the batches' means is variance too

@@ -60,7 +60,7 @@ class StageState(Record):
     of inputs and outputs (certainty.py).
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
-    momentum adds up to. size, size_weight, long_size: running means of squared gradients. peak: the largest
+    momentum adds up to. size, size_weight, long_size: running means of |G|^2. peak: the largest
     long mean.
     kind: which of the alternatives the stage turned out to be.
     """

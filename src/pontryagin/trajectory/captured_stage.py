@@ -53,6 +53,8 @@ class CapturedStage:
         self.probe = VarianceProbe()
         self.calls = self.positions = 0
         """Of the last batch, and the rows of all its calls: the stage's share of the work."""
+        self.of_sequences = False
+        """Whether a sample of the last batch gave several rows."""
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
         self._waiting = _Pass()
         self._derived = _Pass()
@@ -116,7 +118,7 @@ class CapturedStage:
             self._misfits |= not self.certain
             return
         x = whole(x.detach())
-        sample = _Sample(self._thinned(x), x.numel())
+        sample = _Sample(self._thinned(x), x)
         if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or hooked()):
             sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
         me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows, own)]
@@ -171,7 +173,7 @@ class CapturedStage:
             empty[0].inputs = x.detach()
             self._match(empty[0])
         if self.certain or not self._misfits:
-            self._waiting.add(_Sample(self._thinned(x.detach()).clone(), x.numel()))
+            self._waiting.add(_Sample(self._thinned(x.detach()).clone(), x))
 
     def _certify(self) -> None:
         """A module may have got another forward since it was found."""
@@ -309,16 +311,18 @@ class CapturedStage:
             if not self.seen:
                 self.calls = self.positions = 0
             self.seen = True
+            self.of_sequences = sample.of_sequences
             self.calls, self.positions = self.calls + 1, self.positions + round(rows.shape[1] * sample.share)
             self.moments.add(rows)
 
 
 class _Sample:
     """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last
-    that they entered."""
+    that they entered; of_sequences: whether they have more axes than sample and entry."""
 
-    def __init__(self, rows: Tensor, numbers: int) -> None:
-        self.rows, self.share, self.batch = rows, numbers / max(rows.numel(), 1), -1
+    def __init__(self, rows: Tensor, inputs: Tensor) -> None:
+        self.rows, self.share, self.batch = rows, inputs.numel() / max(rows.numel(), 1), -1
+        self.of_sequences = inputs.ndim > 2
 
 
 class _Held:
