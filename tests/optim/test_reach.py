@@ -44,13 +44,17 @@ def starved(depth: int) -> nn.Sequential:
 
 @pytest.mark.parametrize("depth", [6, 14])
 def test_a_network_that_its_initialization_starves_learns(depth: int) -> None:
-    model, x = starved(depth), torch.randn(64, 16, generator=torch.Generator().manual_seed(2))
-    y, optimizer, losses = x[:, :3].argmax(1), EMSA(model), []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        assert max(parameter.abs().max().item() for parameter in model.parameters()) < 100
-    assert min(losses) < 0.8 * losses[0]
+    """In the mean over three data sets."""
+    ends = []
+    for seed in (2, 3, 4):
+        model, x = starved(depth), torch.randn(64, 16, generator=torch.Generator().manual_seed(seed))
+        y, optimizer, losses = x[:, :3].argmax(1), EMSA(model), []
+        for _ in range(60):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            assert max(parameter.abs().max().item() for parameter in model.parameters()) < 100
+        ends.append(min(losses) / losses[0])
+    assert sum(ends) / 3 < 0.75

@@ -1,6 +1,7 @@
 """The metric needs full precision, also where a training loop runs everything under autocast."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -9,6 +10,23 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """No autocast inside: products keep the dtype of their factors."""
     return torch.autocast(device.type,
                           enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
+@contextmanager
+def coarse_products(device: torch.device) -> Iterator[None]:
+    """Products of float32 in TF32 inside, on a CUDA device, whatever the user has set: for what needs three
+    digits."""
+    if device.type != "cuda":
+        yield
+        return
+    backend = torch.backends.cuda.matmul
+    name, value = ("fp32_precision", "tf32") if hasattr(backend, "fp32_precision") else ("allow_tf32", True)
+    before = getattr(backend, name)
+    setattr(backend, name, value)
+    try:
+        yield
+    finally:
+        setattr(backend, name, before)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
