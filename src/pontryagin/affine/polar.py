@@ -53,7 +53,8 @@ def polar_factor(matrix: Matrix) -> Matrix:
     x = x / torch.where(largest > 0, largest, 1.0)
     with coarse_products(x.device):
         gram = x @ x.mT
-        bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny  # at least the largest eigenvalue
+        # at least the largest eigenvalue
+        bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny
         gram = gram / bound
         product = gram
         for number, (a, b, c) in enumerate(_QUINTICS):
