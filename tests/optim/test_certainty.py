@@ -30,8 +30,8 @@ def settings_of(model: nn.Module, x: Tensor) -> tuple[bool, float]:
     return is_polar(rows, True), exponent_for(rows, True)
 
 
-@pytest.mark.parametrize(("samples", "polar", "exponent"), [(11, False, 0.5), (12, True, 0.5), (47, True, 0.5),
-                                                             (48, True, 1.0)])
+@pytest.mark.parametrize(("samples", "polar", "exponent"),
+                         [(11, False, 0.5), (12, True, 0.5), (47, True, 0.5), (48, True, 1.0)])
 def test_whole_vectors_count_each(samples: int, polar: bool, exponent: float) -> None:
     assert settings_of(nn.Linear(6, 4), torch.randn(samples, 6)) == (polar, exponent)
 

@@ -44,8 +44,8 @@ def polar_factor(matrix: Matrix) -> Matrix:
 
     A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram
     matrix R = x x^T of the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and
-    the product of all S is applied once. (In TF32 on a CUDA device: what is off is a part in a thousand of the
-    largest, which changes the length of small singular values only.)
+    the product of all S is applied once. (In TF32 on a CUDA device: what is off is a part in a thousand of
+    the largest, which changes the length of small singular values only.)
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
