@@ -45,6 +45,6 @@ def test_killed(phase: str, rank: str, call: int, untouched: tuple[list[torch.Te
                 tmp_path: Path) -> None:
     seconds = trained(tmp_path, phase, rank, call)
     expected, usual = untouched
-    assert seconds < 3 * usual + LIMIT
     found = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert seconds < 3 * usual + LIMIT, "on a machine that has become busier this says nothing"
