@@ -36,7 +36,7 @@ def test_numbers_come_from_csv_files(page: str) -> None:
 
 
 def test_numbers_without_a_source_are_found() -> None:
-    text = ("<!-- numbers: gpu-cost, gpu-loss -->\nIt takes 36.5 ms, 2.42 and 98.765 of them, 7 %.\n\n"
+    text = ("<!-- numbers: gpu-cost, gpu-loss -->\nIt takes 33.3 ms, 2.26 and 98.765 of them, 7 %.\n\n"
             "Of 12 %.\n")
     assert without_source(text) == ["98.765 (gpu-cost, gpu-loss)", "7 (gpu-cost, gpu-loss)"]
     assert unmarked(text) == ([], ["Of 12 %."])
