@@ -46,7 +46,8 @@ class EvaluatedAverages:
         optimizer = inside
         self._model: weakref.ref[nn.Module] = weakref.ref(model)
         self._optimizer: weakref.ref[EMSA | Averaged] = weakref.ref(optimizer)
-        called = model.register_forward_pre_hook(_Hook(self._called), prepend=True)
+        # not a decorator: that loads the compiler wherever EMSA is imported
+        called = model.register_forward_pre_hook(_Hook(torch.compiler.disable(self._called)), prepend=True)
         self._number = called.id
         self._handles = [called, model.register_state_dict_pre_hook(_Hook(self._saved)),
                          optimizer.register_state_dict_pre_hook(_Hook(self._saved)),
@@ -66,7 +67,6 @@ class EvaluatedAverages:
             at_rest(model)
             (optimizer.eval if shown else optimizer.train)()
 
-    @torch.compiler.disable
     def _called(self, module: nn.Module, *_: Any) -> None:
         shown, optimizer = not (module.training or torch.is_grad_enabled()), self._optimizer()
         hooks = module._forward_pre_hooks
