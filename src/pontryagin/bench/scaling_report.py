@@ -34,7 +34,7 @@ def write_report(folder: Path) -> str:
     fitted = [[name, f"{value:.2f}"] for name, value in exponents.items()]
     write_page(folder, "Scaling of extended MSA", summary, [
         Heading("Several processes"), _WORDS, Cells(SEVERAL, several, names=2),
-        Heading("By depth and by samples"), *pictures(folder, {"scaling": lambda: _seconds(cases)}),
+        Heading("By depth and by samples"), *pictures(folder, {"scaling": lambda: _seconds(cases)} if _drawn(cases) else {}),
         Cells(("fitted exponents, the three largest", ""), fitted),
         Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)],
                Banner("Interrupted.", "Only what had been measured is shown."), _headline(cases))
@@ -84,12 +84,18 @@ def _known(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form).replace("%", " %")
 
 
+def _drawn(cases: Sequence[Row]) -> list[str]:
+    """The series that the picture shows, as far as they have been measured."""
+    known = {row["series"] for row in cases}
+    return [series for series in ("depth", "samples") if series in known]
+
+
 def _seconds(cases: Sequence[Row]) -> Sketch:
     """One process: seconds of an iteration by depth and by samples."""
     from pontryagin.run.figures.canvas import legend_below, log_ticks, new_figure
 
-    sheet, handles = new_figure(4.0), {}
-    for axes, series in zip(sheet.subplots(1, 2), ("depth", "samples"), strict=True):
+    sheet, handles, drawn = new_figure(4.0), {}, _drawn(cases)
+    for axes, series in zip(sheet.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         for name in dict.fromkeys(row["maximizer"] for row in cases):
             points = [(row[series], row["seconds"])
                       for row in cases if row["series"] == series and row["maximizer"] == name]
