@@ -34,7 +34,8 @@ def write_report(folder: Path) -> str:
     fitted = [[name, f"{value:.2f}"] for name, value in exponents.items()]
     write_page(folder, "Scaling of extended MSA", summary, [
         Heading("Several processes"), _WORDS, Cells(SEVERAL, several, names=2),
-        Heading("By depth and by samples"), *pictures(folder, {"scaling": lambda: _seconds(cases)} if _drawn(cases) else {}),
+        Heading("By depth and by samples"),
+        *pictures(folder, {"scaling": lambda: _seconds(cases)} if _drawn(cases) else {}),
         Cells(("fitted exponents, the three largest", ""), fitted),
         Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)],
                Banner("Interrupted.", "Only what had been measured is shown."), _headline(cases))
