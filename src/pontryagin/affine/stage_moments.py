@@ -85,7 +85,9 @@ def settled(moments: StageMoments) -> StageMoments:
         return moments
     variance, mean = moments.inputs.diagonal(dim1=1, dim2=2), moments.input_mean
     numbers = torch.finfo(mean.dtype)
-    constant = (variance <= (_ROUNDING * numbers.eps * mean).square()) | (variance < numbers.tiny)
+    deviation = variance.sqrt()  # inf where squares overflow: not constant, and to be refused
+    constant = (deviation.isfinite() & (deviation <= _ROUNDING * numbers.eps * mean.abs())
+                | (variance < numbers.tiny))
     if not constant.any():
         return moments
     mean = mean.masked_fill(constant & (mean.square() < numbers.tiny), 0.0)
