@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NEEDS = {"hugging_face_trainer": ("transformers", "accelerate"), "lightning_module": ("lightning",),
+NEEDS = {"hugging_face_trainer": ("accelerate", "transformers"), "lightning_module": ("lightning",),
          "accelerate_loop": ("accelerate",), "skorch_classifier": ("skorch",)}
 """Packages beyond the extra dev."""
 QUICK = ("own_loop",)
