@@ -1,6 +1,7 @@
 """Run by torchrun: EMSA in Accelerate, the Trainer and Lightning where these shard the model by FSDP2, beside
 a plain loop of one process; averages evaluated and saved by themselves."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -181,12 +182,15 @@ def lightning(folder: Path) -> dict[str, float]:
             return optimizer
 
     pairs = torch.utils.data.TensorDataset(X, Y)
+    # Lightning's own shuffles
+    ordered = torch.utils.data.DistributedSampler(pairs, 2, int(os.environ["RANK"]), shuffle=False)
     made = lightning.Trainer(max_epochs=1, accelerator="cpu", devices=2, logger=False,
+                             use_distributed_sampler=False,
                              strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
                              enable_checkpointing=False, enable_progress_bar=False, num_sanity_val_steps=0,
                              enable_model_summary=False)
     task = Task()
-    made.fit(task, torch.utils.data.DataLoader(pairs, BATCH // 2),
+    made.fit(task, torch.utils.data.DataLoader(pairs, BATCH // 2, sampler=ordered),
              torch.utils.data.DataLoader(pairs, len(pairs)))
     made.save_checkpoint(folder / "last.ckpt")
     return {"validated": task.validated}
