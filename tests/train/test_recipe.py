@@ -3,6 +3,7 @@ stopped and resumed bitwise."""
 
 import csv
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from pontryagin.run.metric import Metric
 from pontryagin.run.objective import OBJECTIVES, Objective
 from pontryagin.run.parts import task_from
 from pontryagin.run.race import Run
-from pontryagin.run.reading import ReadAhead, batches
+from pontryagin.run.reading import ReadAhead, _Requests, batches
 from pontryagin.run.samples import DatasetSamples, TensorSamples, hold_out, samples_of
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task, run_of, scheduled, warm_up_of
@@ -126,6 +127,15 @@ def test_the_number_of_processes_that_read_changes_nothing(tmp_path: Path) -> No
     one, three = (trained(read_by_others(), tmp_path / f"{number}", iterations=3, methods=("adam",),
                           num_workers=number).out for number in (1, 3))
     assert table(one) == table(three)
+
+
+def test_nothing_of_a_batch_is_left_with_who_read_it() -> None:
+    """Tensors between processes are handles, which a stopped run would ask of a process that has ended."""
+    samples = read_by_others().train
+    sent = _Requests(samples, (0,))[3, [0, 2]]
+    assert isinstance(sent, bytes)
+    found, wanted = pickle.loads(sent), samples.read(torch.tensor([0, 2]))
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 def test_processes_that_are_killed_are_replaced() -> None:

@@ -57,7 +57,7 @@ class ReadAhead:
             try:
                 if iteration != self._next:
                     self._found = self._from(iteration)
-                batch = next(self._found)
+                batch = pickle.loads(next(self._found))
             except (pickle.PicklingError, TypeError, AttributeError) as error:
                 raise ExperimentError("--num-workers: the data set cannot be sent to other processes "
                                       f"({error}): define it in a module, or leave --num-workers out"
@@ -84,20 +84,20 @@ class ReadAhead:
 
 
 class _Requests(Dataset[Any]):
-    """A data set whose items are batches, by iteration and rows. (Rows are numbers, not a tensor: of one a
-    process that reads asks its parent for the memory, with a traceback where that has been killed.)"""
+    """A data set whose items are pickled batches, by iteration and rows. (Neither rows nor batches travel as
+    tensors: of one a process asks the other for the memory, with a traceback where that has ended.)"""
 
     def __init__(self, samples: DatasetSamples, seeds: tuple[int, ...]) -> None:
         self.samples, self.seeds = samples, seeds
 
-    def __getitem__(self, request: tuple[int, list[int]]) -> Any:
-        """The batch, or an ExperimentError, which is raised where the batch is used."""
+    def __getitem__(self, request: tuple[int, list[int]]) -> bytes:
+        """Of the batch, or of an ExperimentError, which is raised where the batch is used."""
         iteration, rows = request
         seed_generators(int(np.random.SeedSequence([*self.seeds, iteration]).generate_state(1)[0]))
         try:
-            return self.samples.read(torch.tensor(rows, dtype=torch.int64))
+            return pickle.dumps(self.samples.read(torch.tensor(rows, dtype=torch.int64)))
         except ExperimentError as error:
-            return error
+            return pickle.dumps(error)
 
 
 def _as_it_is(batch: Any) -> Any:
