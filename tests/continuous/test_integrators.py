@@ -167,6 +167,16 @@ def test_an_implicit_step_that_cannot_be_solved_is_named() -> None:
     (lambda: ContinuousProblem(swing, torch.zeros(1, 2), 2, 1.0, bounds=(1.0, [0.0, 2.0])), "low <= high"),
     (lambda: ContinuousProblem(swing, torch.zeros(1, 2), 2, 1.0, lambda t, x, u: x), "running_cost"),
     (lambda: uniform(1.0, 0), "intervals"),
+    (lambda: uniform(1.0, 2.5), "whole number"),
+    (lambda: Discretization(problem(), MESH, substeps=2.5), "whole number"),
+    (lambda: ContinuousProblem(swing, torch.zeros(1, 2).half(), 2, 1.0), "or float32, found .*float16"),
+    (lambda: ContinuousProblem(swing, torch.zeros(0, 2), 2, 1.0), "one or more states"),
+    (lambda: ContinuousProblem(swing, torch.zeros(1, 2), 2, 1.0, bounds=(0.0, 1.0, 2.0)), r"\(low, high\)"),
+    (lambda: ContinuousProblem(swing, torch.zeros(1, 2), 2, 1.0, lambda t, x, u: 1.0), "found float"),
+    (lambda: ContinuousProblem(swing, torch.zeros(1, 2), 2, 1.0, terminal_constraint=lambda x: x.sum()),
+     r"terminal_constraint: .* shape \(1, constraint\), found \(\)"),
+    (lambda: ContinuousProblem(swing, torch.zeros(1, 2), 2, 1.0, path_constraint=lambda t, x, u: x[:, 0]),
+     r"path_constraint: .* expected a tensor of shape \(1, constraint\), found \(1,\)"),
 ])
 def test_wrong_requests(wrong: object, message: str) -> None:
     with pytest.raises(ProblemError, match=message):

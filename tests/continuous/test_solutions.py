@@ -1,5 +1,8 @@
 """Solutions with known optima: Riccati, bang-bang, an obstacle; multipliers and residuals."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 from continuous_builders import problem
@@ -143,3 +146,48 @@ def test_constraints_of_each_sample_with_its_own_control(control: type) -> None:
     for n, found in enumerate(single):
         assert_close(both.values[:, n], found.values[:, 0], 1e-4)
     assert abs(both.objective - sum(found.objective for found in single) / 2) < 1e-5 * both.objective
+
+
+def van_der_pol(scale: float) -> Discretization:
+    """L = scale (x^2 + y^2 + u^2)."""
+    one = ContinuousProblem(
+        lambda t, x, u: torch.stack([(1 - x[:, 1].square()) * x[:, 0] - x[:, 1] + u[:, 0], x[:, 0]], 1),
+        torch.tensor([[0.0, 1.0]]).double(), 1, 5.0,
+        lambda t, x, u: scale * (x.square().sum(1) + u[:, 0].square()))
+    return Discretization(one, uniform(5.0, 10), control=PiecewiseLinear())
+
+
+def fastest(scale: float) -> Discretization:
+    """Minimum time, scale a unit of it."""
+    one = minimum_time()
+    return replace(one, mesh=uniform(3.0, 10), problem=replace(
+        one.problem, running_cost=lambda t, x, u: scale * torch.ones_like(t)))
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("make", [van_der_pol, fastest])
+def test_the_unit_of_the_costs_does_not_matter(make: Callable[[float], Discretization], scale: float) -> None:
+    plain, scaled = solve(make(1.0), rho=100.0), solve(make(scale), rho=100.0 * scale)
+    assert abs(scaled.objective / scale - plain.objective) < 1e-9 * plain.objective
+    assert_close(scaled.values, plain.values, 1e-6)
+
+
+def test_what_has_not_converged_is_no_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though there is no constraint that could be violated."""
+    monkeypatch.setattr("pontryagin.continuous.solution._ITERATIONS", 2)
+    with pytest.raises(ProblemError, match=r"may still fall by .* after 2 iterations of NewtonMSA: use"):
+        solve(van_der_pol(1.0))
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    (lambda on: solve(on, torch.zeros(3)), r"finite values of shape \(30, 1\), found \(3,\)"),
+    (lambda on: solve(on, float("nan")), "finite number to start from.*found nan"),
+    (lambda on: solve(on, rho=0.0), "rho > 0 .* found 0.0"),
+    (lambda on: solve(on, tolerance=float("nan")), "tolerance >= 0, found .* nan"),
+    (lambda on: residual(solve(on), []), "at least one, found"),
+    (lambda on: residual(solve(on), [0.0, float("nan")]), "finite values of the control"),
+    (lambda on: on.refined(torch.zeros(3, 1)), r"refined: expected control values of shape \(30, 1\)"),
+])
+def test_wrong_requests(wrong: Callable[[Discretization], object], message: str) -> None:
+    with pytest.raises(ProblemError, match=message):
+        wrong(linear_quadratic(1, 30))

@@ -20,8 +20,8 @@ Mesh = Float[Tensor, " node"]
 
 def uniform(end: float, intervals: int) -> Mesh:
     """t_n = n end / intervals, float64."""
-    if intervals < 1:
-        raise ProblemError(f"intervals: expected at least one, found {intervals}")
+    if not isinstance(intervals, int) or intervals < 1:
+        raise ProblemError(f"intervals: expected a whole number, at least one, found {intervals}")
     return torch.linspace(0.0, end, intervals + 1, dtype=torch.float64)
 
 
@@ -47,14 +47,14 @@ class Discretization:
     control: Parametrization = field(default_factory=PiecewiseConstant)
 
     def __post_init__(self) -> None:
-        mesh, end = self.mesh, self.problem.first_end
+        mesh, end = torch.as_tensor(self.mesh, dtype=torch.float64), self.problem.first_end
         if mesh.ndim != 1 or len(mesh) < 2 or mesh[0] != 0 or not (mesh.diff() > 0).all():
             raise ProblemError("mesh: expected increasing nodes from 0, at least two, found "
                                f"{[float(node) for node in mesh.flatten()[:4]]} ...")
         if abs(float(mesh[-1]) - end) > 1e-6 * end:
             raise ProblemError(f"mesh: expected its last node at T = {end}, found {float(mesh[-1])}")
-        if self.substeps < 1:
-            raise ProblemError(f"substeps: expected at least one, found {self.substeps}")
+        if not isinstance(self.substeps, int) or self.substeps < 1:
+            raise ProblemError(f"substeps: expected a whole number, at least one, found {self.substeps}")
         object.__setattr__(self, "mesh", mesh.to(self.problem.initial_state))
 
     @property
@@ -134,6 +134,9 @@ class Discretization:
         if split.dtype != torch.bool or split.shape != (self.intervals,):
             raise ProblemError(f"refined: expected a mask of {self.intervals} intervals, found {split.dtype} "
                                f"of shape {tuple(split.shape)}")
+        if tuple(values.shape) != self.shape:
+            raise ProblemError(f"refined: expected control values of shape {self.shape}, found "
+                               f"{tuple(values.shape)}")
         middles = (0.5 * (self.mesh[1:] + self.mesh[:-1]))[split]
         between = 0.5 * (values[1:] + values[:-1]) if self.control.continuous else values
         # a middle comes right after its interval's first node

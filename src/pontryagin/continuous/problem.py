@@ -66,25 +66,25 @@ class ContinuousProblem:
 
     def __post_init__(self) -> None:
         x = self.initial_state
-        if x.ndim != 2 or not x.is_floating_point() or not len(x):
-            raise ProblemError("initial_state: expected floating-point states (sample, state), found "
-                               f"{tuple(x.shape)} of {x.dtype}")
+        if x.ndim != 2 or x.dtype not in (torch.float32, torch.float64) or not len(x):
+            raise ProblemError("initial_state: expected one or more states (sample, state) of float64 or "
+                               f"float32, found {tuple(x.shape)} of {x.dtype}")
         if not x.isfinite().all():
             raise NonFiniteError("the initial state holds NaN or infinite values")
         if self.controls < 1:
             raise ProblemError(f"controls: expected at least one entry, found {self.controls}")
         if not isinstance(self.end, FreeTime) and not (isfinite(self.end) and self.end > 0):
             raise ProblemError(f"end: expected a finite time > 0 or FreeTime, found {self.end}")
+        if self.bounds is not None and len(self.bounds) != 2:
+            raise ProblemError(f"bounds: expected (low, high), found {self.bounds}")
         low, high = self.box
         if not (low <= high).all():
             raise ProblemError(f"bounds: expected low <= high, found {self.bounds}")
         t, theta = x.new_zeros(len(x)), self.admissible(x.new_zeros(len(x), self.controls))
-        for name, function, shape in (("dynamics", self.dynamics, tuple(x.shape)),
-                                      ("running_cost", self.running_cost, (len(x),))):
-            found = tuple(function(t, x, theta).shape) if function is not None else shape
-            if found != shape:
-                raise ProblemError(f"{name}: for t ({len(x)},), x {tuple(x.shape)} and theta "
-                                   f"{tuple(theta.shape)} expected {shape}, found {found}")
+        _check("dynamics", self.dynamics, (t, x, theta), (len(x), self.width))
+        _check("running_cost", self.running_cost, (t, x, theta), (len(x),))
+        _check("path_constraint", self.path_constraint, (t, x, theta), (len(x), None))
+        _check("terminal_constraint", self.terminal_constraint, (x,), (len(x), None))
 
     @property
     def box(self) -> tuple[Float[Tensor, " control"], Float[Tensor, " control"]]:
@@ -125,3 +125,18 @@ class ContinuousProblem:
     def hamiltonian(self, t: Times, x: States, costate: States, theta: Values) -> Float[Tensor, " sample"]:
         """H(t, x, p, theta) = p . f(t, x, theta) - L(t, x, theta), of each sample."""
         return (costate * self.dynamics(t, x, theta)).sum(-1) - self.lagrangian(t, x, theta)
+
+
+def _check(name: str, function: Callable[..., Tensor] | None, given: tuple[Tensor, ...],
+           expected: tuple[int | None, ...]) -> None:
+    """ProblemError where what the function gives is no tensor of that shape; None: any number."""
+    if function is None:
+        return
+    found = function(*given)
+    shape = tuple(found.shape) if isinstance(found, Tensor) else None
+    if shape is None or len(shape) != len(expected) or any(
+            want not in (size, None) for size, want in zip(shape, expected, strict=True)):
+        wanted = str(expected).replace("None", "constraint")
+        taken = ", ".join(str(tuple(each.shape)) for each in given)
+        raise ProblemError(f"{name}: for arguments of shapes {taken} expected a tensor of shape {wanted}, "
+                           f"found {type(found).__name__ if shape is None else shape}")

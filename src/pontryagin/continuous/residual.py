@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,7 @@ from torch.func import grad, hessian, vmap
 
 from pontryagin.continuous.problem import ContinuousProblem
 from pontryagin.continuous.solution import Solution
+from pontryagin.problem import ProblemError
 
 _GRID = 33
 """Points of an entry with bounds at which H is looked at: an argmax inside is refined by Newton's method."""
@@ -39,6 +41,8 @@ def residual(solution: Solution, values: Sequence[float] | None = None) -> Resid
     of a grid of every entry between its bounds, of all corners, and of Newton steps on H: exact where H is
     affine or concave in theta, else a lower bound.
     """
+    if values is not None and not (values and all(map(isfinite, values))):
+        raise ProblemError(f"residual: expected finite values of the control, at least one, found {values}")
     problem, per_sample = solution.discretization.problem, solution.discretization.control.per_sample
     t, x, p, theta = solution.middle
     if per_sample:

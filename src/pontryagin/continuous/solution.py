@@ -15,6 +15,9 @@ from pontryagin.update import NewtonMSA
 Minimizer = Callable[[ControlProblem, Controls], tuple[Controls, int]]
 """Lower J from these controls: the controls found, and the iterations."""
 
+_ITERATIONS = 300
+"""Of NewtonMSA between two updates of multipliers: the problems of `reproduce control` take 40 at most."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -56,9 +59,10 @@ def solve(discretization: Discretization, values: Tensor | float = 0.0, *, minim
     end. rho: the first penalty > 0, in units of J / constraint^2; it grows tenfold where an update does not
     lower the violation a hundred times. Raises ProblemError where `updates` do not reach the tolerance.
     """
-    problem, shape = discretization.problem, discretization.shape
-    start = torch.as_tensor(values, dtype=problem.initial_state.dtype).expand(shape)
-    controls = discretization.controls(problem.admissible(start))
+    if not (rho > 0 and tolerance >= 0):
+        raise ProblemError(f"solve: expected rho > 0 and tolerance >= 0, found {rho} and {tolerance}")
+    problem = discretization.problem
+    controls = discretization.controls(problem.admissible(_started(discretization, values)))
     multipliers = discretization.multipliers(rho)
     stages = discretization.control_problem(multipliers)
     minimizer, iterations, before = minimizer or newton, 0, float("inf")
@@ -82,10 +86,25 @@ def solve(discretization: Discretization, values: Tensor | float = 0.0, *, minim
                        "rho")
 
 
+def _started(on: Discretization, values: Tensor | float) -> Tensor:
+    """The values of a start, of on.shape."""
+    start = torch.as_tensor(values, dtype=on.problem.initial_state.dtype)
+    if (start.ndim and start.shape != on.shape) or not start.isfinite().all():
+        raise ProblemError(f"solve: expected a finite number to start from, or finite values of shape "
+                           f"{on.shape}, found {tuple(start.shape) if start.ndim else values}")
+    return start.expand(on.shape)
+
+
 def newton(problem: ControlProblem, controls: Controls) -> tuple[Controls, int]:
-    """NewtonMSA, until it promises no more."""
+    """NewtonMSA, until it promises no more. Raises ProblemError where it does not come to that."""
     solver = NewtonMSA(problem, controls)
-    records = solver.solve()
+    records = solver.solve(_ITERATIONS)
+    if not solver.converged:
+        last = records[-1]
+        raise ProblemError(f"J = {last.objective_after:.6g} may still fall by {last.optimality_gap:.2g} "
+                           f"after {len(records)} iterations of NewtonMSA: use a smaller rho where "
+                           "constraints are much stiffer than costs, another start, or a minimizer of your "
+                           "own")
     return solver.controls, len(records)
 
 

@@ -155,4 +155,6 @@ def _as_is(matrices: Tensor) -> Tensor:
 
 def _positive_part(matrices: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(0.5 * (matrices + matrices.mT))
-    return (vectors * values.clamp_min(0).unsqueeze(-2)) @ vectors.mT
+    positive = (vectors * values.clamp_min(0).unsqueeze(-2)) @ vectors.mT
+    bent = (matrices != 0).any(-1)  # an entry without curvature, as the cost so far, may be huge: no rounding
+    return positive * (bent.unsqueeze(-1) & bent.unsqueeze(-2))

@@ -19,14 +19,15 @@ _GOOD, _POOR = 0.75, 0.25
 """Shares of the predicted decrease above which the penalty shrinks and below which it grows, as trust regions
 have them (Nocedal and Wright, Algorithm 4.1)."""
 _ROUNDING = 50
-"""Roundings of 1 + |J|: a predicted decrease below them cannot be told from rounding."""
+"""Roundings of the unit of J + |J|: a predicted decrease below them cannot be told from rounding."""
 _REACH = 10.0
 """Times 1 + |theta|: a step along which the model has no curvature is about as long as that at most."""
 _ENDLESS = 1e15
 """Times 1 + the size that it, or a state, had at the start: where controls, or J below zero, are that large
 and a gain is still promised, nothing is best."""
 _STATIONARY = 1e-10
-"""Of 1 + |J|: where no more is promised, the gradient says nothing and negative curvature is looked for."""
+"""Of the unit of J + |J|: where no more is promised, the gradient says nothing and negative curvature is
+looked for."""
 _ESCAPES = (1.0, -1.0, 0.1, -0.1, 1e-2, -1e-2, 1e-3, -1e-3)
 """Times 1 + |theta|, along a direction of negative curvature, which has no length of its own."""
 
@@ -78,7 +79,7 @@ class NewtonMSA:
     def __init__(self, problem: ControlProblem, controls: Sequence[Tensor] | None = None) -> None:
         self.problem = problem
         self.controls = problem.check_controls(problem.initial_controls() if controls is None else controls)
-        self.iteration, self.penalty = 0, 0.0
+        self.iteration, self.penalty, self._unit, self.converged = 0, 0.0, 0.0, False
         self._groups, (self._low, self._high) = equal_stages(problem), entry_bounds(problem)
         self._reached: tuple[float, list[Tensor]] | None = None
         self._rounding = _ROUNDING * torch.finfo(self._low.dtype).eps
@@ -107,7 +108,8 @@ class NewtonMSA:
         gap = self._predicted(linear, hessian, self._argmin(linear, hessian, flat, 0.0))
         scale = float(hessian.diagonal().abs().mean())
         accepted, rejected, after = False, 0, before
-        least = self._rounding * (1 + abs(before))
+        self._unit = min(1.0, max(self._unit, abs(before) + gap + scale))
+        least = self._rounding * (self._unit + abs(before))
         while not accepted and rejected < 30:
             move = self._argmin(linear, hessian, flat, self.penalty * scale)
             predicted = self._predicted(linear, hessian, move)
@@ -127,7 +129,7 @@ class NewtonMSA:
             if not accepted and predicted <= least:
                 break
         escapes = 0
-        if gap <= _STATIONARY * (1 + abs(before)) and hessian is not exact:
+        if gap <= _STATIONARY * (self._unit + abs(before)) and hessian is not exact:
             gap, escapes = self._escape(after, exact)
             accepted, after = accepted or gap > 0, after - gap
         self.iteration += 1
@@ -136,15 +138,17 @@ class NewtonMSA:
                             3 + rejected + escapes, perf_counter() - began)
 
     def solve(self, iterations: int = 100, tolerance: float = 1e-12) -> list[NewtonRecord]:
-        """Iterate until the decrease still promised is at most tolerance * (1 + |J|), or hidden by rounding,
-        before the step that it is promised for, or nothing is accepted. J is bounded below."""
+        """Iterate until the decrease still promised is at most tolerance * (unit + |J|), or hidden by
+        rounding, before the step that it is promised for, or nothing is accepted. J is bounded below. unit:
+        1, or where J, the decreases promised and the curvature have all been smaller, their largest sum.
+        `converged` says whether that was before the iterations were used up."""
         records: list[NewtonRecord] = []
-        while len(records) < iterations:
+        self.converged = False
+        while len(records) < iterations and not self.converged:
             records.append(self.step())
             last = records[-1]
-            least = max(tolerance, self._rounding) * (1 + abs(last.objective_after))
-            if not last.accepted or last.optimality_gap <= least:
-                break
+            least = max(tolerance, self._rounding) * (self._unit + abs(last.objective_after))
+            self.converged = not last.accepted or last.optimality_gap <= least
         return records
 
     @torch.no_grad()
@@ -194,7 +198,7 @@ class NewtonMSA:
             trial = (flat + length * (1 + _largest(flat)) * direction).clamp(self._low, self._high)
             controls = trial.split([stage.size for stage in self.problem.stages])
             found, reached = self._propagate(controls)
-            if isfinite(found) and before - found > self._rounding * (1 + abs(before)):
+            if isfinite(found) and before - found > self._rounding * (self._unit + abs(before)):
                 self._reached, self.controls = (found, reached), controls
                 return before - found, number
         return 0.0, len(_ESCAPES)
