@@ -1,5 +1,7 @@
 """Which step a stage takes, and in which metric, by how many rows it sees."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 from pontryagin.affine.precision import coarse_products
 from pontryagin.optim import EMSA
 from pontryagin.optim.certainty import exponent_for, is_polar, worth
+from pontryagin.optim.promise import certain
 
 
 class OnPlaces(nn.Module):
@@ -42,8 +45,27 @@ def test_rows_of_sequences_never_make_the_exponent_one(samples: int, places: int
 
 
 def test_what_rows_are_worth() -> None:
-    assert [worth(rows, False) for rows in (0.5, 3.0, 50.0)] == [0.5, 3.0, 50.0]
-    assert [worth(rows, True) for rows in (0.5, 3.0, 50.0)] == [0.5, 3.0, 4.0]
+    assert [worth(rows, 1.0) for rows in (0.5, 3.0, 50.0)] == [0.5, 3.0, 50.0]
+    assert [worth(rows, 7.0) for rows in (0.5, 3.0, 50.0)] == [0.5, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(("module", "shape", "samples"), [
+    (nn.Linear(6, 4), (11, 6), 11), (nn.Linear(6, 4), (5, 7, 6), 5), (nn.Conv2d(3, 4, 3), (5, 3, 8, 8), 5),
+    (nn.BatchNorm2d(3), (5, 3, 4, 4), 5), (nn.Embedding(9, 4), (5, 7), 5)])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_samples_are_counted(module: nn.Module, shape: tuple[int, ...], samples: int, passes: int) -> None:
+    """Those of all passes of a step."""
+    module = copy.deepcopy(module)
+    optimizer = EMSA(module)
+    for _ in range(passes):
+        x = torch.randint(9, shape) if isinstance(module, nn.Embedding) else torch.randn(shape)
+        module(x).square().mean().backward()
+    optimizer.step()
+    assert optimizer.state[module.weight]["samples"].item() == samples * passes
+
+
+def test_what_a_step_promises_its_own_batch_counts_less_the_more_weights_there_are() -> None:
+    assert [certain(100.0, 64, outputs) for outputs in (10, 64, 6400)] == [1.0, 1.0, 5000 / (64 * 6400)]
 
 
 @pytest.mark.parametrize("raised", [False, True])

@@ -20,10 +20,9 @@ samples. (With exponent 1 transformers end a tenth to a half higher; functions o
 lower.)"""
 
 
-def worth(rows: float, of_sequences: bool) -> float:
-    """What rows, over the larger of inputs and outputs, count as. of_sequences: whether a sample has
-    several."""
-    return min(rows, _OF_SEQUENCES) if of_sequences else rows
+def worth(rows: float, of_sample: float) -> float:
+    """What rows, over the larger of inputs and outputs, count as. of_sample: how many a sample has."""
+    return min(rows, _OF_SEQUENCES) if of_sample > 1 else rows
 
 
 def is_polar(rows: float, is_dense: bool) -> bool:

@@ -48,8 +48,8 @@ class Segments:
 class Joined:
     """Groups, those with biases first, and the running numbers of all their stages.
 
-    state: the entries `names` of all stages, each in one tensor of which the stages' own are views. biases:
-    how many outputs have one.
+    stages: of all groups. state: the entries `names` of all stages, each in one tensor of which the stages'
+    own are views. biases: how many outputs have one.
     """
 
     def __init__(self, groups: Sequence[StageGroup], names: Sequence[str]) -> None:
@@ -63,11 +63,11 @@ class Joined:
                                                 device)
                                        for shapes in (self._shapes, self._shapes[:self._biased_groups]))
         self.biased_parts = sum(count for count, _ in self._shapes[:self._biased_groups])
-        self._stages = [one for group in self.groups for one in group.stages]
+        self.stages = [one for group in self.groups for one in group.stages]
         self._sizes = [size for group in self.groups for size in group.sizes]
-        self.state, self._with_bias = StageState({}), [one for one in self._stages if one.bias is not None]
+        self.state, self._with_bias = StageState({}), [one for one in self.stages if one.bias is not None]
         for name in names:
-            self._join(name, self._stages)
+            self._join(name, self.stages)
         if self.biases:
             self._join("bias_velocity", self._with_bias)
         self._reach: Parts | None = None
@@ -106,7 +106,7 @@ class Joined:
 
     def largest(self, found: Mapping[int, float]) -> list[float]:
         """The largest entry of the gradients of each stage; found: by the id of a parameter."""
-        return [max(found[id(one.weight)], found.get(id(one.bias), 0.0)) for one in self._stages]
+        return [max(found[id(one.weight)], found.get(id(one.bias), 0.0)) for one in self.stages]
 
     def bias_gradients(self, factors: Sequence[float] | None = None) -> Outputs | None:
         """Of all stages with biases, times the factor of each: copies. 0 where there is none."""
@@ -173,8 +173,8 @@ class Joined:
         for group, direction in zip(self.groups, directions, strict=True):
             unit = group.unit()
             parts += (direction if unit is None else direction * unit).split_with_sizes(group.sizes)
-        shaped = [one.stage.map.shaped(part) for one, part in zip(self._stages, parts, strict=True)]
-        weights: list[Tensor] = [one.weight for one in self._stages]
+        shaped = [one.stage.map.shaped(part) for one, part in zip(self.stages, parts, strict=True)]
+        weights: list[Tensor] = [one.weight for one in self.stages]
         if bias is None:
             return [Moves.of(weights, shaped, of_weight)]
         biases: list[Tensor] = [one.bias for one in self._with_bias if one.bias is not None]

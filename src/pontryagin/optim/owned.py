@@ -143,7 +143,7 @@ class Owned(Share):
         if self.owns(stage.weight):
             stage.initialize(state, has_bias)
         elif "refreshes" not in state:
-            state.refreshes, state.rows = torch.zeros((), dtype=torch.float32), torch.tensor(0.0)
+            state.refreshes, state.rows, state.samples = (torch.zeros(()) for _ in range(3))
 
     def moments(self, armed: Sequence[tuple[AffineStage, StageState]]) -> list[Seen]:
         """Each rank's go to the owner, in buckets."""
@@ -170,14 +170,13 @@ class Owned(Share):
         """How often moments have been taken in, and which step a stage takes."""
         if not armed:
             return
-        own = [[float(state.refreshes), float(state.rows)]
-               if self.owns(stage.weight) and "refreshes" in state else [0.0, 0.0] for stage, state in armed]
+        own = [[float(state.refreshes), float(state.rows), float(state.samples)]
+               if self.owns(stage.weight) and "refreshes" in state else [0.0] * 3 for stage, state in armed]
         found = self._ranks.stack(torch.tensor(own, device=self._ranks.device)).tolist()
         for n, (stage, state) in enumerate(armed):
-            refreshes, rows = found[self._owners.owners[id(stage.weight)]][n]
-            if not self.owns(stage.weight) and refreshes:
-                state.refreshes = torch.tensor(refreshes, dtype=torch.float32)
-                state.rows = torch.tensor(rows, dtype=torch.float32)
+            told = torch.tensor(found[self._owners.owners[id(stage.weight)]][n], dtype=torch.float32)
+            if not self.owns(stage.weight) and told[0]:
+                state.refreshes, state.rows, state.samples = (one.clone() for one in told)
 
     def steps(self, stages: Sequence[TrainedStage]) -> Steps:
         """Bucket by bucket."""

@@ -16,7 +16,7 @@ from pontryagin.optim.share import Saved
 from pontryagin.optim.state import AverageState, StageState, States
 from pontryagin.trajectory.local import whole
 
-_TOLD = ("refreshes", "rows", "kind")
+_TOLD = ("refreshes", "rows", "samples", "kind")
 """Of the state of a stage, what every process knows."""
 
 

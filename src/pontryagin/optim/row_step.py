@@ -10,7 +10,7 @@ from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_p
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.promise import OWN
+from pontryagin.optim.promise import OWN, certain
 from pontryagin.optim.state import StageState
 
 _LARGEST = 1e37
@@ -26,6 +26,8 @@ class RowStep:
         self.joined = Joined(groups, ("square", "long_square", "square_weight", "peak"))
         single = self.joined.segments.lengths == 1
         self._silent = torch.where(single, _SINGLE, _SILENT).to(self.joined.state.square.dtype)
+        self._certain = self.joined.of_stages([certain(one.state.samples.item(), one.stage.inputs,
+                                                     one.stage.outputs) for one in self.joined.stages])
 
     def follow(self, seen: Probed, groups: Groups) -> None:
         """The states have been probed. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs
@@ -84,7 +86,7 @@ class RowStep:
         past = joined.promised(gradients, [group.velocity for group in joined.groups], bias_gradient,
                                None if bias is None else joined.state.bias_velocity, groups, units)
         share = torch.where(joined.state.square_weight > 0, OWN, 1 - momentum**2)
-        return torch.stack([(new * share).sum(), past.sum() * (1 - OWN)])
+        return torch.stack([(new * share * self._certain).sum(), past.sum() * (1 - OWN)])
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum and rho are updated."""

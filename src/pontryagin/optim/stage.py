@@ -87,8 +87,8 @@ class AffineStage:
         positions: the rows of all processes, of the first batch."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
-            rows = positions / max(self.inputs, self.outputs)
-            self._reset(state, moments, torch.tensor(worth(rows, self.captured.of_sequences)))
+            rows, each = positions / max(self.inputs, self.outputs), self.captured.rows_of_sample
+            self._reset(state, moments, worth(rows, each), positions / each)
         state.refreshes += 1
         weight = max(_FRESH, 1 / state.refreshes.item())
         if has_bias:  # the spread of the batches' means is variance too
@@ -137,7 +137,7 @@ class AffineStage:
     def initialize(self, state: StageState, has_bias: bool) -> None:
         """All entries of the state, for those who fill them in place; the first moments overwrite them."""
         if "refreshes" not in state:
-            self._reset(state, self.zeros(), torch.tensor(0.0))
+            self._reset(state, self.zeros(), 0.0, 0.0)
             self.begin(state, has_bias)
 
     def _about(self, moments: Moments, has_bias: bool) -> Moments:
@@ -148,11 +148,12 @@ class AffineStage:
             moments.mean = torch.zeros_like(moments.mean)
         return moments
 
-    def _reset(self, state: StageState, moments: Moments, rows: Tensor) -> None:
+    def _reset(self, state: StageState, moments: Moments, rows: float, samples: float) -> None:
         """Entries of the right shapes for the first moments."""
         mean = moments.mean
         state.mean, state.refreshes = mean.clone(), torch.zeros((), dtype=torch.float32)
-        state.rows = rows.to(torch.float32)
+        state.rows = torch.tensor(rows, dtype=torch.float32)
+        state.samples = torch.tensor(samples, dtype=torch.float32)
         if self.is_exact or self.map.one_hot:
             state.moment = moments.product.clone()
         if not self.map.one_hot:

@@ -57,7 +57,7 @@ class StageState(Record):
     mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies,
     (group, input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input,
     rank), (group, rank), (group). refreshes: of the moments. rows: of the first batch, over the larger
-    of inputs and outputs (certainty.py).
+    of inputs and outputs (certainty.py). samples: of the first batch.
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
     momentum adds up to. size, size_weight, long_size: running means of |G|^2. peak: the largest
@@ -72,6 +72,7 @@ class StageState(Record):
     tail: Tensor
     refreshes: Tensor
     rows: Tensor
+    samples: Tensor
     square: Tensor
     square_weight: Tensor
     long_square: Tensor
@@ -87,8 +88,8 @@ class StageState(Record):
     RUNNING: ClassVar = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight",
                          "long_size", "peak")
     """Numbers that the steps renew, beside the momentum."""
-    CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "square",
-                                  "long_square")
+    CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "samples",
+                                  "square", "long_square")
     """In place."""
 
     @property
@@ -110,15 +111,14 @@ class StageState(Record):
                    for name in StageState.RUNNING}
         found = {name: (torch.Size(size), squares) for name, size in running.items()}
         found |= {name: (torch.Size(size), like) for name, size in shapes.items()}
-        return found | {"refreshes": (_NUMBER, torch.float32), "rows": (_NUMBER, torch.float32),
-                        "kind": (_NUMBER, torch.float32)}
+        return found | dict.fromkeys(("refreshes", "rows", "samples", "kind"), (_NUMBER, torch.float32))
 
     @staticmethod
     def needed(is_exact: bool, one_hot: bool) -> set[str]:
         """The entries of a state that has any of them."""
         metric = {"moment"} if is_exact or one_hot else set()
         metric |= set() if one_hot else {"basis", "values", "tail"}
-        return {"mean", "refreshes", "rows", "velocity", *StageState.RUNNING} | metric
+        return {"mean", "refreshes", "rows", "samples", "velocity", *StageState.RUNNING} | metric
 
 
 class AdamWState(Record):

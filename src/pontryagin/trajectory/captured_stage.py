@@ -53,8 +53,8 @@ class CapturedStage:
         self.probe = VarianceProbe()
         self.calls = self.positions = 0
         """Of the last batch, and the rows of all its calls: the stage's share of the work."""
-        self.of_sequences = False
-        """Whether a sample of the last batch gave several rows."""
+        self.rows_of_sample = 1.0
+        """In a call of the last batch."""
         self.gradient_check: list[tuple[Tensor, Tensor]] | None = None
         self._waiting = _Pass()
         self._derived = _Pass()
@@ -118,7 +118,7 @@ class CapturedStage:
             self._misfits |= not self.certain
             return
         x = whole(x.detach())
-        sample = _Sample(self._thinned(x), x)
+        sample = self._sample(x, self._thinned(x))
         if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or hooked()):
             sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
         me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows, own)]
@@ -173,7 +173,7 @@ class CapturedStage:
             empty[0].inputs = x.detach()
             self._match(empty[0])
         if self.certain or not self._misfits:
-            self._waiting.add(_Sample(self._thinned(x.detach()).clone(), x))
+            self._waiting.add(self._sample(x, self._thinned(x.detach()).clone()))
 
     def _certify(self) -> None:
         """A module may have got another forward since it was found."""
@@ -216,6 +216,10 @@ class CapturedStage:
         wanted = self.rows if self.armed else max(self.rows // _PROBE, 1)
         each = self._rows_of_each(rows)
         return thinned(rows, max(wanted // each, _LEAST if self.armed or each == 1 else _LEAST // _PROBE))
+
+    def _sample(self, inputs: Tensor, rows: Tensor) -> "_Sample":
+        has_many = inputs.ndim > (1 if self.map.one_hot else 2)
+        return _Sample(rows, inputs.numel() / max(rows.numel(), 1), len(inputs) if has_many else None)
 
     def _rows_of_each(self, x: Tensor) -> int:
         """Rows x that one entry along the first axis becomes."""
@@ -311,18 +315,18 @@ class CapturedStage:
             if not self.seen:
                 self.calls = self.positions = 0
             self.seen = True
-            self.of_sequences = sample.of_sequences
-            self.calls, self.positions = self.calls + 1, self.positions + round(rows.shape[1] * sample.share)
+            positions = rows.shape[1] * sample.share
+            self.rows_of_sample = positions / sample.samples if sample.samples else 1.0
+            self.calls, self.positions = self.calls + 1, self.positions + round(positions)
             self.moments.add(rows)
 
 
 class _Sample:
-    """Some rows of the inputs of a call. share: how many rows the call has for each of them; batch: the last
-    that they entered; of_sequences: whether they have more axes than sample and entry."""
+    """Some rows of the inputs of a call. share: how many rows the call has for each of them; samples: of the
+    call, None where each is one row; batch: the last that they entered."""
 
-    def __init__(self, rows: Tensor, inputs: Tensor) -> None:
-        self.rows, self.share, self.batch = rows, inputs.numel() / max(rows.numel(), 1), -1
-        self.of_sequences = inputs.ndim > 2
+    def __init__(self, rows: Tensor, share: float, samples: int | None) -> None:
+        self.rows, self.share, self.samples, self.batch = rows, share, samples, -1
 
 
 class _Held:
