@@ -48,6 +48,7 @@ def _checked(what: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         with _jaxtyped("context"):  # type: ignore[call-overload] # an axis has one size in here
             return checked(*args, **kwargs)
 
+    as_asked.__code__ = as_asked.__code__.replace()  # its own: torch compiles the same eight times only
     return as_asked
 
 
