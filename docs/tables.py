@@ -1,11 +1,17 @@
 """Tables of README and docs are printed from csv files: `python docs/tables.py` after a csv has changed.
 
-A table of docs/tables/NAME.csv stands below the line `<!-- table: NAME -->`. A paragraph whose numbers are
-of NAME.csv stands below `<!-- numbers: NAME -->` (several names with commas), or, where a test of its own
-computes them, below `<!-- derived: NAME -->`. Lines of the csv that begin with # say where its numbers come
-from: date, machine, command, commit, duration. `tests/docs/test_tables.py` fails where a printed table is not
-that of its csv, where a number of such a paragraph is not in it, where a table of measured numbers has no
-csv, and where a paragraph of README has numbers and no csv.
+A table of docs/tables/NAME.csv stands below the line `<!-- table: NAME -->`. Above a paragraph with measured
+numbers (with a decimal point, or per cent) a line says where they come from:
+
+    <!-- numbers: NAME, NAME -->           all of them stand in these csv files
+    <!-- numbers: NAME; but 0.03, 5 -->    all but these, which are settings or printed elsewhere
+    <!-- derived: NAME -->                 a test of its own computes them from this csv
+    <!-- apart: WHY -->                    they are in no csv: `settings`, a figure, or how they were measured
+
+Lines of the csv that begin with # say where its numbers come from: date, machine, command, commit, duration.
+`tests/docs/test_tables.py` fails where a printed table is not that of its csv, where a number of such a
+paragraph is not in it, where a table of measured numbers has no csv, and where a paragraph with numbers does
+not say whose they are.
 """
 
 import csv
@@ -18,10 +24,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TABLE = re.compile(r"^<!-- table: (?P<name>[\w-]+) -->\n\n?(?P<rows>(?:^\|.*\n)*)", re.M)
 
 
-PROSE = re.compile(r"^<!-- (?P<kind>numbers|derived): (?P<names>[\w, -]+) -->\n+(?P<text>(?:(?!<!--).+\n)+)",
-                   re.M)
+PROSE = re.compile(r"^<!-- (?P<kind>numbers|derived|apart): (?P<names>[^;>]+?)(?:; but (?P<but>[^>]+?))? -->"
+                   r"\n+(?P<text>(?:(?!<!--).+\n)+)", re.M)
 NUMBER = re.compile(r"(?<!Python )\b\d+\.\d+(?:e-?\d+)?|\d+(?= %)")
 """Those that may be measured: with a decimal point, or per cent."""
+
+
+def named(paragraph: re.Match[str]) -> list[str]:
+    """The csv files that a marked paragraph names."""
+    return [] if paragraph["kind"] == "apart" else re.split(r", *", paragraph["names"])
 
 
 def read(name: str) -> tuple[dict[str, str], list[list[str]]]:
@@ -35,25 +46,26 @@ def without_source(text: str) -> list[str]:
     """The numbers of marked paragraphs that none of their csv files has, with these files' names."""
     found = []
     for paragraph in PROSE.finditer(text):
-        if paragraph["kind"] == "derived":
+        if paragraph["kind"] != "numbers":
             continue
-        names = re.split(r", *", paragraph["names"])
+        names = named(paragraph)
         known = {number for name in names for row in read(name)[1] for cell in row
-                 for number in NUMBER.findall(cell)}
+                 for number in NUMBER.findall(cell)} | {*re.findall(r"[\d.e-]+", paragraph["but"] or "")}
         found += [f"{number} ({', '.join(names)})" for number in NUMBER.findall(paragraph["text"])
                   if number not in known]
     return found
 
 
 def unmarked(text: str) -> tuple[list[str], list[str]]:
-    """Tables whose columns after the first are mostly numbers, and paragraphs with numbers, that name no csv:
-    their first lines."""
+    """Tables whose columns after the first are mostly numbers, and paragraphs with numbers outside of code,
+    that do not say where these come from: their first lines."""
     text = PROSE.sub("\n", TABLE.sub("\n", re.sub(r"^```.*?^```$", "", text, flags=re.S | re.M)))
     tables = [rows for rows in re.findall(r"^\|.*\n\|[-|: ]+\|\n(?:\|.*\n)*", text, re.M)
               if _is_measured(rows)]
     prose = re.sub(r"^(?:\||    ).*$", "", text, flags=re.M)
     return ([rows.splitlines()[0] for rows in tables],
-            [part.strip().splitlines()[0] for part in prose.split("\n\n") if NUMBER.search(part)])
+            [part.strip().splitlines()[0] for part in prose.split("\n\n")
+             if NUMBER.search(re.sub(r"`[^`]*`", "", part))])
 
 
 def _is_measured(rows: str) -> bool:

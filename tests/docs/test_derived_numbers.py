@@ -4,6 +4,7 @@ import re
 import sys
 from math import ceil, log2
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -73,3 +74,30 @@ def test_what_is_said_of_families() -> None:
     assert f"EMSA is ahead of both on {len(rows) - len(behind)}, behind on " in said
     told = re.search(r"ahead of both on \d+, behind on (.*?);", said)[1]
     assert re.split(r", | and ", told) == behind
+
+
+def test_what_is_said_of_depth() -> None:
+    rows = read("depth")[1][1:]
+    medians = {loss: median(float(cell.split(", ")[1]) for row in rows if row[1] == loss for cell in row[2:])
+               for loss in ("1e-3", "1e-4")}
+    said = (DOCS / "sine.md").read_text(encoding="utf-8")
+    assert f"Medians: {medians['1e-3']:.2f} to a loss of 1e-3, {medians['1e-4']:.2f} to 1e-4" in said
+
+
+PANEL = {"variational autoencoder": "vae", "sigmoid net": "mlp-3-sigmoid", "ViT": "vit", "LSTM": "lstm",
+         "GRU": "gru", "Llama": "llama", "ResNet": "resnet-batch-norm", "ConvNeXt": "convnext"}
+"""What README calls networks of the panel."""
+
+
+def test_what_readme_says_of_networks_of_the_panel() -> None:
+    head, *rows = read("panel")[1]
+    ratio = {row[0]: row[head.index("at the end")] for row in rows}
+    readme = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
+    said = re.search(r"end loss sooner on \d+ \((.*?)\)", readme)[1]
+    found = 0
+    for names, number in re.findall(r"([A-Za-z ,-]+?) (\d+\.\d)", said):
+        for name, network in PANEL.items():
+            if name in names:
+                assert float(ratio[network]) == pytest.approx(float(number), abs=0.051), network
+                found += 1
+    assert found >= len(PANEL) // 2, f"few names of networks are known in: {said}"

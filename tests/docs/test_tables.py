@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
-from tables import FOLDER, PAGES, PROSE, TABLE, printed, read, renewed, unmarked, without_source
+from tables import FOLDER, PAGES, PROSE, TABLE, named, printed, read, renewed, unmarked, without_source
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.csv"))
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
@@ -21,18 +21,12 @@ def test_a_page_has_the_tables_of_the_csv_files(page: str) -> None:
     assert renewed(TEXT[page]) == TEXT[page], "run python docs/tables.py"
 
 
-_OPEN = ("certified-steps.md", "sine.md")
-"""Pages of which a table has no csv yet."""
-
-
 @pytest.mark.parametrize("page", TEXT)
 def test_numbers_come_from_csv_files(page: str) -> None:
     assert without_source(TEXT[page]) == []
     tables, prose = unmarked(TEXT[page])
-    if page not in _OPEN:
-        assert tables == [], "put them into docs/tables/NAME.csv, and above each <!-- table: NAME -->"
-    if page == "README.md":
-        assert prose == [], "name their csv above the paragraph: <!-- numbers: NAME -->"
+    assert tables == [], "put them into docs/tables/NAME.csv, and above each <!-- table: NAME -->"
+    assert prose == [], "say above the paragraph whose numbers these are, as docs/tables.py has it"
 
 
 def test_numbers_without_a_source_are_found() -> None:
@@ -40,6 +34,10 @@ def test_numbers_without_a_source_are_found() -> None:
             "Of 12 %.\n")
     assert without_source(text) == ["98.765 (gpu-cost, gpu-loss)", "7 (gpu-cost, gpu-loss)"]
     assert unmarked(text) == ([], ["Of 12 %."])
+    assert without_source(text.replace("loss -->", "loss; but 98.765, 7 -->")) == []
+    for kind in ("apart: settings", "derived: gpu-cost"):
+        assert without_source(f"<!-- {kind} -->\nOf 12.5 %.\n") == []
+        assert unmarked(f"<!-- {kind} -->\nOf 12.5 %.\n") == ([], [])
     rows = "| a | b |\n|---|---|\n" + "| x | 1.5 |\n" * 4
     assert unmarked(rows) == (["| a | b |"], [])
     assert unmarked(f"<!-- table: t -->\n\n{rows}") == ([], [])
@@ -48,8 +46,7 @@ def test_numbers_without_a_source_are_found() -> None:
 def test_every_csv_is_used_and_says_where_it_comes_from() -> None:
     used = [found["name"] for text in TEXT.values() for found in TABLE.finditer(text)]
     assert len(used) == len({*used}), "a table is printed once"
-    told = {name for text in TEXT.values() for found in PROSE.finditer(text)
-            for name in re.split(r", *", found["names"])}
+    told = {name for text in TEXT.values() for found in PROSE.finditer(text) for name in named(found)}
     assert sorted({*used} | told) == NAMES
     for name in NAMES:
         source, rows = read(name)

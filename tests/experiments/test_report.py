@@ -237,7 +237,7 @@ def test_a_page_says_first_what_came_out_and_what_to_do(tmp_path: Path) -> None:
     text = Page(html).text
     places = [text.index(words) for words in ("A <b", "A quick look.", "What next Do: x y Think.", "later")]
     assert places == sorted(places)
-    assert all(f"<td>{name}</td><td>{value}</td>" in html for name, value in (
+    assert all(f"{name} {value} " in text for name, value in (
         ("seeds", "1, 2"), ("limit", "none given"), ("overwrite", "yes"), ("options", "none given")))
     assert "A quick look" not in write_page(tmp_path, "T", summary | {"command": "x"}, []).read_text()
 
@@ -268,9 +268,12 @@ def test_the_tuning_table_marks_the_rate_that_was_used() -> None:
     assert heading == Heading("Learning rates tried")
     assert words.startswith("The score of every rate, lower is better: least loss. Bold: the rate that was "
                             "used;")
-    assert found.head == ["figure", "method", "0.01", "0.1", "1.0"]
-    assert [row[2:] for row in found.rows] == [["0.700", bold("0.500"), "—"], ["—", "—", "—"]]
-    assert found.rows[0][3] == "<b>0.500</b>"
+    assert found.head == ["method", "0.01", "0.1", "1.0"]
+    assert [row[1:] for row in found.rows] == [["0.700", bold("0.500"), "—"], ["—", "—", "—"]]
+    assert found.rows[0][2] == "<b>0.500</b>"
+    *_, found = tuned(tuning | {"b": {"adam": {"0.1": 0.5}}}, {})
+    assert found.head[:2] == ["figure", "method"]
+    assert [row[0] for row in found.rows] == ["(a)", "(a)", "(b)"]
     assert tuned({"a": {}}, {}) == []
 
 

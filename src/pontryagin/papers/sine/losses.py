@@ -16,8 +16,7 @@ from pontryagin.run.tables import Sketch, Table
 FLOOR = 1e-9
 """Losses below are not shown."""
 _CIRCLE: dict[str, Any] = {"marker": "o", "markersize": 5.5, "markerfacecolor": "white",
-                           "markeredgewidth": 1.5,
-           "linestyle": "none"}
+                           "markeredgewidth": 1.5, "linestyle": "none"}
 
 
 @dataclass(frozen=True)
@@ -87,20 +86,21 @@ def loss_figure(run: SineTables, figure: str) -> Sketch | None:
         axes.set_title(f"{loss.replace('_', ' ').capitalize()} against "
                        f"{effort.replace('iteration', 'iterations')}")
         if effort == "iteration":
-            marked = [float(mark["iteration"]) for mark in marks.values() if name == effort]
-            canvas.iteration_axis(axes, 1.08 * max([*ends, *marked]))
+            canvas.iteration_axis(axes, 1.08 * max(ends))
         else:
             canvas.log_x(axes, _smallest(metrics[effort], end), 1.08 * end)
             axes.set_xlabel("evaluations (propagations)" if effort == "evaluations" else effort)
-    _mark_paper(panels["iteration"], marks)
+    longer = _mark_paper(panels["iteration"], marks, max(ends))
     for name in ("iteration", "evaluations"):
         panels[name].set_ylabel("mean squared error")
     canvas.name_lines(panels["iteration"], height=3.9)
     if marks:
-        canvas.legend_below(sheet, [canvas.entry("end value in the paper", **_CIRCLE)])
+        known = {"end value in the paper": _CIRCLE} if len(marks) > longer else {}
+        known |= {"the same, after more iterations than here": _CIRCLE | {"marker": ">"}} if longer else {}
+        canvas.legend_below(sheet, [canvas.entry(words, **look) for words, look in known.items()])
     diverged = any(curve.diverged for seeds in trained.values() for curve in seeds)
     return Sketch(figure_title(figure),
-                         _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
+                  _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
                   sheet)
 
 
@@ -134,15 +134,19 @@ def _draw_method(axes: Axes, method: str, seeds: list[Curve], depth: int, top: f
                       markeredgewidth=1.6, zorder=5)
 
 
-def _mark_paper(axes: Axes, marks: dict[str, dict[str, float]]) -> None:
-    """The paper's end values: hollow, in the method's color, and named once."""
+def _mark_paper(axes: Axes, marks: dict[str, dict[str, float]], last: float) -> int:
+    """The paper's end values: hollow, in the method's color, and named once. Those after more iterations than
+    the last here stand at the edge, as triangles; returns how many."""
+    named: dict[float, float] = {}
     for method, mark in marks.items():
-        axes.plot([mark["iteration"]], [mark["loss"]], color=style_of(method).color, clip_on=False, zorder=6,
-                  **_CIRCLE)
-    for iteration in {mark["iteration"] for mark in marks.values()}:
-        top = max(mark["loss"] for mark in marks.values() if mark["iteration"] == iteration)
-        axes.annotate("paper", (iteration, top), xytext=(-6, 4), textcoords="offset points", ha="right",
+        at = min(float(mark["iteration"]), last)
+        look = _CIRCLE | ({"marker": ">"} if at < mark["iteration"] else {})
+        axes.plot([at], [mark["loss"]], color=style_of(method).color, clip_on=False, zorder=6, **look)
+        named[at] = max(named.get(at, 0.0), float(mark["loss"]))
+    for at, top in named.items():
+        axes.annotate("paper", (at, top), xytext=(-6, 4), textcoords="offset points", ha="right",
                       va="bottom", fontsize=8, color=canvas.INK, zorder=7)
+    return sum(mark["iteration"] > last for mark in marks.values())
 
 
 def _smallest(values: np.ndarray, fallback: float) -> float:
@@ -168,7 +172,7 @@ def _caption(seeds: int, marked: bool, diverged: bool, clipped: bool) -> str:
         "seconds leave out the evaluation of the losses shown.": True,
         f"Line: median over the {seeds} seeds; band: from the least to the greatest; thin line: single "
         "seeds, where others had already stopped.": seeds > 1,
-        "Circles: where the paper's figure ends, read off its plot.": marked,
+        "Hollow marks: where the paper's figure ends, read off its plot.": marked,
         "Crosses: from there on the loss is not finite.": diverged,
         f"Losses below {canvas.plain(FLOOR)} or more than ten times the initial one are outside the "
         "frame.": clipped}

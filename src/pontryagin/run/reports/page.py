@@ -48,8 +48,9 @@ class Banner:
 
 @dataclass(frozen=True)
 class Cells:
-    """A table that scrolls sideways by itself; the first `names` columns are words. prose: of sentences,
-    which are wrapped. best: the cells to be marked, by row and column."""
+    """A table that scrolls sideways by itself, or, on a phone and with more than three columns, is a list;
+    the first `names` columns are words. prose: of sentences, which are wrapped. best: the cells to be marked,
+    by row and column."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]

@@ -34,13 +34,14 @@ _STATES = {
                "(below).",
     "interrupted": "The run was stopped before its end and can be resumed (below); the numbers are those "
                    "reached by then."}
+_RATES = {"linear": "falling linearly to 0", "cosine": "falling to 0 along a cosine",
+          "constant": "constant"}
 _PARTS = {"train": "training", "test": "testing", "validation": "validation"}
 _COLUMNS = small("Median over the seeds, [least, greatest]. “to 0.1”, “to 97 %”: iterations and seconds of "
                  "training until an evaluation gave a train loss that low, a test accuracy that high; “—” "
-                 "where "
-                 "the median seed did not get there; of the targets that all methods reached the "
-                 "strictest, and "
-                 "beside it those that some did. Marked: the best of a column, of a target by seconds.")
+                 "where the median seed did not get there. Shown are the strictest targets that all methods "
+                 "reached, and those beyond that some did. Marked: the best of a column, of a target by "
+                 "seconds.")
 
 
 def write_report(directory: Path, context: ReportContext) -> Path:
@@ -98,12 +99,11 @@ def _lead(summary: Result) -> list[Block]:
                 "each." if len(settings["methods"]) != 1 else "")
     if together and summary.get("untuned"):
         together += (" Rates that were not tuned (--tune does) are the first of their method's grid, so "
-                     "this is "
-                     "no contest.")
+                     "this is no contest.")
     parts = join([f"{samples[name]:,} for {word}" for name, word in _PARTS.items() if name in samples])
     return [f"Samples: {parts}; loss: "
-            f"{summary['objective']}; batches of {settings['batch_size']}, {length}, learning rates by the "
-            f"schedule “{settings['schedule']}”{several}.{together}", sentences(summary["results"])]
+            f"{summary['objective']}; batches of {settings['batch_size']}, {length}, learning rates "
+            f"{_RATES[settings['schedule']]}{several}.{together}", sentences(summary["results"])]
 
 
 def _results(methods: dict[str, Result]) -> list[Block]:

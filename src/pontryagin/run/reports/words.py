@@ -109,6 +109,7 @@ def targets(methods: Mapping[str, Any]) -> list[str]:
 
 def tuned(tuning: Mapping[str, Any], results: Mapping[str, Any], rule: str = "") -> list[Block]:
     """The score of every learning rate that was tried; bold: the one that was used. Nothing where none was.
+    Figures are named where there are several.
 
     tuning: scores by figure, method and rate; results: by figure and method; rule: what the score is.
     """
@@ -116,18 +117,18 @@ def tuned(tuning: Mapping[str, Any], results: Mapping[str, Any], rule: str = "")
                    key=_as_number)
     if not rates:
         return []
-    rows = []
+    rows, several = [], len(tuning) > 1
     for figure, methods in tuning.items():
         for method in in_order(methods):
             used = results.get(figure, {}).get(method, {}).get("learning_rate")
             cells = [number(methods[method].get(rate)) for rate in rates]
-            rows.append([f"({figure})", label(method),
+            rows.append([*([f"({figure})"] if several else []), label(method),
                          *(bold(cell) if _as_number(rate) == used else cell
                            for rate, cell in zip(rates, cells, strict=True))])
     return [Heading("Learning rates tried"),
             f"The score of every rate, lower is better{rule and ': '}{rule}. Bold: the rate that was used; "
             f"{NONE} where a score is not finite or a rate was not tried.",
-            Cells(["figure", "method", *rates], rows, names=2)]
+            Cells([*(["figure"] if several else []), "method", *rates], rows, names=1 + several)]
 
 
 def lines(rows: Sequence[Sequence[str]]) -> str:
