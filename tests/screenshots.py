@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-WIDTHS, SCHEMES, HEIGHT = (1280, 390), {"light": 1, "dark": 0}, 16000
-"""Pixels; what chromium calls the schemes; pixels, more than most pages have."""
+WIDTHS, SCHEMES, HEIGHT, MOST = (1280, 390), {"light": 1, "dark": 0}, 12000, 60000
+"""Pixels; what chromium calls the schemes; pixels of one shot, which chromium bounds, and of a page."""
 
 
 def main(folder: Path, pages: list[Path]) -> None:
@@ -30,21 +30,34 @@ def main(folder: Path, pages: list[Path]) -> None:
 
 
 def take(page: Path, name: Path, width: int, scheme: int) -> None:
-    """One picture, without the empty space below the page."""
+    """One picture, of as many shots as the page is long, without the empty space below it."""
+    parts: list[np.ndarray] = []
+    while len(parts) * HEIGHT < MOST and (not parts or len(filled(parts[-1]))):
+        parts.append(shot(page, width, scheme, len(parts) * HEIGHT))
+    rows = np.concatenate(parts)
+    ends = filled(rows)
+    Image.fromarray(rows[:int(ends[-1]) + 20 if ends.size else 20]).save(name)
+
+
+def filled(rows: np.ndarray) -> np.ndarray:
+    """The numbers of the rows that are not like the last one."""
+    return np.flatnonzero((rows != rows[-1:, :1, :]).any(axis=(1, 2)))
+
+
+def shot(page: Path, width: int, scheme: int, top: int) -> np.ndarray:
+    """The page from `top` pixels on."""
     with TemporaryDirectory() as frames:
-        frame = Path(frames) / "frame.html"
+        frame, taken = Path(frames) / "frame.html", Path(frames) / "shot.png"
         frame.write_text(
-            '<meta name="color-scheme" content="light dark"><body style="margin:0"><iframe style="border:0" '
-            f'width="{width}" height="{HEIGHT}" src="{escape(page.resolve().as_uri())}"></iframe>')
+            '<meta name="color-scheme" content="light dark"><body style="margin:0;overflow:hidden">'
+            f'<iframe style="border:0;position:absolute;top:-{top}px" width="{width}" height="{MOST}" '
+            f'src="{escape(page.resolve().as_uri())}"></iframe>')
         subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                         f"--blink-settings=preferredColorScheme={scheme}",
                         f"--user-data-dir={frames}/profile", f"--window-size={max(width, 500)},{HEIGHT}",
-                        f"--screenshot={name}", frame.as_uri()],
+                        f"--screenshot={taken}", frame.as_uri()],
                        check=True, capture_output=True, timeout=120)
-    picture = Image.open(name).convert("RGB").crop((0, 0, width, HEIGHT))
-    rows = np.asarray(picture)
-    filled = np.flatnonzero((rows != rows[-1:, :, :]).any(axis=(1, 2)))
-    picture.crop((0, 0, width, int(filled[-1]) + 20 if filled.size else 20)).save(name)
+        return np.asarray(Image.open(taken).convert("RGB"))[:HEIGHT, :width]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ from pontryagin.run.reports.page import Banner, Block, Cells, pictures, write_pa
 from pontryagin.run.reports.words import lines, stacked, tuned
 from pontryagin.run.tables import Sketch, read_table
 
+_WAYS = (("The same race on a network and data of yours:",
+          "pontryagin compare --model my.module:Net --data my.module:load --methods emsa,adam --tune 100"),
+         ("On networks of many kinds, a first look in twenty minutes:",
+          "pontryagin bench panel --subset --seconds 2 --tuning rate --seeds 1"))
 _WORDS = (
     "Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to "
     "Adam. A target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them "
@@ -32,7 +36,7 @@ def write_report(folder: Path) -> str:
                            *pictures(folder, {"train-loss": lambda: _curves(folder, str(summary["score"]))}),
                            *tuned({task: summary["tuning"]}, {task: summary["results"]})]
     write_page(folder, f"Optimizers on the clock: {task}", summary, blocks,
-               Banner("Interrupted.", "Only what had been measured is shown."), _headline(summary))
+               Banner("Interrupted.", "Only what had been measured is shown."), _headline(summary), _WAYS)
     return lines(rows)
 
 

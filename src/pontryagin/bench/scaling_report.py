@@ -22,6 +22,7 @@ _WORDS = Markup(
     "slows both; medians over the rounds. <b>Ceiling</b>: that of the maximization when every process does "
     "the whole iteration by itself at the same time, which is what cores that share caches, memory and clock "
     "leave of their number. Weak scaling has 20 stages a process: there one process has 20 in all.")
+_WAYS = (("With other numbers of processes:", "pontryagin bench scaling --processes 2,4"),)
 _ALONE = ("What one process takes: the time of an iteration, the shares of its parts, and what it adds to "
           "the resident set at its peak.")
 
@@ -38,7 +39,7 @@ def write_report(folder: Path) -> str:
         *pictures(folder, {"scaling": lambda: _seconds(cases)} if _drawn(cases) else {}),
         Cells(("fitted exponents, the three largest", ""), fitted),
         Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)],
-               Banner("Interrupted.", "Only what had been measured is shown."), _headline(cases))
+               Banner("Interrupted.", "Only what had been measured is shown."), _headline(cases), _WAYS)
     return "\n\n".join(map(lines, ([SEVERAL, *several], [ALONE, *alone], [("exponent", ""), *fitted])))
 
 

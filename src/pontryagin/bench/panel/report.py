@@ -16,6 +16,9 @@ from pontryagin.run.reports.page import Block, Cells, Heading, pictures, write_p
 from pontryagin.run.reports.words import lines, number
 from pontryagin.run.tables import Sketch
 
+_WAYS = (("The same question of a network and data of yours:",
+          "pontryagin compare --model my.module:Net --data my.module:load --methods emsa,adamw,muon "
+          "--tune 100"),)
 TITLES = {"emsa": "EMSA at its defaults", "emsa-tuned": "EMSA with its rate found"}
 WORDS = (
     "Best rival: of the tuned ones, that with the least median end loss. A ratio is its process time to "
@@ -44,7 +47,7 @@ def write_report(folder: Path) -> str:
     if summary["contests"]:
         drawn = pictures(folder, {"panel": lambda: _picture(summary)})
     write_page(folder, "The panel: EMSA beside tuned rivals", summary,
-               [*drawn, *blocks, *_unfinished(summary)], headline=_said(summary))
+               [*drawn, *blocks, *_unfinished(summary)], headline=_said(summary), ways=_WAYS)
     write_text(folder / "report.md", "\n".join(markdown(summary)))
     return "\n\n".join([*texts, *map(str, _unfinished(summary))])
 

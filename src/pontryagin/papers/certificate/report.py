@@ -77,7 +77,8 @@ def _rows(name: str, result: TaskResult) -> list[tuple[str, ...]]:
 
 
 def _spread(values: dict[str, float]) -> str:
-    return f"{values['median']:.2g} [{values['min']:.2g}, {values['max']:.2g}]"
+    spread = f" [{values['min']:.2g}, {values['max']:.2g}]" if values["min"] < values["max"] else ""
+    return f"{values['median']:.2g}{spread}"
 
 
 def _first_seed(name: str, result: TaskResult) -> Sketch:

@@ -17,6 +17,9 @@ from pontryagin.run.tables import Sketch
 
 _TITLE = "Classical problems of optimal control"
 _COLORS = (BLUE, RED, GREEN, PINK, ORANGE, SKY)
+_WAYS = (("One problem by itself:", "pontryagin reproduce control --problems minimum-time"),
+         ("A problem of yours is one object:",
+          "python -c \"import pontryagin; help(pontryagin.continuous.solve)\""))
 _HEAD = ("problem", "J", "optimum", "relative error", "residual", "iterations", "seconds",
          "L-BFGS-B: relative error", "iterations", "seconds", "seconds / L-BFGS-B's")
 
@@ -44,7 +47,7 @@ def write_report(folder: Path, results: ControlResults) -> tuple[Path, str]:
     drawings = pictures(folder, {name: partial(_solution, name, results) for name in results.residuals},
                         titles=True)
     page = write_page(folder, _TITLE, summary, [*blocks, *drawings],
-                      Banner("Interrupted.", "Problems are missing."), _headline(results))
+                      Banner("Interrupted.", "Problems are missing."), _headline(results), _WAYS)
     return page, lines([_HEAD, *rows]) if rows else ""
 
 

@@ -16,6 +16,8 @@ from pontryagin.run.summary import reached
 from pontryagin.run.tables import Sketch
 
 _TITLE = "Leaving the plateau of the sine"
+_WAYS = (("Why it is slow there, by the Hessian:", "pontryagin reproduce saddle"),
+         ("The whole of Figure 1:", "pontryagin reproduce sine --quick"))
 _HEAD = ("method", "layers", "noise", "rate", "iterations", "least to greatest", "seeds that left")
 
 
@@ -29,7 +31,8 @@ def write_report(folder: Path, results: PlateauResults) -> tuple[Path, str]:
         *drawings, f"Iterations until the train loss is at most {settings.below:g}, medians over the seeds; "
         f"at most {settings.iterations}. Learning rates: {TUNING_RULE}.", Cells(_HEAD, rows)]
     page = write_page(folder, _TITLE, summary, blocks,
-                      Banner("Interrupted.", "Depths, methods or seeds are missing."), _headline(results))
+                      Banner("Interrupted.", "Depths, methods or seeds are missing."), _headline(results),
+                      _WAYS)
     return page, lines([_HEAD, *rows]) if rows else ""
 
 

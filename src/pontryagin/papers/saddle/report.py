@@ -18,6 +18,9 @@ from pontryagin.run.reports.words import number
 from pontryagin.run.tables import Sketch
 
 _TITLE = "The saddle beside the zero initialization"
+_WAYS = (("How many iterations each method needs to leave it, by noise and depth:",
+          "pontryagin reproduce plateau --quick"),
+         ("The whole of Figure 1:", "pontryagin reproduce sine --quick"))
 _HEAD = ("method", "iteration", "loss", "gradient norm", "least eigenvalue", "greatest eigenvalue")
 _LABELS = {"adam": f"Adam ({ADAM_RATE:g})", "emsa": "E-MSA"}
 _GRADIENT: dict[str, Any] = {"color": "#888888", "linestyle": (0, (4, 2))}
@@ -38,8 +41,8 @@ def write_report(folder: Path, results: SaddleResults) -> tuple[Path, str]:
     return write_page(folder, _TITLE, summary,
                       [*drawings, *(f"{line}." for line in lines), Cells(_HEAD, rows, names=1)],
                       Banner("Interrupted.", "Places along the runs are missing."),
-                      f"Negative eigenvalues of the Hessian: {', '.join(told)}." if told else ""
-                      ), "\n".join(lines)
+                      f"Negative eigenvalues of the Hessian: {', '.join(told)}." if told else "",
+                      _WAYS), "\n".join(lines)
 
 
 def _saddle(results: SaddleResults) -> Sketch:

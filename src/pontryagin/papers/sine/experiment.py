@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from math import inf, isfinite, log10
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ class _Results:
 
     def run(self, running: Study, figure: str, method: Method, seed: int, rate: float) -> Theta:
         """The last controls; every recorded iteration is a row in the tables."""
-        task, watch = SineTask(figure, seed, self.settings.setup), Stopwatch()
+        task, watch = SineTask(figure, seed, self.settings.setup), Stopwatch(process_time)
         length = self.settings.length(figure, method)
         points: list[Measured] = []
         self.points[figure][method.name].append(points)

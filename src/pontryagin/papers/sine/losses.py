@@ -96,8 +96,9 @@ def loss_figure(run: SineTables, figure: str) -> Sketch | None:
     canvas.name_lines(panels["iteration"], height=3.9)
     if marks:
         known = {"end value in the paper": _CIRCLE} if len(marks) > longer else {}
-        known |= {"the same, after more iterations than here": _CIRCLE | {"marker": ">"}} if longer else {}
-        canvas.legend_below(sheet, [canvas.entry(words, **look) for words, look in known.items()])
+        words = "the same, of a longer run" if known else "end value in the paper, of a longer run"
+        known |= {words: _CIRCLE | {"marker": ">"}} if longer else {}
+        canvas.legend_below(sheet, [canvas.entry(each, **look) for each, look in known.items()])
     diverged = any(curve.diverged for seeds in trained.values() for curve in seeds)
     return Sketch(figure_title(figure),
                   _caption(len(metrics.values("seed")), bool(marks), diverged, clipped),
@@ -169,7 +170,7 @@ def _inside(metrics: Table, marks: Sequence[float]) -> tuple[np.ndarray, bool]:
 def _caption(seeds: int, marked: bool, diverged: bool, clipped: bool) -> str:
     told = {
         "Mean squared error on logarithmic axes. One evaluation is one propagation through all stages; "
-        "seconds leave out the evaluation of the losses shown.": True,
+        "seconds are process time, the evaluation of the losses shown left out.": True,
         f"Line: median over the {seeds} seeds; band: from the least to the greatest; thin line: single "
         "seeds, where others had already stopped.": seeds > 1,
         "Hollow marks: where the paper's figure ends, read off its plot.": marked,

@@ -200,7 +200,7 @@ METHODS = {method.name: method for method in (
     Method("msa", "basic MSA", _msa, longest=50),
     Method("emsa-paper", "E-MSA as in the paper", _emsa_paper),
     Method("emsa", "E-MSA, closed form", _emsa),
-    Method("emsa-multilevel", "E-MSA, half the steps first", _emsa_multilevel),
+    Method("emsa-multilevel", "multilevel E-MSA", _emsa_multilevel),
     Method("emsa-secant", "E-MSA, closed form and secants", _emsa_secant),
     Method("sgd", "SGD", partial(_gradient, torch.optim.SGD), _RATES),
     Method("adagrad", "Adagrad", partial(_gradient, torch.optim.Adagrad), _RATES),

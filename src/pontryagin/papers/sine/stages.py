@@ -59,5 +59,5 @@ def _sketch(run: SineTables, columns: dict[str, str], title: str, caption: str) 
     seeds = " and ".join(f"{seed:g}" for seed in sorted({float(rows["seed"][0]) for rows in tables.values()}))
     return Sketch(title, f"{caption} Method: {style_of(method).label}; seed {seeds}. Iterations by their "
                          f"square root. Colors are "
-                         f"logarithmic, over at most {_DECADES} decades; grey: zero, negative or not "
+                         f"logarithmic, over at most {_DECADES} decades; tan: zero, negative or not "
                          f"recorded.", sheet)

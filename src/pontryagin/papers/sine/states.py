@@ -44,10 +44,10 @@ def states(run: SineTables) -> Sketch | None:
                   for component, color in _component_colors(finite).items()]
     legend_below(sheet, [*components, entry("target sin x", **_TARGET), *in_order(fitted.values("method"))])
     return Sketch("States over time, and the fitted function",
-                  "Left: the components of the state from the input (t = 0) to the end, for a few inputs x, "
-                  f"with the controls that {style_of(str(method)).label} found; the prediction is the sum of "
-                  "the final components. Right: the function that each method fitted, and its distance from "
-                  "sin x. First seed.", sheet)
+                  "Over t: the components of the state from the input (t = 0) to the end, for a few inputs "
+                  f"x, with the controls that {style_of(str(method)).label} found; the prediction is the "
+                  "sum of the final components. Over x: the function that each method fitted, and its "
+                  "distance from sin x. First seed.", sheet)
 
 
 def _draw_states(sheet: Figure, cells: Sequence[SubplotSpec], rows: Table, title: str) -> None:

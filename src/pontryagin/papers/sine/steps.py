@@ -106,9 +106,9 @@ def divergence(run: SineTables) -> Sketch | None:
                                 *(canvas.entry(**look) for look in _SUMS.values())])
     rises = " ".join(f"In ({figure}), {first_rise(*found)}." for figure, found in figures.items())
     return Sketch("Basic MSA without penalties", (
-        "J of every seed (left; a cross where it stops being finite), and for the first seed the predicted "
-        "decrease of J beside the feasibility errors that the prediction ignores (right; only what is "
-        "positive). " + rises), sheet)
+        "J of every seed (a cross where it stops being finite), and for the first seed, as sums over the "
+        "stages, the predicted decrease of J beside the feasibility errors that the prediction ignores (only "
+        "what is positive). " + rises), sheet)
 
 
 def achieved_steps(rows: Table) -> tuple[np.ndarray, np.ndarray]:

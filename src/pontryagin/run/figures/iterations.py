@@ -19,6 +19,8 @@ from pontryagin.run.tables import Sketch
 from pontryagin.update import IterationRecord
 
 _DECADES = 8
+NOTHING = "#EBCFAE"
+"""Where a map has nothing to show: a color that its scale does not have."""
 
 
 def record_figure(records: Sequence[IterationRecord], title: str = "Iterations") -> Sketch:
@@ -47,7 +49,7 @@ def record_figure(records: Sequence[IterationRecord], title: str = "Iterations")
         "before minus J after. C: the constant of Lemma 2 as the trial shows it, (mu - achieved) / "
         "feasibility errors; with rho above it J falls, and rho = 2C is the step of least J. Crosses: "
         "iterations with rejected trials, whose own C is not shown though the rule uses it; with momentum "
-        "the rule measures C along the step. What is not positive is left out, and grey in the maps. "
+        "the rule measures C along the step. What is not positive is left out, and tan in the maps. "
         f"{100 * rejected_share(records):.0f} % of all trials were rejected; J rose "
         f"in {rises} of {len(records)} iterations."), sheet)
 
@@ -85,12 +87,12 @@ def _map(sheet: Figure, axes: Axes, values: np.ndarray, title: str, label: str) 
 
 def heat_map(axes: Axes, edges: np.ndarray, values: np.ndarray, scale: LogNorm,
              first: int = 0) -> ScalarMappable:
-    """values: (stage, iteration), grey where they are not canvas.positive. edges: of the iterations; first:
-    stage's number."""
+    """values: (stage, iteration), tan where they are not canvas.positive. edges: of the iterations; first:
+    stage's number. Greater is darker, so that the picture can be turned to white on black."""
     axes.grid(visible=False)
-    axes.set_facecolor(canvas.MASKED)
+    axes.set_facecolor(NOTHING)
     return axes.pcolormesh(edges, np.arange(len(values) + 1) + first - 0.5,
-                           np.ma.masked_invalid(canvas.positive(values)), norm=scale, cmap="viridis")
+                           np.ma.masked_invalid(canvas.positive(values)), norm=scale, cmap="YlGnBu")
 
 
 def color_scale(values: np.ndarray, decades: float) -> LogNorm:

@@ -150,5 +150,5 @@ def multilevel(model: nn.Module, objective: Objective, rate: float, *, ratio: in
 
 
 EMSA_MULTILEVEL = Method("emsa-multilevel", multilevel, (0.03,),
-                         MethodStyle("E-MSA, few steps first", "#332288", "-", 1.7),
+                         MethodStyle("multilevel E-MSA", "#332288", "-", 1.7),
                          leaves=frozenset({"clip_norm", "autocast"}))

@@ -72,7 +72,7 @@ unbroken = Markup('<span class="nowrap">{}</span>').format
 
 def stack(first: str, *below: str) -> Markup:
     """A cell with small lines below its first."""
-    return Markup("<br>").join([first, *map(small, below)])
+    return Markup(" <br>").join([first, *map(small, below)])
 
 
 def stacked(cell: str) -> Markup:
