@@ -164,8 +164,8 @@ def test_what_was_not_reached_is_a_dash_and_some_seeds_are_counted() -> None:
                       for cost in ("iterations_to", "evaluations_to", "seconds_to")}, "0.1")
 
     assert cell(None, 0) == "—"
-    assert cell(None, 1) == "—<br><small>1/3 seeds</small>"
-    assert cell(40, 2) == "40 it<br>40 ev<br>40 s<br><small>2/3 seeds</small>"
+    assert cell(None, 1) == "— <br><small>1/3 seeds</small>"
+    assert cell(40, 2) == "40 it <br>40 ev <br>40 s <br><small>2/3 seeds</small>"
     assert "seeds" not in cell(40, 3)
     assert reach({"iterations_to": {}, "evaluations_to": {}, "seconds_to": {}}, "0.1") == "—"
 

@@ -223,7 +223,7 @@ def reach(result: Result, target: str) -> Markup:
         return stack(NONE)
     evaluations, seconds = (result[cost].get(target, {}).get("median")
                             for cost in ("evaluations_to", "seconds_to"))
-    first = NONE if entry["median"] is None else Markup("{} it<br>{} ev<br>{} s").format(
+    first = NONE if entry["median"] is None else Markup("{} it <br>{} ev <br>{} s").format(
         count(entry["median"]), count(evaluations), number(seconds))
     return stack(first, *([] if entry["reached"] == entry["seeds"]
                           else [f"{entry['reached']}/{entry['seeds']} seeds"]))

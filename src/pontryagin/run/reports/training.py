@@ -156,7 +156,7 @@ def _telling(goals: Sequence[Goal]) -> list[Goal]:
 
 
 def _reach(iterations: float | None, seconds: float | None) -> str:
-    return NONE if iterations is None else Markup("{} iterations<br>{} s").format(count(iterations),
+    return NONE if iterations is None else Markup("{} iterations <br>{} s").format(count(iterations),
                                                                                   number(seconds))
 
 

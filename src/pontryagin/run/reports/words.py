@@ -71,7 +71,7 @@ unbroken = Markup('<span class="nowrap">{}</span>').format
 
 
 def stack(first: str, *below: str) -> Markup:
-    """A cell with small lines below its first."""
+    """A cell with small lines below its first; a space before each break, for phones, which break nothing."""
     return Markup(" <br>").join([first, *map(small, below)])
 
 
