@@ -127,7 +127,7 @@ def test_the_command_writes_a_table_and_a_report(tmp_path, capsys):
     assert len(table(summary)[0]) == 6, "after five iterations no target has been reached"
     summary["results"]["adam"]["to_loss"]["0.2"]["iterations"]["median"] = 4
     summary["results"]["adam"]["to_loss"]["0.2"]["seconds"]["median"] = 0.5
-    assert [row[4] for row in table(summary)] == ["loss 0.2", "-", "4 it, 0.5 s"]
+    assert [row[4] for row in table(summary)] == ["loss 0.2", "—", "4 it, 0.5 s"]
     assert_drawn_again(out)
     page = (out / "report.html").read_text()
     assert "data:image/png;base64," in page

@@ -1,7 +1,7 @@
 """The result of a benchmark as a table, a picture and a page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from pontryagin.bench.benchmark import COLUMNS
 from pontryagin.run.figures.method_style import in_order, style_of
 from pontryagin.run.reports.page import Banner, Block, Cells, pictures, write_page
-from pontryagin.run.reports.words import lines, stacked, tuned
+from pontryagin.run.reports.words import NONE, best, label, lines, stacked, tuned
 from pontryagin.run.tables import Sketch, read_table
 
 _WAYS = (("The same race on a network and data of yours:",
@@ -22,7 +22,8 @@ _WORDS = (
     "Cost: seconds of an iteration relative to tuned Adam. Memory: growth of the resident set relative to "
     "Adam. A target's column holds iterations, seconds, and in brackets tuned Adam's seconds divided by them "
     "(median over seeds, range): above 1 is sooner than Adam. A dash: not reached by most seeds; targets "
-    "that no method reached are left out. Train loss is that of the current controls on a thousand fixed "
+    "that no method reached are left out. Marked: the best of a column, of a target by seconds. "
+    "Train loss is that of the current controls on a thousand fixed "
     "training samples, measured every five iterations outside the timed region, like the score that of the "
     "averages where a method keeps averages (EMSA, averaged Adam, schedule-free AdamW); {}. Rates: {}.")
 
@@ -31,7 +32,9 @@ def write_report(folder: Path) -> str:
     """report.html with the table, the curves and the settings; returns the table as text."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     rows, task = table(summary), summary["settings"]["task"]
-    blocks: list[Block] = [_part(rows, [0, 1, 2, 3, -2, -1]), _part(rows, [0, *range(4, len(rows[0]) - 2)]),
+    last = len(rows[0]) - 2
+    blocks: list[Block] = [_part(summary, rows, [2, 3, last, last + 1], [0, 1, 2, 3, last, last + 1]),
+                           _part(summary, rows, range(4, last), [0, *range(4, last)]),
                            _WORDS.format(summary["schedule"], summary["tuning_rule"]),
                            *pictures(folder, {"train-loss": lambda: _curves(folder, str(summary["score"]))}),
                            *tuned({task: summary["tuning"]}, {task: summary["results"]})]
@@ -48,10 +51,27 @@ def _headline(summary: dict[str, Any]) -> str:
                                     for name in sorted(ends, key=ends.__getitem__)) + "." if ends else ""
 
 
-def _part(rows: Sequence[Sequence[str]], columns: list[int]) -> Cells:
-    """These columns: all in one table would be wider than a page."""
+def _part(summary: dict[str, Any], rows: Sequence[Sequence[str]], judged: Collection[int],
+          columns: Sequence[int]) -> Cells:
+    """These columns, for all in one table would be wider than a page; of the judged ones the best is marked,
+    of targets by seconds."""
     head, *body = [[row[number] for number in columns] for row in rows]
-    return Cells(head, [list(map(stacked, row)) for row in body])
+    values = {columns.index(number): [_value(summary, result, rows[0][number])
+                                      for result in summary["results"].values()] for number in judged}
+    most = [place for place, name in enumerate(head) if name == "end accuracy"]
+    return Cells(head, [[label(method), *map(stacked, rest)] for method, *rest in body],
+                 best=best(values, most))
+
+
+def _value(summary: dict[str, Any], result: dict[str, Any], column: str) -> float | None:
+    """What a column of the table judges a method by."""
+    kind, _, target = column.rpartition(" ")
+    if column in ("cost", "end loss", f"end {summary['score']}"):
+        key = {"cost": "cost", "end loss": "train_loss"}.get(column, "score")
+        return result[key]["median"]
+    if column == "memory":
+        return result["memory"]
+    return result["to_loss" if kind == "loss" else "to_score"][target]["seconds"]["median"]
 
 
 def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -63,7 +83,7 @@ def table(summary: dict[str, Any]) -> list[tuple[str, ...]]:
              "end loss", f"end {summary['score']}")]
     for name, result in results.items():
         rows.append((name, f"{result['learning_rate']:g}", _range(result["cost"], ".2f"),
-                     "-" if result["memory"] is None else f"{result['memory']:.2f}",
+                     NONE if result["memory"] is None else f"{result['memory']:.2f}",
                      *(_target(result["to_loss"][t]) for t in losses),
                      *(_target(result["to_score"][t]) for t in scores), _range(result["train_loss"], ".3g"),
                      _range(result["score"], ".4g")))
@@ -79,7 +99,7 @@ def _reached(results: dict[str, Any], goal: str) -> list[str]:
 
 def _range(spread: dict[str, Any], form: str) -> str:
     if spread["median"] is None:
-        return "-"
+        return NONE
     middle, low, high = (f"{spread[name]:{form}}" for name in ("median", "min", "max"))
     return middle if low == high else f"{middle} [{low}, {high}]"
 
@@ -87,7 +107,7 @@ def _range(spread: dict[str, Any], form: str) -> str:
 def _target(found: dict[str, Any]) -> str:
     iterations, ratio = found["iterations"]["median"], found["adam_over_this"]
     if iterations is None:
-        return "-"
+        return NONE
     sooner = "" if ratio["median"] is None else f" ({_range(ratio, '.2f')})"
     return f"{iterations:.0f} it, {found['seconds']['median']:.1f} s{sooner}"
 

@@ -50,17 +50,15 @@ def _headline(audit: Audit) -> str:
     if top is None:
         return ""
     if (top.gain or 0.0) <= 2 * (top.gain_error or 0.0):
-        return (f"No stage's gain stands out of its error: this network, at a loss of "
-                f"{number(audit.loss)}, is "
-                "nearly converged on this part of the data, layer by layer.")
+        return (f"No stage's gain stands out of its error: this network, at a loss of {number(audit.loss)}, "
+                "is nearly converged on this part of the data, layer by layer.")
     return (f"{top.name} could still gain most: {number(top.gain)} ± {number(top.gain_error)}, of a loss of "
             f"{number(audit.loss)}.")
 
 
 def _ways(audit: Audit) -> list[tuple[str, str]]:
     ways = [("Train on: a gain well above its error is still to be had by more iterations, or a larger "
-             "rate, of "
-             "its stage.", "")]
+             "rate, of its stage.", "")]
     if audit.sets:
         ways.append(("Stages at which a set costs least can be moved into it first: docs/discrete-weights.md "
                      "says how to train in the set from here on.", ""))
@@ -80,7 +78,7 @@ def _lead(audit: Audit) -> Iterator[str]:
            f"{number(audit.gain)} ± {number(audit.gain_error)}.")
     if top := max(audit.stages, key=lambda stage: stage.gain or 0.0, default=None):
         beside = "" if (top.gain or 0.0) > 2 * (top.gain_error or 0.0) else ", within its error of the others"
-        yield f"The largest at {top.name}: {number(top.gain)} ± {number(top.gain_error)}{beside}."
+        yield f"Largest gain at {top.name}: {number(top.gain)} ± {number(top.gain_error)}{beside}."
     for name in audit.sets:
         if ranking := audit.ranking(name):
             (least, a), (most, b) = ranking[0], ranking[-1]

@@ -58,6 +58,8 @@ def _label(cells: dict[tuple[range, range], list[Axes]]) -> None:
         above = next(panels[0] for (_, other), panels in cells.items() if other == column)
         axes.set_title(axes.get_title(loc="left") or above.get_title(loc="left"), loc="left")
         axes.tick_params(labelbottom=True, labelleft=True)
+        for word, example in zip(axes.get_xticklabels(), below.get_xticklabels(), strict=False):
+            word.set(rotation=example.get_rotation(), horizontalalignment=example.get_horizontalalignment())
         if isinstance(axes.xaxis.get_major_locator(), MaxNLocator):
             axes.locator_params(axis="x", nbins=6)
 
