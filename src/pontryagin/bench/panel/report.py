@@ -233,7 +233,9 @@ def _picture(summary: Mapping[str, Any]) -> Sketch:
     legend_below(sheet, [entry("to the end loss, at the defaults", BLUE, "o"),
                          entry("never came there: below", BLUE, "<"),
                          entry("to the loss at a quarter", BLUE, "|"),
-                         entry("end, rate found", BLUE, "D"), entry("tuned on", ORANGE, "o")])
+                         entry("end, rate found", BLUE, "D", markerfacecolor="none"),
+                         *([entry("tuned on", ORANGE, "o")] if any(
+                             summary["networks"][network]["tuned_on"] for network in order) else [])])
     return Sketch("EMSA beside the best of the tuned rivals",
                   "Process time of the best rival (in brackets) to its end loss, over EMSA's time to it: "
                   "median and range over seeds. Orange: the networks on which EMSA's defaults were "
