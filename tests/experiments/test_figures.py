@@ -12,11 +12,11 @@ import pytest
 from matplotlib.image import imread
 from run_directory import HEADERS, read_rows, write_run, write_table
 
-from pontryagin.papers.sine.losses import Curve, band, curves
+from pontryagin.papers.sine.losses import Curve, band, curves, mark_paper
 from pontryagin.papers.sine.report import draw_figures
 from pontryagin.papers.sine.steps import achieved_steps, first_rise, stage_sums
 from pontryagin.papers.sine.tables import METRICS, first_seed, read_folder
-from pontryagin.run.figures.canvas import entry, legend_below, name_lines, new_figure
+from pontryagin.run.figures.canvas import entry, legend_below, name_lines, new_figure, signed_x
 from pontryagin.run.figures.narrow import narrow
 from pontryagin.run.tables import Drawing, ReportError, read_table
 
@@ -90,6 +90,41 @@ def test_narrow_keeps_panels_twins_scales_and_names_and_labels_each_panel() -> N
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a line", "another", "mark"]
     panels[0, 0].set_ylim(-3, 3)
     assert panels[0, 1].get_ylim() == (-3, 3)
+
+
+def test_turned_names_are_turned_in_every_narrow_panel() -> None:
+    figure = new_figure(6.0)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    lower.set_xticks(range(3), ["first", "second", "third"], rotation=45, ha="right")
+    narrow(figure)
+    figure.draw_without_rendering()
+    words = [word for word in upper.get_xticklabels() if word.get_text()]
+    assert [word.get_text() for word in words] == ["first", "second", "third"]
+    assert {word.get_rotation() for word in words} == {45.0}
+
+
+@pytest.mark.parametrize(("values", "ticks"), [
+    ([-9e-5, 2e-4, 0.01, 0.02, 0.4, np.nan], [0, 1e-3, 0.01, 0.1]),
+    ([-0.5, -0.02, -0.01, -0.003], [-1, -0.1, -0.01, 0]), ([0.0, np.nan], None)])
+def test_an_axis_of_both_signs_is_around_its_values(values: list[float], ticks: list[float] | None) -> None:
+    axes = new_figure(3.0).subplots()
+    signed_x(axes, np.array(values))
+    if ticks is None:
+        assert axes.get_xscale() == "linear"
+        return
+    low, high = axes.get_xlim()
+    assert low < min(values) < 4 * max(0, -low)
+    assert max(values) < high < 3 * max(*values, 0.01)
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert sorted(shown) == pytest.approx(ticks)
+
+
+def test_marks_of_longer_runs_stand_at_the_end_of_the_curves() -> None:
+    axes = new_figure(3.0).subplots()
+    marks = {"emsa-paper": {"iteration": 200, "loss": 0.03}, "adam": {"iteration": 10000, "loss": 0.01}}
+    assert mark_paper(axes, marks, 200.0) == 1
+    assert [(line.get_xdata()[0], line.get_marker()) for line in axes.lines] == [(200, "o"), (200, ">")]
+    assert [text.get_text() for text in axes.texts] == ["paper"]
 
 
 def test_a_narrow_panel_of_named_rows_keeps_its_height_and_a_hidden_one_has_no_room() -> None:

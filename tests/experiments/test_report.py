@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 from run_directory import METHODS, write_run
 
 from pontryagin.papers.sine.report import draw_figures, reach, sentences, write_report
 from pontryagin.run.history import headline
-from pontryagin.run.reports.page import Heading, headline_of, write_page
-from pontryagin.run.reports.words import best, bold, count, given, loss_of, number, tuned
+from pontryagin.run.reports.page import Cells, Heading, headline_of, write_page
+from pontryagin.run.reports.words import NONE, best, bold, count, given, loss_of, number, tuned
 from pontryagin.run.tables import Drawing, ReportError
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8"
@@ -221,6 +222,16 @@ def test_numbers_have_equal_digits_and_are_never_invented() -> None:
     assert number(None) == "—"
     assert number(True) == "—"
     assert number(float("inf")) == number(float("nan")) == "not finite"
+
+
+def test_on_a_phone_a_table_of_many_columns_is_a_list_of_cells_with_their_heads(tmp_path: Path) -> None:
+    summary = {"command": "x", "interrupted": False, "versions": {}, "machine": {}, "settings": {}}
+    wide = Cells(["method", Markup("to <i>1</i>"), "b", "c"], [["A", "1", NONE, "3"]], best={(0, 1)})
+    small = Cells(["a", "b"], [["1", "2"]])
+    html = write_page(tmp_path, "T", summary, [wide, small]).read_text(encoding="utf-8")
+    assert html.count('class="wide cards"') == 1
+    assert '<td data-head="to 1" class="best"><span>1</span></td>' in html
+    assert f'<td data-head="b" class="none"><span>{NONE}</span></td>' in html
 
 
 def test_the_best_of_a_column_is_marked_where_there_is_one() -> None:

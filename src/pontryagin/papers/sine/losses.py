@@ -90,7 +90,7 @@ def loss_figure(run: SineTables, figure: str) -> Sketch | None:
         else:
             canvas.log_x(axes, _smallest(metrics[effort], end), 1.08 * end)
             axes.set_xlabel("evaluations (propagations)" if effort == "evaluations" else effort)
-    longer = _mark_paper(panels["iteration"], marks, max(ends))
+    longer = mark_paper(panels["iteration"], marks, max(ends))
     for name in ("iteration", "evaluations"):
         panels[name].set_ylabel("mean squared error")
     canvas.name_lines(panels["iteration"], height=3.9)
@@ -135,7 +135,7 @@ def _draw_method(axes: Axes, method: str, seeds: list[Curve], depth: int, top: f
                       markeredgewidth=1.6, zorder=5)
 
 
-def _mark_paper(axes: Axes, marks: dict[str, dict[str, float]], last: float) -> int:
+def mark_paper(axes: Axes, marks: dict[str, dict[str, float]], last: float) -> int:
     """The paper's end values: hollow, in the method's color, and named once. Those after more iterations than
     the last here stand at the edge, as triangles; returns how many."""
     named: dict[float, float] = {}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from pontryagin.audit import Audit
 from pontryagin.run.figures import canvas
@@ -57,7 +57,7 @@ def costs(audit: Audit) -> Sketch | None:
     values = [_set_costs(axes, audit, name, names, color, (place + 1) / (len(sets) + 1) - 0.5)
               for place, (name, color) in enumerate(zip(sets, _COLORS, strict=False))]
     axes.axvline(0, color=canvas.INK, linewidth=0.8)
-    _signed_axis(axes, np.concatenate(values))
+    canvas.signed_x(axes, np.concatenate(values))
     axes.set_xlabel("change of the loss")
     axes.set_ylim(len(names) - 0.4, -0.6)
     for edge in np.arange(len(names) - 1) + 0.5:
@@ -75,22 +75,6 @@ def costs(audit: Audit) -> Sketch | None:
         "Circles: predicted from the costates of the outputs; crosses: measured with the weights replaced; "
         "bars: their standard errors. The axis is linear near zero and logarithmic beyond, and the same for "
         "all sets. r: rank correlation of predicted with true costs over the stages."), sheet)
-
-
-def _signed_axis(axes: Axes, values: np.ndarray) -> None:
-    """Linear about zero, up to the first quartile of the sizes, and logarithmic beyond; around the finite
-    values, with a number at every decade."""
-    values = values[np.isfinite(values) & (values != 0)]
-    if not values.size:
-        return
-    linear = float(np.quantile(np.abs(values), 0.25))
-    axes.set_xscale("symlog", linthresh=linear, linscale=0.7)
-    low, high = float(values.min()), float(values.max())
-    axes.set_xlim(4 * low if low < 0 else -linear, 2 * high if high > 0 else linear)
-    decades = [sign * 10.0**power for power in range(-12, 6) for sign in (-1, 1) if 10.0**power > linear]
-    axes.xaxis.set_major_locator(FixedLocator([0.0, *decades]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(canvas.plain))
 
 
 def _set_costs(axes: Axes, audit: Audit, name: str, names: Sequence[str], color: str,

@@ -84,6 +84,21 @@ def log_x(axes: Axes, first: float, last: float) -> None:
     log_ticks(axes.xaxis)
 
 
+def signed_x(axes: Axes, values: np.ndarray) -> None:
+    """Around the finite values of both signs: linear about zero, up to the first quartile of their sizes, and
+    logarithmic beyond, with a number at zero and at every decade."""
+    values = values[np.isfinite(values) & (values != 0)]
+    if not values.size:
+        return
+    linear, low, high = float(np.quantile(np.abs(values), 0.25)), float(values.min()), float(values.max())
+    axes.set_xscale("symlog", linthresh=linear, linscale=0.7)
+    axes.set_xlim(4 * low if low < 0 else -linear, 2 * high if high > 0 else linear)
+    decades = [sign * 10.0**power for power in range(-12, 6) for sign in (-1, 1) if 10.0**power > linear]
+    axes.xaxis.set_major_locator(FixedLocator([0.0, *decades]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(plain))
+
+
 def iteration_axis(axes: Axes, last: float, label: str = "iteration", first: float = 1) -> None:
     """Iterations (or epochs) from the first: logarithmic, or linear when they are few or the first is 0."""
     if last > 20 and first > 0:
