@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
-from tables import FOLDER, PAGES, PROSE, TABLE, named, printed, read, renewed, unmarked, without_source
+from tables import FOLDER, NUMBER, PAGES, PROSE, TABLE, named, printed, read, renewed, unmarked, without_source
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.csv"))
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
@@ -85,3 +85,18 @@ def test_what_readme_has_in_short_is_in_the_long_tables(row: int, table: str) ->
     for cell in read("measured")[1][row][1:]:
         for number in re.findall(r"[\d.]+", cell):
             assert number in long, f"{number} of {table}"
+
+
+@pytest.mark.parametrize(("row", "table"), [
+    (1, "sine-a"), (2, "images"), (3, "images"), (4, "wall-clock"), (6, "discrete-mnist"), (7, "discrete-mnist")])
+def test_what_readme_reproduces_is_in_the_tables(row: int, table: str) -> None:
+    known = {number for cells in read(table)[1] for cell in cells for number in NUMBER.findall(cell)}
+    found = NUMBER.findall(read("reproducing")[1][row][2])
+    assert found != []
+    assert {*found} <= known, f"{found} of {table}"
+
+
+def test_what_readme_says_of_control_is_the_range_of_its_table() -> None:
+    head, *rows = read("control")[1]
+    ratios = [float(row[head.index("seconds / L-BFGS-B's")]) for row in rows if re.match(r"[\d.]+$", row[6])]
+    assert read("reproducing")[1][5][2] == f"{min(ratios):.2f} to {max(ratios):.2f} of its time"
