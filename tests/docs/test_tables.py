@@ -10,7 +10,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
-from tables import FOLDER, NUMBER, PAGES, PROSE, TABLE, named, printed, read, renewed, unmarked, without_source
+from tables import (
+    FOLDER,
+    NUMBER,
+    PAGES,
+    PROSE,
+    TABLE,
+    named,
+    printed,
+    read,
+    renewed,
+    unmarked,
+    without_source,
+)
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.csv"))
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
@@ -88,7 +100,8 @@ def test_what_readme_has_in_short_is_in_the_long_tables(row: int, table: str) ->
 
 
 @pytest.mark.parametrize(("row", "table"), [
-    (1, "sine-a"), (2, "images"), (3, "images"), (4, "wall-clock"), (6, "discrete-mnist"), (7, "discrete-mnist")])
+    (1, "sine-a"), (2, "images"), (3, "images"), (4, "wall-clock"), (6, "discrete-mnist"),
+    (7, "discrete-mnist")])
 def test_what_readme_reproduces_is_in_the_tables(row: int, table: str) -> None:
     known = {number for cells in read(table)[1] for cell in cells for number in NUMBER.findall(cell)}
     found = NUMBER.findall(read("reproducing")[1][row][2])
