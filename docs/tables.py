@@ -4,7 +4,6 @@ A table of docs/tables/NAME.csv stands below the line `<!-- table: NAME -->`. Ab
 numbers (with a decimal point, or per cent) a line says where they come from:
 
     <!-- numbers: NAME, NAME -->           all of them stand in these csv files
-    <!-- numbers: NAME; but 0.03, 5 -->    all but these, which are settings or printed elsewhere
     <!-- derived: NAME -->                 a test of its own computes them from this csv
     <!-- apart: WHY -->                    they are in no csv: `settings`, a figure, or how they were measured
 
@@ -16,6 +15,7 @@ not say whose they are.
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +24,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TABLE = re.compile(r"^<!-- table: (?P<name>[\w-]+) -->\n\n?(?P<rows>(?:^\|.*\n)*)", re.M)
 
 
-PROSE = re.compile(r"^<!-- (?P<kind>numbers|derived|apart): (?P<names>[^;>]+?)(?:; but (?P<but>[^>]+?))? -->"
-                   r"\n+(?P<text>(?:(?!<!--).+\n)+)", re.M)
+PROSE = re.compile(r"^<!-- (?P<kind>numbers|derived|apart): (?P<names>[^>]+?) -->\n+"
+                   r"(?P<text>(?:(?!<!--).+\n)+)", re.M)
 NUMBER = re.compile(r"(?<!Python )\b\d+\.\d+(?:e-?\d+)?|\d+(?= %)")
 """Those that may be measured: with a decimal point, or per cent."""
 
@@ -50,7 +50,7 @@ def without_source(text: str) -> list[str]:
             continue
         names = named(paragraph)
         known = {number for name in names for row in read(name)[1] for cell in row
-                 for number in NUMBER.findall(cell)} | {*re.findall(r"[\d.e-]+", paragraph["but"] or "")}
+                 for number in NUMBER.findall(cell)}
         found += [f"{number} ({', '.join(names)})" for number in NUMBER.findall(paragraph["text"])
                   if number not in known]
     return found
@@ -88,18 +88,19 @@ def renewed(text: str) -> str:
 
 def main() -> None:
     """Print pages anew, and say what could not be found."""
-    tables = paragraphs = 0
+    tables, kinds = 0, Counter[str]()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         tables += len(TABLE.findall(text))
-        paragraphs += len(PROSE.findall(text))
+        kinds.update(paragraph["kind"] for paragraph in PROSE.finditer(text))
         if renewed(text) != text:
             page.write_text(renewed(text), encoding="utf-8")
             print(f"{page.relative_to(ROOT)}: printed anew")
         for number in without_source(text):
             print(f"{page.relative_to(ROOT)}: {number}: not there")
     files = len([*FOLDER.glob("*.csv")])
-    print(f"{tables} tables and {paragraphs} paragraphs compared with {files} csv files")
+    print(f"{tables} tables and {kinds['numbers']} paragraphs compared with {files} csv files; tests compute "
+          f"{kinds['derived']} paragraphs, {kinds['apart']} say why they are in none")
 
 
 if __name__ == "__main__":
