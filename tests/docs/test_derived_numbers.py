@@ -101,3 +101,16 @@ def test_what_readme_says_of_networks_of_the_panel() -> None:
                 assert float(ratio[network]) == pytest.approx(float(number), abs=0.051), network
                 found += 1
     assert found >= len(PANEL) // 2, f"few names of networks are known in: {said}"
+
+
+def test_what_is_said_of_seconds_on_the_sine() -> None:
+    said = (DOCS / "sine.md").read_text(encoding="utf-8")
+    beside_adam, beside_paper = map(int, re.search(
+        r"the closed form is (\d+) times sooner at 0.01 than tuned Adam, and (\d+) times sooner than", said
+    ).groups())
+    for name in ("sine-a", "sine-b"):
+        head, *rows = read(name)[1]
+        seconds = {row[0].split(" (")[0]: row[head.index("seconds to 0.01")] for row in rows}
+        closed = float(seconds["E-MSA, closed form"])
+        assert float(seconds["Adam"]) >= beside_adam * closed
+        assert float(seconds["E-MSA as in the paper"]) >= beside_paper * closed
