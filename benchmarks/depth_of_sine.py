@@ -1,6 +1,6 @@
 """Depth as a variable on the sine: `emsa-multilevel`, ten steps first, beside `emsa` with twenty at once.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.depth_of_sine [--seeds 3] [--repeats 2]
+    OMP_NUM_THREADS=1 python -m benchmarks.depth_of_sine [--seeds 3] [--first 0] [--repeats 2]
 
 Printed: iterations and process time to a loss of 1e-3 and of 1e-4, each with that --coarse-loss, and the
 ratio of the times; of runs in turn the fastest. Losses are measured outside of the timed region.
@@ -39,13 +39,14 @@ def reached(task: SineTask, method: str, target: float) -> tuple[int, float]:
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--repeats", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(1)
     for target in TARGETS:
         ratios = []
         for figure in "ab":
-            for seed in range(given.seeds):
+            for seed in range(given.first, given.first + given.seeds):
                 task = SineTask(figure, seed, replace(SineSetup(), coarse_loss=target))
                 found = [[reached(task, method, target) for method in ("emsa", "emsa-multilevel")]
                          for _ in range(given.repeats)]

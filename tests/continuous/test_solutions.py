@@ -172,6 +172,15 @@ def test_the_unit_of_the_costs_does_not_matter(make: Callable[[float], Discretiz
     assert_close(scaled.values, plain.values, 1e-6)
 
 
+def test_single_precision() -> None:
+    one = fastest(1.0)
+    single = replace(one, problem=replace(one.problem, initial_state=one.problem.initial_state.float()))
+    found, exact = solve(single), solve(one)
+    assert found.values.dtype == torch.float32
+    assert found.violation < 1e-5
+    assert abs(found.end - exact.end) < 1e-4
+
+
 def test_what_has_not_converged_is_no_solution(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though there is no constraint that could be violated."""
     monkeypatch.setattr("pontryagin.continuous.solution._ITERATIONS", 2)
@@ -191,3 +200,17 @@ def test_what_has_not_converged_is_no_solution(monkeypatch: pytest.MonkeyPatch) 
 def test_wrong_requests(wrong: Callable[[Discretization], object], message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         wrong(linear_quadratic(1, 30))
+
+
+def test_dynamics_and_constraints_may_be_networks(recwarn: pytest.WarningsRecorder) -> None:
+    """Whose weights are no controls: nothing of a solution has a graph, and weights have no gradient."""
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+    one = ContinuousProblem(lambda t, x, u: net(torch.cat([x, u], 1)), normal(2, 2), 1, 1.0,
+                            lambda t, x, u: x.square().sum(1) + u[:, 0].square(),
+                            path_constraint=lambda t, x, u: net(torch.cat([x, u], 1))[:, :1] - 1)
+    found = solve(Discretization(one, uniform(1.0, 3)))
+    over = residual(found)
+    kept = (found.values, found.states, found.costates, found.path_multipliers, over.residual, over.switching)
+    assert not any(each.requires_grad for each in kept)
+    assert all(weight.grad is None for weight in net.parameters())
+    assert not recwarn.list

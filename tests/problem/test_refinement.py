@@ -87,7 +87,7 @@ def test_all_steps_of_equal_size_stay_one_group() -> None:
     assert [len(group) for group in finer.groups] == [6]
 
 
-@pytest.mark.parametrize("where", [[3], [-1], []])
+@pytest.mark.parametrize("where", [[3], [-1], [True, False, True], []])
 def test_other_steps_are_refused(where: list[int]) -> None:
     problem = tanh_problem(steps=3)
     if where:

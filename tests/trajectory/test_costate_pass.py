@@ -79,3 +79,16 @@ def test_a_stage_that_forgets_its_state_has_costate_zero() -> None:
     first, last = propagate(problem, problem.initial_controls()).costates
     assert torch.equal(first, torch.zeros(3, 2).double())
     assert torch.equal(last, torch.full((3, 2), -2.0).double())
+
+
+def test_a_cost_that_no_state_changes_has_costates_zero() -> None:
+    from pontryagin.problem import stage
+    from pontryagin.trajectory import checkpointed
+
+    step = stage(torch.nn.Linear(2, 2, dtype=torch.float64))
+    problem = ControlProblem([step], lambda x, y: x.new_ones(len(x)), torch.ones(3, 2).double(),
+                             torch.zeros(3, 2).double())
+    segment, = checkpointed(problem, problem.initial_controls())
+    for costates in (propagate(problem, problem.initial_controls()).costates, segment.costates):
+        assert not any(each.any() for each in costates)
+    assert not segment.gradients[0].any()

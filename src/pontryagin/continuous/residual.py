@@ -34,6 +34,7 @@ class Residual:
     argmax: Tensor
 
 
+@torch.no_grad()
 def residual(solution: Solution, values: Sequence[float] | None = None) -> Residual:
     """max over theta of H(t, x, p, theta) - H(t, x, p, theta(t)), with states and costates of the solution.
 

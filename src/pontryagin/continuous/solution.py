@@ -51,14 +51,17 @@ class Solution:
 
 
 def solve(discretization: Discretization, values: Tensor | float = 0.0, *, minimizer: Minimizer | None = None,
-          rho: float = 100.0, tolerance: float = 1e-9, updates: int = 30) -> Solution:
+          rho: float = 100.0, tolerance: float | None = None, updates: int = 30) -> Solution:
     """Minimize J from a start; with constraints, an augmented Lagrangian between whose minimizations the
-    multipliers are updated, until no constraint is violated by more than `tolerance`.
+    multipliers are updated, until no constraint is violated by more than `tolerance`, by default 1e-9, and
+    1e-5 in float32.
 
     values: of theta, of `discretization.shape` or a number for all. minimizer: by default NewtonMSA, to the
     end. rho: the first penalty > 0, in units of J / constraint^2; it grows tenfold where an update does not
     lower the violation a hundred times. Raises ProblemError where `updates` do not reach the tolerance.
     """
+    if tolerance is None:
+        tolerance = 1e-9 if discretization.mesh.dtype == torch.float64 else 1e-5
     if not (rho > 0 and tolerance >= 0):
         raise ProblemError(f"solve: expected rho > 0 and tolerance >= 0, found {rho} and {tolerance}")
     problem = discretization.problem
@@ -120,6 +123,7 @@ def solution_at(discretization: Discretization, stages: ControlProblem, controls
                     float(trajectory.terminal.mean()), 0.0, 0, 0, states.new_zeros(0))
 
 
+@torch.no_grad()
 def _constraints(solution: Solution) -> tuple[Tensor, Tensor]:
     """end(x(T)), and path at t_1 ... t_N."""
     on = solution.discretization

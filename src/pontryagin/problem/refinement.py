@@ -37,10 +37,10 @@ def refine(problem: ControlProblem, controls: Sequence[Tensor], where: Iterable[
     if keep not in ("controls", "states"):
         raise ProblemError(f'refine: expected keep="controls" or keep="states", found {keep!r}')
     controls, steps = problem.check_controls(controls), _steps(problem.stages)
-    wanted = set(range(len(steps)) if where is None else where)
-    if not steps or not wanted <= set(range(len(steps))):
-        raise ProblemError(f"refine: expected steps among the {len(steps)} of euler or split_euler, found "
-                           f"{sorted(wanted)}")
+    wanted = list(range(len(steps)) if where is None else where)
+    if not steps or not all(type(k) is int and 0 <= k < len(steps) for k in wanted):
+        raise ProblemError(f"refine: expected indices of steps among the {len(steps)} of euler or "
+                           f"split_euler, found {wanted}")
     halved = {steps[k][0]: steps[k] for k in wanted}
     stages: list[Stage] = []
     prolonged: list[Tensor] = []

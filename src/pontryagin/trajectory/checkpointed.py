@@ -70,7 +70,11 @@ def _end(problem: ControlProblem, state: Tensor) -> tuple[Tensor, Tensor]:
     leaf = state.detach().requires_grad_()
     with torch.enable_grad():
         terminal = problem.terminal_cost(leaf, problem.target)
-        costate, = torch.autograd.grad(-terminal.sum(), leaf)
+        total = terminal.sum()
+        if not total.requires_grad:  # a cost that no state changes
+            total.requires_grad_()
+        costate, = torch.autograd.grad(total, leaf, -torch.ones_like(total), allow_unused=True,
+                                       materialize_grads=True)
     if not terminal.isfinite().all():
         raise NonFiniteError("the terminal cost is NaN or infinite: `propagate` names the stage")
     return costate, terminal.detach()

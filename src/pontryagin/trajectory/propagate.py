@@ -41,6 +41,8 @@ class Propagation:
                 self._states.append(state)
             self._terminal = problem.terminal_cost(state, problem.target)
             self._total = self._terminal.sum()
+            if not self._total.requires_grad:  # a cost that no state changes: costates are 0
+                self._total.requires_grad_()
         self.epsilon = torch.finfo(self._total.dtype).eps
         with torch.no_grad():
             self.total = self._total.item()

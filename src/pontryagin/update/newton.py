@@ -85,6 +85,7 @@ class NewtonMSA:
         self._rounding = _ROUNDING * torch.finfo(self._low.dtype).eps
         self._endless = (_ENDLESS * (1 + _largest(torch.cat(self.controls))), inf)
 
+    @torch.no_grad()  # dynamics may be a network, whose weights are no controls here
     def step(self) -> NewtonRecord:
         """One iteration."""
         began = perf_counter()
@@ -151,7 +152,6 @@ class NewtonMSA:
             self.converged = not last.accepted or last.optimality_gap <= least
         return records
 
-    @torch.no_grad()
     def _propagate(self, controls: Controls) -> tuple[float, list[Tensor]]:
         states = [self.problem.initial_state]
         for stage, control in zip(self.problem.stages, controls, strict=True):
