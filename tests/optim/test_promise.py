@@ -31,7 +31,7 @@ def test_who_promises_more_gets_less_and_never_nothing(one: float, other: float,
 def test_a_lower_rate_makes_no_longer_step(one: float, other: float, slope: float) -> None:
     def length(rate: float) -> float:
         running = (slope, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0)
-        return rate * Outlook(running, 1.0, 0.35, 2.0).length(Promise(slope * rate, 0.0), rate)[1]
+        return rate * Outlook(running, 1.0, 0.35, 2.0).length(Promise(slope * rate, 0.0), rate, 0)[1]
 
     low, high = sorted([one, other])
     assert length(low) <= length(high) * (1 + 1e-9)

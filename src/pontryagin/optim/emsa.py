@@ -181,14 +181,16 @@ class EMSA(torch.optim.Optimizer):
             if looked:
                 self._stages.settle(largest, self.state, device)
             outlook = self._outlook(_number_of(result) if value is None else value, device)
+            steps = groups[0]["steps"]
+            measured = outlook.is_measured(steps)
             moves = self._maker.moves(groups, self.state, largest, looked,
-                                      outlook.longest if rule is None else None, outlook.left is not None)
+                                      outlook.longest if rule is None else None, measured)
         if rule is not None and closure is not None:
             self._stages.capture.off()  # the inputs of a trial are not those of a step
             search(rule, moves, lambda length: self._apply(moves, length), closure, result, groups)
         else:
-            groups[0]["promise"], length = outlook.length(self._maker.promise,
-                                                          max(float(group["lr"]) for group in groups))
+            groups[0]["promise"], length = outlook.length(self._maker.promise if measured else None,
+                                                          max(float(group["lr"]) for group in groups), steps)
             self._apply(moves, length)
         for group in groups:
             group["steps"] += 1

@@ -35,6 +35,8 @@ from pontryagin.errors import ProblemError
 
 OWN = 0.2
 """How much a batch's own direction counts."""
+_EARLY, _SELDOM = 20, 2
+"""Promises are measured in each of the first steps, then in every second."""
 _SAMPLES = 50.0
 """So many weights for each sample are none too many."""
 _MEMORY = 0.8
@@ -104,15 +106,21 @@ class Outlook:
     free: float = _FIRST
     longest: float = 1.0
 
-    def length(self, promise: "Promise", lr: float) -> tuple[Running, float]:
-        """(what lasts, what a step of this rate is multiplied by)."""
+    def is_measured(self, steps: int) -> bool:
+        """Whether a step after so many is to tell what it promises."""
+        return self.left is not None and (steps < _EARLY or steps % _SELDOM == 0)
+
+    def length(self, promise: "Promise | None", lr: float, steps: int) -> tuple[Running, float]:
+        """(what lasts, what a step of this rate is multiplied by). promise: None where it is not measured;
+        steps: before this one."""
         if self.left is None:
             return self.running, 1.0
         total, weight, *of_loss, largest = self.running
         largest = max(largest, lr)
-        if lr > 0:
-            total += (1 - _MEMORY) * (promise.total / lr - total)
-            weight += (1 - _MEMORY) * (1 - weight)
+        if promise is not None and lr > 0:
+            fresh = 1 - _MEMORY**(1 if steps < _EARLY else _SELDOM)
+            total += fresh * (promise.total / lr - total)
+            weight += fresh * (1 - weight)
         promised = total / weight * sqrt(lr * largest) * self.longest / self.left if weight else 0.0
         return (total, weight, *of_loss, largest), self.longest * allowed(promised, self.free)
 
