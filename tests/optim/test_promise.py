@@ -269,3 +269,24 @@ def test_accumulated_outputs_count_by_their_weight() -> None:
 def test_wrong_settings(settings: dict[str, float]) -> None:
     with pytest.raises(ProblemError, match="Bound: expected"):
         Bound(**settings)
+
+
+def test_promises_are_measured_in_the_first_steps_then_in_every_second_and_where_none_is_known() -> None:
+    """So that no step is unbounded whose loss becomes known late."""
+    known, unknown = (1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.03), (0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.03)
+    assert all(Outlook(known, 1.0).is_measured(steps) for steps in range(20))
+    assert [Outlook(known, 1.0).is_measured(steps) for steps in (101, 102, 103)] == [False, True, False]
+    assert Outlook(unknown, 1.0).is_measured(101)
+    assert not Outlook(known).is_measured(0)
+
+
+@pytest.mark.parametrize("late", [25, 26])
+def test_a_loss_that_becomes_known_late_bounds_the_first_step(late: int) -> None:
+    model, x, y = regression(1e-3)
+    optimizer = EMSA(model)
+    for number in range(late + 1):
+        optimizer.zero_grad()
+        loss = functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step(loss=loss if number == late else None)
+    assert optimizer.param_groups[0]["promise"][1] > 0

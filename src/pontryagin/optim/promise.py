@@ -108,7 +108,8 @@ class Outlook:
 
     def is_measured(self, steps: int) -> bool:
         """Whether a step after so many is to tell what it promises."""
-        return self.left is not None and (steps < _EARLY or steps % _SELDOM == 0)
+        unknown = not self.running or self.running[1] == 0
+        return self.left is not None and (unknown or steps < _EARLY or steps % _SELDOM == 0)
 
     def length(self, promise: "Promise | None", lr: float, steps: int) -> tuple[Running, float]:
         """(what lasts, what a step of this rate is multiplied by). promise: None where it is not measured;
