@@ -290,3 +290,18 @@ def test_a_loss_that_becomes_known_late_bounds_the_first_step(late: int) -> None
         loss.backward()
         optimizer.step(loss=loss if number == late else None)
     assert optimizer.param_groups[0]["promise"][1] > 0
+
+
+@pytest.mark.parametrize("rows", [10, 30])
+def test_gradients_that_vanish_at_once_promise_nothing_new(rows: int) -> None:
+    """The loss stays: were nothing promised, momentum would run out at twice the length it had."""
+    model, x, y = regression(1e-2)
+    optimizer, known = EMSA(model), []
+    for number in range(40):
+        optimizer.zero_grad()
+        loss = functional.mse_loss(model(x[:rows]), y[:rows])
+        (loss if number < 30 else 0 * loss).backward()
+        optimizer.step(loss=loss)
+        known.append(optimizer.param_groups[0]["promise"][:2])
+    assert set(known[30:]) == {known[29]}
+    assert known[28] != known[27]

@@ -182,7 +182,7 @@ class EMSA(torch.optim.Optimizer):
                 self._stages.settle(largest, self.state, device)
             outlook = self._outlook(_number_of(result) if value is None else value, device)
             steps = groups[0]["steps"]
-            measured = outlook.is_measured(steps)
+            measured = any(largest.values()) and outlook.is_measured(steps)
             moves = self._maker.moves(groups, self.state, largest, looked,
                                       outlook.longest if rule is None else None, measured)
         if rule is not None and closure is not None:

@@ -112,8 +112,8 @@ class Outlook:
         return self.left is not None and (unknown or steps < _EARLY or steps % _SELDOM == 0)
 
     def length(self, promise: "Promise | None", lr: float, steps: int) -> tuple[Running, float]:
-        """(what lasts, what a step of this rate is multiplied by). promise: None where it is not measured;
-        steps: before this one."""
+        """(what lasts, what a step of this rate is multiplied by). promise: None where it is not measured, or
+        gradients are 0, so that momentum runs out at the length it had; steps: before this one."""
         if self.left is None:
             return self.running, 1.0
         total, weight, *of_loss, largest = self.running
