@@ -65,8 +65,8 @@ def study(name: str, settings: Settings, command: str, columns: Mapping[str, Seq
 
 def described(name: str, settings: Settings, command: str) -> dict[str, Any]:
     """What every summary.json begins with."""
-    return {"experiment": name, "command": command, "settings": asdict(settings) | {"out": str(settings.out)},
-            "versions": versions(), "machine": machine()}
+    return {"experiment": name, "command": command, "settings": asdict(settings), "versions": versions(),
+            "machine": machine()}
 
 
 class Named(Protocol):

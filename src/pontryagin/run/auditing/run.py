@@ -63,10 +63,8 @@ def _write(settings: AuditSettings, command: str, audit: Audit | None, interrupt
     results = {} if audit is None else _results(audit)
     if audit is not None:
         _write_tables(settings.out, audit)
-    said = {name: str(value) if isinstance(value, Path) else value
-            for name, value in asdict(settings).items()}
     write_json(settings.out / "summary.json", {
-        "experiment": "audit", "command": command, "interrupted": interrupted, "settings": said,
+        "experiment": "audit", "command": command, "interrupted": interrupted, "settings": asdict(settings),
         "versions": versions(), "machine": machine(), "results": results})
 
 
