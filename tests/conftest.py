@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _BEYOND_DEV = {"accelerate", "lightning", "pytorch_optimizer", "skorch", "tensorboard", "torchdiffeq",
-               "transformers"}
+               "transformers", "typeshed_client"}
 
 
 def _needs_extra(item: pytest.Item) -> bool:

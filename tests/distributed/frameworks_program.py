@@ -103,6 +103,22 @@ def accelerate(folder: Path) -> dict[str, float]:
     return found | {"loaded, goes on": far(model.parameters(), alone()[0])}
 
 
+def version_1(folder: Path) -> dict[str, float]:
+    """Accelerate wraps the model in FullyShardedDataParallel after the optimizer was made."""
+    from accelerate import Accelerator
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    shards_on_cpus()
+    accelerator = Accelerator(cpu=True, fsdp_plugin=FullyShardedDataParallelPlugin(fsdp_version=1))
+    accelerator.state._shared_state["device"] = torch.device("cpu")  # else torch finds cpu:0 to be another
+    plain = net()
+    model, optimizer = accelerator.prepare(plain, EMSA(plain))
+    accelerator.backward(model(X).sum())
+    with pytest.raises(ProblemError, match="FullyShardedDataParallel flattens parameters"):
+        optimizer.step()
+    return {"refused": 0.0}
+
+
 def trainer(folder: Path) -> dict[str, float]:
     """It makes the optimizer; a checkpoint without an evaluation."""
     import transformers
@@ -137,6 +153,11 @@ def trainer(folder: Path) -> dict[str, float]:
         made.train(**options)
         return made
 
+    early = Task()
+    made = EMSA(early)
+    with pytest.raises(RuntimeError, match="`optimizers` is not allowed"):
+        InOrder(early, settings, train_dataset=data,
+                optimizers=(made, torch.optim.lr_scheduler.ConstantLR(made, 1.0)))
     controls, averages = alone()
     done = run()
     rank, found = distributed.get_rank(), {}
@@ -209,7 +230,8 @@ def zero(folder: Path) -> dict[str, float]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, folder = sys.argv[1], Path(sys.argv[2])
-    found = {"accelerate": accelerate, "trainer": trainer, "lightning": lightning, "zero": zero}[name](folder)
+    found = {"accelerate": accelerate, "version 1": version_1, "trainer": trainer, "lightning": lightning,
+             "zero": zero}[name](folder)
     torch.save(found, folder / f"rank{distributed.get_rank()}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

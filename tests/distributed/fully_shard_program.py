@@ -4,18 +4,22 @@ that trains the whole model."""
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from owners_program import Block, Last, entire, furthest, llama, mlp
+from owners_program import Block, Last, entire, furthest, llama, mlp, resumed, states
 from torch import Tensor, distributed, nn
+from torch.distributed import checkpoint
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
+    get_optimizer_state_dict,
     set_model_state_dict,
+    set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 
@@ -211,6 +215,64 @@ def averages(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
     return found
 
 
+def checkpoints(mesh: Any, rank: int, ranks: int, folder: Path) -> tuple[dict[str, float], list[str]]:
+    """Averaged saved by all ranks, gone on from by fewer, by one, and from all in one; a rank has its part of
+    the averages, beside an optimizer with a state and one without. And what is said of a state without the
+    controls."""
+    found, refused = {}, []
+
+    def way(among: Any) -> Wrap:
+        return lambda model: fully_shard(model, mesh=among)
+
+    def ended(run: Run) -> list[Tensor]:
+        controls = run.trained(3).found()
+        run.optimizer.eval()
+        return [*controls, *run.found()]
+
+    makers = {"AdamW": partial(torch.optim.AdamW, lr=0.01), "SGD": partial(torch.optim.SGD, lr=0.1)}
+    for name, maker in makers.items():
+        def made(model: nn.Module, maker: Any = maker) -> Averaged:
+            return Averaged(maker(model.parameters()))
+
+        run, place = Run(mlp, way(mesh), rank, ranks, optimizer=made).trained(4), folder / name
+        parts = [value.to_local() for each in run.optimizer.state_dict()["state"].values()
+                 for key, value in each.items() if key == "averaged_mean_control"]
+        found[f"{name}: a part"] = float(sum(part.numel() for part in parts) != sum(
+            parameter.to_local().numel() for parameter in run.model.parameters()))
+        checkpoint.save(states(run), checkpoint_id=place)
+        options = StateDictOptions(full_state_dict=True)
+        whole = deepcopy(get_optimizer_state_dict(run.model, run.optimizer, options=options))
+        kept, weights = deepcopy(run.optimizer.state_dict()), deepcopy(run.model.state_dict())
+        run.optimizer.eval()
+        checkpoint.save(states(run), checkpoint_id=folder / f"{name} shown")
+        run.optimizer.train()
+        expected = ended(run)
+        found[f"{name}: alone"] = furthest(ended(Run(mlp, None, 0, 1, optimizer=made).trained(4)), expected)
+        again = Run(mlp, way(mesh), rank, ranks, optimizer=made).trained(1)
+        again.model.load_state_dict(weights)
+        again.optimizer.load_state_dict(kept)
+        found[f"{name}: from its own"] = furthest(ended(again), expected)
+        again = resumed(Run(mlp, way(mesh), rank, ranks, optimizer=made), place)
+        set_optimizer_state_dict(again.model, again.optimizer, whole, options=options)
+        found[f"{name}: from all in one"] = furthest(ended(again), expected)
+        evaluated = Run(mlp, way(mesh), rank, ranks, optimizer=made)
+        evaluate_averages(evaluated.model, evaluated.optimizer)
+        found[f"{name}: shown"] = furthest(ended(resumed(evaluated, folder / f"{name} shown")), expected)
+        try:
+            resumed(Run(mlp, way(mesh), rank, ranks, optimizer=made), folder / f"{name} shown")
+        except ProblemError as error:
+            refused.append(str(error))
+        fewer = distributed.new_group(list(range(ranks - 1)))
+        few = distributed.device_mesh.DeviceMesh("cpu", list(range(ranks - 1)))
+        if rank < ranks - 1:
+            some = resumed(Run(mlp, way(few), rank, ranks - 1, optimizer=made), place, process_group=fewer)
+            found[f"{name}: fewer"] = furthest(ended(some), expected)
+        if rank == 0:
+            single = resumed(Run(mlp, None, 0, 1, optimizer=made), place, no_dist=True)
+            found[f"{name}: one"] = furthest(ended(single), expected)
+    return found, refused
+
+
 def costs(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
     """Of an ordinary step of sixteen equal layers: numbers sent, and the share of the optimizer's state,
     relative to what they are on paper."""
@@ -275,8 +337,10 @@ def main(folder: Path) -> None:
             run = Run(make, wrap, rank, ranks, **options).trained(**how)
             exact[name] = furthest(run.found(), Run(make, None, rank, ranks).trained(**how).found())
         exact |= averages(mesh, rank, ranks)
-        torch.save({"exact": exact, "costs": costs(mesh, rank, ranks), "refused": refusals(mesh),
-                    "near": low_precision(mesh, rank, ranks)}, folder / f"rank{rank}.pt")
+        going_on, without = checkpoints(mesh, rank, ranks, folder)
+        torch.save({"exact": exact | going_on, "costs": costs(mesh, rank, ranks), "without": without,
+                    "refused": refusals(mesh), "near": low_precision(mesh, rank, ranks)},
+                   folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":

@@ -226,7 +226,21 @@ def refusals(rank: int, ranks: int) -> list[str]:
         except (ProblemError, NonFiniteError) as error:
             found.append(str(error))
 
-    note(lambda: EMSA(FullyShardedDataParallel(mlp(), device_id=torch.device("cpu"))))
+    def flat(model: nn.Module, **options: Any) -> nn.Module:
+        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **options)
+
+    def wrapped_since(**options: Any) -> None:
+        model = mlp()
+        optimizer = EMSA(model)
+        flat(model, **options)(torch.ones(2, 6)).sum().backward()
+        optimizer.step()
+
+    inside = mlp()
+    flat(nn.ModuleList([inside]), use_orig_params=True)
+    note(lambda: EMSA(flat(mlp())))
+    note(lambda: EMSA(inside))
+    note(lambda: wrapped_since(use_orig_params=True))
+    note(wrapped_since)
     note(lambda: EMSA(sharded(mlp(), mesh), acceptance=Acceptance()))
     both = distributed.init_device_mesh("cpu", (1, ranks), mesh_dim_names=("shards", "columns"))
     note(lambda: EMSA(fully_shard(by_columns_and_rows(mlp(), both["columns"]), mesh=both["shards"])))

@@ -27,6 +27,11 @@ def test_accelerate(tmp_path: Path) -> None:
     check("accelerate", tmp_path, "evaluated", "saved", "goes on", "loaded, goes on")
 
 
+def test_accelerate_with_version_1_of_fsdp_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    check("version 1", tmp_path, "refused")
+
+
 def test_trainer(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")

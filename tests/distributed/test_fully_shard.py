@@ -22,3 +22,5 @@ def test_ways(ranks: int, tmp_path: Path) -> None:
         assert early.endswith("make a new EMSA(model)")
         assert "0.weight is in no module that fully_shard was called on" in part
         assert "is on the meta device" in unreal
+        assert len(found["without"]) == 2
+        assert all("the controls are not in it" in told for told in found["without"])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optim_builders import without_checked_types
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.optim import SGD, AdamW, Optimizer, lr_scheduler
 
 from pontryagin.optim import Averaged
@@ -359,6 +360,50 @@ def test_a_run_goes_on_from_its_state(name: str, is_shown: bool, model_first: bo
     assert are_equal(averages(second, resumed), averages(straight, reference))
 
 
+class Wrapper(SGD):
+    """Its state is a dictionary of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"inside": super().state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict["inside"])
+
+
+def test_a_state_of_another_form() -> None:
+    straight, first, second = network(), network(), network()
+    reference, optimizer, resumed = (Averaged(Wrapper(one.parameters(), 0.1, momentum=0.9))
+                                     for one in (straight, first, second))
+    train(straight, reference, 9)
+    train(first, optimizer, 5)
+    file = saved(first, optimizer)
+    second.load_state_dict(file["model"])
+    resumed.load_state_dict(file["optimizer"])
+    train(second, resumed, 4, 5)
+    assert are_equal(averages(second, resumed), averages(straight, reference))
+
+
+@pytest.mark.parametrize("make", [lambda parameters: SGD(parameters, 0.1), OPTIMIZERS["adamw"]])
+@pytest.mark.parametrize("has_gradients", [True, False])
+def test_states_by_names(make: Make, has_gradients: bool) -> None:
+    """torch.distributed.checkpoint makes a step of an optimizer that has no state: the averages are one."""
+    straight, first, second = network(), network(), network()
+    reference, optimizer, resumed = (Averaged(make(one.parameters())) for one in (straight, first, second))
+    train(straight, reference, 9)
+    train(first, optimizer, 5)
+    if not has_gradients:
+        optimizer.zero_grad()
+    state = copy.deepcopy(get_optimizer_state_dict(first, optimizer))
+    assert "averaged_mean_control" in state["state"]["0.weight"]
+    second.load_state_dict(first.state_dict())
+    set_optimizer_state_dict(second, resumed, state)
+    train(first, optimizer, 4, 5)
+    train(second, resumed, 4, 5)
+    expected = averages(straight, reference)
+    assert are_equal(averages(first, optimizer), expected)
+    assert are_equal(averages(second, resumed), expected)
+
+
 def test_loading_a_state_into_a_model_that_shows_its_averages() -> None:
     """Without the model's own weights: the controls come back, and are not lost."""
     model = network()
@@ -424,15 +469,35 @@ def test_no_optimizer(value: Any) -> None:
         Averaged(value)
 
 
+def test_averages_of_averages() -> None:
+    message = "^Averaged: expected an optimizer without averages, found Averaged$"
+    with pytest.raises(ProblemError, match=message):
+        Averaged(Averaged(SGD(network().parameters(), 0.1)))
+
+
 def wrong_states() -> dict[str, Any]:
     model = network()
-    optimizer = Averaged(SGD(model.parameters(), 0.1))
+    optimizer = Averaged(SGD(model.parameters(), 0.1, momentum=0.9))
     train(model, optimizer, 1)
     good = optimizer.state_dict()
-    others = good["averages"][1:]
+    optimizer.eval()
+    shown = optimizer.state_dict()
+
+    def changed(state: dict[str, Any], number: int, **entries: Any) -> dict[str, Any]:
+        values = {name: value for name, value in (state["state"][number] | entries).items()
+                  if value is not None}
+        return state | {"state": state["state"] | {number: values}}
+
+    without = shown
+    for number in range(4):
+        without = changed(without, number, averaged_last_control=None)
+    fewer = [good["param_groups"][0] | {"params": [0, 1, 2]}]
     return {"of the optimizer alone": optimizer.optimizer.state_dict(), "no dictionary": [1],
-            "of fewer parameters": good | {"averages": others},
-            "of other shapes": good | {"averages": [{"mean_control": torch.ones(1)}, *others]}}
+            "no state": {"param_groups": good["param_groups"]},
+            "of fewer parameters": good | {"param_groups": fewer},
+            "of other shapes": changed(good, 0, averaged_mean_control=torch.ones(1)),
+            "of two runs": changed(good, 0, averaged_steps=torch.tensor(7)),
+            "without the controls": without}
 
 
 @pytest.mark.parametrize("name", wrong_states())
@@ -442,7 +507,7 @@ def test_wrong_states(name: str) -> None:
     train(model, optimizer, 2)
     optimizer.eval()
     before = controls(model)
-    message = r"^Averaged: [^\n]*(expected|this optimizer has)[^\n]*$"
+    message = r"^Averaged: [^\n]*(expected|this optimizer has|are not in it)[^\n]*$"
     with without_checked_types(), pytest.raises(ProblemError, match=message):
         optimizer.load_state_dict(wrong_states()[name])
     assert are_equal(controls(model), before)

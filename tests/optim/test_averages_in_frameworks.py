@@ -1,7 +1,7 @@
 """What Lightning, the Trainer and skorch validate and save are the averages, without a word in the loop; and
 what goes on from their checkpoints is the run that was left alone."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,12 @@ def assert_equal(found: Iterable[Tensor], expected: list[Tensor]) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_lightning(tmp_path: Path) -> None:
-    """Also where the optimizer comes as LightningCLI's OptimizerCallable."""
     lightning = pytest.importorskip("lightning")
 
     class Task(lightning.LightningModule):  # type: ignore[misc, name-defined]
-        def __init__(self, optimizer: Callable[[Any], EMSA] = EMSA) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self.net, self.optimizer, self.validated = start(), optimizer, []
+            self.net, self.validated = start(), []
 
         def training_step(self, batch: list[Tensor]) -> Tensor:
             return loss_of(self.net, *batch)
@@ -60,7 +59,7 @@ def test_lightning(tmp_path: Path) -> None:
             self.validated = [parameter.clone() for parameter in self.net.parameters()]
 
         def configure_optimizers(self) -> EMSA:
-            optimizer = self.optimizer(self.net)
+            optimizer = EMSA(self.net)
             evaluate_averages(self.net, optimizer)
             return optimizer
 
@@ -81,6 +80,35 @@ def test_lightning(tmp_path: Path) -> None:
         saved = torch.load(tmp_path / f"step={steps}.ckpt", weights_only=False)
         assert_equal(saved["state_dict"].values(), alone(steps)[1])
     assert_equal(fitted(3, ckpt_path=tmp_path / "step=6.ckpt").validated, alone(9)[1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_cli() -> None:
+    """OptimizerCallable, called with the module."""
+    pytest.importorskip("typeshed_client", reason="LightningCLI needs jsonargparse[signatures]")
+    lightning = pytest.importorskip("lightning")
+    from lightning.pytorch.cli import LightningCLI, OptimizerCallable
+
+    class Task(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self, optimizer: OptimizerCallable = EMSA) -> None:
+            super().__init__()
+            self.net, self.optimizer = start(), optimizer
+
+        def training_step(self, batch: list[Tensor]) -> Tensor:
+            return loss_of(self.net, *batch)
+
+        def train_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), BATCH)
+
+        def configure_optimizers(self) -> EMSA:
+            return self.optimizer(self)
+
+    quiet = ["accelerator=cpu", "logger=false", "enable_checkpointing=false", "enable_progress_bar=false",
+             "enable_model_summary=false"]
+    run = LightningCLI(Task, save_config_callback=None, args=[
+        "fit", "--trainer.max_epochs=2", *(f"--trainer.{one}" for one in quiet),
+        "--model.optimizer=pontryagin.optim.EMSA", "--model.optimizer.lr=0.03"])
+    assert_equal(run.model.net.parameters(), alone(6)[0])
 
 
 def test_trainer(tmp_path: Path) -> None:

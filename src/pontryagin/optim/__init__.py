@@ -1,6 +1,6 @@
 """The torch optimizer: EMSA for any module."""
 
-from pontryagin.optim.averages import Averaged
+from pontryagin.optim.averaged import Averaged
 from pontryagin.optim.emsa import EMSA
 from pontryagin.optim.evaluated import evaluate_averages
 from pontryagin.optim.pilot import FoundRate, Pilot

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pontryagin.errors import ProblemError
-from pontryagin.optim.averages import Averaged
+from pontryagin.optim.averaged import Averaged
 from pontryagin.optim.emsa import EMSA
 from pontryagin.trajectory.local import at_rest
 

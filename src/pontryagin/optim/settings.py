@@ -98,7 +98,8 @@ def check_model(model: object) -> None:
     if meta is not None:
         raise ProblemError(f"EMSA: {meta} is on the meta device, without values: materialize the model first "
                            "(to_empty replaces its parameters), then make the optimizer")
-    if holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()):
+    if holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()) or any(
+            getattr(parameter, "_fsdp_flattened", False) for parameter in model.parameters()):  # torch's mark
         raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each "
                            "stage's own gradient: use fully_shard (FSDP2) in its place, or "
                            "DistributedDataParallel")

@@ -30,6 +30,28 @@ def whole(value: Tensor) -> Tensor:
     return spread.full_tensor()
 
 
+def as_spread(part: Tensor, like: Tensor) -> Tensor:
+    """A part that lies in this process, as a tensor that is spread as another one of its shape is."""
+    if not is_spread(like):
+        return part
+    other: Any = like
+    return sys.modules["torch.distributed.tensor"].DTensor.from_local(
+        part, other.device_mesh, other.placements, run_check=False, shape=like.shape, stride=like.stride())
+
+
+def part_as(value: Tensor, like: Tensor) -> Tensor:
+    """What lies in this process of a tensor that is to be spread as another one of its shape is. Every
+    process of both meshes has to call it."""
+    spread: Any = value
+    other: Any = like
+    if not is_spread(like):
+        return whole(value)
+    if is_spread(value) and (spread.device_mesh, spread.placements) == (other.device_mesh, other.placements):
+        return local_part(value)
+    distribute = sys.modules["torch.distributed.tensor"].distribute_tensor
+    return local_part(distribute(whole(value).to(like.device), other.device_mesh, other.placements))
+
+
 def at_rest(model: nn.Module) -> None:
     """Parameters lie in parts again: after a pass without a backward pass fully_shard leaves some whole."""
     found = sys.modules.get("torch.distributed.fsdp")
