@@ -4,6 +4,7 @@ a plain loop of one process; averages evaluated and saved by themselves."""
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,14 @@ def shards_on_cpus() -> None:
     AcceleratorState.__init__ = begin
 
 
-def accelerate(folder: Path) -> dict[str, float]:
-    """Prepared, trained, evaluated, saved, gone on from."""
+def accelerate(folder: Path, kind: str = "SHARDED_STATE_DICT") -> dict[str, float]:
+    """Prepared, trained, evaluated, saved in parts or whole, gone on from."""
     from accelerate import Accelerator
     from accelerate.utils import FullyShardedDataParallelPlugin
     from safetensors.torch import load_file
 
     shards_on_cpus()
-    sharded = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type="SHARDED_STATE_DICT")
+    sharded = FullyShardedDataParallelPlugin(fsdp_version=2, state_dict_type=kind)
     accelerator = Accelerator(cpu=True, fsdp_plugin=sharded)
     rank, ranks, plain = accelerator.process_index, accelerator.num_processes, net()
     names = [name for name, _ in plain.named_parameters()]
@@ -100,7 +101,11 @@ def accelerate(folder: Path) -> dict[str, float]:
     found["goes on"] = far(model.parameters(), alone()[0])
     accelerator.load_state(str(folder / "state"))
     trained(range(4, STEPS))
-    return found | {"loaded, goes on": far(model.parameters(), alone()[0])}
+    found["loaded, goes on"] = far(model.parameters(), alone()[0])
+    model.eval()
+    with torch.no_grad():
+        model(X)
+    return found | {"evaluated at the end": far(model.parameters(), alone()[1])}
 
 
 def version_1(folder: Path) -> dict[str, float]:
@@ -230,8 +235,8 @@ def zero(folder: Path) -> dict[str, float]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     name, folder = sys.argv[1], Path(sys.argv[2])
-    found = {"accelerate": accelerate, "version 1": version_1, "trainer": trainer, "lightning": lightning,
-             "zero": zero}[name](folder)
+    found = {"accelerate": accelerate, "accelerate, whole": partial(accelerate, kind="FULL_STATE_DICT"),
+             "version 1": version_1, "trainer": trainer, "lightning": lightning, "zero": zero}[name](folder)
     torch.save(found, folder / f"rank{distributed.get_rank()}.pt")
     distributed.barrier()
     distributed.destroy_process_group()

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from killed_program import Killer
+from killed_program import Killer, again
 from owners_program import Run, entire, resumed, sharded, states
 from torch import Tensor, distributed, nn
 from torch.distributed import checkpoint
@@ -18,7 +18,7 @@ from pontryagin.optim.owned import Owned
 PLACES = {"forward": (nn.Linear, "forward"), "backward": (Tensor, "backward"), "reduce": (Owned, "moments"),
           "argmax": (Owned, "agreed"), "scatter": (Owned, "moves"), "save": (FileSystemWriter, "write_data")}
 """Where each phase begins; "start" is before the processes know of each other."""
-STEPS, EVERY = 8, 2
+STEPS, EVERY, TIMEOUT = 8, 2, 20.0
 
 
 def arm(phase: str, killer: Killer) -> None:
@@ -32,7 +32,7 @@ def arm(phase: str, killer: Killer) -> None:
 
 def main(folder: Path) -> None:
     """Go on from the last whole checkpoint, if there is one, to the last step."""
-    with join(timeout=20) as communicator:
+    with join(TIMEOUT) as communicator:
         rank, ranks = communicator.rank, communicator.size
         mesh, last = distributed.init_device_mesh("cpu", (ranks,)), folder / "last"
         run = Run("mlp", sharded, mesh, rank, ranks)
@@ -56,6 +56,7 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, phase, rank, call = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    again(folder / "mark")
     if os.environ["RANK"] == rank:
         arm(phase, Killer(folder / "mark", call))
     main(folder)

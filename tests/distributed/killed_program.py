@@ -4,6 +4,7 @@ iteration."""
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ class Killer:
         return called
 
 
+def again(mark: Path) -> None:
+    """Tell beside the mark when torchrun has started the processes again."""
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "1" and os.environ["RANK"] == "0":
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        since = float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+        mark.with_name("again").write_text(str(time.time() - since))
+
+
+def waited(mark: Path) -> float:
+    """Seconds from the kill until all had ended and were started again."""
+    return float(mark.with_name("again").read_text()) - mark.stat().st_mtime
+
+
 def arm(phase: str, killer: Killer) -> None:
     """Put the killer where the phase begins."""
     if phase == "forward":
@@ -50,6 +64,7 @@ def arm(phase: str, killer: Killer) -> None:
 
 if __name__ == "__main__":
     mark, phase, rank, call = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    again(mark)
     if os.environ["RANK"] == rank and phase != "none":
         arm(phase, Killer(mark, call))
     main(sys.argv[5:])

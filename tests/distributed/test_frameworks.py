@@ -22,9 +22,10 @@ def check(name: str, folder: Path, *expected: str) -> None:
         assert {one: value for one, value in found.items() if not value < 2e-6} == {}
 
 
-def test_accelerate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["accelerate", "accelerate, whole"])
+def test_accelerate(program: str, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    check("accelerate", tmp_path, "evaluated", "saved", "goes on", "loaded, goes on")
+    check(program, tmp_path, "evaluated", "saved", "goes on", "loaded, goes on", "evaluated at the end")
 
 
 def test_accelerate_with_version_1_of_fsdp_is_refused(tmp_path: Path) -> None:

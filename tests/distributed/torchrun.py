@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+PATIENCE = 30.0
+"""Seconds that torchrun gives the others to end before it kills them."""
+
 
 def torchrun(ranks: int, program: Path, *arguments: str, options: tuple[str, ...] = (), limit: float = 120
              ) -> subprocess.CompletedProcess[str]:

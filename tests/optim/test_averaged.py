@@ -114,7 +114,7 @@ def test_half_precision_has_averages_in_single(dtype: torch.dtype) -> None:
 
 
 def averages_of(optimizer: Averaged) -> list[Tensor]:
-    return [entries["mean_control"] for entries in optimizer.state_dict()["averages"]]
+    return [entries["averaged_mean_control"] for entries in optimizer.state_dict()["state"].values()]
 
 
 def test_half_precision_averages_are_those_of_the_wide_values() -> None:
@@ -177,7 +177,7 @@ def test_no_step_while_shown() -> None:
         optimizer.step(lambda: calls.append(1))
     assert not calls
     assert are_equal(controls(model), before)
-    assert state["steps"] == optimizer.steps == 2
+    assert int(state["state"][0]["averaged_steps"]) == optimizer.steps == 2
     optimizer.train()
     train(model, optimizer, 1)
 
@@ -190,6 +190,18 @@ def test_weights_that_are_loaded_begin_new_averages() -> None:
     model.load_state_dict(other.state_dict())
     train(model, optimizer, 3)  # with a rate of 0, so that the average stays where it begins
     assert are_equal(averages(model, optimizer), controls(other))
+
+
+def test_a_new_average_begins_at_what_was_loaded() -> None:
+    """a_6 = (1 - c_6) W + c_6 theta_6."""
+    model, other = network(), network()
+    train(other, SGD(other.parameters(), 0.3), 5)
+    optimizer = Averaged(SGD(model.parameters(), 0.1), 8.0)
+    train(model, optimizer, 5)
+    model.load_state_dict(other.state_dict())
+    train(model, optimizer, 1)
+    expected = [start.lerp(end, 9 / 14) for start, end in zip(controls(other), controls(model), strict=True)]
+    assert are_equal(averages(model, optimizer), expected)
 
 
 def test_weights_that_are_loaded_while_shown_stay() -> None:
@@ -492,10 +504,13 @@ def wrong_states() -> dict[str, Any]:
     for number in range(4):
         without = changed(without, number, averaged_last_control=None)
     fewer = [good["param_groups"][0] | {"params": [0, 1, 2]}]
+    nothing = {number: {name: value for name, value in entries.items() if "control" not in name}
+               for number, entries in good["state"].items()}
     return {"of the optimizer alone": optimizer.optimizer.state_dict(), "no dictionary": [1],
             "no state": {"param_groups": good["param_groups"]},
             "of fewer parameters": good | {"param_groups": fewer},
             "of other shapes": changed(good, 0, averaged_mean_control=torch.ones(1)),
+            "without averages": good | {"state": nothing},
             "of two runs": changed(good, 0, averaged_steps=torch.tensor(7)),
             "without the controls": without}
 

@@ -106,6 +106,25 @@ def test_what_has_gradients_is_trained(make: Callable[[nn.Module], Optimizer]) -
     assert equal(weights(model), controls)
 
 
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_weights_that_are_loaded_leave_a_whole_state(make: Callable[[nn.Module], Optimizer],
+                                                     is_shown: bool) -> None:
+    """A distributed checkpoint is read into the entries that there are."""
+    model = network()
+    optimizer = make(model)
+    evaluate_averages(model, optimizer)
+    trained(model, optimizer, 4)
+
+    def entries() -> list[list[str]]:
+        return [sorted(known) for known in optimizer.state_dict()["state"].values()]
+
+    before = entries()
+    if not is_shown:
+        model(X)
+    model.load_state_dict(network().state_dict())
+    assert entries() == before
+
+
 @pytest.mark.parametrize("first", ["model", "optimizer"])
 def test_a_checkpoint_has_the_averages_and_goes_on(make: Callable[[nn.Module], Optimizer],
                                                    first: str) -> None:

@@ -47,6 +47,8 @@ def without_averages(saved: Any, parameters: Sequence[Tensor]
             if str(name).startswith(_OURS)} for each in entries]
     steps, is_shown = _agreed(own, bool(inside))
     averages = [{name: each[name] for name in _KEPT if name in each} for each in own]
+    if steps and parameters and not any(averages):
+        raise _expected("found none")
     _check(averages, parameters, is_shown)
     parts = [{name: part_as(value, parameter) for name, value in each.items()}
              for each, parameter in zip(averages, parameters, strict=True)]

@@ -35,7 +35,8 @@ def known_of(group: dict[str, Any], states: States) -> Known:
 class Averages:
     """Takes controls into their averages, and shows these in the controls' place.
 
-    A control that something else has written to since, such as model.load_state_dict, begins a new average.
+    A control that something else has written to since, such as model.load_state_dict, is where a new average
+    begins.
     """
 
     def __init__(self) -> None:
@@ -75,10 +76,14 @@ class Averages:
             self._written[id(parameter)] = _mark(parameter)
 
     def begin_anew(self, parameter: Tensor, state: AverageState) -> None:
-        """Forget the average of a control that has been replaced."""
-        if self._written.get(id(parameter), _mark(parameter)) != _mark(parameter):
-            for name in ("mean_control", "last_control"):
-                state.entries.pop(name, None)
+        """The average of a control that has been replaced is that control: a state has the same entries as
+        before, which a distributed checkpoint is read into."""
+        if self._written.get(id(parameter), _mark(parameter)) == _mark(parameter):
+            return
+        state.entries.pop("last_control", None)
+        if "mean_control" in state:
+            part = local_part(parameter).detach()
+            state.mean_control = part.to(wide(part.dtype), copy=True)
 
 
 def _is_shown(parameter: Tensor, state: AverageState) -> bool:
