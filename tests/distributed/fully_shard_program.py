@@ -196,7 +196,7 @@ def averages(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
         runs = [Run(mlp, way, rank, ranks, optimizer=maker) for way in (None, wrap)]
         shown = []
         for run in runs:
-            evaluate_averages(run.model, run.optimizer)
+            hooks = evaluate_averages(run.model, run.optimizer)
             run.trained()
             with torch.no_grad():
                 run.model.eval()(torch.ones(2, 6, dtype=torch.float64))
@@ -209,8 +209,12 @@ def averages(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
             start = Run(mlp, None, rank, ranks).model.state_dict()
             set_model_state_dict(run.model, start, options=StateDictOptions(full_state_dict=True))
             run.trained(2)
-            run.optimizer.eval()
-            shown[-1] += run.found()
+            hooks.remove()
+            for show in (run.optimizer.eval, run.optimizer.train, run.optimizer.eval):
+                show()
+                with torch.no_grad():  # after which fully_shard has left weights whole
+                    outputs.append(run.model(torch.ones(2, 6, dtype=torch.float64)))
+            shown[-1] += [*outputs[1:], *run.found()]
         found[f"averages of {name}"] = furthest(*shown)
     return found
 
@@ -218,7 +222,7 @@ def averages(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
 def checkpoints(mesh: Any, rank: int, ranks: int, folder: Path) -> tuple[dict[str, float], list[str]]:
     """Averaged saved by all ranks, gone on from by fewer, by one, and from all in one; a rank has its part of
     the averages, beside an optimizer with a state and one without. And what is said of a state without the
-    controls."""
+    controls, and where the model is not known."""
     found, refused = {}, []
 
     def way(among: Any) -> Wrap:
@@ -226,8 +230,14 @@ def checkpoints(mesh: Any, rank: int, ranks: int, folder: Path) -> tuple[dict[st
 
     def ended(run: Run) -> list[Tensor]:
         controls = run.trained(3).found()
-        run.optimizer.eval()
-        return [*controls, *run.found()]
+        entries = run.optimizer.state_dict()["state"].values()
+        return [*controls, *(entire(each["averaged_mean_control"]) for each in entries)]
+
+    def note(attempt: Callable[[], object]) -> None:
+        try:
+            attempt()
+        except ProblemError as error:
+            refused.append(str(error))
 
     makers = {"AdamW": partial(torch.optim.AdamW, lr=0.01), "SGD": partial(torch.optim.SGD, lr=0.1)}
     for name, maker in makers.items():
@@ -243,8 +253,10 @@ def checkpoints(mesh: Any, rank: int, ranks: int, folder: Path) -> tuple[dict[st
         options = StateDictOptions(full_state_dict=True)
         whole = deepcopy(get_optimizer_state_dict(run.model, run.optimizer, options=options))
         kept, weights = deepcopy(run.optimizer.state_dict()), deepcopy(run.model.state_dict())
-        run.optimizer.eval()
+        note(run.optimizer.eval)
+        hooks = evaluate_averages(run.model, run.optimizer)
         checkpoint.save(states(run), checkpoint_id=folder / f"{name} shown")
+        hooks.remove()
         run.optimizer.train()
         expected = ended(run)
         found[f"{name}: alone"] = furthest(ended(Run(mlp, None, 0, 1, optimizer=made).trained(4)), expected)
@@ -258,10 +270,8 @@ def checkpoints(mesh: Any, rank: int, ranks: int, folder: Path) -> tuple[dict[st
         evaluated = Run(mlp, way(mesh), rank, ranks, optimizer=made)
         evaluate_averages(evaluated.model, evaluated.optimizer)
         found[f"{name}: shown"] = furthest(ended(resumed(evaluated, folder / f"{name} shown")), expected)
-        try:
-            resumed(Run(mlp, way(mesh), rank, ranks, optimizer=made), folder / f"{name} shown")
-        except ProblemError as error:
-            refused.append(str(error))
+        other = Run(mlp, way(mesh), rank, ranks, optimizer=made)
+        note(partial(resumed, other, folder / f"{name} shown"))
         fewer = distributed.new_group(list(range(ranks - 1)))
         few = distributed.device_mesh.DeviceMesh("cpu", list(range(ranks - 1)))
         if rank < ranks - 1:
@@ -305,7 +315,7 @@ def costs(mesh: Any, rank: int, ranks: int) -> dict[str, float]:
 
 
 def refusals(mesh: Any) -> list[str]:
-    """Made before it is sharded, sharded in part, on the meta device."""
+    """Made on a part, or before it is sharded; sharded in part, on the meta device."""
     found = []
 
     def note(attempt: Callable[[], object]) -> None:
@@ -314,6 +324,10 @@ def refusals(mesh: Any) -> list[str]:
         except ProblemError as error:
             found.append(str(error))
 
+    around = nn.Sequential(mlp(), nn.Linear(3, 3))
+    fully_shard(around, mesh=mesh)
+    note(lambda: EMSA(around[0]))
+    note(lambda: evaluate_averages(around[0], EMSA(around)))
     early = Run(mlp, lambda model: None, mesh.get_rank(), mesh.size())
     fully_shard(early.model, mesh=mesh)
     note(lambda: early.trained(1))

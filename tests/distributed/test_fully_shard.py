@@ -18,9 +18,13 @@ def test_ways(ranks: int, tmp_path: Path) -> None:
         # state: a few numbers a stage that every process knows
         assert {name: value for name, value in found["costs"].items() if not abs(value) < 0.02} == {}
         assert {name: value for name, value in found["near"].items() if not value < 0.05} == {}
-        early, part, unreal = found["refused"]
+        *around, early, part, unreal = found["refused"]
+        assert len(around) == 2
+        assert all("0.weight is sharded from outside of" in told for told in around)
         assert early.endswith("make a new EMSA(model)")
         assert "0.weight is in no module that fully_shard was called on" in part
         assert "is on the meta device" in unreal
-        assert len(found["without"]) == 2
-        assert all("the controls are not in it" in told for told in found["without"])
+        assert len(found["without"]) == 4
+        for unknown, without in (found["without"][:2], found["without"][2:]):
+            assert "call evaluate_averages(model, optimizer) first" in unknown
+            assert "the controls are not in it" in without

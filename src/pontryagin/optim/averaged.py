@@ -1,17 +1,19 @@
 """`Averaged`: the averages that EMSA keeps, for any torch optimizer."""
 
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pontryagin.errors import ProblemError
 from pontryagin.optim.averaged_state import with_averages, without_averages
 from pontryagin.optim.averages import AVERAGING, Averages, Known
 from pontryagin.optim.state import AverageState
+from pontryagin.trajectory.local import at_rest, is_spread
 
 
 class Averaged(torch.optim.Optimizer):
@@ -27,10 +29,13 @@ class Averaged(torch.optim.Optimizer):
     average of it. averaging: eta, so that about the last 1 / (eta + 1) of all steps count. state_dict() is
     the optimizer's, with an average beside what it keeps of each parameter; where parameters lie in parts
     over processes (`fully_shard`), so do the averages, and torch.distributed.checkpoint takes them from any
-    number of processes to any other. A copy or pickle has an optimizer and parameters of its own. Raises
-    ProblemError for a wrong eta, for what is no optimizer or no such state, and for a step while the averages
-    are shown.
+    number of processes to any other; there eval() has to know the model, by evaluate_averages. A copy or
+    pickle has an optimizer and parameters of its own. Raises ProblemError for a wrong eta, for what is no
+    optimizer or no such state, for a step while the averages are shown, and for eval() where parameters lie
+    in parts and the model is not known.
     """
+
+    _model: Callable[[], nn.Module | None] = staticmethod(lambda: None)
 
     def __init__(self, optimizer: torch.optim.Optimizer, averaging: float = AVERAGING) -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
@@ -77,6 +82,7 @@ class Averaged(torch.optim.Optimizer):
     def eval(self) -> None:
         """Show the averages. Again: nothing."""
         if not self.is_shown:
+            self._rest()
             self._averages.show(self._known())
         self.is_shown = True
 
@@ -84,8 +90,22 @@ class Averaged(torch.optim.Optimizer):
     def train(self) -> None:
         """Hide them. Again: nothing."""
         if self.is_shown:
+            self._rest()
             self._averages.hide(self._known())
         self.is_shown = False
+
+    def follow(self, model: nn.Module) -> None:
+        """The model of the parameters, which are to lie in parts when averages are shown or hidden: after a
+        pass without a backward pass fully_shard has some whole, and would not see what is written."""
+        self._model = weakref.ref(model)
+
+    def _rest(self) -> None:
+        model = self._model()
+        if model is not None:
+            at_rest(model)
+        elif any(is_spread(parameter) for parameter, _ in self._known()):
+            raise ProblemError("Averaged: parameters lie in parts over processes: call evaluate_averages("
+                               "model, optimizer) first, so that the model is known")
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """The optimizer's."""

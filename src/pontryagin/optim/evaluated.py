@@ -11,7 +11,7 @@ from torch import nn
 from pontryagin.errors import ProblemError
 from pontryagin.optim.averaged import Averaged
 from pontryagin.optim.emsa import EMSA
-from pontryagin.trajectory.local import at_rest
+from pontryagin.trajectory.local import at_rest, shards_around
 
 
 def evaluate_averages(model: nn.Module, optimizer: Any) -> "EvaluatedAverages":
@@ -43,7 +43,12 @@ class EvaluatedAverages:
         if not isinstance(model, nn.Module) or inside is None:
             raise ProblemError("evaluate_averages: expected a module and EMSA or Averaged, found "
                                f"{type(model).__name__} and {type(optimizer).__name__}")
+        if (name := shards_around(model)) is not None:
+            raise ProblemError(f"evaluate_averages: {name} is sharded from outside of this "
+                               f"{type(model).__name__}: pass the module that fully_shard was called on")
         optimizer = inside
+        if isinstance(optimizer, Averaged):
+            optimizer.follow(model)
         self._model: weakref.ref[nn.Module] = weakref.ref(model)
         self._optimizer: weakref.ref[EMSA | Averaged] = weakref.ref(optimizer)
         # not a decorator: that loads the compiler wherever EMSA is imported

@@ -31,7 +31,7 @@ from pontryagin.optim.settings import StageOwners, holds
 from pontryagin.optim.share import Saved, Seen, Share, Steps, joined
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import Entries, StageState, States
-from pontryagin.trajectory.local import at_rest, is_spread, local_part
+from pontryagin.trajectory.local import at_rest, is_spread, local_part, shards_around
 
 _OnTheWay = tuple[list[nn.Parameter], Pending]
 """Parameters, and what arrives of each."""
@@ -48,6 +48,9 @@ def share_of(model: nn.Module, request: Any) -> Share:
         return Share()
     has_parts = spread_of(model.named_parameters()) is not None
     is_fully_sharded = holds("torch.distributed.fsdp", "FSDPModule", model.modules())
+    if (name := shards_around(model)) is not None:
+        raise ProblemError(f"EMSA: {name} is sharded from outside of the {type(model).__name__} that EMSA "
+                           "was given: make EMSA on the whole module that fully_shard was called on")
     if is_fully_sharded:
         _require_all_within(model)
     return Owned(spread, owners.bucket, spread.ranks.size if has_parts and not is_fully_sharded else 1)

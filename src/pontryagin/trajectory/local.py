@@ -52,6 +52,18 @@ def part_as(value: Tensor, like: Tensor) -> Tensor:
     return local_part(distribute(whole(value).to(like.device), other.device_mesh, other.placements))
 
 
+def shards_around(model: nn.Module) -> str | None:
+    """The name of a parameter that a module around this one shards, or tensor parallel beside fully_shard."""
+    found = sys.modules.get("torch.distributed.fsdp")
+    if found is None or not any(getattr(module, "_is_fsdp_managed_module", False)  # torch's mark
+                                for module in model.modules()):
+        return None
+    within = {id(parameter) for module in model.modules() if isinstance(module, found.FSDPModule)
+              for parameter in module.parameters()}
+    return next((name for name, parameter in model.named_parameters()
+                 if is_spread(parameter) and id(parameter) not in within), None)
+
+
 def at_rest(model: nn.Module) -> None:
     """Parameters lie in parts again: after a pass without a backward pass fully_shard leaves some whole."""
     found = sys.modules.get("torch.distributed.fsdp")
