@@ -1,5 +1,6 @@
 """Data and networks of users: what people have is taken, what cannot be is one line before any work."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,11 @@ def failing(error: BaseException) -> Callable[[int], Any]:
     return item
 
 
+def cancelled(output: Tensor) -> Tensor:
+    """Raises what is no Exception."""
+    raise asyncio.CancelledError
+
+
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
           ) -> Callable[..., tuple[int, str]]:
@@ -145,6 +151,7 @@ def test_what_people_have_is_taken(data: Any, net: Callable[[], nn.Module],
     ((Rows(cut), TEST), Own, "its length is said to be 30: is it shorter?"),
     ((Rows(failing(KeyError("x"))), TEST), Own, "Rows, sample 7: KeyError"),
     ((Rows(failing(SystemExit(3))), TEST), Own, "Rows, sample 7: SystemExit"),
+    ((Rows(failing(asyncio.CancelledError())), TEST), Own, "Rows, sample 7: CancelledError"),  # no Exception
     ((Rows(lambda row: INPUTS[row]), TEST), Own, "expected a pair (input, target)"),
     ((Rows(lambda row: ("a text", row % 4)), TEST), Own, "found (str, int)"),
     ((Rows(lambda row: (INPUTS[row], "a")), TEST), Own, "the target of sample 0"),
@@ -163,6 +170,7 @@ def test_what_people_have_is_taken(data: Any, net: Callable[[], nn.Module],
                                                                          "shape"),
     (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: output.nothing), "no attribute 'nothing'"),
     (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: sys.exit(0)), "SystemExit"),
+    (((INPUTS, CLASSES), TEST), lambda: Own(cancelled), "CancelledError"),
     (((INPUTS, CLASSES), TEST), lambda: Own(lambda output: output[0]), "classification expects outputs"),
     (((INPUTS, CLASSES), TEST), lambda: 3, "expected a torch module"),
     (((torch.nested.nested_tensor([INPUTS[0], INPUTS[1, :2]], layout=torch.jagged), CLASSES[:2]), TEST), Own,

@@ -97,7 +97,9 @@ class DatasetSamples:
                                   f"{len(self)}: is it shorter?") from error
         except ExperimentError as error:
             raise ExperimentError(f"{self.name}, sample {row}: {error}") from error
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ExperimentError(f"{self.name}, sample {row}: {cause(error)}") from error
         inputs, targets = self._stacked(items)
         if not all(isinstance(one, Tensor) and is_dense(one) for one in tree_leaves((inputs, targets))):
@@ -117,7 +119,9 @@ class DatasetSamples:
             return inputs, targets
         try:
             inputs, targets = pair_of(self.collate(items))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             reason = str(error) if isinstance(error, ExperimentError) else cause(error)
             raise ExperimentError(f"--collate, of {len(items)} samples of {self.name}: {reason}") from error
         if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != len(items):

@@ -162,9 +162,9 @@ class Task:
                 loss = self.objective.mean(output, targets)
                 if self.metric is not None:
                     self.metric(output, targets)
-            except ExperimentError:
+            except (ExperimentError, KeyboardInterrupt):
                 raise
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 raise ExperimentError(
                     f"{self.name}, {part}: network, data and loss {self.objective.name} do not fit: outputs "
                     f"{kind_of(output)}, targets {kind_of(targets)} of {targets.dtype}: {cause(error)}"

@@ -57,9 +57,9 @@ def output_of(network: Callable[..., Any], inputs: Any) -> Tensor:
     inputs is given by name. Raises ExperimentError for what it raises, and for another output."""
     try:
         found = network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
-    except (ProblemError, NonFiniteError, ExperimentError):
+    except (ProblemError, NonFiniteError, ExperimentError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ExperimentError(f"the network, called with {kind_of(inputs)}: {cause(error)}") from error
     output = found if isinstance(found, Tensor) else getattr(found, "logits", None)
     if not isinstance(output, Tensor) or not output.ndim:

@@ -59,9 +59,9 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any], what: str) 
                                   f"{error}") from error
     try:
         return function(**arguments)
-    except ExperimentError:
+    except (ExperimentError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ExperimentError(f"{what}: {cause(error)}") from error
 
 
@@ -77,7 +77,9 @@ def _import(name: str, what: str) -> ModuleType:
             raise ExperimentError(f"{what}: no module named {error.name!r}, neither in the current folder "
                                   f"{here} nor installed") from error
         raise ExperimentError(f"{what}: cannot be imported: {cause(error)}") from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ExperimentError(f"{what}: cannot be imported: {cause(error)}") from error
 
 

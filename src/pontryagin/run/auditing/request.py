@@ -93,9 +93,9 @@ def _check_fits(name: str, request: AuditRequest) -> None:
                 check_classes(every, class_second(outputs, targets).shape[1], name)
             if isinstance(outputs, Tensor):  # of others the audit says what it expects
                 MeanLoss(request.loss)(outputs, targets)
-    except (ProblemError, NonFiniteError, ExperimentError):
+    except (ProblemError, NonFiniteError, ExperimentError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ExperimentError(f"{name}: network, data and loss do not fit: inputs {kind_of(inputs)}, targets "
                               f"{kind_of(targets)} of {targets.dtype}: {cause(error)}") from error
     finally:
