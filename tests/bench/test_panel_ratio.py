@@ -48,6 +48,8 @@ def test_where_emsa_never_comes_a_longer_run_or_a_bound_counts():
     assert sooner(emsa, RIVAL, 1.0, behind) == Ratio(pytest.approx(40 / 65), True)
     assert sooner(None, RIVAL, 1.0) == Ratio(0.0, True)
     assert str(Ratio(0.8, True)) == "< 0.80"
+    cheap = Curve((0, 8), (0.0, 5.0), (8.0, 3.0))
+    assert sooner(cheap, RIVAL, 1.0) == Ratio(1.0, True)  # never there, so not sooner
 
 
 def test_geometric_means_count_failures_within_bounds():

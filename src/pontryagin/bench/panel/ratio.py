@@ -48,8 +48,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A rival's time over EMSA's: above 1, EMSA is sooner. bound: it is less than that, for EMSA never came
-    there."""
+    """A rival's time over EMSA's: above 1, EMSA is sooner. bound: it is less than that, and than 1, for EMSA
+    never came there."""
 
     value: float
     bound: bool = False
@@ -68,7 +68,7 @@ def sooner(emsa: Curve | None, rival: Curve, share: float, longer: Curve | None 
     if longer is not None and (own := longer.time_to(target)):
         return Ratio(min(its / own, its / emsa.times[-1]) if emsa else its / own)
     last = longer or emsa
-    return Ratio(its / last.times[-1], True) if last else Ratio(0.0, True)
+    return Ratio(min(its / last.times[-1], 1.0), True) if last else Ratio(0.0, True)
 
 
 def geometric(ratios: Sequence[float]) -> float:

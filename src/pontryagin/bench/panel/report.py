@@ -95,7 +95,7 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
         found = {share: counted(summary, name, share) for share in SHARES}
         if end := found["end"]:
             worst = min(end, key=end.__getitem__)
-            rows.append((TITLES[name], str(len(end)), str(sum(ratio >= 1 for ratio in end.values())),
+            rows.append((TITLES[name], str(len(end)), str(sum(ratio > 1 for ratio in end.values())),
                          *(f"{geometric(list(found[share].values())):.2f}"
                            for share in ("end", "half", "quarter")),
                          f"{end[worst]:.2f}", worst))
@@ -106,7 +106,7 @@ def _said(summary: Mapping[str, Any]) -> str:
     """On how many networks EMSA was sooner, and the mean ratio."""
     end = counted(summary, "emsa", "end") if summary["contests"] else {}
     return (f"EMSA at its defaults is at the best rival's end loss sooner on "
-            f"{sum(ratio >= 1 for ratio in end.values())} of {len(end)} networks; geometric mean of the "
+            f"{sum(ratio > 1 for ratio in end.values())} of {len(end)} networks; geometric mean of the "
             f"ratios "
             f"{geometric(list(end.values())):.2f}, above 1 EMSA is sooner.") if end else ""
 
