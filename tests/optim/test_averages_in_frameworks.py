@@ -85,7 +85,7 @@ def test_lightning(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_lightning_cli() -> None:
     """OptimizerCallable, called with the module."""
-    pytest.importorskip("typeshed_client", reason="LightningCLI needs jsonargparse[signatures]")
+    pytest.importorskip("typeshed_client")  # of jsonargparse[signatures], which LightningCLI needs
     lightning = pytest.importorskip("lightning")
     from lightning.pytorch.cli import LightningCLI, OptimizerCallable
 
