@@ -168,6 +168,39 @@ def test_ctrl_c_before_a_command_has_begun_is_one_line(name, number, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+WHERE_NOTHING_IS_RAISED = """
+import signal, sys, time, weakref
+from types import SimpleNamespace
+import pontryagin.cli.program as program
+from pontryagin.cli import main
+class Goes:
+    def __del__(self):
+        if sys.argv[1] == "its end":
+            signal.raise_signal(signal.SIGINT)
+def gone(_):
+    if sys.argv[1] == "a reference":
+        signal.raise_signal(signal.SIGINT)
+def run(call):
+    one = Goes()
+    kept = weakref.ref(one, gone)
+    del one
+    time.sleep(60)
+    return False
+program.called = lambda arguments: ("train", SimpleNamespace(command=SimpleNamespace(run=run)))
+main(["train"])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("where", ["its end", "a reference"])
+def test_ctrl_c_where_python_lets_no_exception_out_comes_once_more(where: str, tmp_path: Path) -> None:
+    """In a __del__, as of the readers of torch's loader, and where a weak reference tells."""
+    done = subprocess.run([sys.executable, "-c", WHERE_NOTHING_IS_RAISED, where], capture_output=True,
+                          text=True, cwd=tmp_path, timeout=50, check=False, preexec_fn=listen_to_ctrl_c,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pontryagin: interrupted\n")
+
+
 def listen_to_ctrl_c() -> None:
     """A process started in the background of a shell inherits that it ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)

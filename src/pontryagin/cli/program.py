@@ -3,8 +3,11 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Timer
 from types import FrameType
+from typing import Any
 
 from pontryagin.cli.commands import called
 from pontryagin.cli.options import Call
@@ -13,14 +16,18 @@ from pontryagin.run.exit_status import INTERRUPTED, NO_ROOM, end_of, say_last
 
 TOGETHER = ("train", "compare", "reproduce")
 """Commands that torchrun may start in several processes."""
+_SOON = 0.05
+"""Seconds."""
 
 
 def status_of(arguments: list[str], signals: Sequence[signal.Signals] = ()) -> int:
     """What the process ends with; signals: those that are a KeyboardInterrupt for the command."""
+    before = sys.unraisablehook
     try:
         path, call = called(arguments)
         for number in signals:
             signal.signal(number, _interrupt)
+        sys.unraisablehook = partial(_again, before) if signals else before
         return INTERRUPTED if _done(path.split()[0], call) else 0
     except SystemExit as ended:  # --help and its like
         return int(ended.code or 0)
@@ -31,6 +38,8 @@ def status_of(arguments: list[str], signals: Sequence[signal.Signals] = ()) -> i
         if (end := end_of(error)) is None:
             raise
         return say_last(*end)
+    finally:
+        sys.unraisablehook = before
 
 
 def _done(name: str, call: Call) -> bool:
@@ -55,3 +64,14 @@ def _together(name: str, call: Call) -> bool:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _again(before: Callable[[Any], Any], ignored: Any) -> None:
+    """An interrupt that came where Python lets no exception out, as in a __del__, comes once more. before:
+    the hook for all else."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        soon = Timer(_SOON, os.kill, (os.getpid(), signal.SIGINT))
+        soon.daemon = True
+        soon.start()
+    else:
+        before(ignored)
