@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pontryagin.bench import scaling
+from pontryagin.bench.scaling_report import headline
 from pontryagin.bench.scaling_worker import NUMBERS, TEXT
 from pontryagin.cli import main
 from pontryagin.run.files import Table
@@ -38,6 +39,16 @@ def test_a_measurement_that_is_stopped_has_a_page(rows: int, tmp_path: Path,
     assert "Only what had been measured is shown" in (out / "report.html").read_text()
     assert not (out / "request.json").exists()
     assert_drawn_again(out)
+
+
+@pytest.mark.parametrize(("speedups", "said"), [
+    ((0.8, 1.5), "Largest speedup: 1.50 by 2 processes, where the machine's cores allow 1.90."),
+    ((0.8, 0.5, None), "No speedup: 2 processes take 1.25 times as long as one, at best, where the machine's "
+                       "cores allow 1.90."),
+    ((), "")])
+def test_the_headline_of_a_slowdown_is_not_a_speedup(speedups: tuple[float | None, ...], said: str) -> None:
+    assert headline([{"processes": 1}, *({"processes": 2, "speedup": speedup, "ceiling": 1.9}
+                                         for speedup in speedups)]) == said
 
 
 @pytest.mark.parametrize(("told", "said"), [

@@ -122,7 +122,7 @@ def test_an_axis_of_both_signs_is_around_its_values(values: list[float], ticks: 
 def test_marks_of_longer_runs_stand_at_the_end_of_the_curves() -> None:
     axes = new_figure(3.0).subplots()
     marks = {"emsa-paper": {"iteration": 200, "loss": 0.03}, "adam": {"iteration": 10000, "loss": 0.01}}
-    assert mark_paper(axes, marks, 200.0) == 1
+    assert mark_paper(axes, marks, 200.0) == [10000]
     assert [(line.get_xdata()[0], line.get_marker()) for line in axes.lines] == [(200, "o"), (200, ">")]
     assert [text.get_text() for text in axes.texts] == ["paper"]
 

@@ -37,21 +37,22 @@ def write_report(folder: Path) -> str:
         Heading("Several processes"), _WORDS, Cells(SEVERAL, several, names=2),
         Heading("By depth and by samples"),
         *pictures(folder, {"scaling": lambda: _seconds(cases)} if _drawn(cases) else {}),
-        Cells(("fitted exponents, the three largest", ""), fitted),
+        Cells(("exponents, fitted to the three largest sizes", ""), fitted),
         Heading("One process"), _ALONE, Cells(ALONE, alone, names=2)],
-               Banner("Interrupted.", "Only what had been measured is shown."), _headline(cases), _WAYS)
+               Banner("Interrupted.", "Only what had been measured is shown."), headline(cases), _WAYS)
     return "\n\n".join(map(lines, ([SEVERAL, *several], [ALONE, *alone], [("exponent", ""), *fitted])))
 
 
-def _headline(cases: Sequence[Row]) -> str:
-    """The largest speedup, beside its ceiling."""
+def headline(cases: Sequence[Row]) -> str:
+    """The largest speedup, or that there is none, beside its ceiling."""
     known = [row for row in cases if row["processes"] > 1 and row.get("speedup") is not None]
     if not known:
         return ""
     top = max(known, key=lambda row: row["speedup"])
-    ceiling = top.get("ceiling")
-    return (f"Largest speedup: {top['speedup']:.2f} by {top['processes']:.0f} processes"
-            + (f", where the machine's cores allow {ceiling:.2f}" if ceiling is not None else "") + ".")
+    processes, ceiling = f"{top['processes']:.0f} processes", top.get("ceiling")
+    said = (f"Largest speedup: {top['speedup']:.2f} by {processes}" if top["speedup"] > 1 else
+            f"No speedup: {processes} take {1 / top['speedup']:.2f} times as long as one, at best")
+    return said + (f", where the machine's cores allow {ceiling:.2f}" if ceiling is not None else "") + "."
 
 
 def _several(cases: Sequence[Row]) -> list[list[str]]:

@@ -95,9 +95,11 @@ def loss_figure(run: SineTables, figure: str) -> Sketch | None:
         panels[name].set_ylabel("mean squared error")
     canvas.name_lines(panels["iteration"], height=3.9)
     if marks:
-        known = {"end value in the paper": _CIRCLE} if len(marks) > longer else {}
-        words = "the same, of a longer run" if known else "end value in the paper, of a longer run"
-        known |= {words: _CIRCLE | {"marker": ">"}} if longer else {}
+        known = {"end value in the paper": _CIRCLE} if any(
+            mark["iteration"] not in longer for mark in marks.values()) else {}
+        if longer:
+            known[f"end value in the paper, after {' or '.join(map(str, longer))} iterations"] = (
+                _CIRCLE | {"marker": ">"})
         canvas.legend_below(sheet, [canvas.entry(each, **look) for each, look in known.items()])
     diverged = any(curve.diverged for seeds in trained.values() for curve in seeds)
     return Sketch(figure_title(figure),
@@ -135,9 +137,9 @@ def _draw_method(axes: Axes, method: str, seeds: list[Curve], depth: int, top: f
                       markeredgewidth=1.6, zorder=5)
 
 
-def mark_paper(axes: Axes, marks: dict[str, dict[str, float]], last: float) -> int:
+def mark_paper(axes: Axes, marks: dict[str, dict[str, float]], last: float) -> list[int]:
     """The paper's end values: hollow, in the method's color, and named once. Those after more iterations than
-    the last here stand at the edge, as triangles; returns how many."""
+    the last here stand at the edge, as triangles; returns after how many."""
     named: dict[float, float] = {}
     for method, mark in marks.items():
         at = min(float(mark["iteration"]), last)
@@ -147,7 +149,7 @@ def mark_paper(axes: Axes, marks: dict[str, dict[str, float]], last: float) -> i
     for at, top in named.items():
         axes.annotate("paper", (at, top), xytext=(-6, 4), textcoords="offset points", ha="right",
                       va="bottom", fontsize=8, color=canvas.INK, zorder=7)
-    return sum(mark["iteration"] > last for mark in marks.values())
+    return sorted({int(mark["iteration"]) for mark in marks.values() if mark["iteration"] > last})
 
 
 def _smallest(values: np.ndarray, fallback: float) -> float:
