@@ -37,11 +37,22 @@ def test_the_window_grows_with_the_steps(steps: int, eta: float) -> None:
     less."""
     assert share(1, eta) == 1
     shares = [share(step, eta) for step in range(1, steps + 1)]
-    assert all(0 < after <= before <= 1 for before, after in pairwise(shares))
+    often, seldom = shares[:256], [one for one in shares[256:] if one]
+    for alike in (often, seldom):
+        assert all(0 < after <= before <= 1 for before, after in pairwise(alike))
     if steps < 60:
         found = [shares[j] * prod(1 - one for one in shares[j + 1:]) for j in range(steps)]
         assert sum(found) == pytest.approx(1)
         assert all(early <= late * (1 + 1e-9) for early, late in pairwise(found))
+
+
+@given(st.integers(65, 500), st.floats(0, 50))
+def test_every_fourth_control_stands_for_four(quarter: int, eta: float) -> None:
+    """So that those before count as much as if all had entered."""
+    last = 4 * quarter
+    assert [share(last - n, eta) for n in (1, 2, 3)] == [0, 0, 0]
+    each = [(eta + 1) / (last - n + eta) for n in range(4)]
+    assert 1 - share(last, eta) == pytest.approx(prod(1 - one for one in each), rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize(("make", "batch"), [(mlp, vectors), (net, images)])

@@ -23,7 +23,7 @@ def argmax(gradient: Matrix, bias_gradient: Vector | None, mean: Tensor, metric:
     Also returns the mean squared change of each output z_i that the step causes.
     """
     if bias_gradient is None:
-        change, square, _ = metric.measured_solve(gradient.clone(), damping, exponent)
+        change, square, _ = metric.measured_solve(gradient, damping, exponent)
         return change, None, square
     right = centred(gradient, bias_gradient, mean)
     change, square, _ = metric.measured_solve(right, damping, exponent)

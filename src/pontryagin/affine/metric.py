@@ -36,8 +36,7 @@ class Power:
     inside: its eigenvalues along Q, (group, 1, rank); outside: its eigenvalue elsewhere, (group, 1, 1), None
     where Q is square.
     product: what a product with Q is multiplied by, (group, rank, input), or where Q is square the whole,
-    (group, input, input). shift: delta; is_known: 0 where inputs do not vary at all, else 1. weights: of
-    squares along Q, 1 and values, (group, rank, 2).
+    (group, input, input). shift: delta; is_known: 0 where inputs do not vary at all, else 1.
     """
 
     inside: Tensor
@@ -45,7 +44,6 @@ class Power:
     product: Tensor
     shift: Float[Tensor, "group 1"]
     is_known: Float[Tensor, "group 1"]
-    weights: Float[Tensor, "group rank 2"]
 
 
 Powers = dict[tuple[float, float], Power]
@@ -61,8 +59,8 @@ class FactoredMoment(Protocol):
         variance get 0."""
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
-        """The same, its squared_change, which then costs next to nothing, and the norm of each of its rows.
-        right is overwritten."""
+        """The same, its squared_change, which then costs next to nothing, and the norm of each of its
+        rows."""
 
     def squared_change(self, change: Matrix) -> Row:
         """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
@@ -93,29 +91,20 @@ class Factor:
         - outside)) Q^T."""
         kept = self._power(damping, exponent)
         if kept.outside is None:
-            return right @ kept.product
-        return (right * kept.outside).baddbmm_(right @ self.basis, kept.product)
+            return torch.bmm(right, kept.product)
+        return (right * kept.outside).baddbmm_(torch.bmm(right, self.basis), kept.product)
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
-        """Outside of Q dW is right * outside, and dW Q = (right Q) * inside. With exponent 1/2 right is dW
-        (A_c + delta I)^(1/2), so that dW A_c dW^T is right right^T - delta dW dW^T; with exponent 1 it is
-        right dW^T - delta dW dW^T."""
-        kept = self._power(damping, exponent)
-        if kept.outside is None:
-            change = torch.bmm(right, kept.product)
-            norm = _row_norm(change, exponent)
-            if exponent not in (_ROOT, _WHOLE) or not _PLAIN[0] <= damping <= _PLAIN[1]:
-                return change, self.squared_change(change), norm
-            whole = (torch.linalg.vector_norm(right, dim=2).square_() if exponent == _ROOT
-                     else torch.linalg.vecdot(right, change)).mul_(kept.is_known)
-            return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
-        along = torch.bmm(right, self.basis)
-        change = right.mul_(kept.outside).baddbmm_(along, kept.product)
+        """With exponent 1/2 right is dW (A_c + delta I)^(1/2), so that dW A_c dW^T is right right^T - delta
+        dW dW^T; with exponent 1 it is right dW^T - delta dW dW^T."""
+        change = self.solve(right, damping, exponent)
         norm = _row_norm(change, exponent)
-        squares = along.mul_(kept.inside).to(norm.dtype).square_()
-        inside, weighted = torch.bmm(squares, kept.weights.to(norm.dtype)).unbind(2)
-        rest = (norm.square() - inside).clamp_min_(0)
-        return change, torch.addcmul(weighted, rest, self.tail[:, None].to(norm.dtype)), norm
+        if exponent not in (_ROOT, _WHOLE) or not _PLAIN[0] <= damping <= _PLAIN[1]:
+            return change, self.squared_change(change), norm
+        kept = self._power(damping, exponent)
+        whole = (torch.linalg.vector_norm(right, dim=2).square_() if exponent == _ROOT
+                 else torch.linalg.vecdot(right, change)).mul_(kept.is_known)
+        return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
 
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
@@ -135,8 +124,7 @@ class Factor:
     def _new_power(self, damping: float, exponent: float) -> Power:
         shift = (damping * self.mean_diagonal)[:, None]
         inside = _inverse_power(self.values + shift, self.values, exponent).unsqueeze(1)
-        more = shift, (self.trace[:, None] > 0).to(shift.dtype), torch.stack(
-            [torch.ones_like(self.values), self.values], 2)
+        more = shift, (self.trace[:, None] > 0).to(shift.dtype)
         if self.basis.shape[1] == self.basis.shape[2]:
             return Power(inside, None, (self.basis * inside) @ self.basis.mT, *more)
         outside = _inverse_power(self.tail[:, None] + shift, self.values, exponent).unsqueeze(2)

@@ -7,10 +7,12 @@ batches sets. Their average lies nearer to it, and the window of
     a_k = (1 - c_k) a_{k-1} + c_k theta_k,   c_k = (eta + 1) / (k + eta)
 
 grows with the number of steps k: about the last k / (eta + 1) of them count, so that there is no horizon to
-be known. (Shamir and Zhang, ICML 2013, section 4.)
+be known. (Shamir and Zhang, ICML 2013, section 4.) When many count, every fourth control stands for the three
+before it: 1 - c is then the product of four of these factors.
 """
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import torch
@@ -24,6 +26,9 @@ Known = Iterable[tuple[Tensor, AverageState]]
 """Parameters with their averages."""
 AVERAGING = 8.0
 """eta: a window of the last ninth. With 4 or 16 the ends of benchmarks.defaults are no better."""
+_OFTEN, _SELDOM = 256, 4
+"""Steps after which controls enter seldom, for they change little from one step to the next, and in how
+many."""
 
 
 def known_of(group: dict[str, Any], states: States) -> Known:
@@ -43,7 +48,9 @@ class Averages:
         self._written: dict[int, tuple[int, int, int]] = {}
 
     def remember(self, found: Known, step: int, eta: float) -> None:
-        """Take the controls after the k-th step into their averages; one begins where it has none."""
+        """Take the controls after the k-th step into their averages, if it is time; one begins where it has
+        none."""
+        weight = entering(step, eta)
         averages, controls = [], []
         for parameter, state in found:
             self._written[id(parameter)] = _mark(parameter)
@@ -51,11 +58,11 @@ class Averages:
             dtype = wide(part.dtype)
             if mean is None or mean.dtype != dtype:
                 state.mean_control = part.detach().to(dtype, copy=True)
-            else:
+            elif weight:
                 averages.append(mean)
                 controls.append(part if part.dtype == dtype else part.to(dtype))
         if averages:
-            torch._foreach_lerp_(averages, controls, (eta + 1) / (step + eta))
+            torch._foreach_lerp_(averages, controls, weight)
 
     def show(self, found: Known) -> None:
         """Put the averages in the place of the controls, which are kept."""
@@ -84,6 +91,13 @@ class Averages:
         if "mean_control" in state:
             part = local_part(parameter).detach()
             state.mean_control = part.to(wide(part.dtype), copy=True)
+
+
+def entering(step: int, eta: float) -> float:
+    """With what weight the control after the k-th step enters its average: 0 when it does not."""
+    if step <= _OFTEN:
+        return (eta + 1) / (step + eta)
+    return 0.0 if step % _SELDOM else 1 - prod((step - n - 1) / (step - n + eta) for n in range(_SELDOM))
 
 
 def _is_shown(parameter: Tensor, state: AverageState) -> bool:

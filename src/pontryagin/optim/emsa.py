@@ -74,7 +74,7 @@ class EMSA(torch.optim.Optimizer):
     """
 
     def __init__(self, model: nn.Module, params: Iterable[Any] | None = None, *, lr: float | Tensor = 0.03,
-                 momentum: float = 0.6, weight_decay: float = 0.0, adamw_lr: float = 0.3,
+                 momentum: float = 0.8, weight_decay: float = 0.0, adamw_lr: float = 0.3,
                  averaging: float | None = AVERAGING, metric: Metric | None = None,
                  constraint: Constraint | ModelSets | None = None,
                  acceptance: AcceptanceRule | Bound | None = Bound(), strict: bool = False,  # noqa: B008

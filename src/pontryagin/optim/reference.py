@@ -13,8 +13,8 @@ the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
 Steps are shorter where gradients fade and reach no further than weights allow (fading.py: why, and whence the
-numbers); the loss is not passed. Averages: a_k = a_{k-1} + c_k (W_k - a_{k-1}), c_k = (eta + 1) / (k + eta).
-Shapes: x (row, d), W (n, d); gradients and steps (n, d + k), those of b as a last column; k = 0 without b.
+numbers); the loss is not passed. Averages: averages.py. Shapes: x (row, d), W (n, d); gradients and steps
+(n, d + k), those of b as a last column; k = 0 without b.
 """
 
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine.polar import polar_factor
+from pontryagin.optim.averages import entering
 from pontryagin.optim.certainty import exponent_for
 
 
@@ -36,7 +37,7 @@ class State:
     lr: float = 0.03
     damping: float = 0.1
     exponent: float = -1.0  # by rows
-    momentum: float = 0.6
+    momentum: float = 0.8
     rho_decay: float = 0.95
     weight_decay: float = 0.0
     averaging: float = 8.0
@@ -64,7 +65,7 @@ def step(state: State, x: Tensor, refresh: bool = True) -> None:
     for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
         parameter.add_(part.view_as(parameter))
     state.average.lerp_(torch.cat([parameter.view(n, -1) for parameter in layer.parameters()], 1),
-                        (state.averaging + 1) / (state.steps + state.averaging))
+                        entering(state.steps, state.averaging))
 
 
 def _refresh(state: State, x: Tensor) -> None:

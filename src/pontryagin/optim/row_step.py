@@ -53,8 +53,6 @@ class RowStep:
             gradients.append(gradient)
             if mean_change is not None:
                 gradient = centred(gradient, mean_change, group.mean)
-            elif promised or (len(group.stages) == 1 and factors is None):
-                gradient = gradient.clone()  # which is asked for once more, or is .grad
             change, square, norm = group.metric.measured_solve(gradient, own["damping"], exponent)
             if mean_change is not None:
                 shifts.append(shift(change, group.mean).flatten())

@@ -14,7 +14,7 @@ from pontryagin.run.trainer import OptimizerTrainer
 
 
 def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float = 0.1,
-         exponent: float | None = None, momentum: float = 0.6, averaging: float | None = 8.0,
+         exponent: float | None = None, momentum: float = 0.8, averaging: float | None = 8.0,
          weight_decay: float = 0.0, refresh_budget: float = 0.025, metric_rank: int = 32,
          admissible: str | None = None, density: float | None = None) -> OptimizerTrainer:
     """The closed-form argmax; over the admissible set of that name, where weights of a discrete one begin
