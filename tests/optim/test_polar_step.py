@@ -7,6 +7,7 @@ from pontryagin.affine.metric import factorize
 from pontryagin.affine.polar import polar_factor
 from pontryagin.optim.group import StageGroup, TrainedStage
 from pontryagin.optim.polar_step import PolarStep
+from pontryagin.optim.promise import Asked
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
@@ -75,7 +76,7 @@ class Layer:
         settings = {"lr": 1.0, "damping": 0.1, "exponent": 0.5, "rho_decay": 0.9, "weight_decay": 0.0,
                     "steps": 0}
         largest = {id(parameter): value.abs().max().item() for parameter, value in given.items()}
-        proposal = self.steps.propose([settings], largest, longest=None, promised=False)
+        proposal = self.steps.propose([settings], largest, Asked())
         moves = self.steps.take(proposal, [settings])
         changes = [-change for one in moves for change in one.changes()]
         return changes[0], changes[1] if bias is not None else None

@@ -16,7 +16,7 @@ from torch.nn import functional
 from pontryagin import ProblemError
 from pontryagin.errors import NonFiniteError
 from pontryagin.optim import EMSA, Acceptance, Bound
-from pontryagin.optim.promise import Outlook, Promise, allowed
+from pontryagin.optim.promise import Outlook, Promise, Running, allowed
 
 
 @given(st.floats(0, 1e300), st.floats(0, 1e300), st.floats(0.35, 1.6))
@@ -30,7 +30,7 @@ def test_who_promises_more_gets_less_and_never_nothing(one: float, other: float,
 @given(st.floats(1e-6, 1), st.floats(1e-6, 1), st.floats(1e-3, 1e3))
 def test_a_lower_rate_makes_no_longer_step(one: float, other: float, slope: float) -> None:
     def length(rate: float) -> float:
-        running = (slope, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0)
+        running = Running(slope, 1.0, 1.0, 1.0, 0.0, 1.0, 1.0)
         return rate * Outlook(running, 1.0, 0.35, 2.0).length(Promise(slope * rate, 0.0), rate, 0)[1]
 
     low, high = sorted([one, other])
@@ -273,7 +273,8 @@ def test_wrong_settings(settings: dict[str, float]) -> None:
 
 def test_promises_are_measured_in_the_first_steps_then_in_every_second_and_where_none_is_known() -> None:
     """So that no step is unbounded whose loss becomes known late."""
-    known, unknown = (1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.03), (0.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.03)
+    known = Running(1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.03)
+    unknown = known._replace(slope=0.0, slope_weight=0.0)
     assert all(Outlook(known, 1.0).is_measured(steps) for steps in range(20))
     assert [Outlook(known, 1.0).is_measured(steps) for steps in (101, 102, 103)] == [False, True, False]
     assert Outlook(unknown, 1.0).is_measured(101)

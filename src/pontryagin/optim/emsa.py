@@ -1,6 +1,7 @@
 """EMSA: the maximization of the augmented Hamiltonian as a torch optimizer for any module."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -16,7 +17,7 @@ from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.optim.averages import AVERAGING, Averages, Known, known_of
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.owned import Owned, share_of
-from pontryagin.optim.promise import Bound, Outlook
+from pontryagin.optim.promise import Asked, Bound, Outlook, Running
 from pontryagin.optim.saved_state import check_saved, take_over
 from pontryagin.optim.schedule import is_due, is_probe_due
 from pontryagin.optim.search import AcceptanceRule, search
@@ -183,14 +184,15 @@ class EMSA(torch.optim.Optimizer):
             outlook = self._outlook(_number_of(result) if value is None else value, device)
             steps = groups[0]["steps"]
             measured = any(largest.values()) and outlook.is_measured(steps)
-            moves = self._maker.moves(groups, self.state, largest, looked,
-                                      outlook.longest if rule is None else None, measured)
+            moves = self._maker.moves(groups, self.state, largest, looked, Asked(
+                outlook.longest if rule is None else None, measured, self._last(outlook), outlook.unit))
         if rule is not None and closure is not None:
             self._stages.capture.off()  # the inputs of a trial are not those of a step
             search(rule, moves, lambda length: self._apply(moves, length), closure, result, groups)
         else:
-            groups[0]["promise"], length = outlook.length(self._maker.promise if measured else None,
-                                                          max(float(group["lr"]) for group in groups), steps)
+            running, length = outlook.length(self._maker.promise if measured else None,
+                                             max(float(group["lr"]) for group in groups), steps)
+            groups[0]["promise"] = tuple(running)
             self._apply(moves, length)
         for group in groups:
             group["steps"] += 1
@@ -203,9 +205,20 @@ class EMSA(torch.optim.Optimizer):
         """value: the loss, should it have been passed."""
         running = self.param_groups[0]["promise"]
         if not isinstance(self.acceptance, Bound):
-            return Outlook(running)
-        seen = self._stages.capture.take_loss()
-        return self.acceptance.outlook(running, mean_of_known(seen if value is None else value, device))
+            return Outlook(Running(*running))
+        seen, last = self._stages.capture.take_loss(), self._stages.capture.take_last()
+        place = None if last is None else next(
+            (n for n, parameter in enumerate(self._parameters()) if parameter is last), -1)
+        return self.acceptance.outlook(running, mean_of_known(seen if value is None else value, device),
+                                       place)
+
+    def _last(self, outlook: Outlook) -> int | None:
+        """The id of the weight of the last stage."""
+        place = int(outlook.running.place)
+        return None if place < 0 else next(map(id, islice(self._parameters(), place, None)), None)
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        return (parameter for group in self.param_groups for parameter in group["params"])
 
     def _kept(self, group: dict[str, Any]) -> Known:
         """The parameters whose averages are kept in this process."""
@@ -267,8 +280,7 @@ class EMSA(torch.optim.Optimizer):
         """As torch's. Where stages have owners every process has to call it: what lies in parts are DTensors,
         for torch.distributed.checkpoint."""
         found = super().state_dict()
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        return found | {"state": self._share.saved(found["state"], parameters)}
+        return found | {"state": self._share.saved(found["state"], list(self._parameters()))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).

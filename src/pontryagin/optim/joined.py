@@ -12,7 +12,7 @@ from pontryagin.affine import MeanVariance
 from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups, StageGroup, TrainedStage
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.promise import products
+from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
 
@@ -71,6 +71,7 @@ class Joined:
         if self.biases:
             self._join("bias_velocity", self._with_bias)
         self._reach: Parts | None = None
+        self._last: tuple[int | None, int | None] = None, None
 
     def _join(self, name: str, stages: Sequence[TrainedStage]) -> None:
         known = [one.state.entries[name] for one in stages]
@@ -136,6 +137,28 @@ class Joined:
             self._reach = torch.cat([group.reach() for group in self.groups])
         return within(norm, self._reach / lr) if lr else torch.ones_like(norm)
 
+    def last(self, weight: int | None) -> int | None:
+        """Which part is the stage of the weight with this id; None where it is not here, or is several."""
+        if self._last[0] != weight:
+            parts = [n for n, one in enumerate(self.stages) for _ in range(one.stage.groups)]
+            found = [n for n, one in enumerate(parts) if id(self.stages[one].weight) == weight]
+            self._last = weight, found[0] if len(found) == 1 else None
+        return self._last[1]
+
+    def lengths(self, asked: Asked) -> Parts | None:
+        """What the steps of all parts are multiplied by; None: 1."""
+        place = self.last(asked.last)
+        if place is None or asked.unit == 1:
+            return None
+        found = self.state.square.new_ones(len(self.segments.lengths))
+        found[place] = asked.unit
+        return found
+
+    def of_last(self, own: Parts, along: Parts, asked: Asked) -> list[Tensor]:
+        """Of a Promise the last two. own, along: of each part."""
+        place = self.last(asked.last)
+        return [each.new_zeros(()) if place is None else each[place] / asked.unit for each in (own, along)]
+
     def exponent(self, groups: Groups) -> float:
         """Of the metric; groups: the optimizer's."""
         known = groups[self.first.groups[0]]["exponent"]
@@ -196,7 +219,7 @@ class Proposal:
     norm: Parts
     new: StageState
     velocities: Sequence[Tensor] = ()
-    promise: Float[Tensor, "2"] | None = None  # over lr: what it is sure of, and <G, v>
+    promise: Float[Tensor, "4"] | None = None  # as Promise
 
     def size(self) -> Tensor:
         """Finite where the directions are."""

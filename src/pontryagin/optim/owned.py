@@ -208,12 +208,11 @@ class Owned(Share):
         return ([parameter for parameter in parameters if self.owns(parameter)],
                 to_owners(self._ranks, list(map(self._owners.place, parameters)), parts))
 
-    def agreed(self, are_finite: bool, sure: float, past: float) -> tuple[bool, float, float]:
+    def agreed(self, are_finite: bool, sums: list[float]) -> tuple[bool, list[float]]:
         """Sums in the order of the ranks, the same everywhere."""
-        own = torch.tensor([float(not are_finite), sure, past], dtype=torch.float64,
-                           device=self._ranks.device)
-        bad, sure, past = self._ranks.stack(own).sum(0).tolist()
-        return bad == 0, sure, past
+        own = torch.tensor([float(not are_finite), *sums], dtype=torch.float64, device=self._ranks.device)
+        bad, *found = self._ranks.stack(own).sum(0).tolist()
+        return bad == 0, found
 
     def names(self, own: list[str]) -> list[str]:
         """Of all ranks."""

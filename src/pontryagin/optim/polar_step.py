@@ -13,7 +13,7 @@ from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, is_mild, l
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.promise import products
+from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.state import StageState
 
 Matrix = Float[Tensor, "group output input"]
@@ -43,8 +43,7 @@ class PolarStep:
         """The states have been probed, and rho^2 is scaled along."""
         self.joined.follow(seen, 1 - self.joined.exponent(groups), ("square",))
 
-    def propose(self, groups: Groups, largest: Mapping[int, float], longest: float | None, promised: bool
-                ) -> Proposal:
+    def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep. Nesterov momentum, bias-corrected, before the argmax."""
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         new, counts = StageState({}), [group.count for group in joined.groups]
@@ -79,17 +78,20 @@ class PolarStep:
                                         in zip(joined.groups, found, strict=True)]), rho_decay)
         factor = self._factor(new, length).to(changes[0].dtype)
         norm = torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]) * factor
-        if longest is not None:
-            factor = factor * joined.within_reach(norm, longest * float(own["lr"]), own["steps"])
+        if asked.longest is not None:
+            factor = factor * joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"])
+        if (lengths := joined.lengths(asked)) is not None:
+            factor = factor * lengths.to(factor.dtype)
         torch._foreach_mul_(changes, list(factor.view(-1, 1, 1).split(counts)))
         if bias is not None:
             moved = [(mean_change, shift(change, group.mean)) for group, (change, mean_change)
                      in zip(joined.groups, found, strict=True) if mean_change is not None]
             bias = (torch.cat([mean_change.flatten() for mean_change, _ in moved]) * joined.of_biases(factor)
                     - torch.cat([part.flatten() for _, part in moved]))
-        if promised:
-            promise = joined.promised(ahead, changes, bias_ahead, bias, groups, units).sum()
-            promise = torch.stack([promise, torch.zeros_like(promise)])
+        if asked.promised:
+            each = joined.promised(ahead, changes, bias_ahead, bias, groups, units)
+            along = each * self._agreement(gradients, asked)
+            promise = torch.stack([each.sum(), each.new_zeros(()), *joined.of_last(each, along, asked)])
         return Proposal(joined, changes, bias, norm, new, velocities, promise)
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
@@ -98,6 +100,16 @@ class PolarStep:
             group.replace_velocity(velocity)
         self.joined.renew(proposal.new)
         return self.joined.moves(proposal.changes, proposal.bias, groups)
+
+    def _agreement(self, gradients: Sequence[Matrix], asked: Asked) -> Parts:
+        """<G, v> / <G, G>, v the momentum of the steps before, where the last stage is here; else 0."""
+        joined = self.joined
+        if joined.last(asked.last) is None:
+            return torch.zeros_like(joined.state.velocity_weight)
+        tiny = torch.finfo(gradients[0].dtype).tiny
+        along = products(gradients, [group.velocity for group in joined.groups])
+        weight = joined.state.velocity_weight.clamp_min(tiny)
+        return along / weight / products(gradients, gradients).clamp_min(tiny)
 
     def _square(self, gradients: Sequence[Matrix], bias: Outputs | None, largest: Mapping[int, float]
                 ) -> Parts:

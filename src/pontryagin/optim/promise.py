@@ -27,11 +27,13 @@ ResNet-18 of 11 million weights took a twentieth of its steps.)
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pontryagin.errors import ProblemError
+from pontryagin.optim.last_stage import grown, unit
 
 OWN = 0.2
 """How much a batch's own direction counts."""
@@ -51,9 +53,32 @@ _ENORMOUS = 1e9
 """Whose square is finite."""
 _STALE = 50
 """Steps after which a loss that has been seen says nothing any more."""
-Running = tuple[float, ...]
-"""What lasts, in the first param group: mu over lr and J, each a sum with its weight, the steps since J was
-seen, J_0, and the largest lr; () at first."""
+
+
+class Running(NamedTuple):
+    """What lasts, in the first param group, as a plain tuple; () at first.
+
+    slope: mu over lr, loss: J, each a sum with its weight. since: steps since J was seen. most: J_0.
+    largest: lr. last: what the last stage promises at unit length, over lr, a sum with the weight of the
+    slope; growth, place: of that stage (last_stage.py), place that of its weight among all parameters, -1
+    where it is not known.
+    """
+
+    slope: float = 0.0
+    slope_weight: float = 0.0
+    loss: float = 0.0
+    loss_weight: float = 0.0
+    since: float = 0.0
+    most: float = 0.0
+    largest: float = 0.0
+    last: float = 0.0
+    growth: float = 0.0
+    place: float = -1.0
+
+    @property
+    def known_loss(self) -> float:
+        """J."""
+        return self.loss / self.loss_weight
 
 
 @dataclass(frozen=True)
@@ -72,66 +97,93 @@ class Bound:
             raise ProblemError("Bound: expected stretch >= 1 and a floor, both finite, found "
                                f"{self.stretch!r} and {self.floor!r}")
 
-    def note(self, running: Running) -> str:
+    def note(self, running: Sequence[float]) -> str:
         """What a user is to know of the loss."""
-        if not running or running[3] == 0 or running[4] > _STALE:
+        known = Running(*running)
+        if known.loss_weight == 0 or known.since > _STALE:
             return "The loss is not known, so steps are lr long, whatever they promise: call step(loss=loss)."
-        return "" if running[2] / running[3] > self.floor else (
-            f"The loss has fallen to {running[2] / running[3]:.3g}, {self.floor:g} or less: steps are lr "
+        return "" if known.known_loss > self.floor else (
+            f"The loss has fallen to {known.known_loss:.3g}, {self.floor:g} or less: steps are lr "
             "long, whatever they promise.")
 
-    def outlook(self, running: Running, value: float | None) -> "Outlook":
-        """Before a step. value: the loss, None where it is not known."""
-        slope, slope_weight, total, weight, since, most, largest = running or (
-            0.0, 0.0, 0.0, 0.0, 0.0, self.floor, 0.0)
-        since += 1
+    def outlook(self, running: Sequence[float], value: float | None, place: int | None = None) -> "Outlook":
+        """Before a step. value: the loss, None where it is not known; place: of the last stage, None where
+        nothing new is known of it."""
+        known = Running(*running) if running else Running(most=self.floor)
+        known = known._replace(since=known.since + 1, place=known.place if place is None else float(place))
         if value is not None:
-            fresh = 1 - _MEMORY**since
-            total, weight, since = total + fresh * (value - total), weight + fresh * (1 - weight), 0.0
-            most = max(most, total / weight)
-        running = slope, slope_weight, total, weight, since, most, largest
-        if weight == 0 or since > _STALE or total / weight <= self.floor:
-            return Outlook(running)
-        left = total / weight - self.floor
-        return Outlook(running, left, free_share(left / (most - self.floor)), self.stretch)
+            fresh = 1 - _MEMORY**known.since
+            known = known._replace(loss=known.loss + fresh * (value - known.loss), since=0.0,
+                                   loss_weight=known.loss_weight + fresh * (1 - known.loss_weight))
+            known = known._replace(most=max(known.most, known.known_loss))
+        if known.loss_weight == 0 or known.since > _STALE or known.known_loss <= self.floor:
+            return Outlook(known)
+        left = known.known_loss - self.floor
+        own = known.last / known.slope_weight if known.slope_weight else 0.0
+        return Outlook(known, left, free_share(left / (known.most - self.floor)), self.stretch,
+                       unit(left, own, known.growth))
 
 
 @dataclass(frozen=True)
 class Outlook:
     """What is known before a step. left: of J; None where it is not known, or at its floor. free: the share
-    of it that a step of half its length promises. longest: in units of lr."""
+    of it that a step of half its length promises. longest: in units of lr. unit: of the last stage."""
 
     running: Running
     left: float | None = None
     free: float = _FIRST
     longest: float = 1.0
+    unit: float = 1.0
 
     def is_measured(self, steps: int) -> bool:
         """Whether a step after so many is to tell what it promises."""
-        unknown = not self.running or self.running[1] == 0
+        unknown = self.running.slope_weight == 0
         return self.left is not None and (unknown or steps < _EARLY or steps % _SELDOM == 0)
 
     def length(self, promise: "Promise | None", lr: float, steps: int) -> tuple[Running, float]:
         """(what lasts, what a step of this rate is multiplied by). promise: None where it is not measured, or
         gradients are 0, so that momentum runs out at the length it had; steps: before this one."""
+        known = self.running
         if self.left is None:
-            return self.running, 1.0
-        total, weight, *of_loss, largest = self.running
-        largest = max(largest, lr)
+            return known, 1.0
+        known = known._replace(largest=max(known.largest, lr))
         if promise is not None and lr > 0:
             fresh = 1 - _MEMORY**(1 if steps < _EARLY else _SELDOM)
-            total += fresh * (promise.total / lr - total)
-            weight += fresh * (1 - weight)
-        promised = total / weight * sqrt(lr * largest) * self.longest / self.left if weight else 0.0
-        return (total, weight, *of_loss, largest), self.longest * allowed(promised, self.free)
+            known = known._replace(
+                slope=known.slope + fresh * (promise.total / lr - known.slope),
+                slope_weight=known.slope_weight + fresh * (1 - known.slope_weight),
+                last=known.last + fresh * (promise.last / lr - known.last),
+                growth=grown(known.growth, promise.last, promise.along))
+        promised = known.slope / known.slope_weight * sqrt(
+            lr * known.largest) * self.longest / self.left if known.slope_weight else 0.0
+        return known, self.longest * allowed(promised, self.free)
+
+
+PARTS = 4
+"""Numbers of a Promise, sums over stages."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Of a step. longest: what it may be multiplied by and still reach no further than weights allow; None:
+    wherever it leads. promised: whether to tell what it promises. last: the id of the weight of the last
+    stage, whose unit this is."""
+
+    longest: float | None = None
+    promised: bool = False
+    last: int | None = None
+    unit: float = 1.0
 
 
 @dataclass(frozen=True)
 class Promise:
-    """Of a step: what it is sure of, and <G, v> of all stages."""
+    """Of a step: what it is sure of, and <G, v> of all stages; of the last stage <G, d> and <G, v>, both at
+    unit length."""
 
-    sure: float
-    past: float
+    sure: float = 0.0
+    past: float = 0.0
+    last: float = 0.0
+    along: float = 0.0
 
     @property
     def total(self) -> float:
@@ -164,6 +216,7 @@ def allowed(promised: float, free: float) -> float:
 
 def check_running(running: object) -> None:
     """Raise ProblemError for what is no such state."""
-    if not (isinstance(running, tuple | list) and len(running) in (0, 7)
+    numbers = len(Running._fields)
+    if not (isinstance(running, tuple | list) and len(running) in (0, numbers)
             and all(isinstance(number, float) and isfinite(number) for number in running)):
-        raise ProblemError(f"EMSA promise: expected seven finite numbers or none, found {running!r}")
+        raise ProblemError(f"EMSA promise: expected {numbers} finite numbers or none, found {running!r}")

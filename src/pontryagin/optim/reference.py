@@ -13,8 +13,7 @@ the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
 Steps are shorter where gradients fade and reach no further than weights allow (fading.py: why, and whence the
-numbers); the loss is not passed. Averages: averages.py. Shapes: x (row, d), W (n, d); gradients and steps
-(n, d + k), those of b as a last column; k = 0 without b.
+numbers); the loss is not passed. Shapes: x (row, d), W (n, d); steps (n, d + k), b last; k = 0 without b.
 """
 
 from dataclasses import dataclass

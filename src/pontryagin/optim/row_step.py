@@ -10,7 +10,7 @@ from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_p
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.promise import OWN, certain
+from pontryagin.optim.promise import OWN, Asked, certain
 from pontryagin.optim.state import StageState
 
 _LARGEST = 1e37
@@ -34,11 +34,9 @@ class RowStep:
         do."""
         self.joined.follow(seen, 2 * (1 - self.joined.exponent(groups)), ("square", "long_square"))
 
-    def propose(self, groups: Groups, largest: Mapping[int, float], longest: float | None, promised: bool
-                ) -> Proposal:
+    def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest
-        entry of its gradient. longest: what a step may be multiplied by and still reach no further than
-        weights allow; None: wherever it leads. promised: whether to tell what it promises."""
+        entry of its gradient."""
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         sizes, units, bias_gradient = joined.largest(largest), None, None
         if not all(map(is_mild, sizes)):
@@ -66,25 +64,30 @@ class RowStep:
                                    joined.segments, self._silent)
         norm = joined.segments.reduced((torch.cat(norms) * scale).square_(), "sum").sqrt_()
         norm, scale = norm.to(changes[0].dtype), scale.to(changes[0].dtype)
-        if longest is not None:
-            reached = joined.within_reach(norm, longest * float(own["lr"]), own["steps"])
+        if asked.longest is not None:
+            reached = joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"])
             scale = scale * joined.segments.spread(reached)
+        if (lengths := joined.lengths(asked)) is not None:
+            scale = scale * joined.segments.spread(lengths).to(scale.dtype)
         torch._foreach_mul_(changes,
                             [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
         if bias is not None:
             bias_gradient, bias = bias, (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
-        promise = self._promise(gradients, changes, bias_gradient, bias, groups, units) if promised else None
+        promise = (self._promise(gradients, changes, bias_gradient, bias, groups, units, asked)
+                   if asked.promised else None)
         return Proposal(joined, changes, bias, norm, new, promise=promise)
 
     def _promise(self, gradients: Sequence[Tensor], changes: Sequence[Tensor], bias_gradient: Outputs | None,
-                 bias: Outputs | None, groups: Groups, units: Parts | None) -> Tensor:
+                 bias: Outputs | None, groups: Groups, units: Parts | None, asked: Asked) -> Tensor:
         """A first step has no past."""
-        joined, momentum = self.joined, groups[self.joined.first.groups[0]]["momentum"]
+        joined, own = self.joined, groups[self.joined.first.groups[0]]
+        momentum, steps = own["momentum"], own["steps"]
         new = joined.promised(gradients, changes, bias_gradient, bias, groups, units)
         past = joined.promised(gradients, [group.velocity for group in joined.groups], bias_gradient,
                                None if bias is None else joined.state.bias_velocity, groups, units)
         share = torch.where(joined.state.square_weight > 0, OWN, 1 - momentum**2)
-        return torch.stack([(new * share * self._certain).sum(), past.sum() * (1 - OWN)])
+        return torch.stack([(new * share * self._certain).sum(), past.sum() * (1 - OWN),
+                            *joined.of_last(new, past / max(1 - momentum**steps, 1e-3), asked)])
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum and rho are updated."""

@@ -88,9 +88,9 @@ class Share:
         """The steps, each as soon as the gradients of its stages are here."""
         return steps
 
-    def agreed(self, are_finite: bool, sure: float, past: float) -> tuple[bool, float, float]:
+    def agreed(self, are_finite: bool, sums: list[float]) -> tuple[bool, list[float]]:
         """Whether the steps of all are finite, and what they promise together."""
-        return are_finite, sure, past
+        return are_finite, sums
 
     def names(self, own: list[str]) -> list[str]:
         """Of stages whose steps are not finite, anywhere."""

@@ -18,7 +18,7 @@ from pontryagin.optim import adamw
 from pontryagin.optim.gradients import dense, largest_entries
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.promise import Promise
+from pontryagin.optim.promise import PARTS, Asked, Promise
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.share import Steps
 from pontryagin.optim.stage import AffineStage
@@ -55,14 +55,14 @@ class StepMaker:
         self._steps: Steps = []
         self._together: list[Hashable] | None = None
         self._plan: _Plan | None = None
-        self.promise = Promise(0.0, 0.0)
+        self.promise = Promise()
 
-    def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool,
-              longest: float | None, promised: bool) -> list[Moves]:
+    def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool, asked: Asked
+              ) -> list[Moves]:
         """The changes of all parameters; running means are updated, unless a change is not finite.
 
         Weight and bias of a stage have each its own lr. looked: whether a look has been made, which this step
-        takes in. longest, promised: as of RowStep; what is promised is in `promise`.
+        takes in. What is promised is in `promise`.
         """
         constraints, share = self._stages.constraints, self._stages.share
         by_id = {id(parameter): group for group in groups for parameter in group["params"]}
@@ -82,7 +82,7 @@ class StepMaker:
                 for step in self._plan.steps:
                     step.follow(seen, groups)
         plan = self._plan
-        proposals = [step.propose(groups, largest, longest, promised) for step in share.arriving(plan.steps)]
+        proposals = [step.propose(groups, largest, asked) for step in share.arriving(plan.steps)]
         directions, changed = adamw.directions(
             [adamw.current(states[parameter], local_part(parameter)) for parameter in plan.others],
             [local_part(parameter.grad) for parameter in plan.others],  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ class StepMaker:
         promises = [one.promise for one in proposals if one.promise is not None]
         promises += [_of_adamw(parameter, change, by_id[id(parameter)])
                      for parameter, change in zip(plan.others, directions, strict=True)
-                     if promised and share.counts(parameter)]
+                     if asked.promised and share.counts(parameter)]
         self.promise = self._check(proposals, plan.others, directions, promises, undo)
         moves = share.moves([one for step, proposal in zip(plan.steps, proposals, strict=True)
                              for one in step.take(proposal, groups)], groups)
@@ -172,12 +172,11 @@ class StepMaker:
         sizes = [proposal.size() for proposal in proposals]
         sizes += [torch.linalg.vector_norm(change) for change in changes if change.numel()]
         found = _numbers([*sizes, *(number for one in promises for number in one)])
-        sums = found[len(sizes)::2], found[len(sizes) + 1::2]
-        share = self._stages.share
-        are_finite, sure, past = share.agreed(all(isfinite(size) for size in found[:len(sizes)]),
-                                              *(sum(each, 0.0) for each in sums))
+        numbers, share = found[len(sizes):], self._stages.share
+        are_finite, sums = share.agreed(all(map(isfinite, found[:len(sizes)])), [
+            sum(numbers[n::PARTS], 0.0) for n in range(PARTS)])
         if are_finite:
-            return Promise(sure, past)
+            return Promise(*sums)
         undo.restore()
         self.forget()
         self._stages.forget()
@@ -194,7 +193,8 @@ def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -
     gradient = dense(local_part(parameter.grad))  # type: ignore[arg-type]
     gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
     product = (gradient.to(change.dtype) * change).sum(dtype=extended(change))
-    return torch.stack([product, torch.zeros_like(product)]) * (-float(own["lr"]) * float(own["adamw_lr"]))
+    return torch.stack([product, *torch.zeros_like(product).expand(PARTS - 1)]) * (
+        -float(own["lr"]) * float(own["adamw_lr"]))
 
 
 def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVariance | None]:

@@ -79,6 +79,12 @@ class Capture:
         total = sum(value * weight for value, weight in zip(values, weights, strict=True))
         return total if isfinite(total) else None
 
+    def take_last(self) -> nn.Parameter | None:
+        """The weight of the stage that was called last in the passes since the last call, of which gradients
+        may come; None without."""
+        found, self._hooks.last = self._hooks.last, None
+        return found
+
     def extend(self, later: "Capture") -> None:
         """With the stages of parameters that the model has got since."""
         known = {id(stage.weight) for stage in self.all_stages()}
@@ -113,6 +119,7 @@ class _Hooks:
         self.renew: Callable[[], Capture | None] = lambda: None
         self._handles: list[Any] = []
         self.losses: list[tuple[Tensor, Tensor]] = []
+        self.last: nn.Parameter | None = None
         self._left: nn.Module | None = None
         self._outermost: tuple[nn.Module, AbstractContextManager[Any]] | None = None
         self._compiled = False
@@ -203,8 +210,11 @@ class _Hooks:
             return
         if module is self.model and torch.is_grad_enabled():
             self._see_loss(output)
-        stages = [stage for stage in self.users.get(id(module), ()) if stage.is_looking]
+        users = self.users.get(id(module), ())
         first = output[0] if isinstance(output, tuple) and output else output
+        if users and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad:
+            self.last = users[-1].weight
+        stages = [stage for stage in users if stage.is_looking]
         if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
         # not the loss of a training step
