@@ -1,5 +1,6 @@
 """Training goes on from a checkpoint bitwise as if it had not been interrupted."""
 
+import copy
 import io
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import lr_scheduler
 
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, fading, joined
 
 Batch = Callable[..., tuple[Tensor, Tensor]]
 
@@ -151,3 +152,38 @@ def test_distributed_checkpoint_state_dicts(in_place: bool) -> None:
         set_optimizer_state_dict(rest, resumed, state)
         train(rest, resumed, 3, images, first=5, dtype=torch.float32)
     assert torch.equal(parameters(rest), parameters(whole))
+
+
+@pytest.mark.parametrize("rows", [5, 64], ids=["by rows", "polar"])
+@pytest.mark.parametrize("steps", [29, 30, 31])
+def test_the_reach_of_a_step_goes_on_between_two_measurements(steps: int, rows: int,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are measured in every fourth step, and these inputs are so small that what they allow binds."""
+    bound: list[bool] = []
+
+    def within(norm: Tensor, limit: Tensor) -> Tensor:
+        found = fading.within(norm, limit)
+        bound.append(bool((found < 1).any()))
+        return found
+
+    monkeypatch.setattr(joined, "within", within)
+
+    def go(model: nn.Module, optimizer: EMSA, first: int, last: int) -> None:
+        for step in range(first, last):
+            x = torch.randn(rows, 6, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            (model(1e-12 * x) - x[:, :2].sin()).square().mean().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.Tanh(), nn.Linear(8, 2, bias=False))
+    other, optimizer = copy.deepcopy(model), EMSA(model, averaging=None)
+    go(model, optimizer, 0, steps)
+    other.load_state_dict(model.state_dict())
+    later = EMSA(other, averaging=None)
+    later.load_state_dict(optimizer.state_dict())
+    bound.clear()
+    go(model, optimizer, steps, steps + 6)
+    assert sum(bound) >= 4
+    go(other, later, steps, steps + 6)
+    assert all(map(torch.equal, model.parameters(), other.parameters()))

@@ -70,7 +70,7 @@ class Joined:
             self._join(name, self.stages)
         if self.biases:
             self._join("bias_velocity", self._with_bias)
-        self._reach: Parts | None = None
+        self._is_reach_known = bool((self.state.reach > 0).all())
         self._last: tuple[int | None, int | None] = None, None
 
     def _join(self, name: str, stages: Sequence[TrainedStage]) -> None:
@@ -130,12 +130,14 @@ class Joined:
         """The largest absolute value of each group with biases."""
         return self._biased.reduced(values.abs(), "max")
 
-    def within_reach(self, norm: Parts, lr: float, steps: int) -> Parts:
+    def within_reach(self, norm: Parts, lr: float, steps: int, new: StageState) -> Parts:
         """What steps of this norm, times lr, are multiplied by. Weights are measured now and then: they
-        change by no more than what is asked here."""
-        if self._reach is None or steps < EARLY or steps % SELDOM == 0:
-            self._reach = torch.cat([group.reach() for group in self.groups])
-        return within(norm, self._reach / lr) if lr else torch.ones_like(norm)
+        change by no more than what is asked here. new: of the state."""
+        if not self._is_reach_known or steps < EARLY or steps % SELDOM == 0:
+            new.reach = torch.cat([group.reach() for group in self.groups]).to(self.state.reach.dtype)
+            self._is_reach_known = True
+        known = new if "reach" in new else self.state
+        return within(norm, known.reach.to(norm.dtype) / lr) if lr else torch.ones_like(norm)
 
     def last(self, weight: int | None) -> int | None:
         """Which part is the stage of the weight with this id; None where it is not here, or is several."""

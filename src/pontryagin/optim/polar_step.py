@@ -36,7 +36,7 @@ class PolarStep:
 
     def __init__(self, groups: Sequence[StageGroup]) -> None:
         self.joined = Joined(groups, ("square", "square_weight", "velocity_weight", "size", "size_weight",
-                                      "long_size", "peak"))
+                                      "long_size", "peak", "reach"))
         self._is_weighted = False
 
     def follow(self, seen: Probed, groups: Groups) -> None:
@@ -79,7 +79,7 @@ class PolarStep:
         factor = self._factor(new, length).to(changes[0].dtype)
         norm = torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]) * factor
         if asked.longest is not None:
-            factor = factor * joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"])
+            factor = factor * joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"], new)
         if (lengths := joined.lengths(asked)) is not None:
             factor = factor * lengths.to(factor.dtype)
         torch._foreach_mul_(changes, list(factor.view(-1, 1, 1).split(counts)))

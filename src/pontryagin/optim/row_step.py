@@ -23,7 +23,7 @@ class RowStep:
     """Of groups of stages that share their settings."""
 
     def __init__(self, groups: Sequence[StageGroup]) -> None:
-        self.joined = Joined(groups, ("square", "long_square", "square_weight", "peak"))
+        self.joined = Joined(groups, ("square", "long_square", "square_weight", "peak", "reach"))
         single = self.joined.segments.lengths == 1
         self._silent = torch.where(single, _SINGLE, _SILENT).to(self.joined.state.square.dtype)
         self._certain = self.joined.of_stages([certain(one.state.samples.item(), one.stage.inputs,
@@ -65,7 +65,7 @@ class RowStep:
         norm = joined.segments.reduced((torch.cat(norms) * scale).square_(), "sum").sqrt_()
         norm, scale = norm.to(changes[0].dtype), scale.to(changes[0].dtype)
         if asked.longest is not None:
-            reached = joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"])
+            reached = joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"], new)
             scale = scale * joined.segments.spread(reached)
         if (lengths := joined.lengths(asked)) is not None:
             scale = scale * joined.segments.spread(lengths).to(scale.dtype)

@@ -61,7 +61,7 @@ class StageState(Record):
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
     momentum adds up to. size, size_weight, long_size: running means of |G|^2. peak: the largest
-    long mean.
+    long mean. reach: the largest norm that a change may have.
     kind: which of the alternatives the stage turned out to be.
     """
 
@@ -81,12 +81,13 @@ class StageState(Record):
     size_weight: Tensor
     long_size: Tensor
     peak: Tensor
+    reach: Tensor
     velocity: Tensor
     bias_velocity: Tensor
     kind: Tensor
 
     RUNNING: ClassVar = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight",
-                         "long_size", "peak")
+                         "long_size", "peak", "reach")
     """Numbers that the steps renew, beside the momentum."""
     CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "samples",
                                   "square", "long_square")
