@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pontryagin.bench.panel import experiment, prices
 from pontryagin.bench.panel.experiment import PanelSettings, run_panel
+from pontryagin.bench.panel.networks import NETWORKS
 from pontryagin.bench.panel.rows import COLUMNS, FILE, read
 from pontryagin.cli import main
 from pontryagin.run.errors import ExperimentError
@@ -86,6 +88,25 @@ def test_shares_are_reported_together(tmp_path):
     (tmp_path / "3").mkdir()
     with pytest.raises(ExperimentError, match="none"):
         go(tmp_path / "3", report_only=True)
+
+
+def test_runs_of_another_network_or_other_data_are_not_mixed(tmp_path, trained, monkeypatch):
+    go(tmp_path / "1")
+    before, number = (tmp_path / "1" / FILE).read_bytes(), len(trained)
+    one = NETWORKS["regression"]
+
+    def other(folder):
+        work = one.work(folder)
+        return replace(work, build=lambda: torch.nn.Sequential(work.build(), torch.nn.Softplus()))
+
+    monkeypatch.setitem(NETWORKS, "regression", replace(one, work=other))
+    with pytest.raises(ExperimentError, match="runs of regression with seed 1000 began at a loss of"):
+        go(tmp_path / "1", resume=True, seeds=3)
+    assert (tmp_path / "1" / FILE).read_bytes() == before
+    assert len(trained) == number
+    go(tmp_path / "2")
+    with pytest.raises(ExperimentError, match="data or network are not the same"):
+        go(tmp_path, report_only=True)
 
 
 def test_regret_uses_the_runs_of_the_tuning(tmp_path, trained):

@@ -3,6 +3,7 @@
 import torch
 from torch.utils.data import Dataset
 
+from pontryagin.run.facts import Facts, alike, facts_of
 from pontryagin.run.objective import OBJECTIVES
 from pontryagin.run.task import DatasetSamples, Samples, Task, TensorSamples
 
@@ -19,10 +20,10 @@ class Noisy(Dataset[tuple[torch.Tensor, int]]):
         return torch.randn(3), row % 2
 
 
-def facts(train: Samples) -> dict[str, str]:
+def facts(train: Samples) -> Facts:
     test = TensorSamples(torch.zeros(2, 3), torch.zeros(2))
-    return Task("same name", lambda: torch.nn.Linear(3, 2), train, test, OBJECTIVES["cross-entropy"],
-                {}).facts()
+    return facts_of(Task("same name", lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2)),
+                         train, test, OBJECTIVES["cross-entropy"], {}))
 
 
 def test_lengths_shapes_and_content_are_told_apart() -> None:
@@ -31,10 +32,13 @@ def test_lengths_shapes_and_content_are_told_apart() -> None:
     changed[117, 2] += 1e-6
     found = [facts(TensorSamples(*data)) for data in (
         (x, y), (x[:-1], y[:-1]), (x.view(200, 3, 1), y), (changed, y), (x, 1 - y))]
-    assert len({one["training data"] for one in found}) == len(found)
-    assert len({one["test data"] for one in found}) == 1
+    told = [one["training data"]["words"] for one in found]
+    assert len({*told}) == len(found)
+    assert len({one["test data"]["words"] for one in found}) == 1
     assert facts(TensorSamples(x.clone(), y.clone())) == found[0]
-    assert found[0]["training data"].startswith("200 samples of (3,), (), digest ")
+    assert told[0].startswith("200 samples of (3,), (), digest ")
+    like = [alike("training data", found[0]["training data"], one["training data"]) for one in found]
+    assert like == [True, False, False, True, False], "a last bit is not another data set"
 
 
 def test_reading_samples_leaves_no_trace() -> None:

@@ -77,6 +77,12 @@ def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
                    ProgressDisplay())
     with pytest.raises(AssertionError, match="tuned again"):  # by another budget, beside the first
         run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3), "", ProgressDisplay())
+    other, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
+    images = Images(other[:30], labels[:30], other[30:], labels[30:])
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "load_images", lambda *_: images)
+        with pytest.raises(ExperimentError, match="differs in training data"):
+            run_images(wanted(tmp_path / "fourth", methods=("adam",)), "", ProgressDisplay())
     (tmp_path / "tuning-mnist-2.json").write_text("{}")
     with pytest.raises(ExperimentError, match="cannot be read"):
         run_images(wanted(tmp_path / "fourth", methods=("adam",)), "", ProgressDisplay())

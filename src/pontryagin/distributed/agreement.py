@@ -69,7 +69,7 @@ def digest(*tensors: Tensor) -> str:
     for tensor in tensors:
         result.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
         plain = tensor.detach().cpu().contiguous()
-        result.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+        result.update(plain.reshape(-1).view(torch.uint8).numpy().data if plain.numel() else b"")
     return result.hexdigest()[:16]
 
 

@@ -24,7 +24,8 @@ from pontryagin.run.errors import ExperimentError, shown
 from pontryagin.run.files import write_bytes
 from pontryagin.run.option import MANY
 
-FORMAT = 1
+FORMAT = 2
+"""Since 2 a checkpoint has facts (facts.py), without which no run goes on; models of 1 are read as before."""
 _LABEL = b"pontryagin checkpoint "
 _SEAL = len(_LABEL) + 20 + 1 + 64
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device}
@@ -72,8 +73,8 @@ def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a dict, found {type(content).__name__}")
     _check_plain(content, "")
-    if content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected checkpoint format {FORMAT}, found "
+    if content.get("format") not in (1, FORMAT):
+        raise CheckpointError(f"{path}: expected checkpoint format 1 or {FORMAT}, found "
                               f"{content.get('format')!r}: it was written by another version of pontryagin; "
                               "use that version")
     return content

@@ -22,6 +22,7 @@ from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.environment import machine, versions
 from pontryagin.run.errors import ExperimentError, nearest
 from pontryagin.run.evaluation import Point
+from pontryagin.run.facts import Facts, alike, differing, facts_of
 from pontryagin.run.figures import left_out
 from pontryagin.run.files import Table, names_in, prepare, sweep, take, write_json
 from pontryagin.run.history import COLUMNS, History, row
@@ -41,13 +42,13 @@ class RunFolder:
     """Opened new, or where the checkpoint left off; `saved` is then its content. Raises ExperimentError
     before any work.
 
-    lock: of the folder, taken here. history: what decisions rest on; tuning: scores by method and rate;
-    pilots: by method.
+    facts: of the task. lock: of the folder, taken here. history: what decisions rest on; tuning: scores by
+    method and rate; pilots: by method.
     """
 
-    def __init__(self, task: Task, settings: RunSettings, command: str, display: ProgressDisplay,
-                 lock: FileLock, context: ReportContext) -> None:
-        self.task, self.settings, self.command = task, settings, command
+    def __init__(self, task: Task, facts: Facts, settings: RunSettings, command: str,
+                 display: ProgressDisplay, lock: FileLock, context: ReportContext) -> None:
+        self.task, self.facts, self.settings, self.command = task, facts, settings, command
         self.display, self.context = display, context
         self.out, self.path = settings.out, settings.out / "checkpoint.pt"
         self.history = History()
@@ -92,8 +93,8 @@ class RunFolder:
         begun = monotonic()
         length = self.table.settle()
         checkpoint.write_next(self.path, {
-            **_identity(self.task), "settings": self.settings.binding(), "command": self.command,
-            "metrics": length,
+            **_identity(self.task), "facts": self.facts, "settings": self.settings.binding(),
+            "command": self.command, "metrics": length,
             "index": index, "runs": [run.state_dict() for run in runs], "rates": dict(self.history.rates),
             "stopped": self.history.stopped, "tuning": self.tuning, "pilots": self._plain_pilots()})
         ended = monotonic()
@@ -164,7 +165,14 @@ class RunFolder:
         saved, trouble = found
         if trouble:
             self.display.say(trouble)
-        _compare(self.path, saved, {**_identity(self.task), "settings": self.settings.binding()})
+        _compare(self.path, saved, {**_identity(self.task), "settings": self.settings.binding(),
+                                    "facts": self.facts})
+        for name in differing(saved["facts"], self.facts, lambda: facts_of(self.task))[:1]:
+            then = saved["facts"].get(name, {"words": "none"})["words"]
+            raise CheckpointError(
+                f"{self.path}: the run was begun with another {name} ({then} then, "
+                f"{self.facts[name]['words']} now): put back the data and code of then (what these draw at "
+                "random needs a seed), or start anew in another folder")
         return saved
 
 
@@ -174,8 +182,8 @@ def _pilots(saved: dict[str, Any] | None) -> dict[str, list[Pilot]]:
             for method, pilots in saved["pilots"].items()} if saved else {}
 
 
-_CONTENT = {"settings": dict, "task": dict, "index": int, "runs": list, "metrics": int, "rates": dict,
-            "stopped": dict, "tuning": dict, "pilots": dict}
+_CONTENT = {"settings": dict, "task": dict, "facts": dict, "index": int, "runs": list, "metrics": int,
+            "rates": dict, "stopped": dict, "tuning": dict, "pilots": dict}
 """Of a checkpoint: what `RunFolder.checkpoint` writes."""
 _RUN = {"method": str, "seed": int, "rate": float, "iteration": int, "evaluations": int, "seconds": float,
         "mean": float, "best": (float, NoneType), "waited": int, "ended": str,
@@ -194,6 +202,10 @@ def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
             raise CheckpointError(f"{path}: was written with {package} {saved.get(package)}, this is "
                                   f"{now[package]}: go on with that version, evaluate it by `pontryagin "
                                   "predict`, or start anew with --overwrite")
+    if saved["format"] < checkpoint.FORMAT:
+        raise CheckpointError(f"{path}: is of format {saved['format']}, which does not tell data and network "
+                              "of a run from others: evaluate it by `pontryagin predict`, or start anew with "
+                              "--overwrite")
     checkpoint.check_kinds(path, saved, _CONTENT)
     for run in saved["runs"]:
         checkpoint.check_kinds(path, run if isinstance(run, dict) else {}, _RUN)
@@ -201,11 +213,13 @@ def _compare(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
         _pilots(saved)
         known = all(isinstance(score, float) for scores in saved["tuning"].values()
                     for score in scores.values())
-    except (TypeError, AttributeError):
+        for name in now["facts"].keys() & saved["facts"].keys():
+            alike(name, saved["facts"][name], now["facts"][name])
+    except (TypeError, AttributeError, LookupError, ValueError, RuntimeError):
         known = False
     if not known or not all(isinstance(reasons, list) for reasons in saved["stopped"].values()):
-        raise CheckpointError(f"{path}: its tuning or its early stops are not as a run writes them: it has "
-                              "been changed")
+        raise CheckpointError(f"{path}: its facts, tuning or early stops are not as a run writes them: it "
+                              "has been changed")
     differing = [f"{name}: {old!r} then, {new!r} now" for kind in ("task", "settings")
                  for name, old, new in _differences(saved[kind], now[kind])]
     if differing:

@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def predict(wanted: Prediction) -> list[str]:
     lines = [f"{path}: {task.name}, {saved['method']}, seed {saved['seed']}, {saved['iteration']:,} "
              "iterations",
              f"{wanted.split}: loss {scores.loss:.6g}{accuracy}, {len(samples):,} samples"]
-    lines += filter(None, [left_words(wanted.split, scores.ignored)])
+    lines += filter(None, [left_words(wanted.split, scores.ignored), _otherwise(saved, wanted, scores.loss)])
     if wanted.predictions is not None:
         write_text(wanted.predictions, _table(task, model, samples, rows))
         lines.append(f"Predictions: {wanted.predictions}")
@@ -121,6 +122,18 @@ def _one_run(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str,
         raise ExperimentError(f"{path} holds {len(saved['runs'])} models: name one "
                               f"({found or 'the run has not begun'})")
     return {**runs[0], "task": saved["task"], "dtype": saved["settings"].get("dtype")}
+
+
+def _otherwise(saved: dict[str, Any], wanted: Prediction, loss: float) -> str:
+    """That the run had another test loss where it is asked for the same, beyond what rounding does."""
+    kept = saved.get("scores")
+    then = kept.get("test_loss") if isinstance(kept, dict) else None
+    alike = all(saved["task"].get(name) == spec for name, spec in wanted.named.items() if name != "metric")
+    asked = alike and wanted.split == "test" and wanted.data_args is None
+    if not (asked and isinstance(then, float)) or isclose(loss, then, rel_tol=1e-3, abs_tol=1e-6):
+        return ""
+    return (f"Not as it was: the run ended at a test loss of {then:.6g}. The data, or the code of data, "
+            "model or loss, are others now, unless samples are drawn anew at every read.")
 
 
 def _described(path: Path, saved: dict[str, Any], wanted: Prediction) -> dict[str, Any]:

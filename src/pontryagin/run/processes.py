@@ -1,6 +1,5 @@
 """A run by several processes, all of which do the same but for what rank 0 does; and how it stops."""
 
-import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from pontryagin.distributed import Alone, Communicator, join, require_same
-from pontryagin.distributed.agreement import digest, versions, words
+from pontryagin.distributed import Alone, Communicator, join
 
 _current: ContextVar[Communicator | None] = ContextVar("processes", default=None)
 
@@ -112,20 +110,3 @@ class Stop:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-def require_same_run(description: dict[str, Any], settings: dict[str, Any], model: nn.Module,
-                     data: Callable[[], dict[str, str]]) -> None:
-    """Refuse processes of other versions, data, settings or initial weights. Raises ProblemError on all.
-    data: what tells data from others."""
-    communicator = present()
-    if communicator.size > 1:
-        weights = digest(*model.state_dict().values())
-        require_same(communicator,
-                     {**versions(), "task": _short(description), "settings and seeds": _short(settings),
-                                    "initial weights": weights, **data()})
-
-
-def _short(value: object) -> str:
-    text = words(value)
-    return text if len(text) <= 60 else f"{text[:40]}... ({hashlib.sha256(text.encode()).hexdigest()[:12]})"

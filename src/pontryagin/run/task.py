@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from pontryagin.distributed.agreement import digest
-from pontryagin.optim.snapshot import generator_states, seed_generators, set_generators
 from pontryagin.problem.ignored import IGNORED
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods import Method
@@ -25,23 +22,6 @@ from pontryagin.run.samples import DatasetSamples, Samples, TensorSamples, read_
 from pontryagin.run.settings import SCHEDULES, RunSettings, Schedule
 from pontryagin.run.trainer import Passes, output_of
 from pontryagin.run.user_code import cause, kind_of
-
-_READ = 64
-"""Samples of a Dataset that are read to tell it from another."""
-
-
-def _facts(samples: Samples) -> str:
-    """Of all samples in memory, of others of so many at even distances; generators are left as they were."""
-    rows, states = torch.arange(len(samples)), generator_states()
-    if not isinstance(samples, TensorSamples):
-        rows = rows[::max(len(samples) // _READ, 1)]
-    try:
-        seed_generators(0)
-        batch = tree_leaves(samples.rows(rows))
-    finally:
-        set_generators(states)
-    shapes = ", ".join(str(tuple(values.shape[1:])) for values in batch)
-    return f"{len(samples)} samples of {shapes}, digest {digest(*batch)}"
 
 
 @dataclass(frozen=True)
@@ -135,11 +115,6 @@ class Task:
             return None
         seen, asked = (part.targets[part.targets != IGNORED] for part in (self.train, self.test))
         return float((asked == seen.mode().values).double().mean()) if len(seen) and len(asked) else None
-
-    def facts(self) -> dict[str, str]:
-        """What tells its data from others of the same name: numbers of samples, shapes and a digest."""
-        return {f"{part} data": _facts(samples) for part, samples in (("training", self.train),
-                                                                      ("test", self.test))}
 
     def check(self) -> None:
         """One small batch of each part through the network, in the mode that it will have, and the objective,

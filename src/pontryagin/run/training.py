@@ -15,10 +15,11 @@ from pontryagin.run.checkpoint import CheckpointError
 from pontryagin.run.environment import threads
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Evaluation, Point, Scores, left_words
+from pontryagin.run.facts import Facts, facts_of, require_same_run
 from pontryagin.run.folder import ReadOnlyFolder, RunFolder, open_together
 from pontryagin.run.history import headline, sentences
 from pontryagin.run.methods import Method, choose
-from pontryagin.run.processes import Stop, present, require_same_run
+from pontryagin.run.processes import Stop, present
 from pontryagin.run.race import Run, race
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.task import Task, horizon_of, run_of
@@ -53,8 +54,9 @@ def run_training(task: Task, settings: RunSettings, command: str, display: Progr
     with threads(settings.threads):
         task = task.to(*settings.place()).read_by(settings.num_workers)
         task.check()
-        parameters = _check(task, settings)
-        with _folder(task, settings, command, display, context or ReportContext()) as folder:
+        parameters, facts = _check(task, settings), facts_of(task)
+        require_same_run(task.description, settings.binding(), facts, lambda: facts_of(task))
+        with _folder(task, facts, settings, command, display, context or ReportContext()) as folder:
             display.say(f"{task.name}: {sizes(task)}; loss: {task.objective.name}")
             display.say(_outlook(task, settings, parameters))
             for name, methods in settings.left().items():
@@ -229,14 +231,13 @@ def _check(task: Task, settings: RunSettings) -> int:
     for method in choose(settings.methods):
         rate = settings.rates.get(method.name, method.rates[0])
         run = run_of(task, settings, method, settings.seeds[0], rate)
-        require_same_run(task.description, settings.binding(), run.trainer.model, task.facts)
         parameters = sum(each.numel() for each in run.trainer.model.parameters())
     return parameters
 
 
 @contextmanager
-def _folder(task: Task, settings: RunSettings, command: str, display: ProgressDisplay, context: ReportContext
-            ) -> Iterator[RunFolder | ReadOnlyFolder]:
+def _folder(task: Task, facts: Facts, settings: RunSettings, command: str, display: ProgressDisplay,
+            context: ReportContext) -> Iterator[RunFolder | ReadOnlyFolder]:
     """Written by rank 0 alone; every process knows the checkpoint in it."""
     communicator = present()
     if communicator.rank:
@@ -247,7 +248,7 @@ def _folder(task: Task, settings: RunSettings, command: str, display: ProgressDi
             lock = FileLock(settings.out / ".lock", thread_local=False)
             stack.callback(lock.release, force=True)
             found: RunFolder | ExperimentError = stack.enter_context(
-                RunFolder(task, settings, command, display, lock, context))
+                RunFolder(task, facts, settings, command, display, lock, context))
         except ExperimentError as error:
             found = error
         yield open_together(communicator, found)

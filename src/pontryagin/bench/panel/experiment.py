@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from pontryagin.bench.panel import contest, prices, regret
 from pontryagin.bench.panel.contest import RIVALS, Protocol
 from pontryagin.bench.panel.network import Network, Work
 from pontryagin.bench.panel.networks import NETWORKS, SUBSET
-from pontryagin.bench.panel.rows import FILE, Rows, forget, read_all
-from pontryagin.bench.panel.trial import Outcome, Trial, train
+from pontryagin.bench.panel.rows import FILE, Rows, check_starts, forget, read_all
+from pontryagin.bench.panel.trial import Outcome, Trial, evaluated, started, train
 from pontryagin.bench.panel.tuning import CENTERS, STAGES
 from pontryagin.bench.racers import METHODS
 from pontryagin.run.environment import threads
@@ -196,7 +196,9 @@ def _asking(network: Network, settings: PanelSettings, rows: Rows,
 
     def ask(trial: Trial) -> Outcome:
         if trial not in rows.found:
-            made or made.append(network.work(settings.folder))  # type: ignore[func-returns-value]
+            if not made:
+                made.append(network.work(settings.folder))
+                _check_start(made[0], [one for one in rows.found.items() if one[0].network == network.name])
             title = (f"{trial.network}: {trial.method} {trial.rate:g}, decay {trial.decay:g}, warm-up "
                      f"{trial.warmup:g}, seed {trial.seed}")
             with progress.task(title, trial.iterations) as advance:
@@ -204,6 +206,13 @@ def _asking(network: Network, settings: PanelSettings, rows: Rows,
         return rows.found[trial]
 
     return ask
+
+
+def _check_start(work: Work, known: Sequence[tuple[Trial, Outcome]]) -> None:
+    """That a run of now begins as those that are there did. Raises ExperimentError."""
+    for trial, outcome in known[:1]:
+        run = started(replace(trial, method="adamw"), work)
+        check_starts([(trial, outcome.points[0][2]), (trial, evaluated(run, work, work.evaluation()))])
 
 
 def _price(settings: PanelSettings, out: Path, progress: Progress, results: Results) -> None:

@@ -4,6 +4,7 @@ import csv
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, fields
+from math import isclose
 from pathlib import Path
 
 from pontryagin.bench.panel.trial import Outcome, Trial
@@ -62,16 +63,27 @@ def read(path: Path) -> dict[Trial, Outcome]:
 
 
 def read_all(folder: Path) -> dict[Trial, Outcome]:
-    """Of the folder and all below it, as of several shares. Raises ExperimentError where there is none."""
+    """Of the folder and all below it, as of several shares. Raises ExperimentError where there is none, and
+    where they are not of one panel."""
     paths = sorted(folder.rglob(FILE))
     if not paths:
         raise ExperimentError(f"{folder}: expected a {FILE} of a panel in it or below it, found none")
-    return merged(map(read, paths))
-
-
-def merged(parts: Iterable[dict[Trial, Outcome]]) -> dict[Trial, Outcome]:
-    """Later ones win."""
+    parts = [*map(read, paths)]
+    check_starts((trial, outcome.points[0][2]) for part in parts for trial, outcome in part.items())
     return {trial: outcome for part in parts for trial, outcome in part.items()}
+
+
+def check_starts(losses: Iterable[tuple[Trial, float]]) -> None:
+    """That runs of a network with equal seeds have begun at equal losses, whatever the method. Raises
+    ExperimentError."""
+    first: dict[tuple[str, int], float] = {}
+    for trial, loss in losses:
+        known = first.setdefault((trial.network, trial.seed), loss)
+        if not isclose(known, loss, rel_tol=1e-3):
+            raise ExperimentError(
+                f"{FILE}: runs of {trial.network} with seed {trial.seed} began at a loss of {known:.6g}, "
+                f"others at {loss:.6g}: data or network are not the same; put back those of then, or use "
+                "another folder")
 
 
 def _whole(path: Path) -> int:

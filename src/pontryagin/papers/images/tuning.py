@@ -9,6 +9,7 @@ from typing import Any
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.content import read_bytes
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.facts import differing, facts_of
 from pontryagin.run.files import write_json
 from pontryagin.run.methods import choose
 from pontryagin.run.processes import present
@@ -38,12 +39,12 @@ def tuned(task: Task, settings: RunSettings, iterations: int, path: Path, displa
     """The scores of every rate of the settings' methods that have a grid and no rate of the user's: out of
     the file, or tuned now and put into it.
 
-    A file of another task, budget, batch size or dtype is refused (ExperimentError). Ctrl-C keeps what is
-    complete.
+    A file of another task, data, budget, batch size or dtype is refused (ExperimentError). Ctrl-C keeps what
+    is complete.
     """
-    identity = _identity(task, settings, iterations)
-    known = _read(path, identity)
     placed = task.to(*settings.place())
+    identity = _identity(placed, settings, iterations)
+    known = _read(path, identity, placed)
     methods = [method for method in choose(settings.methods) if len(method.rates) > 1
                and method.name not in settings.rates]
     for method in methods:
@@ -65,8 +66,9 @@ def tuned(task: Task, settings: RunSettings, iterations: int, path: Path, displa
 def recalled(task: Task, settings: RunSettings, iterations: int, path: Path) -> Scores:
     """The scores of the settings' methods in the file, for a run that is resumed; none when the file is not
     of this tuning."""
+    placed = task.to(*settings.place())
     try:
-        known = _read(path, _identity(task, settings, iterations))
+        known = _read(path, _identity(placed, settings, iterations), placed)
     except ExperimentError:
         return {}
     return {method: scores for method, scores in known.items() if method in settings.methods}
@@ -83,23 +85,24 @@ def best(scores: Mapping[str, Mapping[float, float]]) -> dict[str, float]:
 
 def _identity(task: Task, settings: RunSettings, iterations: int) -> dict[str, Any]:
     return {"task": task.description, "batch_size": settings.batch_size, "dtype": settings.dtype,
-            "iterations": iterations, "seed": TUNING_SEED, "rule": RULE}
+            "iterations": iterations, "seed": TUNING_SEED, "rule": RULE, "facts": facts_of(task)}
 
 
-def _read(path: Path, identity: Mapping[str, Any]) -> Scores:
+def _read(path: Path, identity: Mapping[str, Any], task: Task) -> Scores:
     try:
         content = json.loads(read_bytes(path))
         there = {name: content[name] for name in identity}
         scores = {str(method): {float(rate): inf if value is None else float(value)
                                 for rate, value in found.items()}
                   for method, found in content["scores"].items()}
+        others = differing(there.pop("facts"), identity["facts"], lambda: facts_of(task))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ExperimentError(f"--tuning {path}: cannot be read as the scores of a tuning ({error}); remove "
                               "it or name another file") from error
-    differing = [name for name in identity if there[name] != json.loads(json.dumps(identity[name]))]
-    if differing:
-        raise ExperimentError(f"--tuning {path}: is of another tuning, it differs in {', '.join(differing)}; "
+    others += [name for name in there if there[name] != json.loads(json.dumps(identity[name]))]
+    if others:
+        raise ExperimentError(f"--tuning {path}: is of another tuning, it differs in {', '.join(others)}; "
                               "name another file or remove it")
     return scores
