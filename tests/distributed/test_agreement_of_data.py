@@ -1,9 +1,18 @@
 """Ranks that read other data of the same name are refused before any work."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier, local
+from typing import Any
+
+import pytest
 import torch
 from torch.utils.data import Dataset
 
-from pontryagin.run.facts import Facts, alike, facts_of
+from pontryagin.distributed import Alone
+from pontryagin.errors import ProblemError
+from pontryagin.run.facts import Facts, alike, facts_of, require_same_run
 from pontryagin.run.objective import OBJECTIVES
 from pontryagin.run.task import DatasetSamples, Samples, Task, TensorSamples
 
@@ -20,10 +29,14 @@ class Noisy(Dataset[tuple[torch.Tensor, int]]):
         return torch.randn(3), row % 2
 
 
-def facts(train: Samples) -> Facts:
+def task(train: Samples) -> Task:
     test = TensorSamples(torch.zeros(2, 3), torch.zeros(2))
-    return facts_of(Task("same name", lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2)),
-                         train, test, OBJECTIVES["cross-entropy"], {}))
+    return Task("same name", lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3, 2)),
+                train, test, OBJECTIVES["cross-entropy"], {})
+
+
+def facts(train: Samples) -> Facts:
+    return facts_of(task(train))
 
 
 def test_lengths_shapes_and_content_are_told_apart() -> None:
@@ -45,3 +58,69 @@ def test_reading_samples_leaves_no_trace() -> None:
     before = torch.get_rng_state()
     assert facts(DatasetSamples(Noisy())) == facts(DatasetSamples(Noisy()))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Two(Alone):
+    """Two threads as ranks."""
+
+    size, meeting, told = 2, Barrier(2), [None, None]
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def gather(self, value: Any) -> list[Any]:
+        self.told[self.rank] = value
+        self.meeting.wait(10)
+        found = [*self.told]
+        self.meeting.wait(10)
+        return found
+
+
+def refused(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What each of two ranks says."""
+    own, facts = local(), [facts_of(task) for task in tasks]
+    monkeypatch.setattr("pontryagin.run.facts.present", lambda: own.communicator)
+
+    def rank(number: int) -> str:
+        own.communicator = Two(number)
+        try:
+            require_same_run({}, {}, facts[number], lambda: facts_of(tasks[number]))
+        except ProblemError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as threads:
+        return [*threads.map(rank, range(2))]
+
+
+class Drawing(Noisy):
+    """By a generator of its own, without a seed."""
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return torch.randn(3, generator=self.generator), row % 2
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator()
+        self.generator.seed()
+
+
+@pytest.mark.parametrize(("samples", "named"), [
+    (lambda: DatasetSamples(Drawing()), ""), (lambda: DatasetSamples(Noisy()), ""),
+    (lambda: TensorSamples(torch.randn(9, 3), torch.arange(9) % 2), "training data")])
+def test_ranks_are_told_what_differs_first(samples: Callable[[], Samples], named: str,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refused([task(samples()) for _ in range(2)], monkeypatch)
+    assert said[0] == said[1]
+    assert f"do not agree on the {named}:" in said[0] if named else not said[0]
+
+
+def test_initial_weights_of_ranks_are_equal_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build() -> torch.nn.Module:
+        model = torch.nn.Linear(3, 2)
+        model.weight.data[0, 0] += 1e-7
+        return model
+
+    one = task(TensorSamples(torch.ones(9, 3), torch.arange(9) % 2))
+    two = [replace(one, build=made) for made in (lambda: torch.nn.Linear(3, 2), build)]
+    said = refused(two, monkeypatch)
+    assert "do not agree on the initial weights:" in said[0]

@@ -154,11 +154,11 @@ TURNED: Callable[[Tensor], Tensor] = lambda x: torch.where(x > 0, x.tanh(), 0.5 
     pytest.param(FILES, FILES | {"order": -1}, "training data", id="collate"),
     pytest.param(FILES | {"noise": lambda: torch_noise}, FILES | {"noise": lambda: lambda: 2 * torch_noise()},
                  "training data", id="augmentation"),
-    pytest.param({}, {"activation": torch.sin}, "outputs", id="activation"),
-    pytest.param({}, {"activation": TURNED}, "outputs", id="activation, a little"),
-    pytest.param({}, {"dropout": 0.25}, "outputs", id="dropout"),
-    pytest.param({}, {"momentum": 0.2}, "outputs", id="momentum of a normalization"),
-    pytest.param({}, {"at_evaluation": 1.1}, "outputs", id="at evaluation alone"),
+    pytest.param({}, {"activation": torch.sin}, "network outputs", id="activation"),
+    pytest.param({}, {"activation": TURNED}, "network outputs", id="activation, a little"),
+    pytest.param({}, {"dropout": 0.25}, "network outputs", id="dropout"),
+    pytest.param({}, {"momentum": 0.2}, "network outputs", id="momentum of a normalization"),
+    pytest.param({}, {"at_evaluation": 1.1}, "network outputs", id="at evaluation alone"),
     pytest.param({}, {"slope": 0.5}, "gradient", id="backward pass"),
     pytest.param({}, {"drawn": lambda: 1}, "initial weights", id="initial weights"),
     pytest.param({}, {"smoothing": 0.2}, "loss", id="loss"),
@@ -170,7 +170,7 @@ def test_what_has_become_another_is_refused_and_nothing_touched(
         ) -> None:
     assert train("run", Stopping(), **begun).interrupted
     before = content(tmp_path / "run")
-    with pytest.raises(CheckpointError, match=f"begun with another {named} .* then, .* now") as refused:
+    with pytest.raises(CheckpointError, match=f"the run began: {named} .* then, .* now") as refused:
         train("run", resume=True, **now)
     assert "\n" not in str(refused.value)
     assert content(tmp_path / "run") == before
@@ -184,7 +184,7 @@ def test_what_is_the_same_goes_on_bitwise(has: dict[str, Any], train: Callable[.
                                           ) -> None:
     train("whole", **has)
     assert train("run", Stopping(), **has).interrupted
-    with pytest.raises(CheckpointError, match="another training data"):
+    with pytest.raises(CheckpointError, match="not as when the run began: training data"):
         train("run", resume=True, **has | ({"files": 3} if "files" in has else {"label": 1}))
     assert not train("run", resume=True, **has).interrupted
     one, other = (checkpoint.read(tmp_path / name / "models" / "adam-seed0.pt")["model"]

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from pontryagin.distributed.agreement import digest, require_same, versions, words
 from pontryagin.optim.snapshot import generator_states, seed_generators, set_generators
 from pontryagin.run.processes import present
-from pontryagin.run.samples import Samples, TensorSamples
+from pontryagin.run.samples import TensorSamples
 from pontryagin.run.task import Task
 from pontryagin.run.trainer import output_of
 from pontryagin.run.user_code import call
@@ -20,9 +20,9 @@ from pontryagin.run.user_code import call
 _READ = 64
 """Samples of a Dataset that are read to tell it from another, and on which the network is evaluated."""
 _DIRECTIONS = 4
-_BLOCK = 1 << 22
-"""Entries that are projected at once: 16 MB."""
-_TOLERANCES = {"outputs": 1e-2, "loss": 1e-2, "gradient": 1e-2, "metric": 1e-2}
+_BLOCK, _ROWS = 1 << 22, 1 << 16
+"""Entries that are projected at once, 16 MB, in at most so many rows."""
+_TOLERANCES = {"network outputs": 1e-2, "loss": 1e-2, "gradient": 1e-2, "metric": 1e-2}
 """Relative, of what is computed: TensorFloat-32 and other kernels of another GPU are within it, while another
 activation changes outputs by a tenth and more. Of what is given, 1e-4: sums of another number of threads."""
 
@@ -33,9 +33,9 @@ Facts = Mapping[str, Fact]
 
 
 def facts_of(task: Task) -> dict[str, Fact]:
-    """By name: training, test and validation data, initial weights (of seed 0), outputs, loss, gradient,
-    metric, each depending on those before it. Of samples in memory all count, of others 64 at even distances.
-    Global generators are seeded meanwhile, and left as they were. Raises ExperimentError."""
+    """By name: training, test and validation data, initial weights (of seed 0), network outputs, loss,
+    gradient, metric, each resting on those before it. Of samples in memory all count, of others 64 at even
+    distances. Global generators are seeded meanwhile, and left as they were. Raises ExperimentError."""
     states = generator_states()
     try:
         return {name: _fact(words, *groups) for name, words, *groups in _parts(task)}
@@ -45,8 +45,12 @@ def facts_of(task: Task) -> dict[str, Fact]:
 
 def _parts(task: Task) -> Iterator[tuple[Any, ...]]:
     """Name, words and groups of tensors of each fact."""
+    read = {}
     for part, samples in task.parts().items():
-        leaves = _leaves(samples)
+        seed_generators(0)
+        read[part] = samples.rows(torch.arange(0, len(samples), max(len(samples) // _READ, 1))[:_READ])
+        whole = (samples.inputs, samples.targets) if isinstance(samples, TensorSamples) else read[part]
+        leaves: list[Tensor] = tree_leaves(whole)
         shapes = ", ".join(str(tuple(each.shape[1:])) for each in leaves)
         yield (f"{'training' if part == 'train' else part} data", f"{len(samples)} samples of {shapes}",
                *([each] for each in leaves))
@@ -61,26 +65,15 @@ def _parts(task: Task) -> Iterator[tuple[Any, ...]]:
     call(loss.backward, {}, f"{task.name}, the backward pass of two samples")
     gradient = [each.grad for each in model.parameters() if each.grad is not None]
     with torch.no_grad():
-        inputs, targets = task.train.rows(_some(task.train))
+        inputs, targets = read["train"]
         outputs = output_of(model.eval(), inputs)
         value = task.objective.mean(outputs, targets)
-        yield "outputs", f"{tuple(outputs.shape)}", [output], [outputs]
+        yield "network outputs", f"{tuple(outputs.shape)}", [output], [outputs]
         yield "loss", f"{value.item():.6g}", [loss], [value]
         yield "gradient", f"of {len(gradient)} parameters", gradient
         if task.metric is not None:
             found = torch.tensor(task.metric(outputs, targets), dtype=torch.float64)
             yield "metric", f"{found.item():.6g}", [found]
-
-
-def _leaves(samples: Samples) -> list[Tensor]:
-    seed_generators(0)
-    return tree_leaves((samples.inputs, samples.targets) if isinstance(samples, TensorSamples) else
-                       samples.rows(_some(samples)))
-
-
-def _some(samples: Samples) -> Tensor:
-    """Rows, at even distances."""
-    return torch.arange(0, len(samples), max(len(samples) // _READ, 1))[:_READ]
 
 
 def _fact(words: str, *groups: Sequence[Tensor]) -> Fact:
@@ -94,7 +87,7 @@ def _fact(words: str, *groups: Sequence[Tensor]) -> Fact:
 
 def _projected(values: Sequence[Tensor]) -> list[float]:
     """sum_ij a_ik x_ij b_jk over all tensors x of floating point numbers, for each of a few k: of a size near
-    |x|. a and b: standard normal, the same for equal shapes. What is not finite counts as 0."""
+    |x|. a and b: random of mean square 1, the same for equal shapes. What is not finite counts as 0."""
     generator, found = torch.Generator().manual_seed(0), torch.zeros(_DIRECTIONS, dtype=torch.float64)
 
     def normal(count: int) -> Tensor:
@@ -102,12 +95,12 @@ def _projected(values: Sequence[Tensor]) -> list[float]:
 
     for each in values:
         if each.is_floating_point():
-            kind = torch.float64 if each.dtype == torch.float64 else torch.float32
             rows = torch.atleast_1d(each).unsqueeze(-1).flatten(1)
-            across = normal(rows.shape[1]).to(kind)
-            for block in rows.split(max(_BLOCK // max(rows.shape[1], 1), 1)):
+            kind = torch.float64 if each.dtype == torch.float64 else torch.float32
+            across, along = normal(rows.shape[1]).to(kind), normal(min(len(rows), _ROWS))
+            for block in rows.split(max(min(_ROWS, _BLOCK // max(rows.shape[1], 1)), 1)):
                 finite = block.to(kind).nan_to_num(0.0, 0.0, 0.0)
-                found += ((finite @ across).double() * normal(len(block))).sum(0)
+                found += ((finite @ across).double() * along[:len(block)]).sum(0) * normal(1)[0]
     return found.tolist()
 
 
@@ -128,7 +121,7 @@ def differing(then: Facts, now: Facts, again: Callable[[], Facts]) -> list[str]:
         return found
     anew = again()
     drawn = {name for name in now if now[name]["words"] != anew[name]["words"]}
-    if drawn & {"training data", "initial weights", "outputs"}:
+    if drawn & {"training data", "initial weights", "network outputs"}:
         drawn |= _TOLERANCES.keys()
     return [name for name in found if name not in drawn]
 

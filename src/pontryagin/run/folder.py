@@ -170,8 +170,8 @@ class RunFolder:
         for name in differing(saved["facts"], self.facts, lambda: facts_of(self.task))[:1]:
             then = saved["facts"].get(name, {"words": "none"})["words"]
             raise CheckpointError(
-                f"{self.path}: the run was begun with another {name} ({then} then, "
-                f"{self.facts[name]['words']} now): put back the data and code of then (what these draw at "
+                f"{self.path}: not as when the run began: {name} ({then} then, "
+                f"{self.facts[name]['words']} now); put back the data and code of then (what these draw at "
                 "random needs a seed), or start anew in another folder")
         return saved
 
