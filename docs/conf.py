@@ -7,17 +7,22 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from docutils import nodes
+from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
+from sphinx.writers.html5 import HTML5Translator
 
 import pontryagin
 
 project = "pontryagin"
 author = "the pontryagin developers"
 version = release = pontryagin.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "public_names"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "public_names"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_site"]
 html_theme = "furo"
+html_math_renderer = "mathml"  # what browsers draw by themselves, without a network too
 html_static_path = ["figures/narrow", "site.css"]  # the first: of a figure, the variant for phones
 html_css_files = ["site.css"]
 html_title = f"pontryagin {release}"
@@ -51,7 +56,25 @@ def _pictures(app: Sphinx, page: str, template: str, context: dict[str, Any], tr
                                  context["body"])
 
 
+def _inline_math(page: HTML5Translator, node: nodes.math) -> None:
+    page.body.append(_mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def _displayed_math(page: HTML5Translator, node: nodes.math_block) -> None:
+    page.body.append(f'<div class="math">{_mathml(node.astext(), "block")}</div>')
+    raise nodes.SkipNode
+
+
+def _mathml(formula: str, display: str) -> str:
+    found = convert(formula, display=display)
+    if "\\" in found:
+        raise ExtensionError(f"a command of this formula is unknown to latex2mathml: {formula}")
+    return found
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_displayed_math, None))
     app.connect("source-read", _links)
     app.connect("html-page-context", _pictures)

@@ -13,9 +13,9 @@ FORMULAS = {
     "hamiltonian.state_error": r"\| g_n(x_n, \theta') - g_n(x_n, \theta) \|^2",
     "hamiltonian.costate_error": r"\| \nabla_x H_n(x_n, p_{n+1}, \theta')"
                                  r" - \nabla_x H_n(x_n, p_{n+1}, \theta) \|^2",
-    "update.MSA": r"\theta_n \leftarrow \arg\max_{\theta \in \Theta} \frac{1}{K} \sum_i"
+    "update.MSA": r"\theta_n \leftarrow \operatorname{argmax}_{\theta \in \Theta} \frac{1}{K} \sum_i"
                   r" H_n(x^i_n, p^i_{n+1}, \theta)",
-    "update.ExtendedMSA": r"\theta_n \leftarrow \arg\max_{\theta \in \Theta} \frac{1}{K} \sum_i"
+    "update.ExtendedMSA": r"\theta_n \leftarrow \operatorname{argmax}_{\theta \in \Theta} \frac{1}{K} \sum_i"
                           r" \tilde H_n(x^i_n, p^i_{n+1}, \theta), \qquad"
                           r" J_{k+1} \le J_k - \Bigl(1 - \frac{2C}{\rho}\Bigr) \mu_k \text{ for } \rho > 2C",
     "update.IterationRecord": r"\mu_k = \sum_n \Delta H_n, \qquad J(\varphi) \le J(\theta) - \sum_n"
@@ -24,12 +24,13 @@ FORMULAS = {
                               r" \quad \text{(Lemma 2)}",
     "update.FromEstimate": r"\rho = 2C, \qquad C = \frac{\mu - (J_{\text{before}} - J_{\text{after}})}"
                            r"{\text{feasibility errors}}",
-    "affine.StageMoments": r"s = \overline{x}, \quad A_c = \overline{x x^T} - s s^T, \quad"
-                           r" G = \overline{u x^T}, \quad g = \overline{u}, \quad U = \overline{u u^T}",
+    "affine.StageMoments": r"s = \operatorname{mean}(x), \quad A_c = \operatorname{mean}(x x^T) - s s^T,"
+                           r" \quad G = \operatorname{mean}(u x^T), \quad g = \operatorname{mean}(u), \quad"
+                           r" U = \operatorname{mean}(u u^T)",
     "affine.PenalizedArgmax": r"U\, \Delta W + \Delta W A_c = \frac{G - g s^T}{\rho}, \qquad"
                               r" \Delta b = \frac{g}{\rho} - \Delta W s",
     "affine.argmax": r"\Delta W = (G - g s^T)(A_c + \delta I)^{-\alpha}, \qquad \Delta b = g - \Delta W s",
     "optim.EMSA": r"\Delta W = (G - g s^T)(A_c + \delta I)^{-1/2}, \quad \Delta b = g - \Delta W s, \quad"
-                  r" \Delta z_i \text{ divided by } \rho_i = \sqrt{\overline{\Delta z_i^2}}",
+                  r" \Delta z_i \text{ divided by } \rho_i = \sqrt{\operatorname{mean}(\Delta z_i^2)}",
 }
 """By public name, within `pontryagin`."""
