@@ -10,11 +10,12 @@ from pontryagin.papers.images.experiment import Request, run_images
 from pontryagin.papers.images.paper import FIGURES, OURS
 from pontryagin.papers.images.report import running_loss
 from pontryagin.papers.images.tuning import best, shortened
-from pontryagin.papers.images.wall_clock import csv_rows, goals_of
+from pontryagin.papers.images.wall_clock import clock_figure, csv_rows, goals_of
 from pontryagin.run import parts
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.data import Images
 from pontryagin.run.errors import ExperimentError
+from pontryagin.run.files import Table
 from pontryagin.run.history import COLUMNS
 from pontryagin.run.settings import RunSettings
 from pontryagin.run.tables import read_table
@@ -138,6 +139,19 @@ def test_the_running_loss_at_an_iteration(tmp_path):
     expected = (0.9 * 2.0 + 1.0) / 1.9
     assert running_loss(metrics, "adam", 2) == pytest.approx(expected)
     assert running_loss(metrics, "adam", 4) is None
+
+
+def test_the_end_of_every_method_is_seen_in_the_figure_of_seconds(tmp_path):
+    with Table(tmp_path / "metrics.csv", COLUMNS) as table:
+        for method, ends_at in (("emsa", 0.97), ("adam", 0.9), ("sgd", 0.8)):
+            for seconds in (1.0, 2.0, 3.0):
+                cells = {"seed": 0, "iteration": seconds, "seconds": seconds, "train_loss": 1.0,
+                         "test_accuracy": ends_at * seconds / 3}
+                table.add("a", method, *(cells.get(column) for column in COLUMNS[2:]))
+    axes = clock_figure(tmp_path).figure.axes[1]
+    ends = [float(line.get_ydata()[-1]) for line in axes.lines if len(line.get_xdata()) == 3]
+    assert sorted(ends) == pytest.approx([80, 90, 97])
+    assert axes.get_ylim()[0] <= 79
 
 
 def test_every_figure_names_methods_that_stand_beside_ours():

@@ -12,6 +12,7 @@ from torch.func import grad, hessian, vmap
 from pontryagin.continuous.problem import ContinuousProblem
 from pontryagin.continuous.solution import Solution
 from pontryagin.problem import ProblemError
+from pontryagin.problem.forward_mode import load_rules
 
 _GRID = 33
 """Points of an entry with bounds at which H is looked at: an argmax inside is refined by Newton's method."""
@@ -90,6 +91,7 @@ def _grid(problem: ContinuousProblem, at: Tensor, values: Sequence[float] | None
 def _newton_steps(problem: ContinuousProblem, value: Callable[..., Tensor], at: Tensor,
                   *data: Tensor) -> Tensor:
     """Newton's step on H, and its halves, within the bounds; where H is not concave, along its gradient."""
+    load_rules()
     slope, bend = vmap(grad(value))(at, *data), vmap(hessian(value))(at, *data)
     values, vectors = torch.linalg.eigh(-bend)
     floor = 1e-8 * values.abs().amax(1, keepdim=True) + torch.finfo(at.dtype).tiny ** 0.5

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.func import grad, hessian, jacfwd, vmap
 
 from pontryagin.problem import ControlProblem, Controls, NoCost, Stage
+from pontryagin.problem.forward_mode import load_rules
 
 States = Sequence[Tensor]
 Groups = Sequence[Sequence[int]]
@@ -48,6 +49,7 @@ def linearize(problem: ControlProblem, groups: Groups, controls: Controls, state
 
     The costates are those of `propagate`: p_N = -grad Phi, p_n = (dg_n/dx)^T p_{n+1}.
     """
+    load_rules()
     jacobians: list[Tensor] = [states[0]] * len(controls)
     for group in groups:
         stage, shape, z = _points(problem, group, controls, states)
@@ -81,6 +83,7 @@ def reduced_hessian(problem: ControlProblem, groups: Groups, controls: Controls,
 
     Dense: for up to some thousand entries of control.
     """
+    load_rules()
     sizes = [stage.size for stage in problem.stages]
     total, samples = sum(sizes), problem.samples
     places = [sum(sizes[:n]) for n in range(len(sizes))]

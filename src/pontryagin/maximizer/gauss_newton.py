@@ -13,6 +13,7 @@ from pontryagin.hamiltonian import Penalties, costate
 from pontryagin.maximizer.gradient_ascent import hamiltonian_gradient
 from pontryagin.maximizer.protocol import EvaluatedModel, require_unconstrained
 from pontryagin.problem import NoCost, NoMaximumError, ProblemError, Quadratic
+from pontryagin.problem.forward_mode import load_rules
 from pontryagin.trajectory import StageGroup
 
 Controls = Float[Tensor, "stage control"]
@@ -43,6 +44,7 @@ class GaussNewton:
     def model(self, group: StageGroup) -> "GaussNewtonModel":
         """Gradient and curvatures of all stages, once; ProblemError where the method cannot take them."""
         require_unconstrained(group, type(self).__name__)
+        load_rules()
         return GaussNewtonModel(group, self.damping, self._curvature(group))
 
     def _curvature(self, group: StageGroup) -> "Parts":

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from pontryagin.continuous.integrators.protocol import RightSide, States, Times
+from pontryagin.problem.forward_mode import load_rules
 
 _SOLVED = 1e-9
 """Of 1 + |y|: with a larger residual before the last iteration, derivatives have not converged either."""
@@ -25,6 +26,7 @@ class ImplicitMidpoint:
     iterations: int = 10
 
     def __call__(self, f: RightSide, t: Times, y: States, step: Times) -> States:
+        load_rules()
         middle, eye = t + 0.5 * step, torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)
         start = y.detach()
 

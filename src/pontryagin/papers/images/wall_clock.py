@@ -33,7 +33,7 @@ def clock_section(directory: Path, methods: dict[str, Any]) -> list[Block]:
     seconds = {column: [(goals[method][goal] or (None, None))[1] for method in in_order(goals)]
                for column, goal in enumerate(next(iter(goals.values()), {}), start=2)}
     return [Heading("Seconds to a goal"), _WORDS, Cells(head, rows, best=best(seconds)),
-            *pictures(directory, {"wall-clock": lambda: _clock(directory)})]
+            *pictures(directory, {"wall-clock": lambda: clock_figure(directory)})]
 
 
 Goals = dict[str, dict[tuple[str, float], tuple[float, float] | None]]
@@ -74,7 +74,8 @@ def _cell(found: tuple[float, float] | None, adam: tuple[float, float] | None) -
     return stack(f"{number(found[1])} s ({count(found[0])})", *ratio)
 
 
-def _clock(directory: Path) -> Sketch:
+def clock_figure(directory: Path) -> Sketch:
+    """Train loss and test accuracy over seconds; what every method ends at is inside."""
     from pontryagin.run.figures.canvas import legend_below, log_ticks, log_y, new_figure
 
     metrics = read_table(directory / "metrics.csv", COLUMNS[:2], COLUMNS[2:])
@@ -89,9 +90,10 @@ def _clock(directory: Path) -> Sketch:
             shown.append(own["train_loss"])
             ends += [100 * float(value) for value in own["test_accuracy"][-1:]]
     log_y(left, [values for values in shown if len(values)])
+    least = min([90, *ends])
     left.set(xscale="log", xlabel="seconds of training", title="Train loss")
     right.set(xscale="log", xlabel="seconds of training", title="Test accuracy, %",
-              ylim=(min([90, *ends]), 100))
+              ylim=(least - 0.1 * (100 - least), 100))
     for axes in (left, right):
         log_ticks(axes.xaxis)
     for axes, goals in ((left, LOSSES), (right, [100 * share for share in ACCURACIES])):
