@@ -96,6 +96,19 @@ def test_a_head_that_hardly_counts_is_not_thrown_about() -> None:
     assert functional.mse_loss(side(body(x).tanh()), -y) < y.square().mean()
 
 
+@pytest.mark.parametrize("rows", [12, 64])
+def test_a_loss_of_any_size_is_no_leap(rows: int) -> None:
+    """After many steps whose gradients agreed, with a loss that allowed nothing more."""
+    model, (x, y) = network(), data(rows, 0)
+    optimizer, ends = EMSA(model), []
+    for step in range(160):
+        optimizer.zero_grad()
+        (loss := functional.mse_loss(model(x), y)).backward()
+        optimizer.step(loss=1e300 if step == 150 else loss)
+        ends.append(loss.item())
+    assert max(ends[150:]) < 0.5 * ends[0]
+
+
 def test_the_last_stage_is_the_one_that_is_called_last() -> None:
     class Backwards(nn.Module):
         def __init__(self) -> None:

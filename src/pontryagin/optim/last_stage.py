@@ -7,7 +7,8 @@ gradients go on pointing where its momentum goes, and falls when they do not:
     u <- u exp((clip(<G, v> / <G, d>, -1, 1) - 0.1) / 2),   1 <= u <= max(1, J / (2 <G, d>)),
 
 the bound being half of Polyak's length, at which a loss that is convex in the outputs keeps its promise.
-(A network with targets times 1000 ended at 29 times its rival's loss without.)
+(A network with targets times 1000 ended at 29 times its rival's loss without.) It grows from where it is, so
+that a single large J is no leap.
 
 G: the gradient of the stage in this step, d: the direction made of it at unit length, v: the mean of those
 before, J: what is left of the loss. The last stage is that whose module is called last in a pass.
@@ -23,7 +24,8 @@ _FARTHEST = 20.0
 
 
 def grown(growth: float, own: float, along: float) -> float:
-    """The logarithm of u without the bound of J, after a step. own, along: <G, d> and <G, v>."""
+    """The logarithm of u after a step, without the bound of J. growth: before it; own, along: <G, d> and <G,
+    v>."""
     agreement = max(-1.0, min(along / own, 1.0)) if own > 0 else 0.0
     return min(max(growth + _GROWTH * (agreement - _CHANCE), 0.0), _FARTHEST)
 

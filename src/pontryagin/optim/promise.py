@@ -26,7 +26,7 @@ ResNet-18 of 11 million weights took a twentieth of its steps.)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite, sqrt
+from math import inf, isfinite, log, sqrt
 from typing import NamedTuple
 
 import torch
@@ -60,8 +60,8 @@ class Running(NamedTuple):
 
     slope: mu over lr, loss: J, each a sum with its weight. since: steps since J was seen. most: J_0.
     largest: lr. last: what the last stage promises at unit length, over lr, a sum with the weight of the
-    slope; growth, place: of that stage (last_stage.py), place that of its weight among all parameters, -1
-    where it is not known.
+    slope; growth: of the unit of that stage (last_stage.py). place: that of its weight among all parameters,
+    -1 where it is not known.
     """
 
     slope: float = 0.0
@@ -120,8 +120,9 @@ class Bound:
             return Outlook(known)
         left = known.known_loss - self.floor
         own = known.last / known.slope_weight if known.slope_weight else 0.0
-        return Outlook(known, left, free_share(left / (known.most - self.floor)), self.stretch,
-                       unit(left, own, known.growth))
+        longer = unit(left, own, known.growth)
+        return Outlook(known._replace(growth=log(longer)), left,
+                       free_share(left / (known.most - self.floor)), self.stretch, longer)
 
 
 @dataclass(frozen=True)
