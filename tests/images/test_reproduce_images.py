@@ -21,6 +21,9 @@ from pontryagin.run.settings import RunSettings
 from pontryagin.run.tables import read_table
 
 SMALL = {"layers": 1, "channels": 2}
+OTHERS = Images(torch.ones(30, 1, 8, 8).tril(), torch.arange(30) % 10, torch.ones(10, 1, 8, 8),
+                torch.arange(10))
+"""In the place of those of `_few_images`."""
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +81,8 @@ def test_the_tuning_is_reused_and_another_is_refused(tmp_path, monkeypatch):
                    ProgressDisplay())
     with pytest.raises(AssertionError, match="tuned again"):  # by another budget, beside the first
         run_images(replace(wanted(tmp_path / "third", methods=("adam",)), tune=3), "", ProgressDisplay())
-    other, labels = torch.rand(40, 1, 8, 8), torch.arange(40) % 10
-    images = Images(other[:30], labels[:30], other[30:], labels[30:])
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "load_images", lambda *_: images)
+        patch.setattr(parts, "load_images", lambda *_: OTHERS)
         with pytest.raises(ExperimentError, match="differs in training data"):
             run_images(wanted(tmp_path / "fourth", methods=("adam",)), "", ProgressDisplay())
     (tmp_path / "tuning-mnist-2.json").write_text("{}")
@@ -97,7 +98,7 @@ def test_rates_of_the_user_stand(tmp_path):
     assert not (tmp_path / "tuning-mnist-2.json").exists()
 
 
-def test_resume_goes_on_with_the_runs_own_settings(tmp_path):
+def test_resume_goes_on_with_the_runs_own_settings(tmp_path, monkeypatch):
     whole = wanted(tmp_path / "whole", methods=("adam",))
     run_images(whole, "", ProgressDisplay())
     again = wanted(tmp_path / "whole", methods=("adam",), iterations=9, resume=True)
@@ -107,6 +108,9 @@ def test_resume_goes_on_with_the_runs_own_settings(tmp_path):
     assert "Learning rates tried" in (tmp_path / "whole" / "report.html").read_text()
     with pytest.raises(ExperimentError, match="not on fashion-mnist"):
         run_images(replace(again, name="fashion-mnist"), "", ProgressDisplay())
+    monkeypatch.setattr(parts, "load_images", lambda *_: OTHERS)
+    with pytest.raises(ExperimentError, match="not as when the run began: training data"):
+        run_images(again, "", ProgressDisplay())
 
 
 def test_the_best_rate_and_the_budget():

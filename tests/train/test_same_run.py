@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from pontryagin.run import checkpoint
 from pontryagin.run.callbacks import ProgressDisplay
 from pontryagin.run.checkpoint import CheckpointError
+from pontryagin.run.errors import ExperimentError
 from pontryagin.run.evaluation import Point
 from pontryagin.run.parts import task_from
 from pontryagin.run.predict import Prediction, predict
@@ -226,3 +227,18 @@ def test_predict_says_that_the_run_had_another_loss(
     monkeypatch.setitem(sys.modules, "theirs", theirs(tmp_path, **now))
     lines = predict(Prediction(tmp_path / "run", model="theirs:net", data="theirs:data", loss="theirs:loss"))
     assert ("Not as it was" in lines[-1]) == told
+
+
+def test_a_loss_that_fails_on_more_samples_is_told_before_there_is_a_folder(
+        train: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = nn.functional.cross_entropy
+
+    def fails(output: Tensor, *others: Any, **named: Any) -> Tensor:
+        if len(output) > 2:
+            raise ZeroDivisionError("of\nmine")
+        return usual(output, *others, **named)
+
+    monkeypatch.setattr(nn.functional, "cross_entropy", fails)
+    with pytest.raises(ExperimentError, match="loss theirs:loss: ZeroDivisionError: of mine"):
+        train("run")
+    assert not (tmp_path / "run").exists()

@@ -67,7 +67,8 @@ def _parts(task: Task) -> Iterator[tuple[Any, ...]]:
     with torch.no_grad():
         inputs, targets = read["train"]
         outputs = output_of(model.eval(), inputs)
-        value = task.objective.mean(outputs, targets)
+        value = call(task.objective.mean, {"output": outputs, "target": targets},
+                     f"{task.name}, loss {task.objective.name}")
         yield "network outputs", f"{tuple(outputs.shape)}", [output], [outputs]
         yield "loss", f"{value.item():.6g}", [loss], [value]
         yield "gradient", f"of {len(gradient)} parameters", gradient
