@@ -1,6 +1,7 @@
 """A run goes on with what it was begun with, or not at all: what may have become another in the meantime, and
 what only looks so."""
 
+import itertools
 import random
 import signal
 import sys
@@ -198,6 +199,8 @@ def test_what_is_the_same_goes_on_bitwise(has: dict[str, Any], train: Callable[.
     pytest.param({}, {"activation": lambda x: 2 * torch.sigmoid(2 * x) - 1}, id="written otherwise"),
     pytest.param(*[FILES | {"noise": lambda: np.random.default_rng().random}] * 2, id="no seed"),
     pytest.param(*[FILES | {"noise": lambda: np.random.default_rng(0).random}] * 2, id="with one of its own"),
+    pytest.param(FILES | {"noise": lambda: itertools.count().__next__},
+                 FILES | {"noise": lambda: iter([5] * 700 + [*range(9999)]).__next__}, id="at times alone"),
     pytest.param(*[FILES | {"noise": lambda: random.Random().random}] * 2, id="of Python, no seed"),
     pytest.param(*[{"drawn": lambda: random.SystemRandom().randrange(10**6)}] * 2, id="weights, no seed"),
 ])
