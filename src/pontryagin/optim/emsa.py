@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pontryagin.affine.precision import full_precision
 from pontryagin.distributed.mesh import spread_of
-from pontryagin.distributed.reductions import mean_of_known, together
+from pontryagin.distributed.reductions import largest_over_processes, mean_of_known, together
 from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.optim.averages import AVERAGING, Averages, Known, known_of
 from pontryagin.optim.moves import Moves
@@ -181,7 +181,7 @@ class EMSA(torch.optim.Optimizer):
         with together(self._stages.processes(self._process_group)), full_precision(device):
             if looked:
                 self._stages.settle(largest, self.state, device)
-            outlook = self._outlook(_number_of(result) if value is None else value, device)
+            outlook = self._outlook(_number_of(result) if value is None else value, looked, device)
             steps = groups[0]["steps"]
             measured = any(largest.values()) and outlook.is_measured(steps)
             moves = self._maker.moves(groups, self.state, largest, looked, Asked(
@@ -201,14 +201,16 @@ class EMSA(torch.optim.Optimizer):
         self._arm()
         return result
 
-    def _outlook(self, value: float | None, device: torch.device) -> Outlook:
-        """value: the loss, should it have been passed."""
+    def _outlook(self, value: float | None, looked: bool, device: torch.device) -> Outlook:
+        """value: the loss, should it have been passed. looked: whether a look has been made."""
         running = self.param_groups[0]["promise"]
         if not isinstance(self.acceptance, Bound):
             return Outlook(Running(*running))
-        seen, last = self._stages.capture.take_loss(), self._stages.capture.take_last()
-        place = None if last is None else next(
-            (n for n, parameter in enumerate(self._parameters()) if parameter is last), -1)
+        seen, place = self._stages.capture.take_loss(), None
+        if looked:
+            last = self._stages.capture.take_last()
+            place = largest_over_processes(next(
+                (n for n, parameter in enumerate(self._parameters()) if parameter is last), -1), device)
         return self.acceptance.outlook(running, mean_of_known(seen if value is None else value, device),
                                        place)
 
