@@ -76,18 +76,29 @@ def test_a_changed_number_is_found() -> None:
     assert printed([["", "a"], ["b", "1"]]) == "| | a |\n|---|---|\n| b | 1 |\n"
 
 
-def test_what_is_said_of_the_panel_follows_from_its_table() -> None:
-    head, *rows = read("panel")[1]
+def in_short(name: str) -> tuple[int, int, dict[str, str]]:
+    """Of a table of the panel: on how many EMSA is sooner, how many there are, geometric means."""
+    head, *rows = read(name)[1]
     ratios = {share: [min(max(float(row[head.index(column)].removeprefix("< ")), 0.1), 10) for row in rows]
               for share, column in (("quarter", "to its loss at a quarter"), ("half", "at half"),
                                     ("end", "at the end"))}
-    sooner = sum(ratio > 1 for ratio in ratios["end"])
-    means = {share: f"{exp(mean(map(log, each))):.2f}" for share, each in ratios.items()}
-    said = " ".join(TEXT["panel.md"].split())
-    assert (f"sooner on {sooner} of {len(rows)}, geometric mean of the ratios {means['end']} (half "
-            f"{means['half']}, a quarter {means['quarter']})") in said
+    return sum(ratio > 1 for ratio in ratios["end"]), len(rows), {
+        share: f"{exp(mean(map(log, each))):.2f}" for share, each in ratios.items()}
+
+
+@pytest.mark.parametrize("name", ["panel", "panel-20"])
+def test_what_is_said_of_the_panel_follows_from_its_tables(name: str) -> None:
+    sooner, of, means = in_short(name)
+    assert (f"sooner on {sooner} of {of}, geometric mean of the ratios {means['end']} (half "
+            f"{means['half']}, a quarter {means['quarter']})") in " ".join(TEXT["panel.md"].split())
+
+
+def test_what_readme_says_of_the_panel_does_too() -> None:
+    sooner, of, means = in_short("panel")
+    longer = in_short("panel-20")
     readme = " ".join(TEXT["README.md"].split())
-    assert f"later on {len(rows) - sooner}; the geometric mean of the ratios is {means['end']}" in readme
+    assert f"later on {of - sooner}; the geometric mean of the ratios is {means['end']}" in readme
+    assert f"sooner on {longer[0]}, in the mean {longer[2]['end']}" in readme
 
 
 @pytest.mark.parametrize(("row", "table"), [
