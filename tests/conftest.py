@@ -51,6 +51,8 @@ def _needs_extra(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if named := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"{named[0]}: processes have other addresses, so its parameters need ids")
     if config.getoption("--extras"):
         config.hook.pytest_deselected(items=[item for item in items if not _needs_extra(item)])
         items[:] = [item for item in items if _needs_extra(item)]

@@ -181,7 +181,8 @@ def test_what_has_become_another_is_refused_and_nothing_touched(
 @pytest.mark.parametrize("has", [
     {}, FILES, FILES | {"noise": lambda: torch_noise}, FILES | {"noise": lambda: np.random.rand},
     FILES | {"noise": lambda: random.random},
-    {"drawn": lambda: 5}, {"kind": torch.uint8}], ids=str)
+    {"drawn": lambda: 5}, {"kind": torch.uint8}],
+    ids=["tensors", "files", "noise of torch", "noise of numpy", "noise of Python", "weights", "bytes"])
 def test_what_is_the_same_goes_on_bitwise(has: dict[str, Any], train: Callable[..., Outcome], tmp_path: Path
                                           ) -> None:
     train("whole", **has)
@@ -222,7 +223,7 @@ def test_a_checkpoint_of_before_is_refused_and_its_model_evaluated(
 
 @pytest.mark.parametrize(("now", "told"), [
     ({}, False), ({"activation": torch.sin}, True), ({"test": 7}, True), ({"smoothing": 0.2}, True),
-    ({"seed": 7}, False)], ids=str)
+    ({"seed": 7}, False)], ids=["nothing", "network", "test data", "loss", "training data"])
 def test_predict_says_that_the_run_had_another_loss(
         now: dict[str, Any], told: bool, train: Callable[..., Outcome], tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch) -> None:
