@@ -125,6 +125,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert not summary["interrupted"]
     assert summary["optima"]["linear-quadratic"]["source"]
+    assert "1 problems" not in (page := (out / "report.html").read_text())
+    assert " of the optimum, relatively, in " in page
     assert (out / "figures" / "linear-quadratic.png").read_bytes().startswith(b"\x89PNG")
     assert_drawn_again(out)
     with pytest.raises(SystemExit) as stop:

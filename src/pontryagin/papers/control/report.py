@@ -60,8 +60,11 @@ def _headline(results: ControlResults) -> str:
     errors = [abs(ours.solution.objective - CASES[name].optimum()) / abs(CASES[name].optimum())
               for name, (ours, _) in both.items()]
     ratios = [ours.seconds / others.seconds for ours, others in both.values()]
+    least, most = number(min(ratios)), number(max(ratios))
+    if len(both) == 1:
+        return f"J within {number(errors[0])} of the optimum, relatively, in {most} of the time of L-BFGS-B."
     return (f"{len(both)} problems: J within {number(max(errors))} of every optimum, relatively, in "
-            f"{number(min(ratios))} to {number(max(ratios))} of the time of L-BFGS-B.")
+            f"{least} to {most} of the time of L-BFGS-B.")
 
 
 def _row(name: str, results: ControlResults) -> list[str]:
