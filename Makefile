@@ -13,7 +13,7 @@ install: ## make .venv with everything in it
 	@$(PYTHON) bootstrap.py dev
 
 demo: install ## the paper's Figure 1 in small, and EMSA beside Adam on digits, each with a report
-	@$(BIN)/pontryagin reproduce sine --quick --overwrite --out $(OUT)
+	@$(BIN)/pontryagin reproduce sine --quick --methods msa,emsa-paper,emsa,adam --overwrite --out $(OUT)
 	@$(BIN)/pontryagin compare --methods emsa,adam --tune 20 --epochs 5 --overwrite --out $(OUT)-digits
 	@echo "Open $(OUT)/report.html and $(OUT)-digits/report.html in a browser; the numbers are in the csv files beside them."
 
