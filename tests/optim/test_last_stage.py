@@ -80,6 +80,25 @@ def test_what_is_added_to_the_loss_does_no_harm(rows: int) -> None:
     assert with_offset < 1.5 * plain + 0.01
 
 
+@pytest.mark.parametrize("rows", [12, 64])
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_the_scale_of_the_loss_means_nothing_to_the_unit(scale: float, rows: int) -> None:
+    """In float32, where squares of such gradients are none."""
+    growths = []
+    for times in (1.0, scale):
+        model = network().float()
+        optimizer = EMSA(model)
+        for step in range(30):
+            x, y = data(rows, step)
+            optimizer.zero_grad()
+            loss = times * functional.mse_loss(model(x.float()), 1e3 * y.float())
+            loss.backward()
+            optimizer.step(loss=loss)
+        growths.append(Running(*optimizer.param_groups[0]["promise"]).growth)
+    assert growths[0] > 1
+    assert growths[1] == pytest.approx(growths[0], rel=0.05)
+
+
 def test_a_head_that_hardly_counts_is_not_thrown_about() -> None:
     torch.manual_seed(0)
     body, main, side = nn.Linear(5, 16).double(), nn.Linear(16, 1).double(), nn.Linear(16, 1).double()

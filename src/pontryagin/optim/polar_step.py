@@ -90,7 +90,7 @@ class PolarStep:
                     - torch.cat([part.flatten() for _, part in moved]))
         if asked.promised:
             each = joined.promised(ahead, changes, bias_ahead, bias, groups, units)
-            along = each * self._agreement(gradients, asked)
+            along = each * self._agreement(gradients, units, asked)
             promise = torch.stack([each.sum(), each.new_zeros(()), *joined.of_last(each, along, asked)])
         return Proposal(joined, changes, bias, norm, new, velocities, promise)
 
@@ -101,15 +101,18 @@ class PolarStep:
         self.joined.renew(proposal.new)
         return self.joined.moves(proposal.changes, proposal.bias, groups)
 
-    def _agreement(self, gradients: Sequence[Matrix], asked: Asked) -> Parts:
-        """<G, v> / <G, G>, v the momentum of the steps before, where the last stage is here; else 0."""
+    def _agreement(self, gradients: Sequence[Matrix], units: Parts, asked: Asked) -> Parts:
+        """<G, v> / <G, G>, v the momentum of the steps before, where the last stage is here; else 0. units:
+        about the largest entry of each, by which they are divided."""
         joined = self.joined
         if joined.last(asked.last) is None:
             return torch.zeros_like(joined.state.velocity_weight)
+        parts = list(units.view(-1, 1, 1).split([group.count for group in joined.groups]))
+        own, before = (torch._foreach_div(each, parts) for each in (
+            list(gradients), [group.velocity for group in joined.groups]))
         tiny = torch.finfo(gradients[0].dtype).tiny
-        along = products(gradients, [group.velocity for group in joined.groups])
-        weight = joined.state.velocity_weight.clamp_min(tiny)
-        return along / weight / products(gradients, gradients).clamp_min(tiny)
+        known = joined.state.velocity_weight.clamp_min(tiny)
+        return products(own, before) / known / products(own, own).clamp_min(tiny)
 
     def _square(self, gradients: Sequence[Matrix], bias: Outputs | None, largest: Mapping[int, float]
                 ) -> Parts:
