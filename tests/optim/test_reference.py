@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Metric, reference
 from pontryagin.optim.reference import State
+from pontryagin.optim.schedule import is_due
 
 STEPS, TOLERANCE = 30, 1e-9
 ALL = {"refresh_budget": 1e9, "metric_rank": 64, "moment_rows": None}
@@ -141,7 +142,7 @@ def test_silent_outputs_and_inputs(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [5, 40])
 def test_between_refreshes(rows: int) -> None:
-    """One layer and always the same batch, so that there is nothing to refresh, and probes see no growth."""
+    """One layer and always the same batch, so that inputs need no refresh, and probes see no growth."""
     fast, plain = networks([4, 3], [True], "none")
     optimizer, state = EMSA(fast, metric=Metric(moment_rows=None)), State(plain[0])
     x, y = batch(fast, rows, 0)
@@ -149,8 +150,9 @@ def test_between_refreshes(rows: int) -> None:
         for model in (fast, plain):
             model.zero_grad()
             (model(x).tanh() - y).square().mean().backward()
+        is_refreshed = is_due(step + 1, optimizer.param_groups[0]["refresh_every"])
         optimizer.step()
-        reference.step(state, x, refresh=step == 0)
+        reference.step(state, x, is_refreshed)
         assert_equal(fast[0].weight, plain[0].weight, f"step {step + 1}")
     assert optimizer.param_groups[0]["refresh_every"] > 1
 
@@ -174,4 +176,4 @@ def test_it_runs_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_is_short() -> None:
     with open(reference.__file__) as file:
-        assert len(file.readlines()) <= 150
+        assert len(file.readlines()) <= 160

@@ -40,11 +40,13 @@ class EMSA(torch.optim.Optimizer):
         W_i <- W_i + lr * dW_i / rho_i,   rho_i = running root mean square of the change of output z_i by
         dW_i, db_i
 
-    with Nesterov momentum after the solve. A layer of whole vectors that sees twice as many rows per batch as
-    it has inputs or outputs takes the step bounded in the operator norm instead (affine/polar.py); the
-    exponent is 1/2, and 1 where they are many (certainty.py). The scale of the loss means nothing. Steps
-    become shorter where gradients fade, and reach no further than the weights themselves allow (fading.py);
-    where the loss is known they promise no more than a share of it, and may be longer (promise.py).
+    with Nesterov momentum after the solve. Before it (G - g s^T, g) is multiplied by the inverse root of the
+    second moment of what that does to up to 128 outputs together (whitening.py). A layer of whole vectors
+    that sees twice as many rows per batch as it has inputs or outputs takes the step bounded in the operator
+    norm instead (affine/polar.py); the exponent is 1/2, and 1 where they are many (certainty.py). The scale
+    of the loss means nothing. Steps become shorter where gradients fade, and reach no further than the
+    weights themselves allow (fading.py); where the loss is known they promise no more than a share of it, and
+    may be longer (promise.py).
     `reference.py` is the whole step of Linear layers in one plain file. Parameters outside any stage are
     trained by AdamW, and named in one warning; so are those of modules that turn out to compute something
     else than an affine map of their inputs. Moments are of exactly the rows whose gradient is in .grad at the
@@ -185,7 +187,8 @@ class EMSA(torch.optim.Optimizer):
             steps = groups[0]["steps"]
             measured = any(largest.values()) and outlook.is_measured(steps)
             moves = self._maker.moves(groups, self.state, largest, looked, Asked(
-                outlook.longest if rule is None else None, measured, self._last(outlook), outlook.unit))
+                outlook.longest if rule is None else None, measured, self._last(outlook), outlook.unit,
+                is_due(steps + 1, groups[0]["refresh_every"])))
         if rule is not None and closure is not None:
             self._stages.capture.off()  # the inputs of a trial are not those of a step
             search(rule, moves, lambda length: self._apply(moves, length), closure, result, groups)

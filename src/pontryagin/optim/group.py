@@ -14,10 +14,12 @@ from pontryagin.affine.variances import growth
 from pontryagin.optim.certainty import exponent_for, is_polar
 from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
-from pontryagin.optim.stage import AffineStage
+from pontryagin.optim.stage import FRESH, AffineStage
 from pontryagin.optim.state import StageState
+from pontryagin.optim.whitening import inverse_root, seen
 
 Matrix = Float[Tensor, "group output input"]
+Vector = Float[Tensor, "group output"]
 Groups = Sequence[dict[str, Any]]
 """The optimizer's param groups."""
 
@@ -103,8 +105,11 @@ class StageGroup:
         for one in stages:
             one.stage.begin(one.state, one.bias is not None)
         metric = ["moment"] if self.map.one_hot else ["basis", "values", "tail"]
-        self._state = StageState({name: self._stacked(name) for name in ["mean", *metric, "velocity"]})
+        outputs = StageState.OF_OUTPUTS if self.first.stage.is_whitened else ()
+        self._state = StageState({name: self._stacked(name)
+                                  for name in ["mean", *metric, *outputs, "velocity"]})
         self._metric: FactoredMoment | None = None
+        self._root: Tensor | None = None  # of C, inverse
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -144,6 +149,25 @@ class StageGroup:
             self._metric = (Diagonal(self._state.moment) if self.map.one_hot else
                             Diagonal(self._state.values) if single else self._factor())
         return self._metric
+
+    def whitened(self, right: Matrix, mean_change: Vector | None) -> tuple[Matrix, Vector | None]:
+        """Both by the inverse root of C, what steps do to the outputs together (whitening.py)."""
+        if not self.first.stage.is_whitened:
+            return right, mean_change
+        if self._root is None:
+            self._root = inverse_root(self._state.output_moment)
+        return torch.bmm(self._root, right), None if mean_change is None else torch.bmm(
+            self._root, mean_change.unsqueeze(2)).squeeze(2)
+
+    def see_outputs(self, right: Matrix, mean_change: Vector | None, damping: float, exponent: float) -> None:
+        """C takes in this batch. right, mean_change: as they are not whitened."""
+        if not self.first.stage.is_whitened:
+            return
+        found, is_seen = seen(right, mean_change, self.metric, damping, exponent)
+        self._state.output_refreshes.add_(is_seen)
+        weight = self._state.output_refreshes.clamp_min(1).reciprocal().clamp_min(FRESH).mul_(is_seen)
+        self._state.output_moment.lerp_(found, weight[:, None, None])
+        self._root = None
 
     def gradient(self, factors: Sequence[float] | None = None) -> Matrix:
         """Of weights as matrices, stacked, each stage's times its factor; may be .grad itself where there is

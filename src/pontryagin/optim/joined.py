@@ -213,7 +213,8 @@ class Joined:
 @dataclass
 class Proposal:
     """A step of groups that has not been taken: directions, by group, those of biases, the norms of the
-    former, and what it would change in the state; velocities: in the place of the old ones."""
+    former, and what it would change in the state; velocities: in the place of the old ones. rights: of each
+    group (G - g s^T, g), where C is due."""
 
     joined: Joined
     changes: list[Tensor]
@@ -222,6 +223,7 @@ class Proposal:
     new: StageState
     velocities: Sequence[Tensor] = ()
     promise: Float[Tensor, "4"] | None = None  # as Promise
+    rights: Sequence[tuple[Tensor, Tensor | None]] = ()
 
     def size(self) -> Tensor:
         """Finite where the directions are."""

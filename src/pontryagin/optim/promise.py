@@ -168,12 +168,13 @@ PARTS = 4
 class Asked:
     """Of a step. longest: what it may be multiplied by and still reach no further than weights allow; None:
     wherever it leads. promised: whether to tell what it promises. last: the id of the weight of the last
-    stage, whose unit this is."""
+    stage, whose unit this is. refresh: whether what changes slowly is to be seen anew."""
 
     longest: float | None = None
     promised: bool = False
     last: int | None = None
     unit: float = 1.0
+    refresh: bool = False
 
 
 @dataclass(frozen=True)

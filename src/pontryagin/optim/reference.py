@@ -3,6 +3,7 @@
 z = W x + b at every row x of a batch. G, g: gradients of the loss by W, b. s, A_c: running mean and centred
 second moment of x (without b about 0). delta = damping * mean(diag A_c). By rows, momentum m after the solve:
 
+    (G - g s^T, g) <- (C + 0.1 c I)^(-1/2) (G - g s^T, g)            (C of all outputs: whitening.py)
     dW = (G - g s^T) (A_c + delta I)^-exponent,   db = g - dW s      (argmax of the augmented Hamiltonian)
     rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
@@ -28,9 +29,9 @@ from pontryagin.optim.certainty import exponent_for
 
 @dataclass
 class State:
-    """A layer, EMSA's settings, and what lasts, 0 at first. basis, values: A_c = Q diag(values) Q^T. square:
-    rho^2, the mean of so many renewals. size: of |G|^2. long: the mean of one of both
-    over the last ninth of all steps; peak: the largest. reach: the longest lr dW that W allows."""
+    """A layer, EMSA's settings, and what lasts, 0 at first. basis, values: A_c = Q diag(values) Q^T. outputs:
+    C, of so many that were seen. square: rho^2, the mean of so many renewals. size: of |G|^2. long: the mean
+    of one of both over the last ninth of all steps; peak: the largest. reach: the longest lr dW allowed."""
 
     layer: nn.Linear
     lr: float = 0.03
@@ -47,6 +48,7 @@ class State:
         self.steps = self.refreshes = self.renewals = 0
         self.mean, self.moment, self.basis, self.values = zeros(k, d), zeros(d, d), zeros(d, d), zeros(d)
         self.velocity, self.average, self.square = zeros(n, d + k), zeros(n, d + k), zeros(n)
+        self.outputs, self.seen = torch.eye(n).to(zeros(())), 0
         self.size, self.long, self.peak, self.reach = zeros(()), zeros(()), zeros(()), zeros(())
 
 
@@ -59,7 +61,8 @@ def step(state: State, x: Tensor, refresh: bool = True) -> None:
     if state.steps <= 20 or state.steps % 4 == 1:
         state.reach = 0.3 * layer.weight.norm().clamp_min(n**0.5)
     gradient = torch.cat([p.grad.view(n, -1) for p in layer.parameters() if p.grad is not None], 1)
-    change = (_polar_step if state.is_polar else _row_step)(state, gradient) * -state.lr
+    change = -state.lr * (_polar_step(state, gradient) if state.is_polar else
+                          _row_step(state, gradient, refresh))
     change[:, :layer.in_features] -= state.lr * state.weight_decay * layer.weight
     for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
         parameter.add_(part.view_as(parameter))
@@ -83,9 +86,16 @@ def _refresh(state: State, x: Tensor) -> None:
     state.values = values.clamp_min(float(torch.finfo(x.dtype).eps * state.mean.square().sum() / x.shape[1]))
 
 
-def _row_step(state: State, gradient: Tensor) -> Tensor:
+def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
     G, g = gradient.tensor_split([len(state.values)], 1)
-    dW = (G - g @ state.mean) @ _power(state, state.exponent)
+    G, n, (values, basis) = G - g @ state.mean, len(G), torch.linalg.eigh(state.outputs)
+    Y = torch.cat([G @ _power(state, state.exponent - 0.5), g], 1)  # whose Y Y^T is dW A dW^T + g g^T
+    if refresh and n > 1 and Y.any():
+        state.seen += 1
+        state.outputs.lerp_(n * Y @ Y.T / Y.square().sum(), max(0.15, 1 / state.seen))
+    if n > 1:
+        G, g = ((basis * (values + 0.1 * values.mean()) ** -0.5) @ basis.T @ part for part in (G, g))
+    dW = G @ _power(state, state.exponent)
     square = _squared_change(state, dW, g)
     state.square.lerp_(square, (1 - state.rho_decay) / (1 - state.rho_decay**state.steps))
     known = torch.maximum(state.square, _floor(state, square, 1e-3))

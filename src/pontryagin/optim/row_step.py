@@ -38,26 +38,30 @@ class RowStep:
         """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest
         entry of its gradient."""
         joined, own = self.joined, groups[self.joined.first.groups[0]]
-        sizes, units, bias_gradient = joined.largest(largest), None, None
+        sizes, units = joined.largest(largest), None
         if not all(map(is_mild, sizes)):
             sizes = [unit(size) for size in sizes]
             units = joined.of_stages(sizes)
         exponent = joined.exponent(groups)
         factors = None if units is None else [1 / size for size in sizes]
         bias, scaled = joined.bias_gradients(factors), iter(factors or [])
-        changes, squares, norms, shifts, gradients = [], [], [], [], []
+        changes, squares, norms, shifts, gradients, moved, rights = [], [], [], [], [], [], []
         for group, mean_change in zip(joined.groups, joined.by_group(bias), strict=True):
             gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
             gradients.append(gradient)
             if mean_change is not None:
                 gradient = centred(gradient, mean_change, group.mean)
-            change, square, norm = group.metric.measured_solve(gradient, own["damping"], exponent)
+            rights.append((gradient, mean_change))
+            right, mean_change = group.whitened(gradient, mean_change)
+            change, square, norm = group.metric.measured_solve(right, own["damping"], exponent)
             if mean_change is not None:
+                moved.append(mean_change.flatten())
                 shifts.append(shift(change, group.mean).flatten())
             changes.append(change)
             squares.append(square.flatten())
             norms.append(norm.flatten())
         square = torch.cat(squares).to(joined.state.square.dtype)
+        bias_gradient, bias = bias, torch.cat(moved) if moved else None
         if bias is not None:
             square[:joined.biases].add_(bias.square())
         scale, new = outputs_scale(joined.state, square, units, own["rho_decay"], own["steps"] + 1,
@@ -72,10 +76,11 @@ class RowStep:
         torch._foreach_mul_(changes,
                             [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
         if bias is not None:
-            bias_gradient, bias = bias, (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
+            bias = (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
         promise = (self._promise(gradients, changes, bias_gradient, bias, groups, units, asked)
                    if asked.promised else None)
-        return Proposal(joined, changes, bias, norm, new, promise=promise)
+        return Proposal(joined, changes, bias, norm, new, promise=promise,
+                        rights=rights if asked.refresh else ())
 
     def _promise(self, gradients: Sequence[Tensor], changes: Sequence[Tensor], bias_gradient: Outputs | None,
                  bias: Outputs | None, groups: Groups, units: Parts | None, asked: Asked) -> Tensor:
@@ -90,15 +95,18 @@ class RowStep:
                             *joined.of_last(new, past / max(1 - momentum**steps, 1e-3), asked)])
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
-        """The changes of all parameters; momentum and rho are updated."""
+        """The changes of all parameters; momentum, rho and, where it is time, C are updated."""
         joined = self.joined
         joined.renew(proposal.new)
+        own = groups[joined.first.groups[0]]
+        for group, seen in zip(joined.groups, proposal.rights, strict=False):
+            group.see_outputs(*seen, own["damping"], joined.exponent(groups))
         velocities = [group.velocity for group in joined.groups]
         steps = list(proposal.changes)
         if proposal.bias is not None:
             velocities.append(joined.state.bias_velocity)
             steps.append(proposal.bias)
-        nesterov_(velocities, steps, groups[joined.first.groups[0]]["momentum"])
+        nesterov_(velocities, steps, own["momentum"])
         return joined.moves(steps[:len(joined.groups)], proposal.bias, groups)
 
 

@@ -9,13 +9,14 @@ from pontryagin.affine import Factor, InputMoments, Moments
 from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
-from pontryagin.optim.certainty import worth
+from pontryagin.optim.certainty import is_polar, worth
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
+from pontryagin.optim.whitening import WIDEST
 from pontryagin.trajectory.captured_stage import CapturedStage
 from pontryagin.trajectory.local import local_part
 
-_FRESH = 0.15
+FRESH = 0.15
 """Least weight of a new batch in the running moments: about the last seven count."""
 _EXACT = 2
 """The metric is exact up to so many times the rank: below that, a subspace saves little."""
@@ -67,12 +68,26 @@ class AffineStage:
         positions = self.captured.positions
         rows = positions if self.rows is None else min(positions, self.captured.calls * self.rows)
         latency = 0.0 if self.weight.device.type == "cpu" else DEVICE_LATENCY
-        return 0.0 if self._is_free else refresh_flops(rows, self.inputs, self.rank, self.groups) + latency
+        work = refresh_flops(rows, self.inputs, self.rank, self.groups) + latency
+        if self.is_whitened and not self._is_polar:
+            work += refresh_flops(self.inputs, self.outputs, self.outputs, self.groups)
+        return 0.0 if self._is_free else work
+
+    @property
+    def _is_polar(self) -> bool:
+        """By the last batch."""
+        rows = self.captured.positions / max(self.inputs, self.outputs)
+        return is_polar(worth(rows, self.captured.rows_of_sample), self.map.is_dense)
 
     def layout(self) -> Layout:
         """Shapes and dtypes of all entries that its state may have."""
         return StageState.layout(self.weight, torch.Size((self.groups, self.outputs, self.inputs)), self.rank,
                                  self.map.one_hot)
+
+    @property
+    def is_whitened(self) -> bool:
+        """Whether what its steps do to the outputs together is known (whitening.py)."""
+        return 1 < self.outputs <= WIDEST and not self.map.one_hot
 
     def arm(self, armed: bool, probing: bool, entries: Entries) -> None:
         """Whether to look at the next batch or to probe it (frequencies and normalized inputs do not grow); a
@@ -90,7 +105,7 @@ class AffineStage:
             rows, each = positions / max(self.inputs, self.outputs), self.captured.rows_of_sample
             self._reset(state, moments, worth(rows, each), positions / each)
         state.refreshes += 1
-        weight = max(_FRESH, 1 / state.refreshes.item())
+        weight = max(FRESH, 1 / state.refreshes.item())
         if has_bias:  # the spread of the batches' means is variance too
             moments.add_outer(moments.mean - state.mean, 1 - weight)
         if not self.map.one_hot:
@@ -119,8 +134,12 @@ class AffineStage:
                 known.mul_(factor.view(-1, *[1] * (known.ndim - 1)))
 
     def begin(self, state: StageState, has_bias: bool) -> None:
-        """Momentum and rho, where there are none."""
+        """Momentum, rho and C, where there are none."""
         layout = self.layout()
+        if self.is_whitened and "output_moment" not in state:
+            identity = torch.eye(self.outputs, dtype=state.mean.dtype, device=state.mean.device)
+            state.output_moment = identity.repeat(self.groups, 1, 1)
+            state.output_refreshes = state.mean.new_zeros(self.groups)
         for name in (*StageState.RUNNING, "velocity", *(["bias_velocity"] if has_bias else [])):
             if name not in state:
                 shape, dtype = layout[name]

@@ -58,6 +58,7 @@ class StageState(Record):
     (group, input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input,
     rank), (group, rank), (group). refreshes: of the moments. rows: of the first batch, over the larger
     of inputs and outputs (certainty.py). samples: of the first batch.
+    output_moment: C (whitening.py), (group, output, output). output_refreshes: the batches in it, (group).
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
     momentum adds up to. size, size_weight, long_size: running means of |G|^2. peak: the largest
@@ -73,6 +74,8 @@ class StageState(Record):
     refreshes: Tensor
     rows: Tensor
     samples: Tensor
+    output_moment: Tensor
+    output_refreshes: Tensor
     square: Tensor
     square_weight: Tensor
     long_square: Tensor
@@ -89,6 +92,8 @@ class StageState(Record):
     RUNNING: ClassVar = ("square", "square_weight", "long_square", "velocity_weight", "size", "size_weight",
                          "long_size", "peak", "reach")
     """Numbers that the steps renew, beside the momentum."""
+    OF_OUTPUTS: ClassVar = ("output_moment", "output_refreshes")
+    """Of stages with several outputs, but not too many."""
     CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "samples",
                                   "square", "long_square")
     """In place."""
@@ -106,6 +111,7 @@ class StageState(Record):
         shapes: dict[str, tuple[int, ...]] = {
             "mean": (groups, inputs), "moment": (groups, inputs) if one_hot else (groups, inputs, inputs),
             "basis": (groups, inputs, rank), "values": (groups, rank), "tail": (groups,),
+            "output_moment": (groups, outputs, outputs), "output_refreshes": (groups,),
             "velocity_weight": (groups,), "velocity": (groups, outputs, inputs),
             "bias_velocity": (groups, outputs)}
         running = {name: (groups, outputs) if name in ("square", "long_square") else (groups,)
@@ -115,10 +121,11 @@ class StageState(Record):
         return found | dict.fromkeys(("refreshes", "rows", "samples", "kind"), (_NUMBER, torch.float32))
 
     @staticmethod
-    def needed(is_exact: bool, one_hot: bool) -> set[str]:
+    def needed(is_exact: bool, one_hot: bool, is_whitened: bool) -> set[str]:
         """The entries of a state that has any of them."""
         metric = {"moment"} if is_exact or one_hot else set()
         metric |= set() if one_hot else {"basis", "values", "tail"}
+        metric |= set(StageState.OF_OUTPUTS) if is_whitened else set()
         return {"mean", "refreshes", "rows", "samples", "velocity", *StageState.RUNNING} | metric
 
 
