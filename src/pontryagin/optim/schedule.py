@@ -5,9 +5,10 @@ The work is counted, not timed, so that equal runs are bitwise equal on any mach
 
 from math import ceil
 
-_PROBES, _WIDEST = 4, 16
-"""Probes of the variance between two powers of two, and their widest distance in steps: deep plain networks
-learn with them, and a run of a thousand steps takes 80."""
+_PROBES, _WIDEST, _LATER = 4, 16, 64
+"""Probes of the variance between two powers of two, their widest distance in the first thousand steps, and
+what part of the steps it is later: deep plain networks learn with them, and a run of a thousand steps takes
+80, one of ten thousand 290."""
 _EIGEN = 60.0
 """Measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products."""
 _SUBSPACE = 400.0
@@ -42,7 +43,7 @@ def is_probe_due(step: int) -> bool:
     """Whether to probe the states in step 1, 2, 3 ...: in all of the first, then at distances that grow with
     the steps."""
     power = 1 << (step.bit_length() - 1)
-    return step % min(max(power // _PROBES, 1), _WIDEST) == 0
+    return step % min(max(power // _PROBES, 1), max(power // _LATER, _WIDEST)) == 0
 
 
 def is_due(step: int, every: int) -> bool:
