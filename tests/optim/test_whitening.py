@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pontryagin.affine import factorize
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, Metric
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import WIDEST, inverse_root, seen
 
@@ -97,6 +97,43 @@ def test_batches_without_gradients_do_not_count() -> None:
     state = entries_after(4, 6, gradient=0.0)
     assert state["output_refreshes"].tolist() == [0]
     assert torch.equal(state["output_moment"], torch.eye(6)[None])
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.1])
+@pytest.mark.parametrize("exponent", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("kind", ["dependent", "constant", "zero"])
+def test_inputs_that_do_not_vary(kind: str, exponent: float, damping: float) -> None:
+    """More inputs than rows, inputs that are constant, inputs of 0."""
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 6)
+    optimizer = EMSA(layer, metric=Metric(damping=damping, exponent=exponent))
+    x = {"dependent": drawn(5, 24).float(), "constant": torch.ones(5, 24), "zero": torch.zeros(5, 24)}[kind]
+    for _ in range(6):
+        layer.zero_grad()
+        (layer(x) - 1).square().mean().backward()
+        optimizer.step()
+    assert optimizer.state[layer.weight]["output_moment"].isfinite().all()
+    assert optimizer.state[layer.weight]["output_refreshes"] > 0
+
+
+def test_changes_beyond_numbers_are_not_taken_in() -> None:
+    right = torch.ones(2, 3, 4)
+    right[1, 0, 0] = torch.inf
+    found, is_seen = seen(right, None, factorize(torch.eye(4).expand(2, -1, -1)), 0.1, 0.5)
+    assert is_seen.tolist() == [1, 0]
+    assert found.isfinite().all()
+
+
+def test_the_first_gradient_is_seen_whenever_it_comes() -> None:
+    """Between two refreshes too, so that rho is measured with C from the first."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(5, 6), drawn(7, 5).float()
+    optimizer = EMSA(layer)
+    for step in range(12):
+        layer.zero_grad()
+        (layer(x).tanh().square().mean() * float(step >= 9)).backward()
+        optimizer.step()
+        assert (optimizer.state[layer.weight]["output_refreshes"] > 0) == (step >= 9)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e20])

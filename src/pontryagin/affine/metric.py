@@ -279,4 +279,5 @@ def _exact(matrix: Tensor) -> Tensor:
 
 def _inverse_power(shifted: Tensor, values: Tensor, exponent: float) -> Tensor:
     floor = torch.finfo(values.dtype).eps * values.shape[-1] * values.amax(-1, keepdim=True)
-    return torch.where(shifted > floor, shifted.clamp_min(_LEAST), torch.inf).pow(-exponent)
+    nothing = torch.inf if exponent >= 0 else 0.0
+    return torch.where(shifted > floor, shifted.clamp_min(_LEAST), nothing).pow(-exponent)

@@ -110,6 +110,7 @@ class StageGroup:
                                   for name in ["mean", *metric, *outputs, "velocity"]})
         self._metric: FactoredMoment | None = None
         self._root: Tensor | None = None  # of C, inverse
+        self._unseen = self.first.stage.is_whitened and self._lacks_outputs()
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -161,13 +162,18 @@ class StageGroup:
 
     def see_outputs(self, right: Matrix, mean_change: Vector | None, damping: float, exponent: float) -> None:
         """C takes in this batch. right, mean_change: as they are not whitened."""
-        if not self.first.stage.is_whitened:
-            return
         found, is_seen = seen(right, mean_change, self.metric, damping, exponent)
         self._state.output_refreshes.add_(is_seen)
         weight = self._state.output_refreshes.clamp_min(1).reciprocal().clamp_min(FRESH).mul_(is_seen)
         self._state.output_moment.lerp_(found, weight[:, None, None])
-        self._root = None
+        self._root, self._unseen = None, self._unseen and self._lacks_outputs()
+
+    def wants_outputs(self, refresh: bool) -> bool:
+        """Whether C is to take in a batch: in a refresh, and where it has seen none with a gradient yet."""
+        return self.first.stage.is_whitened and (refresh or self._unseen)
+
+    def _lacks_outputs(self) -> bool:
+        return not self._state.output_refreshes.all()
 
     def gradient(self, factors: Sequence[float] | None = None) -> Matrix:
         """Of weights as matrices, stacked, each stage's times its factor; may be .grad itself where there is

@@ -214,7 +214,7 @@ class Joined:
 class Proposal:
     """A step of groups that has not been taken: directions, by group, those of biases, the norms of the
     former, and what it would change in the state; velocities: in the place of the old ones. rights: of each
-    group (G - g s^T, g), where C is due."""
+    group (G - g s^T, g), where C is to see them."""
 
     joined: Joined
     changes: list[Tensor]
@@ -223,7 +223,7 @@ class Proposal:
     new: StageState
     velocities: Sequence[Tensor] = ()
     promise: Float[Tensor, "4"] | None = None  # as Promise
-    rights: Sequence[tuple[Tensor, Tensor | None]] = ()
+    rights: Sequence[tuple[Tensor, Tensor | None] | None] = ()
 
     def size(self) -> Tensor:
         """Finite where the directions are."""

@@ -90,7 +90,7 @@ def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
     G, g = gradient.tensor_split([len(state.values)], 1)
     G, n, (values, basis) = G - g @ state.mean, len(G), torch.linalg.eigh(state.outputs)
     Y = torch.cat([G @ _power(state, state.exponent - 0.5), g], 1)  # whose Y Y^T is dW A dW^T + g g^T
-    if refresh and n > 1 and Y.any():
+    if (refresh or not state.seen) and n > 1 and Y.any():
         state.seen += 1
         state.outputs.lerp_(n * Y @ Y.T / Y.square().sum(), max(0.15, 1 / state.seen))
     if n > 1:

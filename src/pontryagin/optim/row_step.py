@@ -51,7 +51,7 @@ class RowStep:
             gradients.append(gradient)
             if mean_change is not None:
                 gradient = centred(gradient, mean_change, group.mean)
-            rights.append((gradient, mean_change))
+            rights.append((gradient, mean_change) if group.wants_outputs(asked.refresh) else None)
             right, mean_change = group.whitened(gradient, mean_change)
             change, square, norm = group.metric.measured_solve(right, own["damping"], exponent)
             if mean_change is not None:
@@ -79,8 +79,7 @@ class RowStep:
             bias = (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
         promise = (self._promise(gradients, changes, bias_gradient, bias, groups, units, asked)
                    if asked.promised else None)
-        return Proposal(joined, changes, bias, norm, new, promise=promise,
-                        rights=rights if asked.refresh else ())
+        return Proposal(joined, changes, bias, norm, new, promise=promise, rights=rights)
 
     def _promise(self, gradients: Sequence[Tensor], changes: Sequence[Tensor], bias_gradient: Outputs | None,
                  bias: Outputs | None, groups: Groups, units: Parts | None, asked: Asked) -> Tensor:
@@ -99,8 +98,9 @@ class RowStep:
         joined = self.joined
         joined.renew(proposal.new)
         own = groups[joined.first.groups[0]]
-        for group, seen in zip(joined.groups, proposal.rights, strict=False):
-            group.see_outputs(*seen, own["damping"], joined.exponent(groups))
+        for group, right in zip(joined.groups, proposal.rights, strict=True):
+            if right is not None:
+                group.see_outputs(*right, own["damping"], joined.exponent(groups))
         velocities = [group.velocity for group in joined.groups]
         steps = list(proposal.changes)
         if proposal.bias is not None:

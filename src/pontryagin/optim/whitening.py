@@ -42,7 +42,8 @@ def inverse_root(moment: Square) -> Square:
 
 def seen(right: Matrix, mean_change: Vector | None, metric: FactoredMoment, damping: float, exponent: float
          ) -> tuple[Square, Size]:
-    """(C of one batch over its c, whether it is not 0). right: G - g s^T; mean_change: g.
+    """(C of one batch over its c, whether there is one: not for steps of 0, nor of changes beyond numbers).
+    right: G - g s^T; mean_change: g.
 
     dW = right A^-exponent, so that dW A dW^T = Y Y^T with Y = right A^(1/2 - exponent).
     """
@@ -53,5 +54,6 @@ def seen(right: Matrix, mean_change: Vector | None, metric: FactoredMoment, damp
     change = change / torch.where(largest > 0, largest, 1.0)
     found = change @ change.mT
     size = found.diagonal(dim1=1, dim2=2).mean(1)
-    is_seen = size > 0
-    return found / torch.where(is_seen, size, 1.0)[:, None, None], is_seen.to(change.dtype)
+    is_seen = (size > 0) & size.isfinite()
+    return (torch.where(is_seen[:, None, None], found / size[:, None, None], 0.0),
+            is_seen.to(change.dtype))
