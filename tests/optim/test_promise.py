@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -306,3 +307,16 @@ def test_gradients_that_vanish_at_once_promise_nothing_new(rows: int) -> None:
         known.append(optimizer.param_groups[0]["promise"][:2])
     assert set(known[30:]) == {known[29]}
     assert known[28] != known[27]
+
+
+def test_a_step_is_at_most_a_tenth_longer_than_the_one_before() -> None:
+    """Promises that vanish at once, as those of a chain that dies, do not let steps leap."""
+    running, lengths = Running(), []
+    for steps in range(60):
+        outlook = Bound().outlook(running, 1.0)
+        slope = 100.0 if steps < 30 else 1e-6
+        running, length = outlook.length(Promise(sure=slope * 0.03), 0.03, steps)
+        lengths.append(length)
+    assert lengths[29] < 0.1
+    assert all(after <= 1.1 * before * (1 + 1e-12) for before, after in pairwise(lengths[5:]))
+    assert lengths[-1] > 10 * lengths[29]
