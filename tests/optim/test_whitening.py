@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pontryagin.affine import factorize
+from pontryagin.errors import NonFiniteError
 from pontryagin.optim import EMSA, Metric
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import WIDEST, inverse_root, seen
@@ -122,6 +123,20 @@ def test_changes_beyond_numbers_are_not_taken_in() -> None:
     found, is_seen = seen(right, None, factorize(torch.eye(4).expand(2, -1, -1)), 0.1, 0.5)
     assert is_seen.tolist() == [1, 0]
     assert found.isfinite().all()
+
+
+def test_a_saved_state_that_holds_nan_is_named() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(5, 6), drawn(7, 5).float()
+    optimizer = EMSA(layer)
+    layer(x).square().mean().backward()
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["output_moment"] = torch.full((1, 6, 6), torch.nan)
+    optimizer.load_state_dict(saved)
+    layer(x).square().mean().backward()
+    with pytest.raises(NonFiniteError, match="the step of weight is not finite"):
+        optimizer.step()
 
 
 def test_the_first_gradient_is_seen_whenever_it_comes() -> None:

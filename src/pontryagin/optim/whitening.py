@@ -34,11 +34,12 @@ Size = Float[Tensor, " group"]
 
 
 def inverse_root(moment: Square) -> Square:
-    """(C + 0.1 c I)^(-1/2)."""
-    values, vectors = eigen(moment)
+    """(C + 0.1 c I)^(-1/2); NaN of what holds NaN, so that a step by it is refused by name."""
+    is_finite = moment.isfinite().all(2, keepdim=True).all(1, keepdim=True)
+    values, vectors = eigen(torch.where(is_finite, moment, 1.0))
     values = values.clamp_min(0)
     scales = (values + _DAMPING * values.mean(1, keepdim=True)).rsqrt().unsqueeze(1)
-    return ((vectors * scales) @ vectors.mT).to(moment.dtype)
+    return torch.where(is_finite, ((vectors * scales) @ vectors.mT).to(moment.dtype), torch.nan)
 
 
 def seen(right: Matrix, mean_change: Vector | None, metric: FactoredMoment, damping: float, exponent: float
