@@ -65,6 +65,9 @@ class FactoredMoment(Protocol):
     def squared_change(self, change: Matrix) -> Row:
         """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
 
+    def power(self, damping: float, exponent: float) -> Power:
+        """(A_c + delta I)^-exponent."""
+
 
 @dataclass(frozen=True, eq=False)
 class Factor:
@@ -89,7 +92,7 @@ class Factor:
     def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
         """A product with a kept square matrix where Q is square; else right * outside + ((right Q) * (inside
         - outside)) Q^T."""
-        kept = self._power(damping, exponent)
+        kept = self.power(damping, exponent)
         if kept.outside is None:
             return torch.bmm(right, kept.product)
         return (right * kept.outside).baddbmm_(torch.bmm(right, self.basis), kept.product)
@@ -98,10 +101,10 @@ class Factor:
         """With exponent 1/2 right is dW (A_c + delta I)^(1/2), so that dW A_c dW^T is right right^T - delta
         dW dW^T; with exponent 1 it is right dW^T - delta dW dW^T."""
         change = self.solve(right, damping, exponent)
-        norm = _row_norm(change, exponent)
-        if exponent not in (_ROOT, _WHOLE) or not _PLAIN[0] <= damping <= _PLAIN[1]:
+        norm = row_norm(change, exponent)
+        if not is_plain(damping, exponent):
             return change, self.squared_change(change), norm
-        kept = self._power(damping, exponent)
+        kept = self.power(damping, exponent)
         whole = (torch.linalg.vector_norm(right, dim=2).square_() if exponent == _ROOT
                  else torch.linalg.vecdot(right, change)).mul_(kept.is_known)
         return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
@@ -116,7 +119,8 @@ class Factor:
             result = result + (whole.square() - inside.square()).clamp_min(0)
         return result
 
-    def _power(self, damping: float, exponent: float) -> Power:
+    def power(self, damping: float, exponent: float) -> Power:
+        """Kept."""
         if (damping, exponent) not in self.powers:
             self.powers[damping, exponent] = self._new_power(damping, exponent)
         return self.powers[damping, exponent]
@@ -136,26 +140,37 @@ class Diagonal:
     """A second moment that is diagonal: frequencies of one-hot inputs, or the variance of a single input."""
 
     values: Float[Tensor, "group input"]
-    powers: dict[tuple[float, float], Tensor] = field(default_factory=dict)
+    powers: Powers = field(default_factory=dict)
 
     def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
         """Elementwise."""
+        return right * self.power(damping, exponent).product
+
+    def power(self, damping: float, exponent: float) -> Power:
+        """Kept. Its product, (group, 1, input), is elementwise."""
         if (damping, exponent) not in self.powers:
-            shifted = self.values + damping * self.values.mean(-1, keepdim=True)
-            self.powers[damping, exponent] = _inverse_power(shifted, self.values, exponent).unsqueeze(1)
-        return right * self.powers[damping, exponent]
+            mean = self.values.mean(-1, keepdim=True)
+            shift = damping * mean
+            inside = _inverse_power(self.values + shift, self.values, exponent).unsqueeze(1)
+            self.powers[damping, exponent] = Power(inside, None, inside, shift, (mean > 0).to(shift.dtype))
+        return self.powers[damping, exponent]
 
     def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
         """One after the other."""
         change = self.solve(right, damping, exponent)
-        return change, self.squared_change(change), _row_norm(change, exponent)
+        return change, self.squared_change(change), row_norm(change, exponent)
 
     def squared_change(self, change: Matrix) -> Row:
         """Sum over inputs of their second moment times dW^2."""
         return _weighted(change, self.values)
 
 
-def _row_norm(change: Matrix, exponent: float) -> Row:
+def is_plain(damping: float, exponent: float) -> bool:
+    """Whether dW A_c dW^T is had without a product."""
+    return exponent in (_ROOT, _WHOLE) and _PLAIN[0] <= damping <= _PLAIN[1]
+
+
+def row_norm(change: Matrix, exponent: float) -> Row:
     """Of each row. In the metric of tiny inputs the square of a change by a large power of it is no
     float32."""
     return torch.linalg.vector_norm(change, dim=2, dtype=extended(change) if exponent > _ROOT else None)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pontryagin.affine import Diagonal, Factor, MeanVariance
+from pontryagin.affine.argmax import centred, shift
 from pontryagin.affine.metric import FactoredMoment
 from pontryagin.affine.variances import growth
 from pontryagin.optim.certainty import exponent_for, is_polar
@@ -22,6 +23,8 @@ Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 Groups = Sequence[dict[str, Any]]
 """The optimizer's param groups."""
+Rights = Any
+"""What a group keeps of a gradient until C is to see it: (G - g s^T, g)."""
 
 _LARGEST, _LARGEST_ON_DEVICE = 1 << 20, 1 << 24
 """Numbers of weights in a group: beyond that nothing is saved by stacking, and the stacked gradients would
@@ -92,6 +95,18 @@ def grouped(stages: Sequence[TrainedStage],
     return [(make or StageGroup)(part) for parts in kinds.values() for part in parts]
 
 
+class Answer(NamedTuple):
+    """The argmax of a group, in the metric and whitened. square: what it changes in each output, mean square,
+    without mean_change; norm: of each row of the change. mean_change: dW s + db, and shift: dW s, where
+    biases are apart."""
+
+    change: Matrix
+    square: Vector
+    norm: Vector
+    mean_change: Vector | None
+    shift: Vector | None
+
+
 class StageGroup:
     """Stages of one kind. What lasts stays in the state of each weight, as views of the stacked tensors.
 
@@ -111,6 +126,16 @@ class StageGroup:
         self._metric: FactoredMoment | None = None
         self._root: Tensor | None = None  # of C, inverse
         self._unseen = self.first.stage.is_whitened and self._lacks_outputs()
+        self.lengths = [self.first.stage.outputs] * self.count
+        self.has_bias_apart = self.first.bias is not None
+
+    def lend(self, velocity: Matrix, bias_velocity: Vector | None) -> None:
+        """Momentum lies in these from now on."""
+        self._state.velocity = velocity.copy_(self._state.velocity)
+        self._share("velocity")
+        if bias_velocity is not None:
+            for one, part in zip(self.stages, bias_velocity.split(self.sizes), strict=True):
+                one.state.bias_velocity = part.copy_(one.state.bias_velocity)
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -151,26 +176,39 @@ class StageGroup:
                             Diagonal(self._state.values) if single else self._factor())
         return self._metric
 
-    def whitened(self, right: Matrix, mean_change: Vector | None) -> tuple[Matrix, Vector | None]:
-        """Both by the inverse root of C, what steps do to the outputs together (whitening.py)."""
-        if not self.first.stage.is_whitened:
-            return right, mean_change
-        if self._root is None:
+    @property
+    def root(self) -> Float[Tensor, "group output output"] | None:
+        """The inverse root of C, what steps do to the outputs together (whitening.py); None: 1."""
+        if self._root is None and self.first.stage.is_whitened:
             self._root = inverse_root(self._state.output_moment)
-        return torch.bmm(self._root, right), None if mean_change is None else torch.bmm(
-            self._root, mean_change.unsqueeze(2)).squeeze(2)
+        return self._root
 
-    def see_outputs(self, right: Matrix, mean_change: Vector | None, damping: float, exponent: float) -> None:
-        """C takes in this batch. right, mean_change: as they are not whitened."""
-        found, is_seen = seen(right, mean_change, self.metric, damping, exponent)
+    def answer(self, gradient: Matrix, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
+        """The argmax for G, g."""
+        right, root = gradient, self.root
+        if mean_change is not None:
+            right = centred(gradient, mean_change, self.mean)
+        if root is not None:
+            right = torch.bmm(root, right)
+            mean_change = None if mean_change is None else torch.bmm(
+                root, mean_change.unsqueeze(2)).squeeze(2)
+        found = self.metric.measured_solve(right, damping, exponent)
+        return Answer(*found, mean_change, None if mean_change is None else shift(found[0], self.mean))
+
+    def rights(self, gradient: Matrix, mean_change: Vector | None, refresh: bool) -> Rights | None:
+        """What C is to take in of this batch, in a refresh, and where it has seen none with a gradient yet."""
+        if not self.first.stage.is_whitened or not (refresh or self._unseen):
+            return None
+        right = gradient if mean_change is None else centred(gradient, mean_change, self.mean)
+        return right, mean_change
+
+    def see_outputs(self, rights: Rights, damping: float, exponent: float) -> None:
+        """C takes in this batch."""
+        found, is_seen = seen(*rights, self.metric, damping, exponent)
         self._state.output_refreshes.add_(is_seen)
         weight = self._state.output_refreshes.clamp_min(1).reciprocal().clamp_min(FRESH).mul_(is_seen)
         self._state.output_moment.lerp_(found, weight[:, None, None])
         self._root, self._unseen = None, self._unseen and self._lacks_outputs()
-
-    def wants_outputs(self, refresh: bool) -> bool:
-        """Whether C is to take in a batch: in a refresh, and where it has seen none with a gradient yet."""
-        return self.first.stage.is_whitened and (refresh or self._unseen)
 
     def _lacks_outputs(self) -> bool:
         return not self._state.output_refreshes.all()
@@ -203,10 +241,16 @@ class StageGroup:
         tables = [one.weight.square().mean(dtype=self.velocity.dtype) for one in self.stages]
         return torch.stack(tables).sqrt().clamp(LEAST_UNIT, 1.0).view(-1, 1, 1)
 
-    @property
-    def names(self) -> str:
-        """Of its stages."""
-        return ", ".join(one.stage.name for one in self.stages)
+    def moves(self, change: Matrix) -> tuple[Sequence[nn.Parameter], Sequence[Tensor]]:
+        """Weights and their directions."""
+        unit = self.unit()
+        parts = (change if unit is None else change * unit).split_with_sizes(self.sizes)
+        return ([one.weight for one in self.stages],
+                [one.stage.map.shaped(part) for one, part in zip(self.stages, parts, strict=True)])
+
+    def extra(self, change: Matrix) -> list[Tensor]:
+        """What must be finite beside norms and biases."""
+        return []
 
     def _factor(self) -> Factor:
         return Factor(self._state.basis, self._state.values, self._state.tail)

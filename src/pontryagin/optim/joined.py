@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
 from pontryagin.optim.fading import within
-from pontryagin.optim.group import Groups, StageGroup, TrainedStage
+from pontryagin.optim.group import Groups, Rights, StageGroup
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
@@ -28,21 +29,37 @@ EARLY, SELDOM = 20, 4
 class Segments:
     """Which outputs belong to which group."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
-        self.lengths = torch.tensor(lengths, dtype=torch.int64, device=device)
-        self.index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self.lengths)
+    def __init__(self, lengths: Sequence[int], padded: Sequence[int], device: torch.device) -> None:
+        """lengths: of the groups; padded: with zeros."""
+        self.lengths, self._padded = (torch.tensor(each, dtype=torch.int64, device=device)
+                                      for each in (lengths, padded))
+        self.index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self._padded)
+        is_padded = lengths != padded
+        self._grown = self._padded / self.lengths.double() if is_padded else None
+        self._inside = torch.cat([torch.arange(size, device=device) < length for length, size in zip(
+            lengths, padded, strict=True)]) if is_padded else None
 
     def reduced(self, values: Outputs, how: str) -> Parts:
-        """The mean, sum or max over the outputs of each group."""
+        """The mean, sum or max over the outputs of each group; with padding, the max of none below 0."""
+        if how == "mean" and self._grown is not None:
+            return self._reduced(values, how).mul_(self._grown)
+        return self._reduced(values, how)
+
+    def _reduced(self, values: Outputs, how: str) -> Parts:
         if values.device.type == "mps":  # which has no segments
             found = values.new_zeros(len(self.lengths))
             return found.scatter_reduce(0, self.index, values, {"max": "amax"}.get(how, how),
                                         include_self=False)
-        return torch.segment_reduce(values, how, lengths=self.lengths, unsafe=True)
+        return torch.segment_reduce(values, how, lengths=self._padded, unsafe=True)
 
     def spread(self, values: Shaped[Tensor, " parts"]) -> Shaped[Tensor, " outputs"]:
         """To each output that of its group."""
         return values.index_select(0, self.index)
+
+    def spread_inside(self, values: Parts) -> Outputs:
+        """The same; 0 where there is padding."""
+        found = self.spread(values)
+        return found if self._inside is None else found.mul_(self._inside)
 
 
 class Joined:
@@ -52,33 +69,40 @@ class Joined:
     own are views. biases: how many outputs have one.
     """
 
-    def __init__(self, groups: Sequence[StageGroup], names: Sequence[str]) -> None:
-        self.groups = sorted(groups, key=lambda group: group.first.bias is None)
+    def __init__(self, groups: Sequence[StageGroup | Pack], names: Sequence[str]) -> None:
+        self.groups = sorted(groups, key=lambda group: not group.has_bias_apart)
         self.first, device = self.groups[0].first, self.groups[0].first.weight.device
-        self._shapes = [(group.count, group.first.stage.outputs) for group in self.groups]
+        self._shapes = [(group.count, max(group.lengths)) for group in self.groups]
         self._totals = [count * outputs for count, outputs in self._shapes]
-        self._biased_groups = sum(group.first.bias is not None for group in self.groups)
+        self._biased_groups = sum(group.has_bias_apart for group in self.groups)
         self.biases = sum(self._totals[:self._biased_groups])
-        self.segments, self._biased = (Segments([size for count, size in shapes for _ in range(count)],
-                                                device)
-                                       for shapes in (self._shapes, self._shapes[:self._biased_groups]))
+        self.segments, self._biased = (
+            Segments([length for group in each for length in group.lengths],
+                     [max(group.lengths) for group in each for _ in group.lengths], device)
+            for each in (self.groups, self.groups[:self._biased_groups]))
         self.biased_parts = sum(count for count, _ in self._shapes[:self._biased_groups])
         self.stages = [one for group in self.groups for one in group.stages]
         self._sizes = [size for group in self.groups for size in group.sizes]
-        self.state, self._with_bias = StageState({}), [one for one in self.stages if one.bias is not None]
+        apart = self.groups[:self._biased_groups]
+        self.state, self._with_bias = StageState({}), [one for group in apart for one in group.stages]
         for name in names:
-            self._join(name, self.stages)
+            self._join(name, self.groups)
         if self.biases:
-            self._join("bias_velocity", self._with_bias)
+            self._join("bias_velocity", apart)
         self._is_reach_known = bool((self.state.reach > 0).all())
         self._last: tuple[int | None, int | None] = None, None
 
-    def _join(self, name: str, stages: Sequence[TrainedStage]) -> None:
-        known = [one.state.entries[name] for one in stages]
-        joint = torch.cat([value.reshape(-1) for value in known])
-        for one, value, part in zip(stages, known, joint.split([value.numel() for value in known]),
-                                    strict=True):
-            one.state.entries[name] = part.view(value.shape)
+    def _join(self, name: str, groups: Sequence[StageGroup | Pack]) -> None:
+        """What there is of outputs is padded as they are."""
+        stages = [(one, max(group.lengths)) for group in groups for one in group.stages]
+        known = [one.state.entries[name] for one, _ in stages]
+        padded = [nn.functional.pad(value, (0, size - value.shape[1])) if value.ndim == 2 else value
+                  for value, (_, size) in zip(known, stages, strict=True)]
+        joint = torch.cat([value.reshape(-1) for value in padded])
+        parts = joint.split([value.numel() for value in padded])
+        for (one, _), value, whole, part in zip(stages, known, padded, parts, strict=True):
+            part = part.view(whole.shape)
+            one.state.entries[name] = part[:, :value.shape[1]] if value.ndim == 2 else part
         self.state.entries[name] = joint
 
     def by_group(self, values: Outputs | None) -> list[Tensor | None]:
@@ -125,6 +149,10 @@ class Joined:
     def sum_of_biases(self, values: Outputs) -> Parts:
         """Over the outputs of each group with biases."""
         return self._biased.reduced(values, "sum").to(self.state.square.dtype)
+
+    def of_all_biases(self, values: Shaped[Tensor, " outputs"]) -> Shaped[Tensor, " parts"]:
+        """Whether they hold for all outputs of each group with biases."""
+        return self._biased.reduced(values.float(), "sum") == self._biased.lengths
 
     def largest_bias(self, values: Outputs) -> Parts:
         """The largest absolute value of each group with biases."""
@@ -194,17 +222,17 @@ class Joined:
     def moves(self, directions: Sequence[Tensor], bias: Outputs | None, groups: Groups) -> list[Moves]:
         """Of all parameters; groups: the optimizer's."""
         of_weight, of_bias = (groups[number] for number in self.first.groups)
-        parts: list[Tensor] = []
+        weights: list[Tensor] = []
+        shaped: list[Tensor] = []
         for group, direction in zip(self.groups, directions, strict=True):
-            unit = group.unit()
-            parts += (direction if unit is None else direction * unit).split_with_sizes(group.sizes)
-        shaped = [one.stage.map.shaped(part) for one, part in zip(self.stages, parts, strict=True)]
-        weights: list[Tensor] = [one.weight for one in self.stages]
+            parameters, each = group.moves(direction)
+            weights += parameters
+            shaped += each
         if bias is None:
             return [Moves.of(weights, shaped, of_weight)]
         biases: list[Tensor] = [one.bias for one in self._with_bias if one.bias is not None]
-        each = bias.split_with_sizes([one.numel() for one in biases])
-        moved = [part.view(one.shape) for one, part in zip(biases, each, strict=True)]
+        split = bias.split_with_sizes([one.numel() for one in biases])
+        moved = [part.view(one.shape) for one, part in zip(biases, split, strict=True)]
         if of_bias is of_weight:
             return [Moves.of(weights + biases, shaped + moved, of_weight)]
         return [Moves.of(weights, shaped, of_weight), Moves.of(biases, moved, of_bias)]
@@ -213,8 +241,8 @@ class Joined:
 @dataclass
 class Proposal:
     """A step of groups that has not been taken: directions, by group, those of biases, the norms of the
-    former, and what it would change in the state; velocities: in the place of the old ones. rights: of each
-    group (G - g s^T, g), where C is to see them."""
+    former, and what it would change in the state; velocities: in the place of the old ones. rights: what
+    C of each group is to see, where it is time."""
 
     joined: Joined
     changes: list[Tensor]
@@ -223,17 +251,21 @@ class Proposal:
     new: StageState
     velocities: Sequence[Tensor] = ()
     promise: Float[Tensor, "4"] | None = None  # as Promise
-    rights: Sequence[tuple[Tensor, Tensor | None] | None] = ()
+    rights: Sequence[Rights | None] = ()
 
     def size(self) -> Tensor:
         """Finite where the directions are."""
-        return (self.norm if self.bias is None else torch.cat([self.norm, self.bias.abs()])).sum()
+        each = [self.norm, *([] if self.bias is None else [self.bias.abs()])]
+        for group, change in zip(self.joined.groups, self.changes, strict=True):
+            each += [one.view(-1) for one in group.extra(change)]
+        return (each[0] if len(each) == 1 else torch.cat(each)).sum()
 
     @property
     def names(self) -> str:
         """Of the stages whose directions are not finite."""
-        norms = self.norm.split([group.count for group in self.joined.groups])
-        bad = [group.names for group, norm, bias in zip(self.joined.groups, norms,
-                                                        self.joined.by_group(self.bias), strict=True)
-               if not norm.isfinite().all() or (bias is not None and not bias.isfinite().all())]
-        return ", ".join(bad)
+        finite = torch.cat([change.isfinite().all(2).all(1) for change in self.changes])
+        for values in [] if self.bias is None else [self.bias.isfinite()]:
+            finite[:self.joined.biased_parts] &= self.joined.of_all_biases(values)
+        stages = self.joined.stages
+        parts = finite.split([one.stage.groups for one in stages])
+        return ", ".join(one.stage.name for one, part in zip(stages, parts, strict=True) if not part.all())

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pontryagin.affine.argmax import centred, shift
 from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_peak, unit, unrisen
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import OWN, Asked, certain
 from pontryagin.optim.state import StageState
 
@@ -22,10 +22,11 @@ _SILENT, _SINGLE = 0.01, 1e-6
 class RowStep:
     """Of groups of stages that share their settings."""
 
-    def __init__(self, groups: Sequence[StageGroup]) -> None:
+    def __init__(self, groups: Sequence[StageGroup | Pack]) -> None:
         self.joined = Joined(groups, ("square", "long_square", "square_weight", "peak", "reach"))
         single = self.joined.segments.lengths == 1
-        self._silent = torch.where(single, _SINGLE, _SILENT).to(self.joined.state.square.dtype)
+        square = self.joined.state.square
+        self._silent = torch.where(single, square.new_tensor(_SINGLE), square.new_tensor(_SILENT))
         self._certain = self.joined.of_stages([certain(one.state.samples.item(), one.stage.inputs,
                                                      one.stage.outputs) for one in self.joined.stages])
 
@@ -49,17 +50,14 @@ class RowStep:
         for group, mean_change in zip(joined.groups, joined.by_group(bias), strict=True):
             gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
             gradients.append(gradient)
-            if mean_change is not None:
-                gradient = centred(gradient, mean_change, group.mean)
-            rights.append((gradient, mean_change) if group.wants_outputs(asked.refresh) else None)
-            right, mean_change = group.whitened(gradient, mean_change)
-            change, square, norm = group.metric.measured_solve(right, own["damping"], exponent)
-            if mean_change is not None:
-                moved.append(mean_change.flatten())
-                shifts.append(shift(change, group.mean).flatten())
-            changes.append(change)
-            squares.append(square.flatten())
-            norms.append(norm.flatten())
+            rights.append(group.rights(gradient, mean_change, asked.refresh))
+            answer = group.answer(gradient, mean_change, own["damping"], exponent)
+            if answer.mean_change is not None and answer.shift is not None:
+                moved.append(answer.mean_change.flatten())
+                shifts.append(answer.shift.flatten())
+            changes.append(answer.change)
+            squares.append(answer.square.flatten())
+            norms.append(answer.norm.flatten())
         square = torch.cat(squares).to(joined.state.square.dtype)
         bias_gradient, bias = bias, torch.cat(moved) if moved else None
         if bias is not None:
@@ -100,7 +98,7 @@ class RowStep:
         own = groups[joined.first.groups[0]]
         for group, right in zip(joined.groups, proposal.rights, strict=True):
             if right is not None:
-                group.see_outputs(*right, own["damping"], joined.exponent(groups))
+                group.see_outputs(right, own["damping"], joined.exponent(groups))
         velocities = [group.velocity for group in joined.groups]
         steps = list(proposal.changes)
         if proposal.bias is not None:
@@ -131,7 +129,7 @@ def outputs_scale(state: StageState, square: Outputs, units: Parts | None, rho_d
     new.peak = new_peak(state.peak, long, steps)
     mean_square = new.square / segments.spread(new.square_weight)
     mean_square = unrisen(mean_square, square, segments.spread(is_faded(long, new.peak)))
-    mean_square = floored(mean_square, new.long_square, segments.spread(new.peak))
+    mean_square = floored(mean_square, new.long_square, segments.spread_inside(new.peak))
     known = mean_square.add_(segments.spread(segments.reduced(mean_square, "mean").mul_(silent)))
     scale = known.rsqrt().masked_fill_(known <= 0, 0.0)
     return (scale if units is None else scale.mul_(units)).clamp_max_(_LARGEST), new

@@ -9,6 +9,7 @@ from pontryagin.affine import Moments
 from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
 from pontryagin.optim.group import Groups, StageGroup, TrainedStage, grouped
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.packed import packed
 from pontryagin.optim.polar_step import PolarStep
 from pontryagin.optim.row_step import RowStep
 from pontryagin.optim.stage import AffineStage
@@ -28,7 +29,7 @@ def joined(groups: Sequence[StageGroup]) -> Steps:
     alike: dict[Hashable, list[StageGroup]] = {}
     for group in groups:
         alike.setdefault(group.first.settings, []).append(group)
-    return [(PolarStep if each[0].first.is_polar else RowStep)(each) for each in alike.values()]
+    return [PolarStep(each) if each[0].first.is_polar else RowStep(packed(each)) for each in alike.values()]
 
 
 class Share:

@@ -1,0 +1,331 @@
+"""Small stages of any shapes as one: padded with zeros, and the bias as the weight of an input that is always 1.
+
+Of a small stage each call costs more than its arithmetic, so what counts is their number. With rows (W, b) of
+all stages one below the other in one tensor, the argmax of all of them is
+
+    Y = C^(-1/2) ((G, g) - g (s, 0)^T),   (dW, db) = Y [[P, -P s], [0, 1]],   P = (A_c + delta I)^-exponent
+
+(C: whitening.py), and with exponent 1/2 the mean squared change of output i is |Y_i|^2 - delta |dW_i|^2. Zeros stay zeros, so that padding changes nothing. What lasts is kept by the groups of
+equal stages that a pack is made of; what is padded is made anew when their moments change.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pontryagin.affine import Diagonal, Factor, MeanVariance
+from pontryagin.affine.metric import is_plain, row_norm
+from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
+from pontryagin.optim.stage import AffineStage
+
+_LARGEST = 1 << 18
+"""Numbers in a pack: it has four such tensors, and beyond that their arithmetic costs more than the calls."""
+_SAVED = 1.5e6
+"""Flops that take as long as the calls that one group fewer saves."""
+Rows = Float[Tensor, "group output column"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """By one product."""
+
+    product: Float[Tensor, "group column column"]
+    shift: Tensor
+    mask: Tensor | None
+
+    def solve(self, right: Rows, out: Rows) -> None:
+        torch.bmm(right, self.product, out=out)
+
+
+@dataclass(frozen=True, eq=False)
+class _Subspace:
+    """P = outside I + Q D: Y outside + (Y left) product, the last column of either for what P does to s."""
+
+    outside: Float[Tensor, "group 1 _"]
+    left: Float[Tensor, "group column rank"]
+    product: Float[Tensor, "group rank column"]
+    shift: Tensor
+    mask: Tensor | None
+
+    def solve(self, right: Rows, out: Rows) -> None:
+        torch.mul(right, self.outside, out=out)
+        out.baddbmm_(torch.bmm(right, self.left), self.product)
+
+
+@dataclass(frozen=True, eq=False)
+class _Single:
+    """Of stages with one input: (P, -P s) times it, and g."""
+
+    product: Float[Tensor, "group 1 column"]
+    rest: Float[Tensor, " column"]
+    shift: Tensor
+    mask: Tensor | None
+
+    def solve(self, right: Rows, out: Rows) -> None:
+        torch.mul(right, self.rest, out=out)
+        out.addcmul_(right[..., :1], self.product)
+
+
+_Metric = _Whole | _Subspace | _Single
+"""P of all stages in padded form, and (dW, db) of Y by it. shift: delta, (group, 1); mask: 0 for inputs that do
+not vary, (group, 1, column), None where all do."""
+
+
+class Pack:
+    """Groups of equal stages, padded to the largest of them. To a step it is a group without biases.
+
+    count: of matrices; outputs, inputs: the most. lengths: outputs of each matrix.
+    """
+
+    has_bias_apart = False
+
+    def __init__(self, parts: Sequence[StageGroup]) -> None:
+        self.parts, self.first = parts, parts[0].first
+        self.stages = [one for part in parts for one in part.stages]
+        self.sizes = [size for part in parts for size in part.sizes]
+        self.count, self.outputs, self.inputs = _shape(parts)
+        self.lengths = [length for part in parts for length in part.lengths]
+        self._has_bias = any(part.has_bias_apart for part in parts)
+        shape = self.count, self.outputs, self.inputs + self._has_bias
+        like = parts[0].velocity
+        self._gradient, self._change, self.velocity = (like.new_zeros(shape) for _ in range(3))
+        for part, of_part, bias_of_part in self._split(self.velocity):
+            part.lend(of_part, bias_of_part)
+        self._gradients, self._moves = self._shaped(self._gradient), self._shaped(self._change)
+        biases = [one.bias for one in self.stages if one.bias is not None]
+        self.parameters: list[nn.Parameter] = [*(one.weight for one in self.stages), *biases]
+        weights = self._change[..., :self.inputs]
+        self._change_of_weights = weights
+        self._metric: _Metric | None = None
+        self._made_for: tuple[float, float] | None = None
+        self._root: Tensor | None = None
+        self._is_whitened = any(one.stage.is_whitened for one in self.stages)
+
+    def renew(self) -> None:
+        """The moments have changed."""
+        self._metric = None
+        for part in self.parts:
+            part.renew()
+
+    def follow(self, seen: Mapping[AffineStage, MeanVariance | None]) -> Tensor | None:
+        """As that of its groups."""
+        found = [part.follow(seen) for part in self.parts]
+        if all(one is None for one in found):
+            return None
+        self._metric = None
+        return torch.cat([part.mean.new_ones(part.count) if one is None else one
+                          for part, one in zip(self.parts, found, strict=True)])
+
+    def gradient(self, factors: Sequence[float] | None = None) -> Rows:
+        """(G, g) of all stages, each stage's times its factor; overwritten by the next."""
+        torch._foreach_copy_(self._gradients, [one.weight_gradient() for one in self.stages] + [
+            one.bias_gradient() for one in self.stages if one.bias is not None])
+        if factors is not None:
+            each = [factor for factor, size in zip(factors, self.sizes, strict=True) for _ in range(size)]
+            self._gradient.mul_(self._gradient.new_tensor(each).view(-1, 1, 1))
+        return self._gradient
+
+    def answer(self, gradient: Rows, mean_change: None, damping: float, exponent: float) -> Answer:
+        """As that of a group."""
+        metric = self._known_metric(damping, exponent)
+        right = gradient
+        if self._has_bias:
+            right = torch.addcmul(right, right[..., self.inputs:], self._mean, value=-1)
+        if self._is_whitened:
+            right = torch.bmm(self._known_root(), right)
+        if metric.mask is not None:
+            right = right * metric.mask
+        metric.solve(right, self._change)
+        norm = row_norm(self._change_of_weights, exponent)
+        return Answer(self._change, self._square(right, norm, metric, damping, exponent), norm, None, None)
+
+    def rights(self, gradient: Rows, mean_change: None, refresh: bool) -> Rights | None:
+        """As those of its groups."""
+        found = [part.rights(of_part, bias_of_part, refresh)
+                 for part, of_part, bias_of_part in self._split(gradient)]
+        return None if all(one is None for one in found) else found
+
+    def see_outputs(self, rights: Rights, damping: float, exponent: float) -> None:
+        """As that of its groups."""
+        for part, one in zip(self.parts, rights, strict=True):
+            if one is not None:
+                part.see_outputs(one, damping, exponent)
+        self._root = None
+
+    def moves(self, change: Rows) -> tuple[Sequence[nn.Parameter], Sequence[Tensor]]:
+        """Parameters and their directions, views of the change."""
+        assert change is self._change
+        return self.parameters, self._moves
+
+    def reach(self) -> Float[Tensor, " group"]:
+        """As that of a group."""
+        return torch.cat([part.reach() for part in self.parts])
+
+    def unit(self) -> Tensor | None:
+        """None: 1."""
+        return None
+
+    def extra(self, change: Rows) -> list[Tensor]:
+        """What is finite where the directions of biases are."""
+        return [torch.linalg.vector_norm(change[..., -1])] if self._has_bias else []
+
+    def _square(self, right: Rows, norm: Vector, metric: _Metric, damping: float, exponent: float) -> Vector:
+        """The mean squared change of each output."""
+        if not is_plain(damping, exponent):
+            found = norm.new_zeros(right.shape[:2])
+            for (part, of_part, _), of_found in zip(self._split(self._change), self._rows(found), strict=True):
+                of_found.copy_(part.metric.squared_change(of_part))
+            return found.add_(right[..., -1].square()) if self._has_bias else found
+        if exponent == 1:
+            found = torch.linalg.vecdot(right[..., :self.inputs], self._change_of_weights)
+            found = found.add_(right[..., -1].square()) if self._has_bias else found
+        else:
+            found = torch.linalg.vector_norm(right, dim=2).square_()
+        return found.addcmul_(norm.square(), metric.shift, value=-1).clamp_min_(0)
+
+    def _known_root(self) -> Tensor:
+        if self._root is None:
+            self._root = self._gradient.new_zeros(self.count, self.outputs, self.outputs)
+            for part, rows in zip(self.parts, self._rows(self._root), strict=True):
+                root = part.root
+                outputs = part.first.stage.outputs
+                if root is None:
+                    rows[..., :outputs].diagonal(dim1=1, dim2=2).fill_(1)
+                else:
+                    rows[..., :outputs].copy_(root)
+        return self._root
+
+    def _known_metric(self, damping: float, exponent: float) -> _Metric:
+        if self._metric is None or self._made_for != (damping, exponent):
+            self._metric, self._made_for = self._new_metric(damping, exponent), (damping, exponent)
+        return self._metric
+
+    def _new_metric(self, damping: float, exponent: float) -> _Metric:
+        like, bias = self._gradient, int(self._has_bias)
+        columns = self.inputs + bias
+        self._mean = like.new_zeros(self.count, 1, columns)
+        shift, known = like.new_zeros(self.count, 1), like.new_ones(self.count, 1)
+        places = _places(self.parts)
+        for part, place in zip(self.parts, places, strict=True):
+            self._mean[place, 0, :part.first.stage.inputs] = part.mean
+            shift[place], known[place] = part.metric.power(damping, exponent).shift, part.metric.power(
+                damping, exponent).is_known
+        mask = None
+        if not known.all():
+            mask = torch.cat([known.unsqueeze(2).expand(-1, -1, self.inputs), like.new_ones(
+                self.count, 1, bias)], 2)
+        mean = self._mean[..., :self.inputs].mT
+        metric = self.parts[0].metric
+        if isinstance(metric, Diagonal):
+            product = torch.cat([part.metric.power(damping, exponent).product for part in self.parts])
+            product = torch.cat([product, -product * mean], 2) if bias else product
+            rest = like.new_zeros(columns)
+            rest[1:] = 1
+            return _Single(product, rest, shift, mask)
+        assert isinstance(metric, Factor)
+        power = metric.power(damping, exponent)
+        if power.outside is not None:
+            if not bias:
+                return _Subspace(power.outside, metric.basis, power.product, shift, mask)
+            left, product = metric.basis, power.product
+            return _Subspace(
+                nn.functional.pad(power.outside.expand(-1, -1, self.inputs), (0, 1)),
+                _with_corner(left, -power.outside * mean), _with_corner(product, -(product @ mean)), shift,
+                mask)
+        product = like.new_zeros(self.count, columns, columns)
+        for part, place in zip(self.parts, places, strict=True):
+            inputs = part.first.stage.inputs
+            product[place, :inputs, :inputs] = part.metric.power(damping, exponent).product
+        if bias:
+            inner = product[..., :-1, :-1]
+            product[..., :-1, -1:] = -(inner @ mean)
+            product[..., -1, -1] = 1
+        return _Whole(product, shift, mask)
+
+    def _split(self, rows: Rows) -> Iterator[tuple[StageGroup, Matrix, Vector | None]]:
+        """Of each group what there is of weights, and of biases."""
+        for part, of_part in zip(self.parts, self._rows(rows), strict=True):
+            yield (part, of_part[..., :part.first.stage.inputs],
+                   of_part[..., self.inputs] if part.has_bias_apart else None)
+
+    def _rows(self, values: Tensor) -> list[Tensor]:
+        """Those of each group, without what is padded."""
+        return [values[place, :part.first.stage.outputs]
+                for part, place in zip(self.parts, _places(self.parts), strict=True)]
+
+    def _shaped(self, rows: Rows) -> list[Tensor]:
+        """Views of the shapes of the parameters, weights before biases."""
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        for part, of_part, bias_of_part in self._split(rows):
+            weights += [one.stage.map.shaped(each) for one, each in zip(
+                part.stages, of_part.split(part.sizes), strict=True)]
+            if bias_of_part is not None:
+                biases += [each.view(one.bias.shape) for one, each in zip(  # type: ignore[union-attr]
+                    part.stages, bias_of_part.split(part.sizes), strict=True)]
+        return weights + biases
+
+
+def packed(groups: Sequence[StageGroup]) -> list[StageGroup | Pack]:
+    """Small groups of stages that share their settings together, as long as the zeros cost less than the calls
+    that are saved; the others as they are."""
+    found: list[StageGroup | Pack] = [group for group in groups if not _is_small(group)]
+    packs: list[list[StageGroup]] = []
+    for group in sorted(filter(_is_small, groups), key=lambda group: -group.first.stage.inputs):
+        best = min(packs, key=lambda parts: _work([*parts, group]) - _work(parts), default=None)
+        if best is not None and _fit(best, group):
+            best.append(group)
+        else:
+            packs.append([group])
+    return found + [Pack(parts) for parts in packs]
+
+
+def _is_small(group: StageGroup) -> bool:
+    """Whether it may be in a pack: biases move at the rates of their weights, and rows are views."""
+    first = group.first
+    small = group.count * first.stage.outputs * (first.stage.inputs + 1) <= _LARGEST
+    return small and not first.stage.map.one_hot and (first.bias is None or first.groups[0] == first.groups[1])
+
+
+def _fit(parts: Sequence[StageGroup], group: StageGroup) -> bool:
+    count, outputs, inputs = _shape([*parts, group])
+    if count * outputs * (inputs + 1) > _LARGEST or _kind(parts[0]) != _kind(group) or _kind(group) == "subspace":
+        return False
+    several = any(size > 1 for part in (*parts, group) for size in part.sizes)  # rows lie side by side
+    alike = len({part.first.stage.outputs for part in (*parts, group)}) == 1
+    return (alike or not several) and _work([*parts, group]) <= _work(parts) + _work([group]) + _SAVED
+
+
+def _kind(group: StageGroup) -> str:
+    stage = group.first.stage
+    return "single" if stage.inputs == 1 else "whole" if stage.is_exact else "subspace"
+
+
+def _shape(parts: Sequence[StageGroup]) -> tuple[int, int, int]:
+    """(matrices, outputs, inputs) of a pack."""
+    stages = [part.first.stage for part in parts]
+    return (sum(part.count for part in parts), max(one.outputs for one in stages),
+            max(one.inputs for one in stages))
+
+
+def _work(parts: Sequence[StageGroup]) -> float:
+    """Flops of a step."""
+    count, outputs, inputs = _shape(parts)
+    return 2.0 * count * outputs * (inputs + 1) * (inputs + outputs + 10 if inputs > 1 else 10)
+
+
+def _places(parts: Sequence[StageGroup]) -> list[slice]:
+    """Of each group among the matrices."""
+    ends = torch.tensor([part.count for part in parts]).cumsum(0).tolist()
+    return [slice(end - part.count, end) for part, end in zip(parts, ends, strict=True)]
+
+
+def _with_corner(matrix: Tensor, column: Tensor) -> Tensor:
+    """[[matrix, column], [0, 1]]."""
+    wide = torch.cat([matrix, column], 2)
+    row = wide.new_zeros(len(wide), 1, wide.shape[2])
+    row[..., -1] = 1
+    return torch.cat([wide, row], 1)
