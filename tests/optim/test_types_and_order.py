@@ -241,14 +241,16 @@ def in_groups(model: Any) -> EMSA:
 EMPTY = {"params": [], "weight_decay": 0.5}
 
 
-@pytest.mark.parametrize("make", [
-    lambda model: [EMPTY, {"params": list(model.parameters())}],
-    lambda model: [{"params": list(model.parameters())}, EMPTY],
-    lambda model: [EMPTY, EMPTY, {"params": model[0].parameters()}, EMPTY, {"params": model[2].parameters()},
-                   EMPTY],
+@pytest.mark.parametrize(("make", "same"), [
+    (lambda model: [EMPTY, {"params": list(model.parameters())}], [None]),
+    (lambda model: [{"params": list(model.parameters())}, EMPTY], [None]),
+    (lambda model: [EMPTY, EMPTY, {"params": model[0].parameters()}, EMPTY,
+                    {"params": model[2].parameters()}, EMPTY], [0, 2]),
 ], ids=["first", "last", "everywhere"])
-def test_empty_groups(make: Callable[[nn.Module], list[dict[str, Any]]]) -> None:
-    expected = of_groups(lambda model: [{"params": list(model.parameters())}])
+def test_empty_groups(make: Callable[[nn.Module], list[dict[str, Any]]], same: list[int | None]) -> None:
+    """As the same groups (layers, None: all) without the empty ones; other groups round otherwise."""
+    expected = of_groups(lambda model: [
+        {"params": list((model if layer is None else model[layer]).parameters())} for layer in same])
     assert_same(of_groups(lambda model: [dict(group) for group in make(model)]), expected)
 
 

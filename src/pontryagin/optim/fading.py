@@ -23,9 +23,7 @@ steps, each seen by a probe.
 
 from math import frexp, ldexp
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from pontryagin.optim.numbers import Numbers, clip, lerp, maximum, where
 
 REACH = 0.3
 """Binds where inputs vary by less than about a tenth, at lr = 0.03."""
@@ -46,48 +44,48 @@ _SETTLED = 20
 """Steps after which the peak is remembered: before, the first gradients may be of any size."""
 _LARGEST = 126
 """Exponent of a unit: its inverse is a float32 too."""
-Size = Float[Tensor, " group"]
 
 
-def long_mean(known: Tensor, square: Tensor, steps: int) -> Tensor:
+def long_mean(known: Numbers, square: Numbers, steps: int) -> Numbers:
     """The mean over about the last ninth of `steps` steps, this one included."""
-    return torch.lerp(known, square, (_WINDOW + 1) / (steps + _WINDOW))
+    return lerp(known, square, (_WINDOW + 1) / (steps + _WINDOW))
 
 
-def new_peak(known: Tensor, long: Tensor, steps: int) -> Tensor:
+def new_peak(known: Numbers, long: Numbers, steps: int) -> Numbers:
     """The largest longer mean, (group); a single step takes it no further than the mean's own weight of a
     step does, but where there was none."""
     if steps < _SETTLED:
         return long
     fallen, most = known * (1 - 0.5 / steps), known * (1 + 2 * (_WINDOW + 1) / steps)
-    return torch.where(known > 0, long.clamp(fallen, most), long)
+    return where(known > 0, clip(long, fallen, most), long)
 
 
-def is_faded(long: Tensor, peak: Tensor) -> Tensor:
+def is_faded(long: Numbers, peak: Numbers) -> Numbers:
     """Whether gradients have faded."""
     return long < _FADED**2 * peak
 
 
-def unrisen(square: Tensor, now: Tensor, faded: Tensor) -> Tensor:
+def unrisen(square: Numbers, now: Numbers, faded: Numbers) -> Numbers:
     """Where gradients have faded, the running mean square, but no less than that of this step."""
-    return torch.where(faded, torch.maximum(square, now), square)
+    return where(faded, maximum(square, now), square)
 
 
-def floored(square: Tensor, long: Tensor, peak: Tensor | None = None, level: float = NOISE_LEVEL) -> Tensor:
+def floored(square: Numbers, long: Numbers, peak: Numbers | None = None, level: float = NOISE_LEVEL
+            ) -> Numbers:
     """The running mean square that a step is divided by the root of: no less than so much of the longer mean,
     and of the peak."""
-    found = torch.maximum(square, _FALL**2 * long)
-    return found if peak is None else torch.maximum(found, level**2 * peak)
+    found = maximum(square, _FALL**2 * long)
+    return found if peak is None else maximum(found, level**2 * peak)
 
 
-def reach(norms: Size, outputs: int) -> Size:
-    """The largest norm that the change of a matrix of this norm and so many outputs may have."""
-    return REACH * norms.clamp_min(outputs**0.5)
+def reach(norms: Numbers, outputs: int) -> Numbers:
+    """The largest norm that the change of a matrix of this norm and so many outputs may have; (group)."""
+    return REACH * clip(norms, outputs**0.5, None)
 
 
-def within(norm: Size, limit: Size) -> Size:
-    """What a step of this norm is multiplied by: 1, less where it goes further than the limit."""
-    return (limit / norm).clamp_max_(1)
+def within(norm: Numbers, limit: Numbers) -> Numbers:
+    """What a step of this norm is multiplied by: 1, less where it goes further than the limit; (group)."""
+    return clip(limit / norm, None, 1)
 
 
 def is_mild(largest: float) -> bool:

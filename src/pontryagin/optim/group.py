@@ -15,6 +15,7 @@ from pontryagin.affine.variances import growth
 from pontryagin.optim.certainty import exponent_for, is_polar
 from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
+from pontryagin.optim.numbers import Numbers
 from pontryagin.optim.stage import FRESH, AffineStage
 from pontryagin.optim.state import StageState
 from pontryagin.optim.whitening import inverse_root, seen
@@ -23,7 +24,7 @@ Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 Groups = Sequence[dict[str, Any]]
 """The optimizer's param groups."""
-Rights = Any
+Rights = tuple[Tensor, Tensor | None]
 """What a group keeps of a gradient until C is to see it: (G - g s^T, g)."""
 
 _LARGEST, _LARGEST_ON_DEVICE = 1 << 20, 1 << 24
@@ -125,7 +126,7 @@ class StageGroup:
                                   for name in ["mean", *metric, *outputs, "velocity"]})
         self._metric: FactoredMoment | None = None
         self._root: Tensor | None = None  # of C, inverse
-        self._unseen = self.first.stage.is_whitened and self._lacks_outputs()
+        self.is_unseen = self.first.stage.is_whitened and self._lacks_outputs()
         self.lengths = [self.first.stage.outputs] * self.count
         self.has_bias_apart = self.first.bias is not None
 
@@ -196,8 +197,8 @@ class StageGroup:
         return Answer(*found, mean_change, None if mean_change is None else shift(found[0], self.mean))
 
     def rights(self, gradient: Matrix, mean_change: Vector | None, refresh: bool) -> Rights | None:
-        """What C is to take in of this batch, in a refresh, and where it has seen none with a gradient yet."""
-        if not self.first.stage.is_whitened or not (refresh or self._unseen):
+        """What C is to take in of this batch, in a refresh and where it has seen no gradient yet."""
+        if not self.first.stage.is_whitened or not (refresh or self.is_unseen):
             return None
         right = gradient if mean_change is None else centred(gradient, mean_change, self.mean)
         return right, mean_change
@@ -208,7 +209,7 @@ class StageGroup:
         self._state.output_refreshes.add_(is_seen)
         weight = self._state.output_refreshes.clamp_min(1).reciprocal().clamp_min(FRESH).mul_(is_seen)
         self._state.output_moment.lerp_(found, weight[:, None, None])
-        self._root, self._unseen = None, self._unseen and self._lacks_outputs()
+        self._root, self.is_unseen = None, self.is_unseen and self._lacks_outputs()
 
     def _lacks_outputs(self) -> bool:
         return not self._state.output_refreshes.all()
@@ -248,7 +249,7 @@ class StageGroup:
         return ([one.weight for one in self.stages],
                 [one.stage.map.shaped(part) for one, part in zip(self.stages, parts, strict=True)])
 
-    def extra(self, change: Matrix) -> list[Tensor]:
+    def extra(self, change: Matrix) -> list[Numbers]:
         """What must be finite beside norms and biases."""
         return []
 

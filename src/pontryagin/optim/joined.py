@@ -3,23 +3,25 @@ is one tensor, so that the arithmetic of lengths is done for all stages at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
 from pontryagin.optim.fading import within
-from pontryagin.optim.group import Groups, Rights, StageGroup
+from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.numbers import Numbers, as_type, cat, full, of, tensor, write
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
 
-Outputs = Float[Tensor, " outputs"]
+Outputs = Numbers
 """Of every output of every group of every stage; of biases, of the first ones."""
-Parts = Float[Tensor, " parts"]
+Parts = Numbers
 """Of every group of every stage."""
 Probed = Mapping[AffineStage, MeanVariance | None]
 EARLY, SELDOM = 20, 4
@@ -27,39 +29,45 @@ EARLY, SELDOM = 20, 4
 
 
 class Segments:
-    """Which outputs belong to which group."""
+    """Which outputs belong to which group. lengths: of the groups; padded: with zeros."""
 
     def __init__(self, lengths: Sequence[int], padded: Sequence[int], device: torch.device) -> None:
-        """lengths: of the groups; padded: with zeros."""
-        self.lengths, self._padded = (torch.tensor(each, dtype=torch.int64, device=device)
-                                      for each in (lengths, padded))
-        self.index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self._padded)
-        is_padded = lengths != padded
-        self._grown = self._padded / self.lengths.double() if is_padded else None
-        self._inside = torch.cat([torch.arange(size, device=device) < length for length, size in zip(
-            lengths, padded, strict=True)]) if is_padded else None
+        self._sizes = np.array(padded)
+        self._starts, self._count = self._sizes.cumsum() - self._sizes, len(padded)
+        self._alike = len(set(padded)) == 1
+        self._padded, self._lengths = (torch.tensor(each, dtype=torch.int64, device=device)
+                                       for each in (padded, lengths))
+        self.lengths = of(self._lengths)
+        self._index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self._padded)
+        inside = [torch.arange(size, device=device) < length for length, size in zip(
+            lengths, padded, strict=True)]
+        self._inside = of(torch.cat(inside)) if lengths != padded else None
 
-    def reduced(self, values: Outputs, how: str) -> Parts:
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def reduced(self, values: Outputs, how: str = "sum") -> Parts:
         """The mean, sum or max over the outputs of each group; with padding, the max of none below 0."""
-        if how == "mean" and self._grown is not None:
-            return self._reduced(values, how).mul_(self._grown)
-        return self._reduced(values, how)
-
-    def _reduced(self, values: Outputs, how: str) -> Parts:
+        if how == "mean":
+            return self.reduced(values) / self.lengths
+        if isinstance(values, np.ndarray):
+            if self._alike:
+                return getattr(values.reshape(self._count, -1), how)(1)
+            return {"sum": np.add, "max": np.maximum}[how].reduceat(values, self._starts)
         if values.device.type == "mps":  # which has no segments
-            found = values.new_zeros(len(self.lengths))
-            return found.scatter_reduce(0, self.index, values, {"max": "amax"}.get(how, how),
-                                        include_self=False)
+            return values.new_zeros(self._count).scatter_reduce(
+                0, self._index, values, {"max": "amax"}.get(how, how), include_self=False)
         return torch.segment_reduce(values, how, lengths=self._padded, unsafe=True)
 
-    def spread(self, values: Shaped[Tensor, " parts"]) -> Shaped[Tensor, " outputs"]:
+    def spread(self, values: Parts) -> Outputs:
         """To each output that of its group."""
-        return values.index_select(0, self.index)
+        if isinstance(values, np.ndarray):
+            return np.repeat(values, self._sizes)
+        return values.index_select(0, self._index)
 
     def spread_inside(self, values: Parts) -> Outputs:
         """The same; 0 where there is padding."""
-        found = self.spread(values)
-        return found if self._inside is None else found.mul_(self._inside)
+        return self.spread(values) if self._inside is None else self.spread(values) * self._inside
 
 
 class Joined:
@@ -89,6 +97,7 @@ class Joined:
             self._join(name, self.groups)
         if self.biases:
             self._join("bias_velocity", apart)
+        self._like = self.stages[0].state.square
         self._is_reach_known = bool((self.state.reach > 0).all())
         self._last: tuple[int | None, int | None] = None, None
 
@@ -103,20 +112,25 @@ class Joined:
         for (one, _), value, whole, part in zip(stages, known, padded, parts, strict=True):
             part = part.view(whole.shape)
             one.state.entries[name] = part[:, :value.shape[1]] if value.ndim == 2 else part
-        self.state.entries[name] = joint
+        self.state.entries[name] = of(joint)
 
     def by_group(self, values: Outputs | None) -> list[Tensor | None]:
         """(group, output) of each; of biases, None for those that have none."""
         if values is None:
             return [None] * len(self.groups)
-        totals = self._totals if values.numel() > self.biases else self._totals[:self._biased_groups]
-        found = [part.view(shape)
-                 for part, shape in zip(values.split_with_sizes(totals), self._shapes, strict=False)]
+        totals = self._totals if len(values) > self.biases else self._totals[:self._biased_groups]
+        parts = tensor(values).split_with_sizes(totals)
+        found = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=False)]
         return found + [None] * (len(self.groups) - len(found))
+
+    def matrices(self, values: Parts) -> list[Tensor]:
+        """(group, 1, 1) of each group of stages."""
+        return list(tensor(values).view(-1, 1, 1).split([group.count for group in self.groups]))
 
     def renew(self, new: StageState) -> None:
         """Running numbers, in place."""
-        torch._foreach_copy_([self.state.entries[name] for name in new.entries], list(new.entries.values()))
+        for name, values in new.entries.items():
+            write(values, self.state.entries[name])
 
     def renew_metrics(self) -> None:
         """The moments have changed."""
@@ -126,8 +140,8 @@ class Joined:
     def of_stages(self, values: Sequence[float]) -> Parts:
         """A number of each stage for all of its groups, in the precision of the squares of gradients."""
         each = [value for value, size in zip(values, self._sizes, strict=True) for _ in range(size)]
-        square = self.state.square
-        return torch.tensor(each, dtype=square.dtype).to(square.device, non_blocking=True)
+        like = self._like
+        return of(torch.tensor(each, dtype=like.dtype).to(like.device, non_blocking=True))
 
     def largest(self, found: Mapping[int, float]) -> list[float]:
         """The largest entry of the gradients of each stage; found: by the id of a parameter."""
@@ -140,7 +154,12 @@ class Joined:
         found = [one.bias_gradient().reshape(-1) for one in self._with_bias]
         if factors is not None:
             found = list(torch._foreach_mul(found, list(factors[:len(found)])))
-        return torch.cat(found).to(self.state.bias_velocity.dtype)
+        return of(torch.cat(found).to(self._with_bias[0].state.bias_velocity.dtype))
+
+    def of_all(self, values: Outputs) -> Outputs:
+        """Of outputs with a bias apart; 0 of the others."""
+        rest = len(self.segments) - len(values)
+        return cat([as_type(values, self.state.square), full(self.state.square, rest, 0.0)])
 
     def of_biases(self, values: Parts) -> Outputs:
         """To each output with a bias that of its group."""
@@ -148,24 +167,24 @@ class Joined:
 
     def sum_of_biases(self, values: Outputs) -> Parts:
         """Over the outputs of each group with biases."""
-        return self._biased.reduced(values, "sum").to(self.state.square.dtype)
+        return as_type(self._biased.reduced(values), self.state.square)
 
-    def of_all_biases(self, values: Shaped[Tensor, " outputs"]) -> Shaped[Tensor, " parts"]:
+    def of_all_biases(self, values: Outputs) -> Parts:
         """Whether they hold for all outputs of each group with biases."""
-        return self._biased.reduced(values.float(), "sum") == self._biased.lengths
+        return self._biased.reduced(as_type(values, self.state.square)) == self._biased.lengths
 
     def largest_bias(self, values: Outputs) -> Parts:
         """The largest absolute value of each group with biases."""
-        return self._biased.reduced(values.abs(), "max")
+        return self._biased.reduced(abs(values), "max")
 
     def within_reach(self, norm: Parts, lr: float, steps: int, new: StageState) -> Parts:
         """What steps of this norm, times lr, are multiplied by. Weights are measured now and then: they
         change by no more than what is asked here. new: of the state."""
         if not self._is_reach_known or steps < EARLY or steps % SELDOM == 0:
-            new.reach = torch.cat([group.reach() for group in self.groups]).to(self.state.reach.dtype)
+            new.reach = as_type(of(torch.cat([group.reach() for group in self.groups])), self.state.reach)
             self._is_reach_known = True
         known = new if "reach" in new else self.state
-        return within(norm, known.reach.to(norm.dtype) / lr) if lr else torch.ones_like(norm)
+        return within(norm, known.reach / lr) if lr else full(norm, len(norm), 1.0)
 
     def last(self, weight: int | None) -> int | None:
         """Which part is the stage of the weight with this id; None where it is not here, or is several."""
@@ -180,14 +199,14 @@ class Joined:
         place = self.last(asked.last)
         if place is None or asked.unit == 1:
             return None
-        found = self.state.square.new_ones(len(self.segments.lengths))
+        found = full(self.state.square, len(self.segments.lengths), 1.0)
         found[place] = asked.unit
         return found
 
-    def of_last(self, own: Parts, along: Parts, asked: Asked) -> list[Tensor]:
+    def of_last(self, own: Parts, along: Parts, asked: Asked) -> list[Numbers]:
         """Of a Promise the last two. own, along: of each part."""
         place = self.last(asked.last)
-        return [each.new_zeros(()) if place is None else each[place] / asked.unit for each in (own, along)]
+        return [full(each, 1, 0.0)[0] if place is None else each[place] / asked.unit for each in (own, along)]
 
     def exponent(self, groups: Groups) -> float:
         """Of the metric; groups: the optimizer's."""
@@ -199,25 +218,26 @@ class Joined:
         of the growth."""
         factors = [group.follow(seen) for group in self.groups]
         if any(factor is not None for factor in factors):
-            each = [self.state.square.new_ones(group.count) if factor is None else factor
+            each = [self._like.new_ones(group.count) if factor is None else factor
                     for factor, group in zip(factors, self.groups, strict=True)]
-            growth = self.segments.spread(torch.cat(each).pow(power))
+            growth = self.segments.spread(of(torch.cat(each).pow(power)))
             for name in names:
-                self.state.entries[name].mul_(growth)
+                write(self.state.entries[name] * growth, self.state.entries[name])
 
     def promised(self, gradients: Sequence[Tensor], directions: Sequence[Tensor],
                  bias_gradient: Outputs | None, bias: Outputs | None, groups: Groups,
                  units: Parts | None = None) -> Parts:
         """<G, d> of each, times the rates; the gradients are those of the loss divided by units."""
         of_weight, of_bias = (float(groups[number]["lr"]) for number in self.first.groups)
-        found = products(gradients, directions).to(self.state.square.dtype).mul_(of_weight)
+        found = as_type(of(products(gradients, directions)), self.state.square) * of_weight
         scale = [group.unit() for group in self.groups]
         if any(one is not None for one in scale):
-            found *= torch.cat([found.new_ones(group.count) if one is None else one.flatten()
-                                for one, group in zip(scale, self.groups, strict=True)])
+            found = found * of(torch.cat([
+                self._like.new_ones(group.count) if one is None else one.flatten()
+                for one, group in zip(scale, self.groups, strict=True)]))
         if bias is not None and bias_gradient is not None:
-            found[:len(self._biased.lengths)] += of_bias * self._biased.reduced(bias_gradient * bias, "sum")
-        return found if units is None else found.mul_(units)
+            found[:self.biased_parts] += of_bias * self._biased.reduced(bias_gradient * bias)
+        return found if units is None else found * units
 
     def moves(self, directions: Sequence[Tensor], bias: Outputs | None, groups: Groups) -> list[Moves]:
         """Of all parameters; groups: the optimizer's."""
@@ -231,7 +251,7 @@ class Joined:
         if bias is None:
             return [Moves.of(weights, shaped, of_weight)]
         biases: list[Tensor] = [one.bias for one in self._with_bias if one.bias is not None]
-        split = bias.split_with_sizes([one.numel() for one in biases])
+        split = tensor(bias).split_with_sizes([one.numel() for one in biases])
         moved = [part.view(one.shape) for one, part in zip(biases, split, strict=True)]
         if of_bias is of_weight:
             return [Moves.of(weights + biases, shaped + moved, of_weight)]
@@ -250,22 +270,23 @@ class Proposal:
     norm: Parts
     new: StageState
     velocities: Sequence[Tensor] = ()
-    promise: Float[Tensor, "4"] | None = None  # as Promise
-    rights: Sequence[Rights | None] = ()
+    promise: Sequence[Numbers] | None = None  # as Promise
+    rights: Sequence[Any] = ()  # Rights, or those of a pack's groups
 
-    def size(self) -> Tensor:
-        """Finite where the directions are."""
-        each = [self.norm, *([] if self.bias is None else [self.bias.abs()])]
+    def sizes(self) -> list[Numbers]:
+        """Single numbers, finite where the directions are."""
+        found = [self.norm.sum(), *([] if self.bias is None else [abs(self.bias).sum()])]
         for group, change in zip(self.joined.groups, self.changes, strict=True):
-            each += [one.view(-1) for one in group.extra(change)]
-        return (each[0] if len(each) == 1 else torch.cat(each)).sum()
+            found += group.extra(change)
+        return found
 
     @property
     def names(self) -> str:
         """Of the stages whose directions are not finite."""
         finite = torch.cat([change.isfinite().all(2).all(1) for change in self.changes])
-        for values in [] if self.bias is None else [self.bias.isfinite()]:
-            finite[:self.joined.biased_parts] &= self.joined.of_all_biases(values)
+        if self.bias is not None:
+            finite[:self.joined.biased_parts] &= tensor(self.joined.of_all_biases(
+                of(tensor(self.bias).isfinite())))
         stages = self.joined.stages
         parts = finite.split([one.stage.groups for one in stages])
         return ", ".join(one.stage.name for one, part in zip(stages, parts, strict=True) if not part.all())

@@ -1,16 +1,18 @@
-"""Small stages of any shapes as one: padded with zeros, and the bias as the weight of an input that is always 1.
+"""Small stages of any shapes as one: padded with zeros, the bias the weight of an input that is always 1.
 
-Of a small stage each call costs more than its arithmetic, so what counts is their number. With rows (W, b) of
-all stages one below the other in one tensor, the argmax of all of them is
+Of a small stage each call costs more than its arithmetic, so what counts is their number. With the rows (W,
+b) of all stages in one tensor, the argmax of all of them is
 
     Y = C^(-1/2) ((G, g) - g (s, 0)^T),   (dW, db) = Y [[P, -P s], [0, 1]],   P = (A_c + delta I)^-exponent
 
-(C: whitening.py), and with exponent 1/2 the mean squared change of output i is |Y_i|^2 - delta |dW_i|^2. Zeros stay zeros, so that padding changes nothing. What lasts is kept by the groups of
-equal stages that a pack is made of; what is padded is made anew when their moments change.
+(C: whitening.py), and with exponent 1/2 the mean squared change of output i is |Y_i|^2 - delta |dW_i|^2.
+Zeros stay zeros, so that padding changes nothing. What lasts is kept by the groups of equal stages that a
+pack is made of; what is padded is made anew when their moments change.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from pontryagin.affine import Diagonal, Factor, MeanVariance
 from pontryagin.affine.metric import is_plain, row_norm
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
+from pontryagin.optim.numbers import Numbers
 from pontryagin.optim.stage import AffineStage
 
 _LARGEST = 1 << 18
@@ -70,8 +73,8 @@ class _Single:
 
 
 _Metric = _Whole | _Subspace | _Single
-"""P of all stages in padded form, and (dW, db) of Y by it. shift: delta, (group, 1); mask: 0 for inputs that do
-not vary, (group, 1, column), None where all do."""
+"""P of all stages in padded form, and (dW, db) of Y by it. shift: delta, (group, 1); mask: 0 for inputs that
+do not vary, (group, 1, column), None where all do."""
 
 
 class Pack:
@@ -88,6 +91,8 @@ class Pack:
         self.sizes = [size for part in parts for size in part.sizes]
         self.count, self.outputs, self.inputs = _shape(parts)
         self.lengths = [length for part in parts for length in part.lengths]
+        ends = list(accumulate(part.count for part in parts))
+        self._places = [slice(end - part.count, end) for part, end in zip(parts, ends, strict=True)]
         self._has_bias = any(part.has_bias_apart for part in parts)
         shape = self.count, self.outputs, self.inputs + self._has_bias
         like = parts[0].velocity
@@ -97,8 +102,7 @@ class Pack:
         self._gradients, self._moves = self._shaped(self._gradient), self._shaped(self._change)
         biases = [one.bias for one in self.stages if one.bias is not None]
         self.parameters: list[nn.Parameter] = [*(one.weight for one in self.stages), *biases]
-        weights = self._change[..., :self.inputs]
-        self._change_of_weights = weights
+        self._change_of_weights = self._change[..., :self.inputs]
         self._metric: _Metric | None = None
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
@@ -128,7 +132,7 @@ class Pack:
             self._gradient.mul_(self._gradient.new_tensor(each).view(-1, 1, 1))
         return self._gradient
 
-    def answer(self, gradient: Rows, mean_change: None, damping: float, exponent: float) -> Answer:
+    def answer(self, gradient: Rows, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
         """As that of a group."""
         metric = self._known_metric(damping, exponent)
         right = gradient
@@ -142,13 +146,14 @@ class Pack:
         norm = row_norm(self._change_of_weights, exponent)
         return Answer(self._change, self._square(right, norm, metric, damping, exponent), norm, None, None)
 
-    def rights(self, gradient: Rows, mean_change: None, refresh: bool) -> Rights | None:
+    def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
-        found = [part.rights(of_part, bias_of_part, refresh)
-                 for part, of_part, bias_of_part in self._split(gradient)]
-        return None if all(one is None for one in found) else found
+        if not (self._is_whitened and (refresh or any(part.is_unseen for part in self.parts))):
+            return None
+        return [part.rights(of_part, bias_of_part, refresh)
+                for part, of_part, bias_of_part in self._split(gradient)]
 
-    def see_outputs(self, rights: Rights, damping: float, exponent: float) -> None:
+    def see_outputs(self, rights: Sequence[Rights | None], damping: float, exponent: float) -> None:
         """As that of its groups."""
         for part, one in zip(self.parts, rights, strict=True):
             if one is not None:
@@ -168,16 +173,17 @@ class Pack:
         """None: 1."""
         return None
 
-    def extra(self, change: Rows) -> list[Tensor]:
+    def extra(self, change: Rows) -> list[Numbers]:
         """What is finite where the directions of biases are."""
-        return [torch.linalg.vector_norm(change[..., -1])] if self._has_bias else []
+        return [change[..., -1].sum()] if self._has_bias else []
 
     def _square(self, right: Rows, norm: Vector, metric: _Metric, damping: float, exponent: float) -> Vector:
         """The mean squared change of each output."""
         if not is_plain(damping, exponent):
             found = norm.new_zeros(right.shape[:2])
-            for (part, of_part, _), of_found in zip(self._split(self._change), self._rows(found), strict=True):
-                of_found.copy_(part.metric.squared_change(of_part))
+            for part, change, rows in zip(self.parts, self._split(self._change), self._rows(found),
+                                          strict=True):
+                rows.copy_(part.metric.squared_change(change[1]))
             return found.add_(right[..., -1].square()) if self._has_bias else found
         if exponent == 1:
             found = torch.linalg.vecdot(right[..., :self.inputs], self._change_of_weights)
@@ -208,8 +214,7 @@ class Pack:
         columns = self.inputs + bias
         self._mean = like.new_zeros(self.count, 1, columns)
         shift, known = like.new_zeros(self.count, 1), like.new_ones(self.count, 1)
-        places = _places(self.parts)
-        for part, place in zip(self.parts, places, strict=True):
+        for part, place in zip(self.parts, self._places, strict=True):
             self._mean[place, 0, :part.first.stage.inputs] = part.mean
             shift[place], known[place] = part.metric.power(damping, exponent).shift, part.metric.power(
                 damping, exponent).is_known
@@ -236,7 +241,7 @@ class Pack:
                 _with_corner(left, -power.outside * mean), _with_corner(product, -(product @ mean)), shift,
                 mask)
         product = like.new_zeros(self.count, columns, columns)
-        for part, place in zip(self.parts, places, strict=True):
+        for part, place in zip(self.parts, self._places, strict=True):
             inputs = part.first.stage.inputs
             product[place, :inputs, :inputs] = part.metric.power(damping, exponent).product
         if bias:
@@ -254,7 +259,7 @@ class Pack:
     def _rows(self, values: Tensor) -> list[Tensor]:
         """Those of each group, without what is padded."""
         return [values[place, :part.first.stage.outputs]
-                for part, place in zip(self.parts, _places(self.parts), strict=True)]
+                for part, place in zip(self.parts, self._places, strict=True)]
 
     def _shaped(self, rows: Rows) -> list[Tensor]:
         """Views of the shapes of the parameters, weights before biases."""
@@ -270,8 +275,8 @@ class Pack:
 
 
 def packed(groups: Sequence[StageGroup]) -> list[StageGroup | Pack]:
-    """Small groups of stages that share their settings together, as long as the zeros cost less than the calls
-    that are saved; the others as they are."""
+    """Small groups of stages that share their settings together, as long as the zeros cost less than the
+    calls that are saved; the others as they are."""
     found: list[StageGroup | Pack] = [group for group in groups if not _is_small(group)]
     packs: list[list[StageGroup]] = []
     for group in sorted(filter(_is_small, groups), key=lambda group: -group.first.stage.inputs):
@@ -284,19 +289,22 @@ def packed(groups: Sequence[StageGroup]) -> list[StageGroup | Pack]:
 
 
 def _is_small(group: StageGroup) -> bool:
-    """Whether it may be in a pack: biases move at the rates of their weights, and rows are views."""
+    """Whether it may be in a pack, where biases move at the rates of their weights."""
     first = group.first
     small = group.count * first.stage.outputs * (first.stage.inputs + 1) <= _LARGEST
-    return small and not first.stage.map.one_hot and (first.bias is None or first.groups[0] == first.groups[1])
+    one_rate = first.bias is None or first.groups[0] == first.groups[1]
+    return small and one_rate and not first.stage.map.one_hot
 
 
 def _fit(parts: Sequence[StageGroup], group: StageGroup) -> bool:
     count, outputs, inputs = _shape([*parts, group])
-    if count * outputs * (inputs + 1) > _LARGEST or _kind(parts[0]) != _kind(group) or _kind(group) == "subspace":
+    alike = _kind(parts[0]) == _kind(group) != "subspace"
+    if not alike or count * outputs * (inputs + 1) > _LARGEST:
         return False
-    several = any(size > 1 for part in (*parts, group) for size in part.sizes)  # rows lie side by side
-    alike = len({part.first.stage.outputs for part in (*parts, group)}) == 1
-    return (alike or not several) and _work([*parts, group]) <= _work(parts) + _work([group]) + _SAVED
+    # the rows of several matrices of one weight lie side by side
+    several = any(size > 1 for part in (*parts, group) for size in part.sizes)
+    equal = len({part.first.stage.outputs for part in (*parts, group)}) == 1
+    return (equal or not several) and _work([*parts, group]) <= _work(parts) + _work([group]) + _SAVED
 
 
 def _kind(group: StageGroup) -> str:
@@ -315,12 +323,6 @@ def _work(parts: Sequence[StageGroup]) -> float:
     """Flops of a step."""
     count, outputs, inputs = _shape(parts)
     return 2.0 * count * outputs * (inputs + 1) * (inputs + outputs + 10 if inputs > 1 else 10)
-
-
-def _places(parts: Sequence[StageGroup]) -> list[slice]:
-    """Of each group among the matrices."""
-    ends = torch.tensor([part.count for part in parts]).cumsum(0).tolist()
-    return [slice(end - part.count, end) for part, end in zip(parts, ends, strict=True)]
 
 
 def _with_corner(matrix: Tensor, column: Tensor) -> Tensor:

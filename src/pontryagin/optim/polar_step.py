@@ -13,6 +13,7 @@ from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, is_mild, l
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.numbers import as_type, clip, flat, full, lerp, maximum, of, quiet, sqrt, where
 from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.state import StageState
 
@@ -35,8 +36,9 @@ class PolarStep:
     """
 
     def __init__(self, groups: Sequence[StageGroup]) -> None:
-        self.joined = Joined(groups, ("square", "square_weight", "velocity_weight", "size", "size_weight",
-                                      "long_size", "peak", "reach"))
+        self._groups = sorted(groups, key=lambda group: not group.has_bias_apart)
+        self.joined = Joined(self._groups, ("square", "square_weight", "velocity_weight", "size",
+                                            "size_weight", "long_size", "peak", "reach"))
         self._is_weighted = False
 
     def follow(self, seen: Probed, groups: Groups) -> None:
@@ -45,58 +47,61 @@ class PolarStep:
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep. Nesterov momentum, bias-corrected, before the argmax."""
-        joined, own = self.joined, groups[self.joined.first.groups[0]]
-        new, counts = StageState({}), [group.count for group in joined.groups]
-        gradients, bias = [group.gradient() for group in joined.groups], joined.bias_gradients()
-        known = joined.state.velocity_weight
-        new.velocity_weight = torch.lerp(known, torch.ones_like(known), 1 - MOMENTUM)
-        velocities = torch._foreach_lerp([group.velocity for group in joined.groups], gradients, 1 - MOMENTUM)
+        with quiet(self.joined.state.square):
+            return self._proposal(groups, largest, asked)
+
+    def _proposal(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
+        joined, own, new = self.joined, groups[self.joined.first.groups[0]], StageState({})
+        gradients, bias = [group.gradient() for group in self._groups], joined.bias_gradients()
+        new.velocity_weight = lerp(joined.state.velocity_weight, 1.0, 1 - MOMENTUM)
+        velocities = torch._foreach_lerp([group.velocity for group in self._groups], gradients, 1 - MOMENTUM)
         weight = MOMENTUM / new.velocity_weight
         ahead = [torch.add(velocity * part, gradient, alpha=1 - MOMENTUM) for velocity, part, gradient
-                 in zip(velocities, weight.view(-1, 1, 1).split(counts), gradients, strict=True)]
-        size = torch.cat([largest_entry(one) for one in ahead])
+                 in zip(velocities, joined.matrices(weight), gradients, strict=True)]
+        size = of(torch.cat([largest_entry(one) for one in ahead]))
         square = self._square(gradients, bias, largest)
         if bias is not None:
-            new.bias_velocity = torch.lerp(joined.state.bias_velocity, bias, 1 - MOMENTUM)
-            bias = (new.bias_velocity * joined.of_biases(weight)).add_(bias, alpha=1 - MOMENTUM)
-            part = size[:joined.biased_parts]
-            torch.maximum(part, joined.largest_bias(bias), out=part)
-        units = torch.where(size > 0, size, 1.0)  # whose squares are to be finite
-        ahead = list(torch._foreach_div(ahead, list(units.view(-1, 1, 1).split(counts))))
+            new.bias_velocity = lerp(joined.state.bias_velocity, bias, 1 - MOMENTUM)
+            bias = new.bias_velocity * joined.of_biases(weight) + (1 - MOMENTUM) * bias
+            size[:joined.biased_parts] = maximum(size[:joined.biased_parts], joined.largest_bias(bias))
+        units = where(size > 0, size, as_type(full(size, 1, 1.0), size))  # whose squares are to be finite
+        ahead = list(torch._foreach_div(ahead, joined.matrices(units)))
         bias = None if bias is None else bias / joined.of_biases(units)
         bias_ahead, promise = bias, None
-        ahead_square = self._summed(ahead, bias) * units.to(square.dtype).square()
+        wide = as_type(units, square)
+        ahead_square = self._summed(ahead, bias) * wide * wide
         length = self._length(new, square, ahead_square, own["steps"] + 1)
         damping, exponent = own["damping"], joined.exponent(groups)
         found = [_argmax(group, right, mean_change, damping, exponent)
                  for group, right, mean_change
-                 in zip(joined.groups, ahead, joined.by_group(bias), strict=True)]
+                 in zip(self._groups, ahead, joined.by_group(bias), strict=True)]
         changes = [change for change, _ in found]
         if (rho_decay := self._rho_decay(own)) is not None:
-            self._renew(new, torch.cat([output_change(change, mean_change, group.metric).flatten()
-                                        for group, (change, mean_change)
-                                        in zip(joined.groups, found, strict=True)]), rho_decay)
-        factor = self._factor(new, length).to(changes[0].dtype)
-        norm = torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]) * factor
+            self._renew(new, flat([output_change(change, mean_change, group.metric)
+                                   for group, (change, mean_change)
+                                   in zip(self._groups, found, strict=True)]), rho_decay)
+        norm = of(torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]))
+        factor = as_type(self._factor(new, length), norm)
+        norm = norm * factor
         if asked.longest is not None:
             factor = factor * joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"], new)
         if (lengths := joined.lengths(asked)) is not None:
-            factor = factor * lengths.to(factor.dtype)
-        torch._foreach_mul_(changes, list(factor.view(-1, 1, 1).split(counts)))
+            factor = factor * lengths
+        torch._foreach_mul_(changes, joined.matrices(factor))
         if bias is not None:
-            moved = [(mean_change, shift(change, group.mean)) for group, (change, mean_change)
-                     in zip(joined.groups, found, strict=True) if mean_change is not None]
-            bias = (torch.cat([mean_change.flatten() for mean_change, _ in moved]) * joined.of_biases(factor)
-                    - torch.cat([part.flatten() for _, part in moved]))
+            moved = flat([mean_change for _, mean_change in found])
+            bias = moved * as_type(joined.of_biases(factor), moved) - flat([
+                shift(change, group.mean) for group, (change, mean_change)
+                in zip(self._groups, found, strict=True) if mean_change is not None])
         if asked.promised:
             each = joined.promised(ahead, changes, bias_ahead, bias, groups, units)
             along = each * self._agreement(gradients, units, asked)
-            promise = torch.stack([each.sum(), each.new_zeros(()), *joined.of_last(each, along, asked)])
+            promise = [each.sum(), full(each, 1, 0.0)[0], *joined.of_last(each, along, asked)]
         return Proposal(joined, changes, bias, norm, new, velocities, promise)
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum and rho are updated."""
-        for group, velocity in zip(self.joined.groups, proposal.velocities, strict=True):
+        for group, velocity in zip(self._groups, proposal.velocities, strict=True):
             group.replace_velocity(velocity)
         self.joined.renew(proposal.new)
         return self.joined.moves(proposal.changes, proposal.bias, groups)
@@ -106,13 +111,12 @@ class PolarStep:
         about the largest entry of each, by which they are divided."""
         joined = self.joined
         if joined.last(asked.last) is None:
-            return torch.zeros_like(joined.state.velocity_weight)
-        parts = list(units.view(-1, 1, 1).split([group.count for group in joined.groups]))
-        own, before = (torch._foreach_div(each, parts) for each in (
-            list(gradients), [group.velocity for group in joined.groups]))
+            return full(joined.state.velocity_weight, len(units), 0.0)
+        own, before = (torch._foreach_div(each, joined.matrices(units)) for each in (
+            list(gradients), [group.velocity for group in self._groups]))
         tiny = torch.finfo(gradients[0].dtype).tiny
-        known = joined.state.velocity_weight.clamp_min(tiny)
-        return products(own, before) / known / products(own, own).clamp_min(tiny)
+        known = clip(joined.state.velocity_weight, tiny, None)
+        return of(products(own, before)) / known / clip(of(products(own, own)), tiny, None)
 
     def _square(self, gradients: Sequence[Matrix], bias: Outputs | None, largest: Mapping[int, float]
                 ) -> Parts:
@@ -121,28 +125,27 @@ class PolarStep:
         if all(map(is_mild, sizes)):
             return self._summed(gradients, bias)
         units = self.joined.of_stages([unit(size) for size in sizes])
-        counts = [group.count for group in self.joined.groups]
-        parts = units.to(gradients[0].dtype).view(-1, 1, 1).split(counts)
-        bias = None if bias is None else bias / self.joined.of_biases(units).to(bias.dtype)
-        return self._summed(torch._foreach_div(list(gradients), list(parts)), bias) * units.square()
+        bias = None if bias is None else bias / as_type(self.joined.of_biases(units), bias)
+        divided = torch._foreach_div(list(gradients), self.joined.matrices(as_type(units, of(gradients[0]))))
+        return self._summed(divided, bias) * units * units
 
     def _summed(self, matrices: Sequence[Matrix], bias: Outputs | None) -> Parts:
         """The sum of squares of each part."""
-        found = products(matrices, matrices).to(self.joined.state.square.dtype)
+        found = as_type(of(products(matrices, matrices)), self.joined.state.square)
         if bias is not None:
-            found[:self.joined.biased_parts] += self.joined.sum_of_biases(bias.square())
+            found[:self.joined.biased_parts] += self.joined.sum_of_biases(bias * bias)
         return found
 
     def _length(self, new: StageState, square: Parts, ahead: Parts, steps: int) -> Parts:
         """The size of the momentum over what momentum leaves of noise of the gradients' size, at most 1; the
         running means of their squared sizes are new. square, ahead: |G|^2 and that of the momentum."""
         state = self.joined.state
-        new.size = torch.lerp(state.size, square, 1 - _SIZE_DECAY)
-        new.size_weight = torch.lerp(state.size_weight, torch.ones_like(square), 1 - _SIZE_DECAY)
+        new.size = lerp(state.size, square, 1 - _SIZE_DECAY)
+        new.size_weight = lerp(state.size_weight, 1.0, 1 - _SIZE_DECAY)
         new.long_size = long_mean(state.long_size, square, steps)
         new.peak = new_peak(state.peak, new.long_size, steps)
-        known = floored(new.size / new.size_weight, new.long_size, new.peak, NOISE_LEVEL_OF_MOMENTUM).sqrt()
-        return torch.where(known > 0, ahead.sqrt() / (_NOISE * known), 0.0).clamp_max(1)
+        known = sqrt(floored(new.size / new.size_weight, new.long_size, new.peak, NOISE_LEVEL_OF_MOMENTUM))
+        return clip(where(known > 0, sqrt(ahead) / (_NOISE * known), 0.0), None, 1)
 
     def _rho_decay(self, own: Mapping[str, Any]) -> float | None:
         """Of rho in this step; None where it stays as it is: it costs a product with A_c and changes slowly,
@@ -160,17 +163,17 @@ class PolarStep:
         """The running mean of the squared changes of the outputs that a polar step causes; a zero gradient
         causes none to count."""
         state, segments = self.joined.state, self.joined.segments
-        square = square.to(state.square.dtype)
-        weight = (segments.reduced(square, "sum") > 0).to(square.dtype).mul_(1 - rho_decay)
-        new.square = torch.lerp(state.square, square, segments.spread(weight))
-        new.square_weight = torch.lerp(state.square_weight, torch.ones_like(weight), weight)
+        square = as_type(square, state.square)
+        weight = as_type(segments.reduced(square) > 0, square) * (1 - rho_decay)
+        new.square = lerp(state.square, square, segments.spread(weight))
+        new.square_weight = lerp(state.square_weight, 1.0, weight)
 
     def _factor(self, new: StageState, length: Parts) -> Parts:
         """1 / rho, times the length."""
         known = new if "square" in new else self.joined.state
-        tiny = torch.finfo(self.joined.groups[0].velocity.dtype).tiny
-        square = self.joined.segments.reduced(known.square, "mean") / known.square_weight.clamp_min(tiny)
-        return torch.where(square > 0, square.rsqrt() * length, 0.0)
+        tiny = torch.finfo(self._groups[0].velocity.dtype).tiny
+        square = self.joined.segments.reduced(known.square, "mean") / clip(known.square_weight, tiny, None)
+        return where(square > 0, square**-0.5 * length, 0.0)
 
 
 def _argmax(group: StageGroup, right: Matrix, bias_gradient: Vector | None, damping: float, exponent: float

@@ -1,6 +1,7 @@
 """The step by rows: rho per output, from what the argmax changes; momentum after the solve."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_p
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.numbers import Numbers, as_type, clip, flat, lerp, of, quiet, sqrt, tensor, where
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import OWN, Asked, certain
 from pontryagin.optim.state import StageState
@@ -24,9 +26,8 @@ class RowStep:
 
     def __init__(self, groups: Sequence[StageGroup | Pack]) -> None:
         self.joined = Joined(groups, ("square", "long_square", "square_weight", "peak", "reach"))
-        single = self.joined.segments.lengths == 1
-        square = self.joined.state.square
-        self._silent = torch.where(single, square.new_tensor(_SINGLE), square.new_tensor(_SILENT))
+        single = as_type(self.joined.segments.lengths == 1, self.joined.state.square)
+        self._silent = lerp(_SILENT, _SINGLE, single)
         self._certain = self.joined.of_stages([certain(one.state.samples.item(), one.stage.inputs,
                                                      one.stage.outputs) for one in self.joined.stages])
 
@@ -38,6 +39,10 @@ class RowStep:
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest
         entry of its gradient."""
+        with quiet(self.joined.state.square):
+            return self._proposal(groups, largest, asked)
+
+    def _proposal(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         sizes, units = joined.largest(largest), None
         if not all(map(is_mild, sizes)):
@@ -45,51 +50,47 @@ class RowStep:
             units = joined.of_stages(sizes)
         exponent = joined.exponent(groups)
         factors = None if units is None else [1 / size for size in sizes]
-        bias, scaled = joined.bias_gradients(factors), iter(factors or [])
-        changes, squares, norms, shifts, gradients, moved, rights = [], [], [], [], [], [], []
-        for group, mean_change in zip(joined.groups, joined.by_group(bias), strict=True):
+        bias_gradient, scaled = joined.bias_gradients(factors), iter(factors or [])
+        gradients, rights, answers = [], [], []
+        for group, mean_change in zip(joined.groups, joined.by_group(bias_gradient), strict=True):
             gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
             gradients.append(gradient)
             rights.append(group.rights(gradient, mean_change, asked.refresh))
-            answer = group.answer(gradient, mean_change, own["damping"], exponent)
-            if answer.mean_change is not None and answer.shift is not None:
-                moved.append(answer.mean_change.flatten())
-                shifts.append(answer.shift.flatten())
-            changes.append(answer.change)
-            squares.append(answer.square.flatten())
-            norms.append(answer.norm.flatten())
-        square = torch.cat(squares).to(joined.state.square.dtype)
-        bias_gradient, bias = bias, torch.cat(moved) if moved else None
-        if bias is not None:
-            square[:joined.biases].add_(bias.square())
+            answers.append(group.answer(gradient, mean_change, own["damping"], exponent))
+        changes = [one.change for one in answers]
+        bias, moved = None, flat([one.mean_change for one in answers])
+        square = as_type(flat([one.square for one in answers]), joined.state.square)
+        if moved is not None:
+            square = square + joined.of_all(moved * moved)
         scale, new = outputs_scale(joined.state, square, units, own["rho_decay"], own["steps"] + 1,
                                    joined.segments, self._silent)
-        norm = joined.segments.reduced((torch.cat(norms) * scale).square_(), "sum").sqrt_()
-        norm, scale = norm.to(changes[0].dtype), scale.to(changes[0].dtype)
+        length = flat([one.norm for one in answers]) * scale
+        norm = sqrt(joined.segments.reduced(length * length))
         if asked.longest is not None:
             reached = joined.within_reach(norm, asked.longest * float(own["lr"]), own["steps"], new)
             scale = scale * joined.segments.spread(reached)
         if (lengths := joined.lengths(asked)) is not None:
-            scale = scale * joined.segments.spread(lengths).to(scale.dtype)
-        torch._foreach_mul_(changes,
-                            [part.unsqueeze(2) for part in joined.by_group(scale) if part is not None])
-        if bias is not None:
-            bias = (bias - torch.cat(shifts)).mul_(scale[:joined.biases])
+            scale = scale * joined.segments.spread(lengths)
+        narrow = as_type(scale, of(changes[0]))
+        torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(narrow)
+                                      if part is not None])
+        if moved is not None:
+            bias = (moved - flat([one.shift for one in answers])) * narrow[:joined.biases]
         promise = (self._promise(gradients, changes, bias_gradient, bias, groups, units, asked)
                    if asked.promised else None)
         return Proposal(joined, changes, bias, norm, new, promise=promise, rights=rights)
 
     def _promise(self, gradients: Sequence[Tensor], changes: Sequence[Tensor], bias_gradient: Outputs | None,
-                 bias: Outputs | None, groups: Groups, units: Parts | None, asked: Asked) -> Tensor:
+                 bias: Outputs | None, groups: Groups, units: Parts | None, asked: Asked) -> list[Numbers]:
         """A first step has no past."""
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         momentum, steps = own["momentum"], own["steps"]
         new = joined.promised(gradients, changes, bias_gradient, bias, groups, units)
         past = joined.promised(gradients, [group.velocity for group in joined.groups], bias_gradient,
                                None if bias is None else joined.state.bias_velocity, groups, units)
-        share = torch.where(joined.state.square_weight > 0, OWN, 1 - momentum**2)
-        return torch.stack([(new * share * self._certain).sum(), past.sum() * (1 - OWN),
-                            *joined.of_last(new, past / max(1 - momentum**steps, 1e-3), asked)])
+        share = where(joined.state.square_weight > 0, OWN, 1 - momentum**2)
+        return [(new * share * self._certain).sum(), past.sum() * (1 - OWN),
+                *joined.of_last(new, past / max(1 - momentum**steps, 1e-3), asked)]
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum, rho and, where it is time, C are updated."""
@@ -99,13 +100,12 @@ class RowStep:
         for group, right in zip(joined.groups, proposal.rights, strict=True):
             if right is not None:
                 group.see_outputs(right, own["damping"], joined.exponent(groups))
-        velocities = [group.velocity for group in joined.groups]
-        steps = list(proposal.changes)
+        velocities, steps = [group.velocity for group in joined.groups], list(proposal.changes)
         if proposal.bias is not None:
-            velocities.append(joined.state.bias_velocity)
-            steps.append(proposal.bias)
+            velocities.append(tensor(joined.state.bias_velocity))
+            steps.append(tensor(proposal.bias))
         nesterov_(velocities, steps, own["momentum"])
-        return joined.moves(steps[:len(joined.groups)], proposal.bias, groups)
+        return joined.moves(proposal.changes, proposal.bias, groups)
 
 
 def outputs_scale(state: StageState, square: Outputs, units: Parts | None, rho_decay: float, steps: int,
@@ -120,19 +120,19 @@ def outputs_scale(state: StageState, square: Outputs, units: Parts | None, rho_d
     """
     if units is not None:
         units = segments.spread(units)
-        square = square.mul_(units).mul_(units)
+        square = square * units * units
     new = StageState({})
-    new.square = torch.lerp(state.square, square, 1 - rho_decay)
-    new.square_weight = (state.square_weight * rho_decay).add_(1 - rho_decay)
+    new.square = lerp(state.square, square, 1 - rho_decay)
+    new.square_weight = lerp(state.square_weight, 1.0, 1 - rho_decay)
     new.long_square = long_mean(state.long_square, square, steps)
     long = segments.reduced(new.long_square, "mean")
     new.peak = new_peak(state.peak, long, steps)
     mean_square = new.square / segments.spread(new.square_weight)
     mean_square = unrisen(mean_square, square, segments.spread(is_faded(long, new.peak)))
     mean_square = floored(mean_square, new.long_square, segments.spread_inside(new.peak))
-    known = mean_square.add_(segments.spread(segments.reduced(mean_square, "mean").mul_(silent)))
-    scale = known.rsqrt().masked_fill_(known <= 0, 0.0)
-    return (scale if units is None else scale.mul_(units)).clamp_max_(_LARGEST), new
+    known = mean_square + segments.spread(segments.reduced(mean_square, "mean") * silent)
+    scale = where(known > 0, known, inf)**-0.5
+    return clip(scale if units is None else scale * units, None, _LARGEST), new
 
 
 def nesterov_(velocities: list[Tensor], steps: list[Tensor], momentum: float) -> None:

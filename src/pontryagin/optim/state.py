@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine.precision import extended, wide
+from pontryagin.optim.numbers import Numbers
 
 Entries = dict[str, Tensor]
 Layout = dict[str, tuple[torch.Size, torch.dtype]]
@@ -45,14 +46,15 @@ class Record:
 
 
 def _entry(name: str) -> property:
-    def put(record: Record, value: Tensor) -> None:
+    def put(record: Record, value: Numbers) -> None:
         record.entries[name] = value
 
     return property(lambda record: record.entries[name], put)
 
 
 class StageState(Record):
-    """Of the weight of an affine stage; stacked along the group axis, that of a group of equal stages.
+    """Of the weight of an affine stage; stacked along the group axis, that of a group of equal stages; as
+    arrays, that of all stages of a step.
 
     mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies,
     (group, input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input,

@@ -18,6 +18,7 @@ from pontryagin.optim import adamw
 from pontryagin.optim.gradients import dense, largest_entries
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.numbers import Numbers, read
 from pontryagin.optim.promise import PARTS, Asked, Promise
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.share import Steps
@@ -144,7 +145,7 @@ class StepMaker:
                 stage.captured.forget()
         has_bias, known = dict(armed), [(stage, StageState(states[stage.weight])) for stage, _ in armed]
         found = self._stages.share.moments(known)
-        finite = _numbers([moments.finite() for _, moments, _ in found])
+        finite = read([moments.finite() for _, moments, _ in found])
         wanted = []
         for (stage, moments, rows), is_finite in zip(found, finite, strict=True):
             state = StageState(states[stage.weight])
@@ -167,11 +168,11 @@ class StepMaker:
                 own["refresh_every"] = every
 
     def _check(self, proposals: list[Proposal], others: list[nn.Parameter], changes: list[Tensor],
-               promises: list[Tensor], undo: Undo) -> Promise:
+               promises: list[Sequence[Numbers]], undo: Undo) -> Promise:
         """Raise NonFiniteError before anything has been changed; returns what is promised in all."""
-        sizes = [proposal.size() for proposal in proposals]
+        sizes = [size for proposal in proposals for size in proposal.sizes()]
         sizes += [torch.linalg.vector_norm(change) for change in changes if change.numel()]
-        found = _numbers([*sizes, *(number for one in promises for number in one)])
+        found = read([*sizes, *(number for one in promises for number in one)])
         numbers, share = found[len(sizes):], self._stages.share
         are_finite, sums = share.agreed(all(map(isfinite, found[:len(sizes)])), [
             sum(numbers[n::PARTS], 0.0) for n in range(PARTS)])
@@ -188,13 +189,12 @@ class StepMaker:
                              "at its weights")
 
 
-def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -> Tensor:
+def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -> list[Numbers]:
     """What its direction promises, of which little is noise."""
     gradient = dense(local_part(parameter.grad))  # type: ignore[arg-type]
     gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
     product = (gradient.to(change.dtype) * change).sum(dtype=extended(change))
-    return torch.stack([product, *torch.zeros_like(product).expand(PARTS - 1)]) * (
-        -float(own["lr"]) * float(own["adamw_lr"]))
+    return [product * (-float(own["lr"]) * float(own["adamw_lr"])), *[0.0] * (PARTS - 1)]
 
 
 def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVariance | None]:
@@ -209,10 +209,3 @@ def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVar
     found = variances_over_processes([stage.captured.probe.take() for stage in probing],
                                      [stage.zeros().mean for stage in probing])
     return dict(zip(probing, found, strict=True))
-
-
-def _numbers(sizes: Sequence[Tensor]) -> list[float]:
-    """Read in one go."""
-    if not sizes:
-        return []
-    return torch.stack([size.to(sizes[0].device, torch.float64) for size in sizes]).tolist()
