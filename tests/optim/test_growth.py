@@ -249,9 +249,9 @@ def test_a_deep_plain_network_learns_by_the_defaults(monkeypatch: pytest.MonkeyP
     """Signals shrink from layer to layer at first, and known from refreshes alone they run away, where
     nothing bounds a step."""
     monkeypatch.setattr(fading, "REACH", 1e9)
-    with_probes = [trained(seed) for seed in range(3)]
+    with_probes = [trained(seed) for seed in range(7)]
     monkeypatch.setattr(emsa_module, "is_probe_due", lambda step: False)
-    without = [trained(seed) for seed in range(3)]
+    without = [trained(seed) for seed in range(7)]
     assert median(with_probes)[0] < 0.3 * median(without)[0]
     assert median(peak for _, peak in with_probes) < 5 < median(peak for _, peak in without)
 

@@ -70,8 +70,7 @@ class Averaged(torch.optim.Optimizer):
         if self.is_shown:
             raise ProblemError("Averaged: the model holds the averages, as eval() put them there: call "
                                "optimizer.train() before the next step")
-        for parameter, state in self._known():
-            self._averages.begin_anew(parameter, state)
+        self._averages.begin_anew(self._known())
         result = self.optimizer.step(closure)
         self.steps += 1
         with torch.no_grad():
@@ -142,5 +141,5 @@ class Averaged(torch.optim.Optimizer):
         self._take(state)
 
     def _known(self) -> Known:
-        return ((parameter, AverageState(self._states[parameter]))
-                for group in self.optimizer.param_groups for parameter in group["params"])
+        return [(parameter, AverageState(self._states[parameter]))
+                for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -11,7 +11,7 @@ be known. (Shamir and Zhang, ICML 2013, section 4.) When many count, every fourt
 before it: 1 - c is then the product of four of these factors.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -20,9 +20,9 @@ from torch import Tensor
 
 from pontryagin.affine.precision import wide
 from pontryagin.optim.state import AverageState, States
-from pontryagin.trajectory.local import local_part
+from pontryagin.trajectory.local import local_part, local_parts
 
-Known = Iterable[tuple[Tensor, AverageState]]
+Known = Sequence[tuple[Tensor, AverageState]]
 """Parameters with their averages."""
 AVERAGING = 8.0
 """eta: a window of the last ninth. With 4 or 16 the ends of benchmarks.defaults are no better."""
@@ -52,45 +52,50 @@ class Averages:
         none."""
         weight = entering(step, eta)
         averages, controls = [], []
-        for parameter, state in found:
-            self._written[id(parameter)] = _mark(parameter)
-            mean, part = state.entries.get("mean_control"), local_part(parameter)
-            dtype = wide(part.dtype)
-            if mean is None or mean.dtype != dtype:
-                state.mean_control = part.detach().to(dtype, copy=True)
+        for (_, state), part in zip(found, local_parts([one for one, _ in found]), strict=True):
+            mean = state.entries.get("mean_control")
+            if mean is None or mean.dtype != wide(part.dtype):
+                state.mean_control = part.detach().to(wide(part.dtype), copy=True)
             elif weight:
                 averages.append(mean)
-                controls.append(part if part.dtype == dtype else part.to(dtype))
+                controls.append(part if part.dtype == mean.dtype else part.to(mean.dtype))
         if averages:
             torch._foreach_lerp_(averages, controls, weight)
+        self._note(found)
 
     def show(self, found: Known) -> None:
         """Put the averages in the place of the controls, which are kept."""
+        self.begin_anew(found)
         for parameter, state in found:
-            self.begin_anew(parameter, state)
             if "mean_control" in state and "last_control" not in state:
                 state.last_control = local_part(parameter).detach().clone()
                 local_part(parameter).copy_(state.mean_control)
-            self._written[id(parameter)] = _mark(parameter)
+        self._note(found)
 
     def hide(self, found: Known) -> None:
         """The controls again, bit by bit."""
+        # else it may have been moved, or changed its type
+        self.begin_anew([one for one in found if not _is_shown(*one)])
         for parameter, state in found:
-            if not _is_shown(parameter, state):  # else it may have been moved, or changed its type
-                self.begin_anew(parameter, state)
             if "last_control" in state:
                 local_part(parameter).copy_(state.entries.pop("last_control"))
-            self._written[id(parameter)] = _mark(parameter)
+        self._note(found)
 
-    def begin_anew(self, parameter: Tensor, state: AverageState) -> None:
+    def begin_anew(self, found: Known) -> None:
         """The average of a control that has been replaced is that control: a state has the same entries as
         before, which a distributed checkpoint is read into."""
-        if self._written.get(id(parameter), _mark(parameter)) == _mark(parameter):
-            return
-        state.entries.pop("last_control", None)
-        if "mean_control" in state:
-            part = local_part(parameter).detach()
-            state.mean_control = part.to(wide(part.dtype), copy=True)
+        for (parameter, state), mark in zip(found, _marks([one for one, _ in found]), strict=True):
+            if self._written.get(id(parameter), mark) == mark:
+                continue
+            state.entries.pop("last_control", None)
+            if "mean_control" in state:
+                part = local_part(parameter).detach()
+                state.mean_control = part.to(wide(part.dtype), copy=True)
+
+    def _note(self, found: Known) -> None:
+        """What has been written."""
+        parameters = [parameter for parameter, _ in found]
+        self._written.update(zip(map(id, parameters), _marks(parameters), strict=True))
 
 
 def entering(step: int, eta: float) -> float:
@@ -109,8 +114,8 @@ def _is_shown(parameter: Tensor, state: AverageState) -> bool:
     return shown.shape == part.shape and torch.equal(shown, part)
 
 
-def _mark(parameter: Tensor) -> tuple[int, int, int]:
-    """Changes with every write to a parameter, or to the part of it that lies here, which counts by itself,
-    and with its storage."""
-    part = local_part(parameter)
-    return parameter._version, part._version, part.data_ptr()
+def _marks(parameters: Sequence[Tensor]) -> list[tuple[int, int, int]]:
+    """Of each what changes with every write to it, or to the part of it that lies here, which counts by
+    itself, and with its storage."""
+    return [(parameter._version, part._version, part.data_ptr())
+            for parameter, part in zip(parameters, local_parts(parameters), strict=True)]

@@ -232,8 +232,8 @@ class EMSA(torch.optim.Optimizer):
 
     def _apply(self, moves: list[Moves], length: float) -> None:
         for one in moves:
-            for parameter in one.parameters:
-                self._averages.begin_anew(parameter, AverageState(self.state[parameter]))
+            self._averages.begin_anew([(parameter, AverageState(self.state[parameter]))
+                                       for parameter in one.parameters])
             one.apply(length)
         self._stages.constraints.project()
 
@@ -249,8 +249,7 @@ class EMSA(torch.optim.Optimizer):
         for group in [] if self.is_shown else self.param_groups:
             group["averaged"] = True
             if self._averaging and group["averaging"] is not None:
-                for parameter, state in self._kept(group):
-                    self._averages.begin_anew(parameter, state)
+                self._averages.begin_anew(self._kept(group))
                 self._share.bring_averages(group["params"], self.state)
                 self._averages.show(known_of(group, self.state))
 

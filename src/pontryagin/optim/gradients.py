@@ -1,9 +1,15 @@
-"""Sizes of gradients of any types, read in one go; the largest entries, whose squares are not asked for."""
+"""Sizes of gradients of any types, read in one go: norms, and where these say little the largest entries."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from pontryagin.optim.numbers import read
+
+_MILD = 1e-5, 1e9
+"""Norms whose squares are float32, of gradients whose largest entries may be squared as they are (fading.py):
+the largest of 1e10 is at least 1e-5 of the norm."""
 
 
 def largest_entries(gradients: Sequence[Tensor]) -> list[float]:
@@ -20,6 +26,15 @@ def largest_entries(gradients: Sequence[Tensor]) -> list[float]:
         for n, low, high in zip(filled, joint[::2], joint[1::2], strict=True):
             sizes[n] = low if low != low else max(-low, high)  # NaN in both, should there be one
     return sizes
+
+
+def sizes(gradients: Sequence[Tensor]) -> list[float]:
+    """Of each gradient a number between its largest entry and its norm: 0 where all are 0, NaN or infinite
+    where it holds such a value."""
+    if not gradients or any(one.is_sparse or not one.numel() for one in gradients):
+        return largest_entries(gradients)
+    norms = read(torch._foreach_norm(list(gradients)))
+    return norms if all(_MILD[0] < norm < _MILD[1] for norm in norms) else largest_entries(gradients)
 
 
 def dense(gradient: Tensor) -> Tensor:

@@ -102,8 +102,8 @@ class Answer(NamedTuple):
     biases are apart."""
 
     change: Matrix
-    square: Vector
-    norm: Vector
+    square: Numbers
+    norm: Numbers
     mean_change: Vector | None
     shift: Vector | None
 

@@ -39,6 +39,7 @@ class Segments:
                                        for each in (padded, lengths))
         self.lengths = of(self._lengths)
         self._index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self._padded)
+        self._places = of(self._index)
         inside = [torch.arange(size, device=device) < length for length, size in zip(
             lengths, padded, strict=True)]
         self._inside = of(torch.cat(inside)) if lengths != padded else None
@@ -62,7 +63,7 @@ class Segments:
     def spread(self, values: Parts) -> Outputs:
         """To each output that of its group."""
         if isinstance(values, np.ndarray):
-            return np.repeat(values, self._sizes)
+            return values.take(self._places)
         return values.index_select(0, self._index)
 
     def spread_inside(self, values: Parts) -> Outputs:

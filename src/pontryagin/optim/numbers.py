@@ -20,7 +20,9 @@ Numbers = Any
 
 def of(values: Tensor) -> Numbers:
     """The numbers of a tensor, in the same memory."""
-    return values.detach().numpy() if values.device.type == "cpu" else values
+    if values.device.type != "cpu":
+        return values
+    return (values.detach() if values.requires_grad else values).numpy()
 
 
 def tensor(values: Numbers) -> Tensor:
@@ -35,9 +37,10 @@ def cat(parts: Sequence[Numbers]) -> Numbers:
     return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else torch.cat(list(parts))
 
 
-def flat(parts: Sequence[Tensor | None]) -> Numbers:
-    """The numbers of all tensors, one after the other; None of none."""
-    known = [of(part).reshape(-1) for part in parts if part is not None]
+def flat(parts: Sequence[Numbers | None]) -> Numbers:
+    """Those of all tensors and arrays, one after the other; None of none."""
+    known = [(of(part) if isinstance(part, Tensor) else part).reshape(-1) for part in parts
+             if part is not None]
     return cat(known) if known else None
 
 
@@ -93,9 +96,10 @@ def write(values: Numbers, into: Numbers) -> None:
 def read(values: Sequence[Numbers]) -> list[float]:
     """Single numbers; those on a device in one go."""
     waiting = [one for one in values if isinstance(one, Tensor)]
-    device = waiting[0].device if waiting else None
-    there = iter(torch.stack([one.to(device, torch.float64) for one in waiting]).tolist() if waiting else [])
-    return [next(there) if isinstance(one, Tensor) else float(one) for one in values]
+    if len({(one.dtype, one.device) for one in waiting}) > 1:
+        waiting = [one.to(waiting[0].device, torch.float64) for one in waiting]
+    there = iter(torch.stack(waiting).tolist() if waiting else [])
+    return [float(next(there) if isinstance(one, Tensor) else one) for one in values]
 
 
 def quiet(like: Numbers) -> AbstractContextManager[Any]:

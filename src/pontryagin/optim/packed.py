@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pontryagin.affine import Diagonal, Factor, MeanVariance
 from pontryagin.affine.metric import is_plain, row_norm
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
-from pontryagin.optim.numbers import Numbers
+from pontryagin.optim.numbers import Numbers, clip, of
 from pontryagin.optim.stage import AffineStage
 
 _LARGEST = 1 << 18
@@ -103,6 +103,7 @@ class Pack:
         biases = [one.bias for one in self.stages if one.bias is not None]
         self.parameters: list[nn.Parameter] = [*(one.weight for one in self.stages), *biases]
         self._change_of_weights = self._change[..., :self.inputs]
+        self._change_of_biases = of(self._change[..., -1])
         self._metric: _Metric | None = None
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
@@ -143,7 +144,7 @@ class Pack:
         if metric.mask is not None:
             right = right * metric.mask
         metric.solve(right, self._change)
-        norm = row_norm(self._change_of_weights, exponent)
+        norm = of(row_norm(self._change_of_weights, exponent))
         return Answer(self._change, self._square(right, norm, metric, damping, exponent), norm, None, None)
 
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
@@ -175,22 +176,25 @@ class Pack:
 
     def extra(self, change: Rows) -> list[Numbers]:
         """What is finite where the directions of biases are."""
-        return [change[..., -1].sum()] if self._has_bias else []
+        return [self._change_of_biases.sum()] if self._has_bias else []
 
-    def _square(self, right: Rows, norm: Vector, metric: _Metric, damping: float, exponent: float) -> Vector:
+    def _square(self, right: Rows, norm: Numbers, metric: _Metric, damping: float, exponent: float
+                ) -> Numbers:
         """The mean squared change of each output."""
-        if not is_plain(damping, exponent):
-            found = norm.new_zeros(right.shape[:2])
-            for part, change, rows in zip(self.parts, self._split(self._change), self._rows(found),
+        if is_plain(damping, exponent) and exponent < 1:
+            whole = of(torch.linalg.vector_norm(right, dim=2))
+            return clip(whole * whole - of(metric.shift) * norm * norm, 0, None)
+        if is_plain(damping, exponent):
+            whole = of(torch.linalg.vecdot(right[..., :self.inputs], self._change_of_weights))
+            found = clip(whole - of(metric.shift) * norm * norm, 0, None)
+        else:
+            squares = right.new_zeros(right.shape[:2])
+            for part, change, rows in zip(self.parts, self._split(self._change), self._rows(squares),
                                           strict=True):
                 rows.copy_(part.metric.squared_change(change[1]))
-            return found.add_(right[..., -1].square()) if self._has_bias else found
-        if exponent == 1:
-            found = torch.linalg.vecdot(right[..., :self.inputs], self._change_of_weights)
-            found = found.add_(right[..., -1].square()) if self._has_bias else found
-        else:
-            found = torch.linalg.vector_norm(right, dim=2).square_()
-        return found.addcmul_(norm.square(), metric.shift, value=-1).clamp_min_(0)
+            found = of(squares)
+        own = of(right[..., -1])
+        return found + own * own if self._has_bias else found
 
     def _known_root(self) -> Tensor:
         if self._root is None:

@@ -16,6 +16,7 @@ from pontryagin.distributed.reductions import largest_over_processes
 from pontryagin.errors import NonFiniteError
 from pontryagin.optim import adamw
 from pontryagin.optim.gradients import dense, largest_entries
+from pontryagin.optim.gradients import sizes as sizes_of
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import Numbers, read
@@ -29,7 +30,7 @@ from pontryagin.trajectory.local import local_part
 
 ParamGroups = list[dict[str, Any]]
 Sizes = Mapping[int, float]
-"""By the id of a parameter, the largest entry of its gradient."""
+"""By the id of a parameter, the size of its gradient: the largest entry, or where that is mild the norm."""
 Fits = list[tuple[Any, ...]]
 
 
@@ -119,12 +120,13 @@ class StepMaker:
         return _Plan(entries if settled else None, trained, self._steps, others)
 
     def gradients(self, groups: ParamGroups) -> Sizes:
-        """The largest entry of each gradient. NonFiniteError for one that is not finite."""
+        """The size of each gradient. NonFiniteError for one that is not finite."""
         parameters = [p for group in groups for p in group["params"] if p.grad is not None
                       and p.requires_grad]
         share = self._stages.share
         share.prepare(parameters)
-        sizes = share.sizes(parameters, largest_entries([
+        exact = self._stages.constraints.discrete
+        sizes = share.sizes(parameters, (largest_entries if exact else sizes_of)([
             local_part(parameter.grad) for parameter in parameters]))
         if not all(map(isfinite, sizes)):
             self._stages.forget()

@@ -5,6 +5,7 @@ torch.distributed.tensor takes a second to import, and without it there are no s
 """
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,12 @@ def local_part(value: Tensor) -> Tensor:
     """The tensor that holds this process's numbers, written to in place; of a plain one itself."""
     spread: Any = value
     return spread._local_tensor if is_spread(value) else value
+
+
+def local_parts(values: Iterable[Tensor]) -> list[Tensor]:
+    """Of each."""
+    spread = "torch.distributed.tensor" in sys.modules
+    return [local_part(value) for value in values] if spread else list(values)
 
 
 def whole(value: Tensor) -> Tensor:
