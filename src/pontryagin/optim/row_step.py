@@ -131,7 +131,7 @@ def outputs_scale(state: StageState, square: Outputs, units: Parts | None, rho_d
     mean_square = unrisen(mean_square, square, segments.spread(is_faded(long, new.peak)))
     mean_square = floored(mean_square, new.long_square, segments.spread_inside(new.peak))
     known = mean_square + segments.spread(segments.reduced(mean_square, "mean") * silent)
-    scale = where(known > 0, known, inf)**-0.5
+    scale = where(known <= 0, inf, known)**-0.5
     return clip(scale if units is None else scale * units, None, _LARGEST), new
 
 

@@ -1,0 +1,200 @@
+"""Small stages of any shapes in one padded tensor take the steps that they would take by themselves."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from optim_kinds import assert_near, controls, deviation
+from torch import Tensor, nn
+
+from pontryagin.optim import EMSA, Metric, share
+from pontryagin.optim import packed as packed_module
+from pontryagin.optim.group import StageGroup
+from pontryagin.optim.packed import Pack
+from pontryagin.problem import NonFiniteError
+
+Groups = list[StageGroup | Pack]
+
+
+class Mixed(nn.Module):
+    """Stages of many shapes and kinds; one is called twice, one is tall, one wide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2),
+                                    nn.GroupNorm(2, 6), nn.Flatten())
+        self.wide = nn.Linear(24, 7, bias=False)
+        self.again = nn.Linear(7, 7)
+        self.rest = nn.Sequential(nn.LayerNorm(7), nn.Linear(7, 12), nn.ReLU(), nn.Linear(12, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.wide(self.images(x)).tanh()
+        return self.rest(self.again(self.again(hidden).tanh()))
+
+
+def batch(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 1 + torch.randn(6, 2, 6, 6, generator=generator, dtype=torch.float64)
+
+
+def trained(make: Callable[[], nn.Module] = Mixed, steps: int = 25, options: dict[str, Any] | None = None,
+            change: Callable[[nn.Module, EMSA, int], None] = lambda model, optimizer, step: None,
+            **metric: Any) -> tuple[nn.Module, EMSA]:
+    torch.manual_seed(0)
+    model = make().double()
+    settings = {"refresh_budget": 1e9, "moment_rows": None, **metric}
+    optimizer = EMSA(model, metric=Metric(**settings), **(options or {}))
+    for step in range(steps):
+        change(model, optimizer, step)
+        optimizer.zero_grad()
+        loss = deviation(model(batch(step)), step)
+        loss.backward()
+        optimizer.step(loss=loss)
+    return model, optimizer
+
+
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[Groups]:
+    """What is packed, each time."""
+    found: list[Groups] = []
+    real = share.packed
+
+    def packing(groups: Sequence[StageGroup]) -> Groups:
+        found.append(real(groups))
+        return found[-1]
+
+    monkeypatch.setattr(share, "packed", packing)
+    return found
+
+
+def both(packs: list[Groups], monkeypatch: pytest.MonkeyPatch, tolerance: float = 1e-8,
+         **options: Any) -> None:
+    """Packed and apart: the same changes."""
+    together, _ = trained(**options)
+    assert any(isinstance(one, Pack) for groups in packs for one in groups)
+    monkeypatch.setattr(share, "packed", list)
+    apart, _ = trained(**options)
+    torch.manual_seed(0)
+    start = controls(options.get("make", Mixed)().double())
+    assert_near(controls(together), controls(apart), start, tolerance)
+
+
+@pytest.mark.parametrize("exponent", [None, 0.5, 1.0, 0.3])
+@pytest.mark.parametrize("damping", [0.1, 1e-4])
+def test_together_is_apart(exponent: float | None, damping: float, packs: list[Groups],
+                           monkeypatch: pytest.MonkeyPatch) -> None:
+    both(packs, monkeypatch, exponent=exponent, damping=damping)
+
+
+@pytest.mark.parametrize("rank", [2, 5])
+def test_in_subspaces(rank: int, packs: list[Groups], monkeypatch: pytest.MonkeyPatch) -> None:
+    both(packs, monkeypatch, metric_rank=rank)
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e20])
+def test_of_any_scale(factor: float, packs: list[Groups]) -> None:
+    """Exact powers of two would be the same bit by bit; these round."""
+    def scale(model: nn.Module, optimizer: EMSA, step: int) -> None:
+        if not step:
+            for parameter in model.parameters():
+                parameter.register_hook(lambda grad: grad * factor)
+
+    found, _ = trained(change=scale, options={"acceptance": None})
+    expected, _ = trained(options={"acceptance": None})
+    torch.manual_seed(0)
+    assert_near(controls(found), controls(expected), controls(Mixed().double()), 1e-8)
+    assert packs
+
+
+def test_settings_that_change(packs: list[Groups], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the metric, in mid-run; and a stage that rests for some steps."""
+    def change(model: nn.Module, optimizer: EMSA, step: int) -> None:
+        optimizer.param_groups[0]["exponent"] = (0.5, 1.0, 0.7)[step % 3]
+        optimizer.param_groups[0]["damping"] = (0.1, 0.1, 0.5, 5.0)[step % 4]
+        model.again.requires_grad_(step not in (9, 10, 11))  # type: ignore[union-attr]
+
+    both(packs, monkeypatch, change=change)
+
+
+def test_inputs_that_do_not_vary(packs: list[Groups], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Constant(Mixed):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rest(self.again(0 * self.wide(self.images(x)) + 3))
+
+    both(packs, monkeypatch, 1e-5, make=Constant)  # what their weights do is rounding
+
+
+def test_what_is_packed(packs: list[Groups], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages whose zeros cost little; neither large ones, nor biases at rates of their own, nor the rows of
+    grouped maps beside longer ones."""
+    trained(steps=1)
+    names = {frozenset(one.stage.name.removesuffix(".weight") for one in group.stages)
+             for groups in packs for group in groups if isinstance(group, Pack)}
+    assert {frozenset({"rest.1", "rest.3", "again", "wide"}), frozenset({"images.2"})} <= names
+    monkeypatch.setattr(packed_module, "_LARGEST", 1)
+    packs.clear()
+    trained(steps=1)
+    assert packs
+    assert not any(isinstance(group, Pack) for groups in packs for group in groups)
+
+
+def test_biases_at_a_rate_of_their_own(packs: list[Groups]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    optimizer = EMSA(model, [{"params": [model[0].weight, *model[2].parameters()]},
+                             {"params": [model[0].bias], "lr": 0.001}])
+    deviation(model(torch.ones(5, 3, dtype=torch.float64)), 0).backward()
+    optimizer.step()
+    packed = [one.stage.name for groups in packs for group in groups if isinstance(group, Pack)
+              for one in group.stages]
+    assert packed == ["2.weight"]
+
+
+def test_zeros_stay_zeros(packs: list[Groups]) -> None:
+    _, optimizer = trained()
+    for groups in packs:
+        for group in (one for one in groups if isinstance(one, Pack)):
+            for rows in (group.velocity, group._change, group._gradient):
+                inside = torch.zeros_like(rows)
+                for part in group._shaped(inside):
+                    part.fill_(1)
+                assert not rows[inside == 0].any()
+    state = {name: optimizer.state[parameter] for name, parameter in Mixed().named_parameters()
+             for parameter in [dict(optimizer._model.named_parameters())[name]]}
+    assert state["rest.3.weight"]["velocity"].shape == (1, 1, 12)
+    assert state["rest.3.weight"]["bias_velocity"].shape == (1, 1)
+    assert state["rest.3.weight"]["square"].shape == (1, 1)
+    assert state["images.2.weight"]["velocity"].shape == (2, 3, 18)
+
+
+def test_saved_states_are_whole(packs: list[Groups]) -> None:
+    """Padding is in no file that matters: what is loaded goes on bit by bit."""
+    model, optimizer = trained()
+    twin, other = trained(steps=1)
+    twin.load_state_dict(model.state_dict())
+    other.load_state_dict(optimizer.state_dict())
+    for one, rule in ((model, optimizer), (twin, other)):
+        for step in range(25, 32):
+            rule.zero_grad()
+            loss = deviation(one(batch(step)), step)
+            loss.backward()
+            rule.step(loss=loss)
+    assert torch.equal(controls(model), controls(twin))
+    assert packs
+
+
+@pytest.mark.parametrize("name", ["again", "rest.1", "rest.3"])
+def test_a_step_that_is_not_finite_names_its_stage(name: str, packs: list[Groups]) -> None:
+    """One of those in a pack, and no other; nothing has changed."""
+    model, optimizer = trained()
+    before = controls(model)
+    optimizer.zero_grad()
+    loss = deviation(model(batch(30)), 30)
+    loss.backward()
+    state = optimizer.state[model.get_submodule(name).weight]
+    state["square"].fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=rf"^the step of {name}.weight is not"):
+        optimizer.step(loss=loss)
+    assert torch.equal(controls(model), before)
+    assert packs
