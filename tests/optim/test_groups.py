@@ -98,3 +98,25 @@ def test_tables_move_in_units_of_their_own_size(scale: float, unit: float) -> No
         optimizer.step()
         moved.append(model.weight.detach() - before)
     assert_close(moved[0], unit * moved[1])
+
+
+@pytest.mark.parametrize("rows", [4, 60])
+def test_momentum_dies_away_to_zero(rows: int) -> None:
+    """Of a unit that has died, by rows and with many of them: no numbers are left that a processor is slow
+    with."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    optimizer = EMSA(model, acceptance=None)
+    x, y = torch.randn(rows, 5), torch.randn(rows, 3)
+    smallest = torch.finfo(torch.float32).tiny
+    for step in range(1400):
+        if step == 20:
+            with torch.no_grad():
+                model[0].bias[2] = -1e3
+        optimizer.zero_grad()
+        loss_of(model, x, y).backward()
+        optimizer.step()
+    for layer in (model[0], model[2]):
+        velocity = optimizer.state[layer.weight]["velocity"]
+        assert not ((velocity != 0) & (velocity.abs() < smallest)).any()
+        assert velocity.any()

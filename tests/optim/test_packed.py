@@ -1,9 +1,12 @@
 """Small stages of any shapes in one padded tensor take the steps that they would take by themselves."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from optim_kinds import assert_near, controls, deviation
 from torch import Tensor, nn
@@ -92,15 +95,20 @@ def test_in_subspaces(rank: int, packs: list[Groups], monkeypatch: pytest.Monkey
     both(packs, monkeypatch, metric_rank=rank)
 
 
-@pytest.mark.parametrize("factor", [1e-20, 1e20])
-def test_of_any_scale(factor: float, packs: list[Groups]) -> None:
-    """Exact powers of two would be the same bit by bit; these round."""
-    def scale(model: nn.Module, optimizer: EMSA, step: int) -> None:
+def scaled(factor: float) -> Callable[[nn.Module, EMSA, int], None]:
+    """All gradients times this."""
+    def change(model: nn.Module, optimizer: EMSA, step: int) -> None:
         if not step:
             for parameter in model.parameters():
                 parameter.register_hook(lambda grad: grad * factor)
 
-    found, _ = trained(change=scale, options={"acceptance": None})
+    return change
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e20])
+def test_of_any_scale(factor: float, packs: list[Groups]) -> None:
+    """Exact powers of two would be the same bit by bit; these round."""
+    found, _ = trained(change=scaled(factor), options={"acceptance": None})
     expected, _ = trained(options={"acceptance": None})
     torch.manual_seed(0)
     assert_near(controls(found), controls(expected), controls(Mixed().double()), 1e-8)
@@ -123,6 +131,43 @@ def test_inputs_that_do_not_vary(packs: list[Groups], monkeypatch: pytest.Monkey
             return self.rest(self.again(0 * self.wide(self.images(x)) + 3))
 
     both(packs, monkeypatch, 1e-5, make=Constant)  # what their weights do is rounding
+
+
+LAYERS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
+    "linear": ((5,), lambda: nn.Linear(5, 3)),
+    "linear without bias": ((5,), lambda: nn.Linear(5, 3, bias=False)),
+    "one output": ((5,), lambda: nn.Linear(5, 1)),
+    **{f"{kind} {n}d, {name}": ((4, *(5 - n,) * n), lambda made=made, groups=groups, outputs=outputs:
+                                made(4, outputs, 2, groups=groups))
+       for n, makers in ((1, (nn.Conv1d, nn.ConvTranspose1d)), (2, (nn.Conv2d, nn.ConvTranspose2d)),
+                         (3, (nn.Conv3d, nn.ConvTranspose3d)))
+       for kind, made in zip(("convolution", "transposed"), makers, strict=True)
+       for name, groups, outputs in (("plain", 1, 3), ("grouped", 2, 6), ("depthwise", 4, 4))},
+    "layer norm": ((4, 3), lambda: nn.LayerNorm(3)),
+    "group norm": ((4, 3), lambda: nn.GroupNorm(2, 4)),
+    "batch norm": ((4, 3), lambda: nn.BatchNorm1d(4)),
+}
+"""Shapes of inputs, and layers."""
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_kind_of_layer(name: str, packs: list[Groups], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside others it moves as by itself; what has a gradient moves."""
+    shape, layer = LAYERS[name]
+
+    def make() -> nn.Module:
+        inputs = torch.Size(shape).numel()
+        found = nn.Sequential(nn.Flatten(), nn.Linear(72, inputs), nn.Unflatten(1, shape), layer(),
+                              nn.Flatten())
+        size = found[1:](torch.zeros(2, 72)).shape[1]
+        return nn.Sequential(*found, nn.Linear(size, 4), nn.Tanh(), nn.Linear(4, 3, bias=False))
+
+    both(packs, monkeypatch, 1e-7, make=make, steps=12)
+    torch.manual_seed(0)
+    start = make().double().state_dict()
+    model, _ = trained(make, steps=12)
+    for parameter_name, parameter in model.named_parameters():
+        assert not torch.equal(parameter, start[parameter_name]), parameter_name
 
 
 def test_what_is_packed(packs: list[Groups], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,4 +242,51 @@ def test_a_step_that_is_not_finite_names_its_stage(name: str, packs: list[Groups
     with pytest.raises(NonFiniteError, match=rf"^the step of {name}.weight is not"):
         optimizer.step(loss=loss)
     assert torch.equal(controls(model), before)
+    assert packs
+
+
+def test_a_norm_beyond_numbers_names_its_stage(packs: list[Groups]) -> None:
+    """All entries of the change are finite, in float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2))
+    optimizer = EMSA(model, acceptance=None)
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(NonFiniteError) as found:  # noqa: PT012
+        for step in range(60):
+            x = torch.randn(5, 3, generator=generator) * (1e-15 if step < 30 else 1.0)
+            optimizer.zero_grad()
+            (model(x).square().mean() * (1.0 if step < 30 else 10.0**step)).backward()
+            optimizer.step()
+    assert "0.weight" in str(found.value)
+    assert packs
+
+
+def test_states_are_files(packs: list[Groups], tmp_path: Path) -> None:
+    """Also for what knows nothing of views."""
+    _, optimizer = trained()
+    tensors = {f"{number}.{name}": value for number, entries in optimizer.state_dict()["state"].items()
+               for name, value in entries.items()}
+    safetensors.torch.save_file(tensors, tmp_path / "state.safetensors")
+    assert all(value.is_contiguous() for value in tensors.values())
+    assert packs
+
+
+def test_who_leaves_takes_nothing_along(packs: list[Groups]) -> None:
+    """Stages that are frozen one after the other hold no more memory than their own."""
+    def change(model: nn.Module, optimizer: EMSA, step: int) -> None:
+        for number, stage in enumerate((model.again, model.wide, model.rest[1])):  # type: ignore[index]
+            stage.requires_grad_(step < 5 * number + 5)
+
+    model, optimizer = trained(change=change)
+    for stage in (model.again, model.wide, model.rest[1]):  # type: ignore[index]
+        for name, value in optimizer.state[stage.weight].items():
+            assert value.untyped_storage().nbytes() == value.numel() * value.element_size(), name
+    assert packs
+
+
+def test_numpy_that_raises(packs: list[Groups]) -> None:
+    """What a user has set for numpy means nothing here."""
+    with np.errstate(all="raise"):
+        for scale in (1e-155, 1e-200, 1e150):
+            trained(steps=12, change=scaled(scale))
     assert packs

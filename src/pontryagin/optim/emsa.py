@@ -16,6 +16,7 @@ from pontryagin.distributed.reductions import largest_over_processes, mean_of_kn
 from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.optim.averages import AVERAGING, Averages, Known, known_of
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.numbers import quiet
 from pontryagin.optim.owned import Owned, share_of
 from pontryagin.optim.promise import Asked, Bound, Outlook, Running
 from pontryagin.optim.saved_state import check_saved, take_over
@@ -180,7 +181,7 @@ class EMSA(torch.optim.Optimizer):
         if looked or not self._stages.are_own:
             self._stages.check_own(groups, self.state)
         device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
-        with together(self._stages.processes(self._process_group)), full_precision(device):
+        with together(self._stages.processes(self._process_group)), full_precision(device), quiet():
             if looked:
                 self._stages.settle(largest, self.state, device)
             outlook = self._outlook(_number_of(result) if value is None else value, looked, device)
@@ -284,7 +285,9 @@ class EMSA(torch.optim.Optimizer):
         """As torch's. Where stages have owners every process has to call it: what lies in parts are DTensors,
         for torch.distributed.checkpoint."""
         found = super().state_dict()
-        return found | {"state": self._share.saved(found["state"], list(self._parameters()))}
+        state = {number: {name: value.contiguous() if isinstance(value, Tensor) else value
+                          for name, value in entries.items()} for number, entries in found["state"].items()}
+        return found | {"state": self._share.saved(state, list(self._parameters()))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).

@@ -119,6 +119,8 @@ class Joined:
         """(group, output) of each; of biases, None for those that have none."""
         if values is None:
             return [None] * len(self.groups)
+        if len(self.groups) == 1:
+            return [tensor(values).view(self._shapes[0])]
         totals = self._totals if len(values) > self.biases else self._totals[:self._biased_groups]
         parts = tensor(values).split_with_sizes(totals)
         found = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=False)]
@@ -259,11 +261,18 @@ class Joined:
         return [Moves.of(weights, shaped, of_weight), Moves.of(biases, moved, of_bias)]
 
 
+def without_denormals_(velocities: Sequence[Tensor]) -> None:
+    """Momentum that has died away as 0: numbers below the smallest normal one never come to 0 by themselves,
+    and a processor takes a hundred times as long for each."""
+    for one in velocities:
+        one.masked_fill_(one.abs() < torch.finfo(one.dtype).tiny, 0.0)
+
+
 @dataclass
 class Proposal:
     """A step of groups that has not been taken: directions, by group, those of biases, the norms of the
     former, and what it would change in the state; velocities: in the place of the old ones. rights: what
-    C of each group is to see, where it is time."""
+    C of each group is to see, where it is time; refresh: whether what changes slowly is seen anew."""
 
     joined: Joined
     changes: list[Tensor]
@@ -273,6 +282,7 @@ class Proposal:
     velocities: Sequence[Tensor] = ()
     promise: Sequence[Numbers] | None = None  # as Promise
     rights: Sequence[Any] = ()  # Rights, or those of a pack's groups
+    refresh: bool = False
 
     def sizes(self) -> list[Numbers]:
         """Single numbers, finite where the directions are."""
@@ -283,8 +293,9 @@ class Proposal:
 
     @property
     def names(self) -> str:
-        """Of the stages whose directions are not finite."""
+        """Of the stages whose directions, or their norms, are not finite."""
         finite = torch.cat([change.isfinite().all(2).all(1) for change in self.changes])
+        finite &= tensor(self.norm).isfinite()
         if self.bias is not None:
             finite[:self.joined.biased_parts] &= tensor(self.joined.of_all_biases(
                 of(tensor(self.bias).isfinite())))

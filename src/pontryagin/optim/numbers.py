@@ -7,7 +7,7 @@ below.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,6 @@ def read(values: Sequence[Numbers]) -> list[float]:
     return [float(next(there) if isinstance(one, Tensor) else one) for one in values]
 
 
-def quiet(like: Numbers) -> AbstractContextManager[Any]:
+def quiet() -> AbstractContextManager[Any]:
     """No warnings of numbers beyond range inside: a step that is not finite is refused as a whole."""
-    return np.errstate(all="ignore") if isinstance(like, np.ndarray) else nullcontext()
+    return np.errstate(all="ignore")

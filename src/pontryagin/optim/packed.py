@@ -293,11 +293,19 @@ def packed(groups: Sequence[StageGroup]) -> list[StageGroup | Pack]:
 
 
 def _is_small(group: StageGroup) -> bool:
-    """Whether it may be in a pack, where biases move at the rates of their weights."""
+    """Whether it may be in a pack, where biases move at the rates of their weights, and rows are views."""
     first = group.first
     small = group.count * first.stage.outputs * (first.stage.inputs + 1) <= _LARGEST
     one_rate = first.bias is None or first.groups[0] == first.groups[1]
-    return small and one_rate and not first.stage.map.one_hot
+    return small and one_rate and not first.stage.map.one_hot and _is_viewed(first.stage)
+
+
+def _is_viewed(stage: AffineStage) -> bool:
+    """Whether rows with zeros beside them have the weight's shape without a copy: not those of transposed
+    convolutions with groups."""
+    rows = torch.empty(stage.groups, stage.outputs, stage.inputs + 1)
+    shaped = stage.map.shaped(rows[..., :stage.inputs])
+    return shaped.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
 
 
 def _fit(parts: Sequence[StageGroup], group: StageGroup) -> bool:

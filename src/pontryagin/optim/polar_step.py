@@ -11,9 +11,18 @@ from pontryagin.affine.argmax import centred, largest_entry, output_change, shif
 from pontryagin.affine.polar import polar_argmax
 from pontryagin.optim.fading import NOISE_LEVEL_OF_MOMENTUM, floored, is_mild, long_mean, new_peak, unit
 from pontryagin.optim.group import Groups, StageGroup
-from pontryagin.optim.joined import EARLY, SELDOM, Joined, Outputs, Parts, Probed, Proposal
+from pontryagin.optim.joined import (
+    EARLY,
+    SELDOM,
+    Joined,
+    Outputs,
+    Parts,
+    Probed,
+    Proposal,
+    without_denormals_,
+)
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import as_type, clip, flat, full, lerp, maximum, of, quiet, sqrt, where
+from pontryagin.optim.numbers import as_type, clip, flat, full, lerp, maximum, of, sqrt, where
 from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.state import StageState
 
@@ -47,10 +56,6 @@ class PolarStep:
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep. Nesterov momentum, bias-corrected, before the argmax."""
-        with quiet(self.joined.state.square):
-            return self._proposal(groups, largest, asked)
-
-    def _proposal(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         joined, own, new = self.joined, groups[self.joined.first.groups[0]], StageState({})
         gradients, bias = [group.gradient() for group in self._groups], joined.bias_gradients()
         new.velocity_weight = lerp(joined.state.velocity_weight, 1.0, 1 - MOMENTUM)
@@ -97,10 +102,12 @@ class PolarStep:
             each = joined.promised(ahead, changes, bias_ahead, bias, groups, units)
             along = each * self._agreement(gradients, units, asked)
             promise = [each.sum(), full(each, 1, 0.0)[0], *joined.of_last(each, along, asked)]
-        return Proposal(joined, changes, bias, norm, new, velocities, promise)
+        return Proposal(joined, changes, bias, norm, new, velocities, promise, refresh=asked.refresh)
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """The changes of all parameters; momentum and rho are updated."""
+        if proposal.refresh:
+            without_denormals_(proposal.velocities)
         for group, velocity in zip(self._groups, proposal.velocities, strict=True):
             group.replace_velocity(velocity)
         self.joined.renew(proposal.new)

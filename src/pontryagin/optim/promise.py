@@ -116,12 +116,15 @@ class Bound:
         """Before a step. value: the loss, None where it is not known; place: of the last stage, None where
         nothing new is known of it."""
         known = Running(*running) if running else Running(most=self.floor)
-        known = known._replace(since=known.since + 1, place=known.place if place is None else float(place))
+        changed: dict[str, float] = {"since": known.since + 1 if value is None else 0.0}
+        if place is not None:
+            changed["place"] = float(place)
         if value is not None:
-            fresh = 1 - _MEMORY**known.since
-            known = known._replace(loss=known.loss + fresh * (value - known.loss), since=0.0,
-                                   loss_weight=known.loss_weight + fresh * (1 - known.loss_weight))
-            known = known._replace(most=max(known.most, known.known_loss))
+            fresh = 1 - _MEMORY**(known.since + 1)
+            loss = known.loss + fresh * (value - known.loss)
+            weight = known.loss_weight + fresh * (1 - known.loss_weight)
+            changed.update(loss=loss, loss_weight=weight, most=max(known.most, loss / weight))
+        known = known._replace(**changed)
         if known.loss_weight == 0 or known.since > _STALE or known.known_loss <= self.floor:
             return Outlook(known)
         left = known.known_loss - self.floor
@@ -153,20 +156,20 @@ class Outlook:
         known = self.running
         if self.left is None:
             return known, 1.0
-        known = known._replace(largest=max(known.largest, lr))
+        largest, slope, weight = max(known.largest, lr), known.slope, known.slope_weight
+        last, growth = known.last, known.growth
         if promise is not None and lr > 0:
             fresh = 1 - _MEMORY**(1 if steps < _EARLY else _SELDOM)
-            known = known._replace(
-                slope=known.slope + fresh * (promise.total / lr - known.slope),
-                slope_weight=known.slope_weight + fresh * (1 - known.slope_weight),
-                last=known.last + fresh * (promise.last / lr - known.last),
-                growth=grown(known.growth, promise.last, promise.along))
-        promised = known.slope / known.slope_weight * sqrt(
-            lr * known.largest) * self.longest / self.left if known.slope_weight else 0.0
+            slope += fresh * (promise.total / lr - slope)
+            weight += fresh * (1 - weight)
+            last += fresh * (promise.last / lr - last)
+            growth = grown(growth, promise.last, promise.along)
+        promised = slope / weight * sqrt(lr * largest) * self.longest / self.left if weight else 0.0
         found = self.longest * allowed(promised, self.free)
         if known.length and steps >= _SETTLED:
             found = min(found, _GROWTH * known.length)
-        return known._replace(length=found), found
+        return known._replace(largest=largest, slope=slope, slope_weight=weight, last=last, growth=growth,
+                              length=found), found
 
 
 PARTS = 4

@@ -8,9 +8,17 @@ from torch import Tensor
 
 from pontryagin.optim.fading import floored, is_faded, is_mild, long_mean, new_peak, unit, unrisen
 from pontryagin.optim.group import Groups, StageGroup
-from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, Segments
+from pontryagin.optim.joined import (
+    Joined,
+    Outputs,
+    Parts,
+    Probed,
+    Proposal,
+    Segments,
+    without_denormals_,
+)
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import Numbers, as_type, clip, flat, lerp, of, quiet, sqrt, tensor, where
+from pontryagin.optim.numbers import Numbers, as_type, clip, flat, lerp, of, sqrt, tensor, where
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import OWN, Asked, certain
 from pontryagin.optim.state import StageState
@@ -39,10 +47,6 @@ class RowStep:
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest
         entry of its gradient."""
-        with quiet(self.joined.state.square):
-            return self._proposal(groups, largest, asked)
-
-    def _proposal(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         sizes, units = joined.largest(largest), None
         if not all(map(is_mild, sizes)):
@@ -72,13 +76,15 @@ class RowStep:
         if (lengths := joined.lengths(asked)) is not None:
             scale = scale * joined.segments.spread(lengths)
         narrow = as_type(scale, of(changes[0]))
-        torch._foreach_mul_(changes, [part.unsqueeze(2) for part in joined.by_group(narrow)
-                                      if part is not None])
+        for change, part in zip(changes, joined.by_group(narrow), strict=True):
+            assert part is not None
+            change.mul_(part.unsqueeze(2))
         if moved is not None:
             bias = (moved - flat([one.shift for one in answers])) * narrow[:joined.biases]
         promise = (self._promise(gradients, changes, bias_gradient, bias, groups, units, asked)
                    if asked.promised else None)
-        return Proposal(joined, changes, bias, norm, new, promise=promise, rights=rights)
+        return Proposal(joined, changes, bias, norm, new, promise=promise, rights=rights,
+                        refresh=asked.refresh)
 
     def _promise(self, gradients: Sequence[Tensor], changes: Sequence[Tensor], bias_gradient: Outputs | None,
                  bias: Outputs | None, groups: Groups, units: Parts | None, asked: Asked) -> list[Numbers]:
@@ -88,7 +94,8 @@ class RowStep:
         new = joined.promised(gradients, changes, bias_gradient, bias, groups, units)
         past = joined.promised(gradients, [group.velocity for group in joined.groups], bias_gradient,
                                None if bias is None else joined.state.bias_velocity, groups, units)
-        share = where(joined.state.square_weight > 0, OWN, 1 - momentum**2)
+        known = as_type(joined.state.square_weight > 0, joined.state.square)
+        share = lerp(1 - momentum**2, OWN, known)
         return [(new * share * self._certain).sum(), past.sum() * (1 - OWN),
                 *joined.of_last(new, past / max(1 - momentum**steps, 1e-3), asked)]
 
@@ -105,6 +112,8 @@ class RowStep:
             velocities.append(tensor(joined.state.bias_velocity))
             steps.append(tensor(proposal.bias))
         nesterov_(velocities, steps, own["momentum"])
+        if proposal.refresh:
+            without_denormals_(velocities)
         return joined.moves(proposal.changes, proposal.bias, groups)
 
 

@@ -105,6 +105,13 @@ class StageState(Record):
         """Whether any inputs have entered."""
         return "refreshes" in self and self.refreshes.item() > 0
 
+    def leave(self) -> None:
+        """What it shared with other stages is its own again, so that theirs is not kept for its sake."""
+        for name in self.names():
+            value = self.entries.get(name)
+            if value is not None and value.untyped_storage().nbytes() > value.numel() * value.element_size():
+                self.entries[name] = value.clone(memory_format=torch.contiguous_format)
+
     @staticmethod
     def layout(weight: nn.Parameter, shape: torch.Size, rank: int, one_hot: bool) -> Layout:
         """Of the entries of a stage with W of (group, output, input)."""

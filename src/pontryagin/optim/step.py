@@ -110,7 +110,13 @@ class StepMaker:
         stages, done = self._stages.movable(trained, largest, groups, states)
         together = [one.identity for one in stages]
         if self._together != together:
+            before = {id(one.state.entries): one.state for step in self._steps for one in step.joined.stages}
             self._steps, self._together = self._stages.share.steps(stages), together
+            for step in self._steps:
+                for one in step.joined.stages:
+                    before.pop(id(one.state.entries), None)
+            for state in before.values():
+                state.leave()
         others = [parameter for group in groups for parameter in group["params"]
                   if id(parameter) in largest and id(parameter) not in done
                   and id(parameter) not in self._stages.constraints.discrete]
