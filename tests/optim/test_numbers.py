@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from optim_builders import loss_of, vectors
+from torch import nn
 
-from pontryagin.optim import numbers
+from pontryagin.optim import EMSA, joined, numbers, packed, polar_step, row_step
 from pontryagin.optim.gradients import largest_entries, sizes
 from pontryagin.optim.joined import Segments
 from pontryagin.optim.numbers import Numbers
@@ -28,7 +30,7 @@ def test_arrays_are_tensors(values: list[tuple[float, float, float]]) -> None:
     tensors = list(torch.tensor(values, dtype=torch.float64).T.contiguous())
     a, b, c = map(numbers.of, tensors)
     x, y, z = tensors
-    with numbers.quiet(a):
+    with numbers.quiet():
         same(numbers.maximum(a, b), numbers.maximum(x, y))
         same(numbers.where(a <= b, inf, c), numbers.where(x <= y, inf, z))
         same(numbers.clip(a, None, 1), numbers.clip(x, None, 1))
@@ -93,3 +95,25 @@ def test_sizes_of_what_is_no_number(bad: float) -> None:
     assert sizes([]) == []
     assert sizes([torch.ones(0), torch.ones(2)]) == [0, 1]
     assert sizes([torch.ones(3, 2).to_sparse()]) == [1]
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+def test_steps_with_tensors_are_those_with_arrays(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device, where numbers stay tensors: by rows and with many of them."""
+    def trained() -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 6, bias=False),
+                              nn.ReLU(), nn.Linear(6, 3)).double()
+        optimizer = EMSA(model, [{"params": [*model[0].parameters(), *list(model.parameters())[2:-1]]},
+                                 {"params": [model[-1].bias], "lr": 0.01}])
+        for step in range(30):
+            optimizer.zero_grad()
+            loss = loss_of(model, *vectors(rows, seed=step))
+            loss.backward()
+            optimizer.step(loss=loss)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    arrays = trained()
+    for module in (numbers, joined, packed, polar_step, row_step):
+        monkeypatch.setattr(module, "of", lambda values: values)
+    torch.testing.assert_close(trained(), arrays, rtol=1e-8, atol=1e-10)
