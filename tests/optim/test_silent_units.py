@@ -1,5 +1,6 @@
 """A unit that was silent for long does not jump when its gradient comes back."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -52,3 +53,33 @@ def test_long_after_the_loss_has_vanished_controls_stay_where_they_are() -> None
         loss.backward()
         optimizer.step()
     assert all(parameter.isfinite().all() and parameter.abs().max() < 20 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("rows", [16, 64])
+@pytest.mark.parametrize("leak", [0.0, 1e-6])
+def test_outputs_that_fall_silent_stay_where_they_are(rows: int, leak: float) -> None:
+    """Outputs that have been trained, and get no gradient from then on (or next to none), as the heads of
+    other tasks: they do not move for those that they used to move with, by rows and with many rows."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 32), nn.Tanh(), nn.Linear(32, 6))
+    optimizer = EMSA(model)
+    generator = torch.Generator().manual_seed(1)
+    teacher = torch.randn(10, 6, generator=generator)
+
+    def step(weights: torch.Tensor) -> None:
+        x = torch.randn(rows, 10, generator=generator)
+        target = (x @ teacher).tanh() + 0.3 * (x @ teacher[:, :1])
+        optimizer.zero_grad()
+        loss = ((model(x) - target).square() * weights).mean()
+        loss.backward()
+        optimizer.step(loss=loss)
+
+    for _ in range(200):
+        step(torch.ones(6))
+    hidden = model[:2](torch.randn(300, 10, generator=generator)).detach()
+    before = model[2](hidden).detach()
+    for _ in range(200):
+        step(torch.tensor([1.0, 1, 1, leak, leak, leak]))
+    moved = (model[2](hidden).detach() - before).square().mean(0).sqrt() / before.square().mean(0).sqrt()
+    assert moved[3:].max() < 0.1
+    assert moved[:3].min() > 1e-3

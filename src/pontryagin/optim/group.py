@@ -15,10 +15,10 @@ from pontryagin.affine.variances import growth
 from pontryagin.optim.certainty import exponent_for, is_polar
 from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
-from pontryagin.optim.numbers import Numbers
+from pontryagin.optim.numbers import Numbers, of, sqrt
 from pontryagin.optim.stage import FRESH, AffineStage
 from pontryagin.optim.state import StageState
-from pontryagin.optim.whitening import inverse_root, seen
+from pontryagin.optim.whitening import inverse_root, own_share, seen
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
@@ -99,13 +99,14 @@ def grouped(stages: Sequence[TrainedStage],
 class Answer(NamedTuple):
     """The argmax of a group, in the metric and whitened. square: what it changes in each output, mean square,
     without mean_change; norm: of each row of the change. mean_change: dW s + db, and shift: dW s, where
-    biases are apart."""
+    biases are apart. share: of each row that is taken (own_share), None: all of it."""
 
     change: Matrix
     square: Numbers
     norm: Numbers
     mean_change: Vector | None
     shift: Vector | None
+    share: Numbers | None
 
 
 class StageGroup:
@@ -186,15 +187,17 @@ class StageGroup:
 
     def answer(self, gradient: Matrix, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
         """The argmax for G, g."""
-        right, root = gradient, self.root
+        right, root, share = gradient, self.root, None
         if mean_change is not None:
             right = centred(gradient, mean_change, self.mean)
         if root is not None:
+            own = _rows(right, mean_change)
             right = torch.bmm(root, right)
             mean_change = None if mean_change is None else torch.bmm(
                 root, mean_change.unsqueeze(2)).squeeze(2)
+            share = own_share(own, _rows(right, mean_change), of(root.diagonal(dim1=1, dim2=2)))
         found = self.metric.measured_solve(right, damping, exponent)
-        return Answer(*found, mean_change, None if mean_change is None else shift(found[0], self.mean))
+        return Answer(*found, mean_change, None if mean_change is None else shift(found[0], self.mean), share)
 
     def rights(self, gradient: Matrix, mean_change: Vector | None, refresh: bool) -> Rights | None:
         """What C is to take in of this batch, in a refresh and where it has seen no gradient yet."""
@@ -269,3 +272,9 @@ class StageGroup:
         """The stages' entries are views of the group's."""
         for one, view in zip(self.stages, self._state.entries[name].split(self.sizes), strict=True):
             one.state.entries[name] = view
+
+
+def _rows(right: Matrix, mean_change: Vector | None) -> Numbers:
+    """The length of each row, (group, output)."""
+    found = of(torch.linalg.vector_norm(right, dim=2))
+    return found if mean_change is None else sqrt(found * found + of(mean_change)**2)

@@ -74,17 +74,17 @@ class Segments:
 class Joined:
     """Groups, those with biases first, and the running numbers of all their stages.
 
-    stages: of all groups. state: the entries `names` of all stages, each in one tensor of which the stages'
-    own are views. biases: how many outputs have one.
+    stages: of all groups. totals: outputs of each. state: the entries `names` of all stages, each in one
+    tensor of which the stages' own are views. biases: how many outputs have one.
     """
 
     def __init__(self, groups: Sequence[StageGroup | Pack], names: Sequence[str]) -> None:
         self.groups = sorted(groups, key=lambda group: not group.has_bias_apart)
         self.first, device = self.groups[0].first, self.groups[0].first.weight.device
         self._shapes = [(group.count, max(group.lengths)) for group in self.groups]
-        self._totals = [count * outputs for count, outputs in self._shapes]
+        self.totals = [count * outputs for count, outputs in self._shapes]
         self._biased_groups = sum(group.has_bias_apart for group in self.groups)
-        self.biases = sum(self._totals[:self._biased_groups])
+        self.biases = sum(self.totals[:self._biased_groups])
         self.segments, self._biased = (
             Segments([length for group in each for length in group.lengths],
                      [max(group.lengths) for group in each for _ in group.lengths], device)
@@ -121,7 +121,7 @@ class Joined:
             return [None] * len(self.groups)
         if len(self.groups) == 1:
             return [tensor(values).view(self._shapes[0])]
-        totals = self._totals if len(values) > self.biases else self._totals[:self._biased_groups]
+        totals = self.totals if len(values) > self.biases else self.totals[:self._biased_groups]
         parts = tensor(values).split_with_sizes(totals)
         found = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=False)]
         return found + [None] * (len(self.groups) - len(found))
@@ -167,10 +167,6 @@ class Joined:
     def of_biases(self, values: Parts) -> Outputs:
         """To each output with a bias that of its group."""
         return self._biased.spread(values[:self.biased_parts])
-
-    def sum_of_biases(self, values: Outputs) -> Parts:
-        """Over the outputs of each group with biases."""
-        return as_type(self._biased.reduced(values), self.state.square)
 
     def of_all_biases(self, values: Outputs) -> Parts:
         """Whether they hold for all outputs of each group with biases."""

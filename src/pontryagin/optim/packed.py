@@ -23,6 +23,7 @@ from pontryagin.affine.metric import is_plain, row_norm
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
 from pontryagin.optim.numbers import Numbers, clip, of
 from pontryagin.optim.stage import AffineStage
+from pontryagin.optim.whitening import own_share
 
 _LARGEST = 1 << 18
 """Numbers in a pack: it has four such tensors, and beyond that their arithmetic costs more than the calls."""
@@ -136,16 +137,19 @@ class Pack:
     def answer(self, gradient: Rows, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
         """As that of a group."""
         metric = self._known_metric(damping, exponent)
-        right = gradient
+        right, share = gradient, None
         if self._has_bias:
             right = torch.addcmul(right, right[..., self.inputs:], self._mean, value=-1)
         if self._is_whitened:
-            right = torch.bmm(self._known_root(), right)
+            root, own = self._known_root(), of(torch.linalg.vector_norm(right, dim=2))
+            right = torch.bmm(root, right)
+            share = own_share(own, of(torch.linalg.vector_norm(right, dim=2)), self._root_diagonal)
         if metric.mask is not None:
             right = right * metric.mask
         metric.solve(right, self._change)
         norm = of(row_norm(self._change_of_weights, exponent))
-        return Answer(self._change, self._square(right, norm, metric, damping, exponent), norm, None, None)
+        return Answer(self._change, self._square(right, norm, metric, damping, exponent), norm,
+                      None, None, share)
 
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
@@ -206,6 +210,7 @@ class Pack:
                     rows[..., :outputs].diagonal(dim1=1, dim2=2).fill_(1)
                 else:
                     rows[..., :outputs].copy_(root)
+            self._root_diagonal = of(self._root.diagonal(dim1=1, dim2=2))
         return self._root
 
     def _known_metric(self, damping: float, exponent: float) -> _Metric:

@@ -25,6 +25,7 @@ from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import as_type, clip, flat, full, lerp, maximum, of, sqrt, where
 from pontryagin.optim.promise import Asked, products
 from pontryagin.optim.state import StageState
+from pontryagin.optim.whitening import own_share
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
@@ -64,7 +65,8 @@ class PolarStep:
         ahead = [torch.add(velocity * part, gradient, alpha=1 - MOMENTUM) for velocity, part, gradient
                  in zip(velocities, joined.matrices(weight), gradients, strict=True)]
         size = of(torch.cat([largest_entry(one) for one in ahead]))
-        square = self._square(gradients, bias, largest)
+        alone = self._rows(gradients, bias, largest)
+        square = joined.segments.reduced(alone)
         if bias is not None:
             new.bias_velocity = lerp(joined.state.bias_velocity, bias, 1 - MOMENTUM)
             bias = new.bias_velocity * joined.of_biases(weight) + (1 - MOMENTUM) * bias
@@ -74,7 +76,8 @@ class PolarStep:
         bias = None if bias is None else bias / joined.of_biases(units)
         bias_ahead, promise = bias, None
         wide = as_type(units, square)
-        ahead_square = self._summed(ahead, bias) * wide * wide
+        of_ahead = self._squares(ahead, bias) * joined.segments.spread(wide * wide)
+        ahead_square = joined.segments.reduced(of_ahead)
         length = self._length(new, square, ahead_square, own["steps"] + 1)
         damping, exponent = own["damping"], joined.exponent(groups)
         found = [_argmax(group, right, mean_change, damping, exponent)
@@ -85,6 +88,10 @@ class PolarStep:
             self._renew(new, flat([output_change(change, mean_change, group.metric)
                                    for group, (change, mean_change)
                                    in zip(self._groups, found, strict=True)]), rho_decay)
+        shares = joined.by_group(as_type(own_share(sqrt(alone), sqrt(of_ahead), 1.0), of(ahead[0])))
+        for change, part in zip(changes, shares, strict=True):
+            assert part is not None
+            change.mul_(part.unsqueeze(2))
         norm = of(torch.cat([torch.linalg.vector_norm(change, dim=(1, 2)) for change in changes]))
         factor = as_type(self._factor(new, length), norm)
         norm = norm * factor
@@ -94,7 +101,8 @@ class PolarStep:
             factor = factor * lengths
         torch._foreach_mul_(changes, joined.matrices(factor))
         if bias is not None:
-            moved = flat([mean_change for _, mean_change in found])
+            moved = flat([mean_change * part for (_, mean_change), part in zip(found, shares, strict=True)
+                          if mean_change is not None and part is not None])
             bias = moved * as_type(joined.of_biases(factor), moved) - flat([
                 shift(change, group.mean) for group, (change, mean_change)
                 in zip(self._groups, found, strict=True) if mean_change is not None])
@@ -125,23 +133,22 @@ class PolarStep:
         known = clip(joined.state.velocity_weight, tiny, None)
         return of(products(own, before)) / known / clip(of(products(own, own)), tiny, None)
 
-    def _square(self, gradients: Sequence[Matrix], bias: Outputs | None, largest: Mapping[int, float]
-                ) -> Parts:
-        """|G|^2 of each part, of biases too, whatever the size of G."""
+    def _rows(self, gradients: Sequence[Matrix], bias: Outputs | None, largest: Mapping[int, float]
+              ) -> Outputs:
+        """|(G, g)|^2 of each output, whatever the size of G."""
         sizes = self.joined.largest(largest)
         if all(map(is_mild, sizes)):
-            return self._summed(gradients, bias)
+            return self._squares(gradients, bias)
         units = self.joined.of_stages([unit(size) for size in sizes])
         bias = None if bias is None else bias / as_type(self.joined.of_biases(units), bias)
         divided = torch._foreach_div(list(gradients), self.joined.matrices(as_type(units, of(gradients[0]))))
-        return self._summed(divided, bias) * units * units
+        return self._squares(divided, bias) * self.joined.segments.spread(units * units)
 
-    def _summed(self, matrices: Sequence[Matrix], bias: Outputs | None) -> Parts:
-        """The sum of squares of each part."""
-        found = as_type(of(products(matrices, matrices)), self.joined.state.square)
-        if bias is not None:
-            found[:self.joined.biased_parts] += self.joined.sum_of_biases(bias * bias)
-        return found
+    def _squares(self, matrices: Sequence[Matrix], bias: Outputs | None) -> Outputs:
+        """The sum of squares of each row."""
+        found = as_type(flat([torch.linalg.vector_norm(one, dim=2) for one in matrices]),
+                        self.joined.state.square)
+        return found * found + (0.0 if bias is None else self.joined.of_all(bias * bias))
 
     def _length(self, new: StageState, square: Parts, ahead: Parts, steps: int) -> Parts:
         """The size of the momentum over what momentum leaves of noise of the gradients' size, at most 1; the

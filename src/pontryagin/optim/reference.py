@@ -13,8 +13,8 @@ has inputs or outputs takes the polar step: momentum first, M = (A_c + delta I)^
 the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
-Steps are shorter where gradients fade and reach no further than weights allow (fading.py: why, and whence the
-numbers); the loss is not passed. Shapes: x (row, d), W (n, d); steps (n, d + k), b last; k = 0 without b.
+Steps are shorter where gradients fade, and of outputs with hardly any (own_share), and reach no further than
+weights allow (fading.py). The loss is not passed. x (row, d), W (n, d); steps (n, d + k), b last, k = 0 without.
 """
 
 from dataclasses import dataclass
@@ -93,17 +93,17 @@ def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
     if (refresh or not state.seen) and n > 1 and Y.any():
         state.seen += 1
         state.outputs.lerp_(n * Y @ Y.T / Y.square().sum(), max(0.15, 1 / state.seen))
-    if n > 1:
-        G, g = ((basis * (values + 0.1 * values.mean()) ** -0.5) @ basis.T @ part for part in (G, g))
+    R = (basis * (values + 0.1 * values.mean()) ** -0.5) @ basis.T if n > 1 else torch.eye(n).to(G)
+    share, G, g = 2 * R.diagonal() * torch.cat([G, g], 1).norm(dim=1), R @ G, R @ g
+    share = (share / torch.cat([G, g], 1).norm(dim=1)).nan_to_num(1.0).clamp_max(1)[:, None]
     dW = G @ _power(state, state.exponent)
     square = _squared_change(state, dW, g)
     state.square.lerp_(square, (1 - state.rho_decay) / (1 - state.rho_decay**state.steps))
     known = torch.maximum(state.square, _floor(state, square, 1e-3))
-    if state.long.mean() < 1e-4 * state.peak:  # faded gradients that rise again do not lengthen a step
-        known = torch.maximum(known, square)
+    known = torch.maximum(known, square * (state.long.mean() < 1e-4 * state.peak))  # faded ones that rise
     known = known + known.mean() * (0.01 if len(known) > 1 else 1e-6)
     scale = torch.where(known > 0, known**-0.5, 0.0)[:, None]
-    found = _within_reach(state, torch.cat([dW, g - dW @ state.mean.T], 1) * scale)
+    found = _within_reach(state, torch.cat([dW, g - dW @ state.mean.T], 1) * scale * share)
     return torch.lerp(found, state.velocity.lerp_(found, 1 - state.momentum), state.momentum)
 
 
@@ -122,7 +122,8 @@ def _polar_step(state: State, gradient: Tensor) -> Tensor:
         state.renewals += every
         state.square.lerp_(square, (1 - state.rho_decay**every) / (1 - state.rho_decay**state.renewals))
     scale = length * state.square.mean() ** -0.5 if state.renewals else 0.0
-    return _within_reach(state, torch.cat([dW, moved - dW @ state.mean.T], 1) * scale)
+    share = (2 * gradient.norm(dim=1) / ahead.norm(dim=1)).nan_to_num(1.0).clamp_max(1)[:, None]
+    return _within_reach(state, torch.cat([dW, moved - dW @ state.mean.T], 1) * scale * share)
 
 
 def _power(state: State, exponent: float) -> Tensor:
@@ -151,8 +152,7 @@ def _within_reach(state: State, found: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    layer, x = nn.Linear(4, 2, dtype=torch.float64), torch.rand(64, 4, dtype=torch.float64)
-    state = State(layer)
+    state, x = State(layer := nn.Linear(4, 2, dtype=torch.float64)), torch.rand(64, 4, dtype=torch.float64)
     for _ in range(100):
         layer.zero_grad()
         (loss := (layer(x).tanh() - x[:, :2].sin()).square().mean()).backward()

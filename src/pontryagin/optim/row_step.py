@@ -18,7 +18,7 @@ from pontryagin.optim.joined import (
     without_denormals_,
 )
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import Numbers, as_type, clip, flat, lerp, of, sqrt, tensor, where
+from pontryagin.optim.numbers import Numbers, as_type, clip, flat, full, lerp, of, sqrt, tensor, where
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import OWN, Asked, certain
 from pontryagin.optim.state import StageState
@@ -68,6 +68,9 @@ class RowStep:
             square = square + joined.of_all(moved * moved)
         scale, new = outputs_scale(joined.state, square, units, own["rho_decay"], own["steps"] + 1,
                                    joined.segments, self._silent)
+        if any(one.share is not None for one in answers):
+            scale = scale * flat([full(scale, size, 1.0) if one.share is None else one.share
+                                  for one, size in zip(answers, joined.totals, strict=True)])
         length = flat([one.norm for one in answers]) * scale
         norm = sqrt(joined.segments.reduced(length * length))
         if asked.longest is not None:

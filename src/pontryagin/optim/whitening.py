@@ -15,22 +15,34 @@ targets times 1000 half as high, tables 7 to 13 %, ten layers 5 to 11 %, sigmoid
 ended 6 to 20 % higher; MLPs of two layers, a VGG and a ViT level.)
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.affine.argmax import largest_entry
 from pontryagin.affine.metric import FactoredMoment, eigen
+from pontryagin.optim.numbers import Numbers, clip, where
 
 WIDEST = 128
 """Outputs of a stage of which C is kept."""
 _DAMPING = 0.1
 """Beside the mean of C's diagonal. Up to 1 the ends are the same, with 3 they are higher again."""
 _ROOT = 0.5
+_OWN = 2.0
+"""How much further than alone an output may move for the sake of the others."""
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 Square = Float[Tensor, "group output output"]
 Size = Float[Tensor, " group"]
+
+
+def own_share(own: Numbers, whole: Numbers, root: Any) -> Numbers:
+    """What the rows of R (G - g s^T, g), R = (C + 0.1 c I)^(-1/2), are multiplied by: 1, less where a row is
+    more than twice R_ii times the length that it had before. An output without a gradient does not move for
+    those that it used to move with. own, whole: the length of each row before and after; root: R_ii."""
+    return where(whole > 0, clip(_OWN * root * own / whole, None, 1), 1.0)
 
 
 def inverse_root(moment: Square) -> Square:
