@@ -14,7 +14,7 @@ the root mean square of the changes of all outputs,
 
     [O, o] = polar factor of [(G - g s^T) M^-1, g],   dW = O M^-1 / rho,   db = o / rho - dW s
 Steps are shorter where gradients fade, and of outputs with hardly any (own_share), and reach no further than
-weights allow (fading.py). The loss is not passed. x (row, d), W (n, d); steps (n, d + k), b last, k = 0 without.
+weights allow (fading.py). The loss is not passed. Shapes: x (row, d), W (n, d); steps (n, d + k), b last.
 """
 
 from dataclasses import dataclass

@@ -41,7 +41,11 @@ Size = Float[Tensor, " group"]
 def own_share(own: Numbers, whole: Numbers, root: Any) -> Numbers:
     """What the rows of R (G - g s^T, g), R = (C + 0.1 c I)^(-1/2), are multiplied by: 1, less where a row is
     more than twice R_ii times the length that it had before. An output without a gradient does not move for
-    those that it used to move with. own, whole: the length of each row before and after; root: R_ii."""
+    those that it used to move with.
+
+    own, whole: the length of each row before and after; root: R_ii. In polar steps own is of the batch's
+    gradient, whole of the momentum, and root 1.
+    """
     return where(whole > 0, clip(_OWN * root * own / whole, None, 1), 1.0)
 
 
