@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from optim_builders import loss_of, vectors
 from torch import nn
 
-from pontryagin.optim import EMSA, joined, numbers, packed, polar_step, row_step
+from pontryagin.optim import EMSA, compiled, joined, numbers, packed, passes, polar_step, row_step
 from pontryagin.optim.gradients import largest_entries, sizes
 from pontryagin.optim.joined import Segments
 from pontryagin.optim.numbers import Numbers
@@ -114,6 +114,7 @@ def test_steps_with_tensors_are_those_with_arrays(rows: int, monkeypatch: pytest
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     arrays = trained()
-    for module in (numbers, joined, packed, polar_step, row_step):
+    for module in (numbers, joined, packed, passes, polar_step, row_step):
         monkeypatch.setattr(module, "of", lambda values: values)
-    torch.testing.assert_close(trained(), arrays, rtol=1e-8, atol=1e-10)
+    monkeypatch.setattr(compiled, "fits", lambda values: False)
+    torch.testing.assert_close(trained(), arrays, rtol=1e-5, atol=1e-7)

@@ -12,9 +12,8 @@ from optim_kinds import assert_near, controls, deviation
 from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Metric, share
-from pontryagin.optim import packed as packed_module
 from pontryagin.optim.group import StageGroup
-from pontryagin.optim.packed import Pack
+from pontryagin.optim.packed import Cost, Pack
 from pontryagin.problem import NonFiniteError
 
 Groups = list[StageGroup | Pack]
@@ -63,8 +62,8 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> list[Groups]:
     found: list[Groups] = []
     real = share.packed
 
-    def packing(groups: Sequence[StageGroup]) -> Groups:
-        found.append(real(groups))
+    def packing(groups: Sequence[StageGroup], cost: Cost) -> Groups:
+        found.append(real(groups, cost))
         return found[-1]
 
     monkeypatch.setattr(share, "packed", packing)
@@ -76,7 +75,7 @@ def both(packs: list[Groups], monkeypatch: pytest.MonkeyPatch, tolerance: float 
     """Packed and apart: the same changes."""
     together, _ = trained(**options)
     assert any(isinstance(one, Pack) for groups in packs for one in groups)
-    monkeypatch.setattr(share, "packed", list)
+    monkeypatch.setattr(share, "packed", lambda groups, cost: list(groups))
     apart, _ = trained(**options)
     torch.manual_seed(0)
     start = controls(options.get("make", Mixed)().double())
@@ -177,7 +176,7 @@ def test_what_is_packed(packs: list[Groups], monkeypatch: pytest.MonkeyPatch) ->
     names = {frozenset(one.stage.name.removesuffix(".weight") for one in group.stages)
              for groups in packs for group in groups if isinstance(group, Pack)}
     assert {frozenset({"rest.1", "rest.3", "again", "wide"}), frozenset({"images.2"})} <= names
-    monkeypatch.setattr(packed_module, "_LARGEST", 1)
+    monkeypatch.setattr(share, "BY_ROWS", share.BY_ROWS._replace(largest=1))
     packs.clear()
     trained(steps=1)
     assert packs
@@ -200,7 +199,7 @@ def test_zeros_stay_zeros(packs: list[Groups]) -> None:
     _, optimizer = trained()
     for groups in packs:
         for group in (one for one in groups if isinstance(one, Pack)):
-            for rows in (group.velocity, group._change, group._gradient):
+            for rows in (group.velocity, group.change, group._gradient):
                 inside = torch.zeros_like(rows)
                 for part in group._shaped(inside):
                     part.fill_(1)

@@ -17,12 +17,15 @@ from pontryagin.affine.precision import coarse_products
 
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
+Square = Float[Tensor, "group side side"]
 
 _QUINTICS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 """Of the composition of three odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.27
 there. Each is the best on the interval that the one before maps to (Amsel et al. 2025 prove that this is
 optimal); found by linear programming. Two, within 0.29 from 0.04 on, leave much of what small singular values
 are worth to transformers; a fourth, within 0.2 from 0.003 on, adds nothing that is sure."""
+_LONG = 1.5
+"""Beside its width, the length of x from which fewer flops are needed by R alone."""
 
 
 def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMoment, damping: float,
@@ -42,10 +45,11 @@ def polar_factor(matrix: Matrix) -> Matrix:
     """About U V^T of matrix = U S V^T: singular values end within 0.27 of 1 if they are at least 0.01 of (sum
     of S^4)^(1/4).
 
-    A composition of odd polynomials of x is S x with S an even one: all iterates are functions of the Gram
-    matrix R = x x^T of the shorter side, so only that is iterated: R <- S R S with S = a + b R + c R^2, and
-    the product of all S is applied once. (In TF32 on a CUDA device: what is off is a part in a thousand of
-    the largest, which changes the length of small singular values only.)
+    Each quintic is x <- S x with S = a + b R + c R^2 and R = x x^T of the shorter side: three products. A
+    composition of them is a product of such S, which are all functions of the first R, so that where x is
+    half as long again as wide, or more, only that is iterated: R <- S R S, and the product of all S is
+    applied once. (In TF32 on a CUDA device: what is off is a part in a thousand of the largest, which
+    changes the length of small singular values only.)
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
@@ -56,13 +60,29 @@ def polar_factor(matrix: Matrix) -> Matrix:
         # at least the largest eigenvalue
         bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny
         gram = gram / bound
-        product = gram
-        for number, (a, b, c) in enumerate(_QUINTICS):
-            factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            factor.diagonal(dim1=-2, dim2=-1).add_(a)
-            product = factor @ product if number else factor
-            if number < len(_QUINTICS) - 1:
-                gram = factor @ (gram @ factor)
-        result = (product / bound.sqrt()) @ x
+        x = x / bound.sqrt()
+        result = _by_x(x, gram) if x.shape[2] < _LONG * x.shape[1] else _by_gram(gram) @ x
     return result if wide else result.mT
 
+
+def _factor(gram: Square, a: float, b: float, c: float) -> Square:
+    """S."""
+    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal(dim1=-2, dim2=-1).add_(a)
+    return factor
+
+
+def _by_x(x: Matrix, gram: Square) -> Matrix:
+    for number, quintic in enumerate(_QUINTICS):
+        x = _factor(x @ x.mT if number else gram, *quintic) @ x
+    return x
+
+
+def _by_gram(gram: Square) -> Square:
+    product = gram
+    for number, quintic in enumerate(_QUINTICS):
+        factor = _factor(gram, *quintic)
+        product = factor @ product if number else factor
+        if number < len(_QUINTICS) - 1:
+            gram = factor @ (gram @ factor)
+    return product

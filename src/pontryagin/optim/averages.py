@@ -117,5 +117,5 @@ def _is_shown(parameter: Tensor, state: AverageState) -> bool:
 def _marks(parameters: Sequence[Tensor]) -> list[tuple[int, int, int]]:
     """Of each what changes with every write to it, or to the part of it that lies here, which counts by
     itself, and with its storage."""
-    return [(parameter._version, part._version, part.data_ptr())
+    return [(version := parameter._version, version if part is parameter else part._version, part.data_ptr())
             for parameter, part in zip(parameters, local_parts(parameters), strict=True)]

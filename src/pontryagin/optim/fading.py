@@ -78,7 +78,7 @@ def floored(square: Numbers, long: Numbers, peak: Numbers | None = None, level: 
     return found if peak is None else maximum(found, level**2 * peak)
 
 
-def reach(norms: Numbers, outputs: int) -> Numbers:
+def reach(norms: Numbers, outputs: int | Numbers) -> Numbers:
     """The largest norm that the change of a matrix of this norm and so many outputs may have; (group)."""
     return REACH * clip(norms, outputs**0.5, None)
 

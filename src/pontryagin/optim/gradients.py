@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pontryagin.optim import compiled
 from pontryagin.optim.numbers import read
 
 _MILD = 1e-5, 1e9
@@ -33,7 +34,7 @@ def sizes(gradients: Sequence[Tensor]) -> list[float]:
     where it holds such a value."""
     if not gradients or any(one.is_sparse or not one.numel() for one in gradients):
         return largest_entries(gradients)
-    norms = read(torch._foreach_norm(list(gradients)))
+    norms = compiled.norms(gradients) or read(torch._foreach_norm(list(gradients)))
     return norms if all(_MILD[0] < norm < _MILD[1] for norm in norms) else largest_entries(gradients)
 
 

@@ -12,6 +12,7 @@ from pontryagin.affine import Diagonal, Factor, MeanVariance
 from pontryagin.affine.argmax import centred, shift
 from pontryagin.affine.metric import FactoredMoment
 from pontryagin.affine.variances import growth
+from pontryagin.optim import compiled
 from pontryagin.optim.certainty import exponent_for, is_polar
 from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
@@ -231,7 +232,8 @@ class StageGroup:
             return self.mean.new_full((self.count,), torch.inf)
         weights = [one.weight.detach() for one in self.stages]
         if self.count == len(weights):
-            norms = torch.stack(torch._foreach_norm(weights))
+            known = compiled.norms(weights)
+            norms = self.mean.new_tensor(known) if known else torch.stack(torch._foreach_norm(weights))
         else:
             norms = torch.cat([torch.linalg.vector_norm(one.stage.map.matrix(weight), dim=(1, 2))
                                for one, weight in zip(self.stages, weights, strict=True)])

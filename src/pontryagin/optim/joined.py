@@ -3,6 +3,7 @@ is one tensor, so that the arithmetic of lengths is done for all stages at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
-from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import Numbers, as_type, cat, full, of, tensor, write
+from pontryagin.optim.numbers import Numbers, as_type, cat, flat, full, of, tensor, write
 from pontryagin.optim.packed import Pack
-from pontryagin.optim.promise import Asked, products
+from pontryagin.optim.promise import Asked
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
 
@@ -29,7 +29,8 @@ EARLY, SELDOM = 20, 4
 
 
 class Segments:
-    """Which outputs belong to which group. lengths: of the groups; padded: with zeros."""
+    """Which outputs belong to which group. lengths: of the groups; padded: with zeros. places: the group of
+    each output; inside: 1, 0 where there is padding."""
 
     def __init__(self, lengths: Sequence[int], padded: Sequence[int], device: torch.device) -> None:
         self._sizes = np.array(padded)
@@ -39,10 +40,11 @@ class Segments:
                                        for each in (padded, lengths))
         self.lengths = of(self._lengths)
         self._index = torch.repeat_interleave(torch.arange(len(lengths), device=device), self._padded)
-        self._places = of(self._index)
+        self.places = of(self._index)
         inside = [torch.arange(size, device=device) < length for length, size in zip(
             lengths, padded, strict=True)]
-        self._inside = of(torch.cat(inside)) if lengths != padded else None
+        self.inside = flat(inside)
+        self._is_padded = lengths != padded
 
     def __len__(self) -> int:
         return len(self._index)
@@ -63,12 +65,12 @@ class Segments:
     def spread(self, values: Parts) -> Outputs:
         """To each output that of its group."""
         if isinstance(values, np.ndarray):
-            return values.take(self._places)
+            return values.take(self.places)
         return values.index_select(0, self._index)
 
     def spread_inside(self, values: Parts) -> Outputs:
         """The same; 0 where there is padding."""
-        return self.spread(values) if self._inside is None else self.spread(values) * self._inside
+        return self.spread(values) * self.inside if self._is_padded else self.spread(values)
 
 
 class Joined:
@@ -104,16 +106,29 @@ class Joined:
 
     def _join(self, name: str, groups: Sequence[StageGroup | Pack]) -> None:
         """What there is of outputs is padded as they are."""
-        stages = [(one, max(group.lengths)) for group in groups for one in group.stages]
-        known = [one.state.entries[name] for one, _ in stages]
         padded = [nn.functional.pad(value, (0, size - value.shape[1])) if value.ndim == 2 else value
-                  for value, (_, size) in zip(known, stages, strict=True)]
-        joint = torch.cat([value.reshape(-1) for value in padded])
-        parts = joint.split([value.numel() for value in padded])
-        for (one, _), value, whole, part in zip(stages, known, padded, parts, strict=True):
-            part = part.view(whole.shape)
+                  for value, size in self._known(name, groups)]
+        self._place(name, torch.cat([value.reshape(-1) for value in padded]), groups)
+
+    def move(self, name: str, into: np.ndarray) -> None:
+        """An entry of all stages lies in this array from now on."""
+        into[:] = self.state.entries[name]
+        self._place(name, torch.from_numpy(into), self.groups)
+
+    def _place(self, name: str, joint: Tensor, groups: Sequence[StageGroup | Pack]) -> None:
+        """The stages' entries are views of it."""
+        known = self._known(name, groups)
+        shapes = [(len(value), size) if value.ndim == 2 else tuple(value.shape) for value, size in known]
+        parts = joint.split([prod(shape) for shape in shapes])
+        stages = [one for group in groups for one in group.stages]
+        for one, (value, _), shape, part in zip(stages, known, shapes, parts, strict=True):
+            part = part.view(shape)
             one.state.entries[name] = part[:, :value.shape[1]] if value.ndim == 2 else part
         self.state.entries[name] = of(joint)
+
+    def _known(self, name: str, groups: Sequence[StageGroup | Pack]) -> list[tuple[Tensor, int]]:
+        """The entries of all stages, and to how many outputs they are padded."""
+        return [(one.state.entries[name], max(group.lengths)) for group in groups for one in group.stages]
 
     def by_group(self, values: Outputs | None) -> list[Tensor | None]:
         """(group, output) of each; of biases, None for those that have none."""
@@ -176,14 +191,17 @@ class Joined:
         """The largest absolute value of each group with biases."""
         return self._biased.reduced(abs(values), "max")
 
-    def within_reach(self, norm: Parts, lr: float, steps: int, new: StageState) -> Parts:
-        """What steps of this norm, times lr, are multiplied by. Weights are measured now and then: they
-        change by no more than what is asked here. new: of the state."""
+    def limit(self, asked: Asked, lr: float, steps: int, new: StageState) -> Parts | None:
+        """Of the norms of steps at this rate, before they are as long as is asked; None where there is none.
+        Weights are measured now and then: they change by no more than what is asked here. new: of the
+        state."""
+        if asked.longest is None:
+            return None
         if not self._is_reach_known or steps < EARLY or steps % SELDOM == 0:
             new.reach = as_type(of(torch.cat([group.reach() for group in self.groups])), self.state.reach)
             self._is_reach_known = True
         known = new if "reach" in new else self.state
-        return within(norm, known.reach / lr) if lr else full(norm, len(norm), 1.0)
+        return known.reach / (asked.longest * lr) if lr else None
 
     def last(self, weight: int | None) -> int | None:
         """Which part is the stage of the weight with this id; None where it is not here, or is several."""
@@ -223,12 +241,12 @@ class Joined:
             for name in names:
                 write(self.state.entries[name] * growth, self.state.entries[name])
 
-    def promised(self, gradients: Sequence[Tensor], directions: Sequence[Tensor],
-                 bias_gradient: Outputs | None, bias: Outputs | None, groups: Groups,
+    def promised(self, found: Parts, bias_gradient: Outputs | None, bias: Outputs | None, groups: Groups,
                  units: Parts | None = None) -> Parts:
-        """<G, d> of each, times the rates; the gradients are those of the loss divided by units."""
+        """<G, d> of each, times the rates; the gradients are those of the loss divided by units. found: that
+        of weights."""
         of_weight, of_bias = (float(groups[number]["lr"]) for number in self.first.groups)
-        found = as_type(of(products(gradients, directions)), self.state.square) * of_weight
+        found = as_type(found, self.state.square) * of_weight
         scale = [group.unit() for group in self.groups]
         if any(one is not None for one in scale):
             found = found * of(torch.cat([
@@ -268,7 +286,8 @@ def without_denormals_(velocities: Sequence[Tensor]) -> None:
 class Proposal:
     """A step of groups that has not been taken: directions, by group, those of biases, the norms of the
     former, and what it would change in the state; velocities: in the place of the old ones. rights: what
-    C of each group is to see, where it is time; refresh: whether what changes slowly is seen anew."""
+    C of each group is to see, where it is time; refresh: whether what changes slowly is seen anew. size:
+    finite where the directions are, where it is known already."""
 
     joined: Joined
     changes: list[Tensor]
@@ -279,9 +298,12 @@ class Proposal:
     promise: Sequence[Numbers] | None = None  # as Promise
     rights: Sequence[Any] = ()  # Rights, or those of a pack's groups
     refresh: bool = False
+    size: float | None = None
 
     def sizes(self) -> list[Numbers]:
         """Single numbers, finite where the directions are."""
+        if self.size is not None:
+            return [self.size]
         found = [self.norm.sum(), *([] if self.bias is None else [abs(self.bias).sum()])]
         for group, change in zip(self.joined.groups, self.changes, strict=True):
             found += group.extra(change)

@@ -85,6 +85,21 @@ def sqrt(values: Numbers) -> Numbers:
     return np.sqrt(values) if isinstance(values, np.ndarray) else values.sqrt()
 
 
+def reduced(segments: Any, values: Numbers) -> Numbers:
+    """The sum over each segment."""
+    return segments.reduced(values)
+
+
+def spread(segments: Any, values: Numbers) -> Numbers:
+    """To each place that of its segment."""
+    return segments.spread(values)
+
+
+def spread_inside(segments: Any, values: Numbers) -> Numbers:
+    """The same; 0 where there is padding."""
+    return segments.spread_inside(values)
+
+
 def write(values: Numbers, into: Numbers) -> None:
     """In place."""
     if isinstance(into, np.ndarray):

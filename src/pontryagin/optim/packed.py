@@ -10,25 +10,25 @@ Zeros stay zeros, so that padding changes nothing. What lasts is kept by the gro
 pack is made of; what is padded is made anew when their moments change.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pontryagin.affine import Diagonal, Factor, MeanVariance
 from pontryagin.affine.metric import is_plain, row_norm
+from pontryagin.optim import compiled
+from pontryagin.optim.fading import reach
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
 from pontryagin.optim.numbers import Numbers, clip, of
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import own_share
 
-_LARGEST = 1 << 18
-"""Numbers in a pack: it has four such tensors, and beyond that their arithmetic costs more than the calls."""
-_SAVED = 1.5e6
-"""Flops that take as long as the calls that one group fewer saves."""
 Rows = Float[Tensor, "group output column"]
 
 
@@ -42,6 +42,9 @@ class _Whole:
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.bmm(right, self.product, out=out)
+
+    def transposed(self, right: Rows, out: Rows) -> None:
+        torch.bmm(right, self.product.mT, out=out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +60,10 @@ class _Subspace:
     def solve(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.outside, out=out)
         out.baddbmm_(torch.bmm(right, self.left), self.product)
+
+    def transposed(self, right: Rows, out: Rows) -> None:
+        torch.mul(right, self.outside, out=out)
+        out.baddbmm_(torch.bmm(right, self.product.mT), self.left.mT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +88,8 @@ do not vary, (group, 1, column), None where all do."""
 class Pack:
     """Groups of equal stages, padded to the largest of them. To a step it is a group without biases.
 
-    count: of matrices; outputs, inputs: the most. lengths: outputs of each matrix.
+    count: of matrices; outputs, inputs: the most. lengths: outputs of each matrix. change: of all,
+    overwritten by the next.
     """
 
     has_bias_apart = False
@@ -95,20 +103,22 @@ class Pack:
         ends = list(accumulate(part.count for part in parts))
         self._places = [slice(end - part.count, end) for part, end in zip(parts, ends, strict=True)]
         self._has_bias = any(part.has_bias_apart for part in parts)
+        self.is_whitened = any(one.stage.is_whitened for one in self.stages)
         shape = self.count, self.outputs, self.inputs + self._has_bias
         like = parts[0].velocity
-        self._gradient, self._change, self.velocity = (like.new_zeros(shape) for _ in range(3))
+        self._gradient, self.change, self.velocity = (like.new_zeros(shape) for _ in range(3))
         for part, of_part, bias_of_part in self._split(self.velocity):
             part.lend(of_part, bias_of_part)
-        self._gradients, self._moves = self._shaped(self._gradient), self._shaped(self._change)
+        self._gradients, self._moves = self._shaped(self._gradient), self._shaped(self.change)
         biases = [one.bias for one in self.stages if one.bias is not None]
         self.parameters: list[nn.Parameter] = [*(one.weight for one in self.stages), *biases]
-        self._change_of_weights = self._change[..., :self.inputs]
-        self._change_of_biases = of(self._change[..., -1])
+        self._change_of_weights = self.change[..., :self.inputs]
+        self._change_of_biases = of(self.change[..., -1])
+        self._right = self._whitened = like.new_empty(0)  # Y before and after it is whitened
+        self._outputs_of_each = like.new_tensor(self.lengths)
         self._metric: _Metric | None = None
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
-        self._is_whitened = any(one.stage.is_whitened for one in self.stages)
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -136,24 +146,49 @@ class Pack:
 
     def answer(self, gradient: Rows, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
         """As that of a group."""
-        metric = self._known_metric(damping, exponent)
+        metric = self.known_metric(damping, exponent)
         right, share = gradient, None
         if self._has_bias:
             right = torch.addcmul(right, right[..., self.inputs:], self._mean, value=-1)
-        if self._is_whitened:
+        if self.is_whitened:
             root, own = self._known_root(), of(torch.linalg.vector_norm(right, dim=2))
             right = torch.bmm(root, right)
             share = own_share(own, of(torch.linalg.vector_norm(right, dim=2)), self._root_diagonal)
         if metric.mask is not None:
             right = right * metric.mask
-        metric.solve(right, self._change)
+        metric.solve(right, self.change)
         norm = of(row_norm(self._change_of_weights, exponent))
-        return Answer(self._change, self._square(right, norm, metric, damping, exponent), norm,
+        return Answer(self.change, self._square(right, norm, metric, damping, exponent), norm,
                       None, None, share)
+
+    def is_compiled(self, damping: float, exponent: float) -> bool:
+        """Whether `solved` can be asked."""
+        return (compiled.fits(self.velocity) and is_plain(damping, exponent)
+                and self.known_metric(damping, exponent).mask is None)
+
+    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Y; the argmax for the gradient that was asked for last is in `change`. rows: the first two are
+        written, as row_lengths.ROWS says; so is delta."""
+        metric, right, shape = self.known_metric(damping, exponent), self._gradient, self._gradient.shape[:2]
+        if len(self._right) < len(right):
+            self._right, self._whitened = torch.empty_like(right), torch.empty_like(right)
+        if self._has_bias:
+            right = self._right
+            compiled.centred(of(self._gradient), self._mean_array, of(right), rows[0].reshape(shape))
+        elif self.is_whitened:
+            compiled.lengths(of(right), rows[0].reshape(shape))
+        if self.is_whitened:
+            if self._root is None:
+                self._known_root()
+                rows[1] = self._root_diagonal.reshape(-1)
+            right = torch.bmm(self._known_root(), right, out=self._whitened)
+        metric.solve(right, self.change)
+        shift[:] = of(metric.shift).reshape(-1)
+        return of(right)
 
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
-        if not (self._is_whitened and (refresh or any(part.is_unseen for part in self.parts))):
+        if not (self.is_whitened and (refresh or any(part.is_unseen for part in self.parts))):
             return None
         return [part.rights(of_part, bias_of_part, refresh)
                 for part, of_part, bias_of_part in self._split(gradient)]
@@ -167,12 +202,35 @@ class Pack:
 
     def moves(self, change: Rows) -> tuple[Sequence[nn.Parameter], Sequence[Tensor]]:
         """Parameters and their directions, views of the change."""
-        assert change is self._change
+        assert change is self.change
         return self.parameters, self._moves
+
+    @property
+    def last_gradient(self) -> Rows:
+        """The one that was asked for last."""
+        return self._gradient
+
+    def known_metric(self, damping: float, exponent: float) -> _Metric:
+        """[[P, -P s], [0, 1]]."""
+        if self._metric is None or self._made_for != (damping, exponent):
+            self._metric, self._made_for = self._new_metric(damping, exponent), (damping, exponent)
+        return self._metric
+
+    def squared_change(self, right: Rows) -> Numbers:
+        """Mean square, of each output, by a product with the moments. right: Y, whose last number is dW s +
+        db."""
+        squares = right.new_zeros(right.shape[:2])
+        for part, change, rows in zip(self.parts, self._split(self.change), self._rows(squares), strict=True):
+            rows.copy_(part.metric.squared_change(change[1]))
+        own = of(right[..., -1])
+        return of(squares) + own * own if self._has_bias else of(squares)
 
     def reach(self) -> Float[Tensor, " group"]:
         """As that of a group."""
-        return torch.cat([part.reach() for part in self.parts])
+        if self.count > len(self.stages) or (
+                known := compiled.norms([one.weight.detach() for one in self.stages])) is None:
+            return torch.cat([part.reach() for part in self.parts])
+        return reach(self.velocity.new_tensor(known), self._outputs_of_each)
 
     def unit(self) -> Tensor | None:
         """None: 1."""
@@ -188,16 +246,10 @@ class Pack:
         if is_plain(damping, exponent) and exponent < 1:
             whole = of(torch.linalg.vector_norm(right, dim=2))
             return clip(whole * whole - of(metric.shift) * norm * norm, 0, None)
-        if is_plain(damping, exponent):
-            whole = of(torch.linalg.vecdot(right[..., :self.inputs], self._change_of_weights))
-            found = clip(whole - of(metric.shift) * norm * norm, 0, None)
-        else:
-            squares = right.new_zeros(right.shape[:2])
-            for part, change, rows in zip(self.parts, self._split(self._change), self._rows(squares),
-                                          strict=True):
-                rows.copy_(part.metric.squared_change(change[1]))
-            found = of(squares)
-        own = of(right[..., -1])
+        if not is_plain(damping, exponent):
+            return self.squared_change(right)
+        whole = of(torch.linalg.vecdot(right[..., :self.inputs], self._change_of_weights))
+        found, own = clip(whole - of(metric.shift) * norm * norm, 0, None), of(right[..., -1])
         return found + own * own if self._has_bias else found
 
     def _known_root(self) -> Tensor:
@@ -213,11 +265,6 @@ class Pack:
             self._root_diagonal = of(self._root.diagonal(dim1=1, dim2=2))
         return self._root
 
-    def _known_metric(self, damping: float, exponent: float) -> _Metric:
-        if self._metric is None or self._made_for != (damping, exponent):
-            self._metric, self._made_for = self._new_metric(damping, exponent), (damping, exponent)
-        return self._metric
-
     def _new_metric(self, damping: float, exponent: float) -> _Metric:
         like, bias = self._gradient, int(self._has_bias)
         columns = self.inputs + bias
@@ -231,7 +278,7 @@ class Pack:
         if not known.all():
             mask = torch.cat([known.unsqueeze(2).expand(-1, -1, self.inputs), like.new_ones(
                 self.count, 1, bias)], 2)
-        mean = self._mean[..., :self.inputs].mT
+        mean, self._mean_array = self._mean[..., :self.inputs].mT, of(self._mean)
         metric = self.parts[0].metric
         if isinstance(metric, Diagonal):
             product = torch.cat([part.metric.power(damping, exponent).product for part in self.parts])
@@ -283,26 +330,53 @@ class Pack:
         return weights + biases
 
 
-def packed(groups: Sequence[StageGroup]) -> list[StageGroup | Pack]:
+class Cost(NamedTuple):
+    """Of the steps of a pack. largest: so many numbers it may have; saved: flops that take as long as the
+    calls that one group fewer saves; work: flops of a step of so many matrices, outputs and inputs."""
+
+    largest: int
+    saved: float
+    work: Callable[[int, int, int], float]
+
+
+def _row_work(count: int, outputs: int, inputs: int) -> float:
+    return 2.0 * count * outputs * (inputs + 1) * (inputs + outputs + 10 if inputs > 1 else 10)
+
+
+def _polar_work(count: int, outputs: int, inputs: int) -> float:
+    less, more = sorted((outputs, inputs + 1))
+    return 2.0 * count * (2 * outputs * (inputs + 1)**2 + 2 * less * less * more + 9 * less**3)
+
+
+BY_ROWS = Cost(1 << 18, 1.5e6, _row_work)
+"""Beyond the largest the arithmetic of a pack's four tensors costs more than the calls."""
+POLAR = Cost(1 << 20, 2e7, _polar_work)
+
+
+def packed(groups: Sequence[StageGroup], cost: Cost) -> list[StageGroup | Pack]:
     """Small groups of stages that share their settings together, as long as the zeros cost less than the
     calls that are saved; the others as they are."""
-    found: list[StageGroup | Pack] = [group for group in groups if not _is_small(group)]
+    found: list[StageGroup | Pack] = [group for group in groups if not _is_small(group, cost)]
     packs: list[list[StageGroup]] = []
-    for group in sorted(filter(_is_small, groups), key=lambda group: -group.first.stage.inputs):
-        best = min(packs, key=lambda parts: _work([*parts, group]) - _work(parts), default=None)
-        if best is not None and _fit(best, group):
+    for group in sorted(groups, key=lambda group: -group.first.stage.inputs):
+        if not _is_small(group, cost):
+            continue
+        best = min(packs, key=lambda parts: _work([*parts, group], cost) - _work(parts, cost), default=None)
+        if best is not None and _fit(best, group, cost):
             best.append(group)
         else:
             packs.append([group])
     return found + [Pack(parts) for parts in packs]
 
 
-def _is_small(group: StageGroup) -> bool:
-    """Whether it may be in a pack, where biases move at the rates of their weights, and rows are views."""
+def _is_small(group: StageGroup, cost: Cost) -> bool:
+    """Whether it may be in a pack, where biases move at the rates of their weights, and rows are views, of
+    polar steps of more than single inputs."""
     first = group.first
-    small = group.count * first.stage.outputs * (first.stage.inputs + 1) <= _LARGEST
+    small = group.count * first.stage.outputs * (first.stage.inputs + 1) <= cost.largest
     one_rate = first.bias is None or first.groups[0] == first.groups[1]
-    return small and one_rate and not first.stage.map.one_hot and _is_viewed(first.stage)
+    fitting = cost is not POLAR or _kind(group) != "single"
+    return small and one_rate and fitting and not first.stage.map.one_hot and _is_viewed(first.stage)
 
 
 def _is_viewed(stage: AffineStage) -> bool:
@@ -313,15 +387,16 @@ def _is_viewed(stage: AffineStage) -> bool:
     return shaped.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
 
 
-def _fit(parts: Sequence[StageGroup], group: StageGroup) -> bool:
+def _fit(parts: Sequence[StageGroup], group: StageGroup, cost: Cost) -> bool:
     count, outputs, inputs = _shape([*parts, group])
     alike = _kind(parts[0]) == _kind(group) != "subspace"
-    if not alike or count * outputs * (inputs + 1) > _LARGEST:
+    if not alike or count * outputs * (inputs + 1) > cost.largest:
         return False
     # the rows of several matrices of one weight lie side by side
     several = any(size > 1 for part in (*parts, group) for size in part.sizes)
     equal = len({part.first.stage.outputs for part in (*parts, group)}) == 1
-    return (equal or not several) and _work([*parts, group]) <= _work(parts) + _work([group]) + _SAVED
+    return (equal or not several) and (
+        _work([*parts, group], cost) <= _work(parts, cost) + _work([group], cost) + cost.saved)
 
 
 def _kind(group: StageGroup) -> str:
@@ -336,10 +411,8 @@ def _shape(parts: Sequence[StageGroup]) -> tuple[int, int, int]:
             max(one.inputs for one in stages))
 
 
-def _work(parts: Sequence[StageGroup]) -> float:
-    """Flops of a step."""
-    count, outputs, inputs = _shape(parts)
-    return 2.0 * count * outputs * (inputs + 1) * (inputs + outputs + 10 if inputs > 1 else 10)
+def _work(parts: Sequence[StageGroup], cost: Cost) -> float:
+    return cost.work(*_shape(parts))
 
 
 def _with_corner(matrix: Tensor, column: Tensor) -> Tensor:

@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from pontryagin.affine import Moments
 from pontryagin.distributed.reductions import mean_over_processes, sum_over_processes
+from pontryagin.optim import compiled
 from pontryagin.optim.group import Groups, StageGroup, TrainedStage, grouped
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.packed import packed
+from pontryagin.optim.pack_step import PackStep
+from pontryagin.optim.packed import BY_ROWS, POLAR, Pack, packed
+from pontryagin.optim.polar_pack_step import PolarPackStep
 from pontryagin.optim.polar_step import PolarStep
 from pontryagin.optim.row_step import RowStep
 from pontryagin.optim.stage import AffineStage
@@ -29,7 +32,23 @@ def joined(groups: Sequence[StageGroup]) -> Steps:
     alike: dict[Hashable, list[StageGroup]] = {}
     for group in groups:
         alike.setdefault(group.first.settings, []).append(group)
-    return [PolarStep(each) if each[0].first.is_polar else RowStep(packed(each)) for each in alike.values()]
+    return [step for each in alike.values() for step in (
+        _polar_steps(each) if each[0].first.is_polar else _row_steps(packed(each, BY_ROWS)))]
+
+
+def _row_steps(parts: Sequence[StageGroup | Pack]) -> Steps:
+    alone = [part for part in parts if isinstance(part, Pack) and compiled.fits(part.velocity)]
+    others = [part for part in parts if part not in alone]
+    return [*map(PackStep, alone), *([RowStep(others)] if others else [])]
+
+
+def _polar_steps(groups: Sequence[StageGroup]) -> Steps:
+    if not compiled.fits(groups[0].velocity):
+        return [PolarStep(groups)]
+    parts = packed(groups, POLAR)
+    others = [part for part in parts if not isinstance(part, Pack)]
+    return [*(PolarPackStep(part) for part in parts if isinstance(part, Pack)),
+            *([PolarStep(others)] if others else [])]
 
 
 class Share:

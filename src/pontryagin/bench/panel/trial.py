@@ -7,6 +7,7 @@ from statistics import median
 from time import process_time
 from typing import Any
 
+import torch
 from torch.linalg import LinAlgError
 
 from pontryagin.bench.panel.network import Work
@@ -73,6 +74,16 @@ def started(trial: Trial, work: Work) -> Run:
 
 def train(trial: Trial, work: Work, advance: Callable[[int, float | None], None]) -> Outcome:
     """To its end, a loss that is not finite included."""
+    torch.set_flush_denormal(True)
+    try:
+        return _trained(trial, work, advance)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _trained(trial: Trial, work: Work, advance: Callable[[int, float | None], None]) -> Outcome:
+    """Denormal numbers, which a processor takes a hundred times as long for, are 0: momentum of dead units is
+    made of them."""
     run, samples = started(trial, work), work.evaluation()
     stops = {max(1, round(share * trial.iterations)) for share in CHECKPOINTS}
     points = [(0, 0.0, evaluated(run, work, samples))]

@@ -1,0 +1,248 @@
+"""Loops over the numbers of a step on the CPU, compiled by numba where it is installed (the extra `fast`).
+
+A step of small stages is some twenty calls that take longer than their arithmetic, and one of wide stages
+as many passes over memory. Here each pass is one loop, and the arithmetic of lengths one call: the same
+formulas as elsewhere, compiled from the same source. Sums are in float64, so that no square leaves their
+range. Without numba, on other devices and in half precision the calls are torch's.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from inspect import unwrap
+from types import FunctionType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+numba: Any
+try:
+    import numba
+except ImportError:  # the extra is not installed
+    numba = None
+if numba is not None and numba.config.DISABLE_JIT:
+    numba = None
+
+F = TypeVar("F", bound=Callable[..., Any])
+Rows = Float[np.ndarray, "group output column"]
+Sums = Float[np.ndarray, "sum group output"]
+IS_INSTALLED = numba is not None
+_SUMS = {"reassoc", "contract", "nsz"}  # NaN and infinity stay what they are
+
+
+def fits(like: torch.Tensor) -> bool:
+    """Whether the step of a tensor of this kind is compiled."""
+    return IS_INSTALLED and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
+
+
+def compiled(function: F, names: Mapping[str, Any] | None = None) -> F:
+    """Compiled at its first call, and kept on disk where that can be; without numba the function itself.
+    names: globals of the function that others take the place of."""
+    if numba is None:
+        return function
+    plain: Any = unwrap(function)
+    own = FunctionType(plain.__code__, {**plain.__globals__, **(names or {})}, plain.__name__,
+                       plain.__defaults__)
+    # what is kept is found by this name, and numba looks at this file alone whether it is of today
+    own.__qualname__ = f"{own.__name__}_{_digest(own, names or {})}"
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _SUMS}
+    try:
+        return numba.njit(cache=True, **options)(own)
+    except RuntimeError:  # no folder for it can be written
+        return numba.njit(**options)(own)
+
+
+def _digest(function: FunctionType, names: Mapping[str, Any]) -> str:
+    """Of its code, and of all that it may call."""
+    code = function.__code__
+    parts = [code.co_code.hex(), repr(code.co_consts), repr(code.co_names), repr(function.__defaults__)]
+    used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    parts += [f"{name} {value!r}" for name, value in used.items() if isinstance(value, int | float | tuple)]
+    parts += [each.py_func.__qualname__ for name, each in names.items() if hasattr(each, "py_func")]
+    return sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _pointers() -> tuple[Any, Any]:
+    """Addresses as pointers to numbers of either precision."""
+    if numba is None:
+        return None, None
+    from numba.extending import intrinsic
+
+    def to(kind: Any) -> Any:
+        @intrinsic
+        def pointer(typing: Any, address: Any) -> Any:
+            def cast(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+            return numba.types.CPointer(kind)(address), cast
+        return pointer
+    return to(numba.float32), to(numba.float64)
+
+
+_single, _double = _pointers()
+
+
+@compiled
+def _norms(addresses: np.ndarray, sizes: np.ndarray, are_double: bool, found: np.ndarray) -> None:
+    for n in range(len(sizes)):
+        square = 0.0
+        if are_double:
+            for value in numba.carray(_double(addresses[n]), sizes[n]):
+                square += value * value
+        else:
+            for value in numba.carray(_single(addresses[n]), sizes[n]):
+                square += np.float64(value) * np.float64(value)
+        found[n] = np.sqrt(square)
+
+
+def norms(tensors: Sequence[torch.Tensor]) -> list[float] | None:
+    """The square root of the sum of all squares of each; None where that is not compiled."""
+    kind = tensors[0].dtype if tensors else None
+    if not (tensors and fits(tensors[0]) and all(
+            one.dtype is kind and one.device.type == "cpu" and one.layout is torch.strided
+            and one.is_contiguous() for one in tensors)):
+        return None
+    found = np.empty(len(tensors))
+    _norms(np.array([one.data_ptr() for one in tensors]), np.array([one.numel() for one in tensors]),
+           kind is torch.float64, found)
+    return found.tolist()
+
+
+@compiled
+def centred(gradient: Rows, mean: Rows, right: Rows, own: Float[np.ndarray, "group output"]) -> None:
+    """right = (G - g s^T, g), and the length of each of its rows. mean: (s, 0), (group, 1, column)."""
+    groups, outputs, columns = gradient.shape
+    for k in range(groups):
+        for i in range(outputs):
+            g, square = gradient[k, i, columns - 1], 0.0
+            for j in range(columns):
+                value = gradient[k, i, j] - g * mean[k, 0, j]
+                right[k, i, j] = value
+                square += np.float64(value) * np.float64(value)
+            own[k, i] = np.sqrt(square)
+
+
+@compiled
+def lengths(rows: Rows, found: Float[np.ndarray, "group output"]) -> None:
+    """Of each row."""
+    groups, outputs, columns = rows.shape
+    for k in range(groups):
+        for i in range(outputs):
+            square = 0.0
+            for j in range(columns):
+                square += np.float64(rows[k, i, j]) * np.float64(rows[k, i, j])
+            found[k, i] = np.sqrt(square)
+
+
+@compiled
+def measured(right: Rows, change: Rows, inputs: int, sums: Sums) -> None:
+    """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, what Y has beside them, squared, and d has."""
+    groups, outputs, columns = right.shape
+    for k in range(groups):
+        for i in range(outputs):
+            whole, norm, product = 0.0, 0.0, 0.0
+            for j in range(inputs):
+                y, d = np.float64(right[k, i, j]), np.float64(change[k, i, j])
+                whole += y * y
+                norm += d * d
+                product += y * d
+            last, beside = 0.0, 0.0
+            for j in range(inputs, columns):
+                y = np.float64(right[k, i, j])
+                last += y * y
+                beside += np.float64(change[k, i, j])
+            sums[0, k, i], sums[1, k, i], sums[2, k, i] = whole + last, norm, product
+            sums[3, k, i], sums[4, k, i] = last, beside
+
+
+@compiled
+def scaled(change: Rows, scale: Float[np.ndarray, "group output"]) -> None:
+    """d <- scale d, row by row."""
+    groups, outputs, columns = change.shape
+    for k in range(groups):
+        for i in range(outputs):
+            factor = scale[k, i]
+            for j in range(columns):
+                change[k, i, j] *= factor
+
+
+@compiled
+def promised(change: Rows, scale: Float[np.ndarray, "group output"], gradient: Rows, velocity: Rows,
+             sums: Float[np.ndarray, "sum group"]) -> None:
+    """d <- scale d, row by row, and of each group <G, d> and <G, v>."""
+    groups, outputs, columns = change.shape
+    for k in range(groups):
+        new, past = 0.0, 0.0
+        for i in range(outputs):
+            factor = scale[k, i]
+            for j in range(columns):
+                moved, g = change[k, i, j] * factor, np.float64(gradient[k, i, j])
+                change[k, i, j] = moved
+                new += g * np.float64(moved)
+                past += g * np.float64(velocity[k, i, j])
+        sums[0, k], sums[1, k] = new, past
+
+
+@compiled
+def nesterov(velocity: Rows, change: Rows, kept: Float[np.ndarray, "1"]) -> None:
+    """v <- m v + (1 - m) d; d <- m v + (1 - m) d with the new v. kept: m, in their precision."""
+    groups, outputs, columns = change.shape
+    m = kept[0]
+    for k in range(groups):
+        for i in range(outputs):
+            for j in range(columns):
+                own = change[k, i, j]
+                mean = own + m * (velocity[k, i, j] - own)
+                velocity[k, i, j] = mean
+                change[k, i, j] = own + m * (mean - own)
+
+
+@compiled
+def averaged(gradient: Rows, velocity: Rows, ahead: Rows, kept: float, weights: Float[np.ndarray, " group"],
+             squares: Float[np.ndarray, "2 place"], units: Float[np.ndarray, " group"]) -> None:
+    """ahead = (w v + (1 - m) G) / unit with v = m v + (1 - m) G, which stays as it is, and of each row |G|^2
+    and |unit ahead|^2. kept: m; weights: w. units: 1 of mild numbers, else about the largest of them."""
+    groups, outputs, columns = gradient.shape
+    kind = gradient.dtype.type
+    new = kind(1.0 - kept)
+    for k in range(groups):
+        w, largest = kind(weights[k]), 0.0
+        for i in range(outputs):
+            own, whole = 0.0, 0.0
+            for j in range(columns):
+                g = gradient[k, i, j]
+                a = w * (velocity[k, i, j] + new * (g - velocity[k, i, j])) + new * g
+                ahead[k, i, j] = a
+                own += np.float64(g) * np.float64(g)
+                whole += np.float64(a) * np.float64(a)
+            squares[0, k * outputs + i], squares[1, k * outputs + i] = own, whole
+            largest = max(largest, whole)
+        units[k] = 1.0
+        if largest > 0 and not 1e-20 < largest < 1e20:
+            units[k] = np.sqrt(largest)
+            for i in range(outputs):
+                for j in range(columns):
+                    ahead[k, i, j] = kind(np.float64(ahead[k, i, j]) / units[k])
+
+
+@compiled
+def row_squares(rows: Rows, inputs: int, found: Float[np.ndarray, "group output"]) -> None:
+    """|.|^2 of the first numbers of each row."""
+    groups, outputs, _ = rows.shape
+    for k in range(groups):
+        for i in range(outputs):
+            square = 0.0
+            for j in range(inputs):
+                square += np.float64(rows[k, i, j]) * np.float64(rows[k, i, j])
+            found[k, i] = square
+
+
+@compiled
+def moved(velocity: Rows, gradient: Rows, kept: float) -> None:
+    """v <- m v + (1 - m) G."""
+    groups, outputs, columns = gradient.shape
+    new = gradient.dtype.type(1.0 - kept)
+    for k in range(groups):
+        for i in range(outputs):
+            for j in range(columns):
+                velocity[k, i, j] += new * (gradient[k, i, j] - velocity[k, i, j])

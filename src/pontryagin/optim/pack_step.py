@@ -1,0 +1,112 @@
+"""The step by rows of one pack on the CPU, where it is compiled: two products, and two calls for the rest."""
+
+from collections.abc import Mapping
+from math import inf
+
+import numpy as np
+
+from pontryagin.optim.compiled import compiled, measured, promised, scaled
+from pontryagin.optim.fading import is_mild, within
+from pontryagin.optim.group import Groups
+from pontryagin.optim.joined import Proposal
+from pontryagin.optim.moves import Moves
+from pontryagin.optim.numbers import of, spread
+from pontryagin.optim.packed import Pack
+from pontryagin.optim.promise import Asked
+from pontryagin.optim.row_lengths import (
+    ARRAYS,
+    Known,
+    Layout,
+    found_rows,
+    row_lengths,
+    row_promises,
+)
+from pontryagin.optim.row_step import RowStep
+from pontryagin.optim.state import StageState
+
+ROWS = "own", "root", "inside", "square", "long_square", "new_square", "new_long_square"
+"""What `finished` has of every output in one array: the length of its row before it was whitened, R_ii, 1
+where there is no padding, the running means, and what they will be."""
+PARTS = ("lengths", "silent", "certain", "shift", "limit", "longer", "square_weight", "peak",
+         "new_square_weight", "new_peak", "norm", "own", "along")
+"""And of every part: its outputs, two numbers of RowStep, delta, the limit of its norm, what it is multiplied
+by, the running means and what they will be, |d|, lr <G, d> and lr <G, v>."""
+NUMBERS = "rho_decay", "steps", "momentum", "lr", "sure", "before", "size"
+"""Of all: steps with this one, the first two of a Promise, and one that is finite where directions are."""
+
+
+def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, inputs: int,
+             sums: np.ndarray, rows: np.ndarray, parts: np.ndarray, numbers: np.ndarray, places: np.ndarray,
+             is_half: bool, is_whitened: bool, is_promised: bool) -> None:
+    """What is left to do of a step of one pack when its argmax is known: the change is made as long as it is
+    to be, and what is known of it written beside what was given."""
+    groups, outputs, _ = change.shape
+    segments = Layout(places, rows[2], parts[0])
+    rho_decay, steps, lr = numbers[0], int(numbers[1]), numbers[3]
+    measured(right, change, inputs, sums)
+    square, norm, share = found_rows(sums, rows[0].reshape(groups, outputs), rows[1].reshape(groups, outputs),
+                                     parts[3].reshape(groups, 1), is_half)
+    if not is_whitened:
+        share[:] = 1.0
+    scale, size, new = row_lengths(Known(rows[3], rows[4], parts[6], parts[7]), square.ravel(), norm.ravel(),
+                                   share.ravel(), None, rho_decay, steps, segments, parts[1])
+    rows[5], rows[6] = new.square, new.long_square
+    parts[8], parts[9], parts[10] = new.square_weight, new.peak, size
+    narrow = (scale * spread(segments, within(size, parts[4]) * parts[5])).astype(change.dtype)
+    if is_promised:
+        promised(change, narrow.reshape(groups, outputs), gradient, velocity, parts[11:13])
+        parts[11:13] *= lr
+        numbers[4], numbers[5], parts[12] = row_promises(parts[11], parts[12], parts[6], parts[2], numbers[2],
+                                                         steps - 1)
+    else:
+        scaled(change, narrow.reshape(groups, outputs))
+    numbers[6] = size.sum() + sums[4].sum()
+
+
+_FINISHED = compiled(finished, ARRAYS | {"measured": measured, "promised": promised, "scaled": scaled})
+
+
+class PackStep(RowStep):
+    """As a RowStep, which it is where a gradient is out of range or an input does not vary."""
+
+    def __init__(self, pack: Pack) -> None:
+        super().__init__([pack])
+        self._pack, segments = pack, self.joined.segments
+        self._rows, self._parts = (np.zeros((len(names), size)) for names, size in (
+            (ROWS, len(segments)), (PARTS, len(segments.lengths))))
+        self._numbers, self._places = np.zeros(len(NUMBERS)), segments.places
+        self._rows[2], self._parts[0] = segments.inside, segments.lengths
+        self._parts[1], self._parts[2], self._parts[5] = self._silent, self._certain, 1.0
+        for name in ("square", "long_square"):
+            self.joined.move(name, self._rows[ROWS.index(name)])
+        for name in ("square_weight", "peak"):
+            self.joined.move(name, self._parts[PARTS.index(name)])
+        self._sums = np.zeros((5, pack.count, pack.outputs))
+        self._change, self._velocity = of(pack.change), of(pack.velocity)
+
+    def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
+        """As that of RowStep."""
+        joined, pack, own = self.joined, self._pack, groups[self.joined.first.groups[0]]
+        damping, exponent, lr, parts = own["damping"], joined.exponent(groups), float(own["lr"]), self._parts
+        if not (all(map(is_mild, joined.largest(largest))) and pack.is_compiled(damping, exponent)):
+            return super().propose(groups, largest, asked)
+        gradient = pack.gradient()
+        rights = [pack.rights(gradient, None, asked.refresh)]
+        right = pack.solved(damping, exponent, self._rows, parts[3])
+        changed, longer = StageState({}), joined.lengths(asked)
+        limit = joined.limit(asked, lr, own["steps"], changed)
+        parts[4], parts[5] = inf if limit is None else limit, 1.0 if longer is None else longer
+        numbers = self._numbers
+        numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
+        _FINISHED(right, self._change, of(gradient), self._velocity, pack.inputs, self._sums, self._rows,
+                  parts, numbers, self._places, exponent < 1, pack.is_whitened, asked.promised)
+        _, _, _, _, sure, before, size = numbers.tolist()
+        promise = [sure, before, *joined.of_last(parts[11], parts[12], asked)] if asked.promised else None
+        return Proposal(joined, [pack.change], None, parts[10], changed, promise=promise, rights=rights,
+                        refresh=asked.refresh, size=size)
+
+    def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
+        """As that of RowStep."""
+        if proposal.size is not None:
+            self._rows[3:5], self._parts[6:8] = self._rows[5:7], self._parts[8:10]
+        return super().take(proposal, groups)
