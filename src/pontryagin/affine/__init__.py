@@ -10,7 +10,15 @@ from pontryagin.affine.affine_map import AffineMap, dense, first_argument, turne
 from pontryagin.affine.argmax import Change, argmax, output_change
 from pontryagin.affine.finding import Candidates, certain_maps, maps_of
 from pontryagin.affine.form import AffineForm, Layout, form_of, form_on
-from pontryagin.affine.metric import Diagonal, Factor, FactoredMoment, damped_eigen, factorize, nystrom
+from pontryagin.affine.metric import (
+           Diagonal,
+           Factor,
+           FactoredMoment,
+           Scaled,
+           damped_eigen,
+           factorize,
+           nystrom,
+)
 from pontryagin.affine.moments import IndexMoments, InputMoments, Moments
 from pontryagin.affine.penalized_argmax import PenalizedArgmax
 from pontryagin.affine.polar import polar_argmax
@@ -20,7 +28,8 @@ from pontryagin.affine.variances import MeanVariance, VarianceProbe
 
 __all__ = ["AffineForm", "AffineMap", "Candidates", "Change", "Diagonal", "Factor", "FactoredMoment",
            "IndexMoments", "InputMoments",
-           "Layout", "MeanVariance", "Moments", "PenalizedArgmax", "StageMoments", "VarianceProbe", "argmax",
+           "Layout", "MeanVariance", "Moments", "PenalizedArgmax", "Scaled", "StageMoments", "VarianceProbe",
+           "argmax",
            "certain_maps", "damped_eigen", "dense", "factorize", "first_argument", "form_of", "form_on",
            "is_certain",
            "maps_of", "merge_moments", "nystrom", "output_change", "own_parameters", "polar_argmax",

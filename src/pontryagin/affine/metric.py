@@ -7,7 +7,7 @@ G, whose covariance is close to U (x) A / samples.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -65,6 +65,9 @@ class FactoredMoment(Protocol):
     def squared_change(self, change: Matrix) -> Row:
         """Mean (dW (x - s))^2 of each output: the diagonal of dW A_c dW^T."""
 
+    def half(self, right: Matrix, damping: float, exponent: float) -> Matrix:
+        """Y of which Y Y^T is dW A dW^T, A = A_c + delta I, dW what right is solved to."""
+
     def power(self, damping: float, exponent: float) -> Power:
         """(A_c + delta I)^-exponent."""
 
@@ -108,6 +111,10 @@ class Factor:
         whole = (torch.linalg.vector_norm(right, dim=2).square_() if exponent == _ROOT
                  else torch.linalg.vecdot(right, change)).mul_(kept.is_known)
         return change, whole.addcmul_(norm.square(), kept.shift, value=-1).clamp_min_(0), norm
+
+    def half(self, right: Matrix, damping: float, exponent: float) -> Matrix:
+        """Right (A_c + delta I)^(1/2 - exponent)."""
+        return right if exponent == _ROOT else self.solve(right, damping, exponent - _ROOT)
 
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
@@ -160,9 +167,48 @@ class Diagonal:
         change = self.solve(right, damping, exponent)
         return change, self.squared_change(change), row_norm(change, exponent)
 
+    def half(self, right: Matrix, damping: float, exponent: float) -> Matrix:
+        """As that of a Factor."""
+        return right if exponent == _ROOT else self.solve(right, damping, exponent - _ROOT)
+
     def squared_change(self, change: Matrix) -> Row:
         """Sum over inputs of their second moment times dW^2."""
         return _weighted(change, self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A_c of inputs that are measured in units of their own: x = unit x', and own is that of x'. What is
+    solved, and damped, is in their units; a change is one of W again. own: known whole."""
+
+    own: Factor
+    unit: Float[Tensor, "group 1 input"]
+    powers: Powers = field(default_factory=dict)
+
+    def solve(self, right: Matrix, damping: float, exponent: float) -> Matrix:
+        """Right u (u A_c u + delta I)^-exponent u, u = 1 / unit."""
+        return self.own.solve(right / self.unit, damping, exponent) / self.unit
+
+    def measured_solve(self, right: Matrix, damping: float, exponent: float) -> tuple[Matrix, Row, Row]:
+        """As that of a Factor."""
+        change, square, _ = self.own.measured_solve(right / self.unit, damping, exponent)
+        change = change / self.unit
+        return change, square, row_norm(change, exponent)
+
+    def half(self, right: Matrix, damping: float, exponent: float) -> Matrix:
+        """As that of a Factor."""
+        return self.own.half(right / self.unit, damping, exponent)
+
+    def squared_change(self, change: Matrix) -> Row:
+        """The diagonal of dW A_c dW^T."""
+        return self.own.squared_change(change * self.unit)
+
+    def power(self, damping: float, exponent: float) -> Power:
+        """Kept; its product is u (u A_c u + delta I)^-exponent u."""
+        if (damping, exponent) not in self.powers:
+            kept = self.own.power(damping, exponent)
+            self.powers[damping, exponent] = replace(kept, product=kept.product / self.unit / self.unit.mT)
+        return self.powers[damping, exponent]
 
 
 def is_plain(damping: float, exponent: float) -> bool:

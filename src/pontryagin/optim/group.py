@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.affine import Diagonal, Factor, MeanVariance
+from pontryagin.affine import Diagonal, Factor, MeanVariance, Scaled
 from pontryagin.affine.argmax import centred, shift
 from pontryagin.affine.metric import FactoredMoment
 from pontryagin.affine.variances import growth
@@ -71,7 +71,8 @@ class TrainedStage:
     def kind(self) -> Hashable:
         """Equal for stages that can be maximized together."""
         stage = self.stage
-        return (stage.outputs, stage.inputs, stage.rank, stage.map.one_hot, self.bias is None, self.settings)
+        return (stage.outputs, stage.inputs, stage.rank, stage.map.one_hot, self.bias is None,
+                self.state.has_units, self.settings)
 
     def weight_gradient(self) -> Tensor:
         """Of the whole weight; may be .grad itself."""
@@ -122,7 +123,9 @@ class StageGroup:
         self.count = sum(self.sizes)
         for one in stages:
             one.stage.begin(one.state, one.bias is not None)
+        self.has_units = self.first.state.has_units
         metric = ["moment"] if self.map.one_hot else ["basis", "values", "tail"]
+        metric += ["input_unit"] if self.has_units else []
         outputs = StageState.OF_OUTPUTS if self.first.stage.is_whitened else ()
         self._state = StageState({name: self._stacked(name)
                                   for name in ["mean", *metric, *outputs, "velocity"]})
@@ -176,7 +179,9 @@ class StageGroup:
         if self._metric is None:
             single = self.first.stage.inputs == 1
             self._metric = (Diagonal(self._state.moment) if self.map.one_hot else
-                            Diagonal(self._state.values) if single else self._factor())
+                            Diagonal(self._state.values) if single else
+                            Scaled(self._factor(), self._state.input_unit.unsqueeze(1)) if self.has_units else
+                            self._factor())
         return self._metric
 
     @property

@@ -164,9 +164,9 @@ class Owned(Share):
             joint = [(stage, merged(stage, self._replicas.stack(one))) for stage, one in joint]
         found = []
         for stage, one in joint:
-            moments, positions = unpacked(stage, one)
+            moments, first = unpacked(stage, one)
             if moments is not None:
-                found.append((stage, moments, positions // self._copies))
+                found.append((stage, moments, first._replace(rows=first.rows // self._copies)))
         return found
 
     def tell(self, armed: Sequence[tuple[AffineStage, StageState]]) -> None:

@@ -5,7 +5,7 @@ from math import inf
 
 import numpy as np
 
-from pontryagin.optim.compiled import compiled, measured, promised, scaled
+from pontryagin.optim.compiled import compiled, measured, promised, row_squares, scaled
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal
@@ -37,13 +37,16 @@ NUMBERS = "rho_decay", "steps", "momentum", "lr", "sure", "before", "size"
 
 def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, inputs: int,
              sums: np.ndarray, rows: np.ndarray, parts: np.ndarray, numbers: np.ndarray, places: np.ndarray,
-             is_half: bool, is_whitened: bool, is_promised: bool) -> None:
+             seen: np.ndarray, is_half: bool, is_whitened: bool, is_promised: bool) -> None:
     """What is left to do of a step of one pack when its argmax is known: the change is made as long as it is
-    to be, and what is known of it written beside what was given."""
+    to be, and what is known of it written beside what was given. seen: see Pack, of no rows for None."""
     groups, outputs, _ = change.shape
     segments = Layout(places, rows[2], parts[0])
     rho_decay, steps, lr = numbers[0], int(numbers[1]), numbers[3]
     measured(right, change, inputs, sums)
+    if len(seen):
+        row_squares(seen, inputs, sums[2])
+        parts[3], is_half = 0.0, False
     square, norm, share = found_rows(sums, rows[0].reshape(groups, outputs), rows[1].reshape(groups, outputs),
                                      parts[3].reshape(groups, 1), is_half)
     if not is_whitened:
@@ -63,7 +66,8 @@ def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, veloci
     numbers[6] = size.sum() + sums[4].sum()
 
 
-_FINISHED = compiled(finished, ARRAYS | {"measured": measured, "promised": promised, "scaled": scaled})
+_FINISHED = compiled(finished, ARRAYS | {
+    "measured": measured, "promised": promised, "scaled": scaled, "row_squares": row_squares})
 
 
 class PackStep(RowStep):
@@ -83,6 +87,7 @@ class PackStep(RowStep):
             self.joined.move(name, self._parts[PARTS.index(name)])
         self._sums = np.zeros((5, pack.count, pack.outputs))
         self._change, self._velocity = of(pack.change), of(pack.velocity)
+        self._none = np.zeros((0, 0, 0), self._change.dtype)
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep."""
@@ -98,8 +103,10 @@ class PackStep(RowStep):
         parts[4], parts[5] = inf if limit is None else limit, 1.0 if longer is None else longer
         numbers = self._numbers
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
-        _FINISHED(right, self._change, of(gradient), self._velocity, pack.inputs, self._sums, self._rows,
-                  parts, numbers, self._places, exponent < 1, pack.is_whitened, asked.promised)
+        seen = pack.seen(right)
+        _FINISHED(of(right), self._change, of(gradient), self._velocity, pack.inputs, self._sums, self._rows,
+                  parts, numbers, self._places, self._none if seen is None else of(seen), exponent < 1,
+                  pack.is_whitened, asked.promised)
         _, _, _, _, sure, before, size = numbers.tolist()
         promise = [sure, before, *joined.of_last(parts[11], parts[12], asked)] if asked.promised else None
         return Proposal(joined, [pack.change], None, parts[10], changed, promise=promise, rights=rights,

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pontryagin.affine import Diagonal, Factor, MeanVariance
+from pontryagin.affine import Diagonal, Factor, MeanVariance, Scaled
 from pontryagin.affine.metric import is_plain, row_norm
 from pontryagin.optim import compiled
 from pontryagin.optim.fading import reach
@@ -114,6 +114,7 @@ class Pack:
         self.parameters: list[nn.Parameter] = [*(one.weight for one in self.stages), *biases]
         self._change_of_weights = self.change[..., :self.inputs]
         self._change_of_biases = of(self.change[..., -1])
+        self._roots: Tensor | None = None  # where inputs have units: K with (Y K) (Y K)^T = dW A_c dW^T
         self._right = self._whitened = like.new_empty(0)  # Y before and after it is whitened
         self._outputs_of_each = like.new_tensor(self.lengths)
         self._metric: _Metric | None = None
@@ -166,7 +167,7 @@ class Pack:
         return (compiled.fits(self.velocity) and is_plain(damping, exponent)
                 and self.known_metric(damping, exponent).mask is None)
 
-    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> Rows:
         """Y; the argmax for the gradient that was asked for last is in `change`. rows: the first two are
         written, as row_lengths.ROWS says; so is delta."""
         metric, right, shape = self.known_metric(damping, exponent), self._gradient, self._gradient.shape[:2]
@@ -184,7 +185,7 @@ class Pack:
             right = torch.bmm(self._known_root(), right, out=self._whitened)
         metric.solve(right, self.change)
         shift[:] = of(metric.shift).reshape(-1)
-        return of(right)
+        return right
 
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
@@ -243,6 +244,9 @@ class Pack:
     def _square(self, right: Rows, norm: Numbers, metric: _Metric, damping: float, exponent: float
                 ) -> Numbers:
         """The mean squared change of each output."""
+        if self._roots is not None:
+            whole = of(torch.linalg.vector_norm(torch.bmm(right, self._roots), dim=2))
+            return whole * whole + of(right[..., -1])**2 if self._has_bias else whole * whole
         if is_plain(damping, exponent) and exponent < 1:
             whole = of(torch.linalg.vector_norm(right, dim=2))
             return clip(whole * whole - of(metric.shift) * norm * norm, 0, None)
@@ -274,6 +278,8 @@ class Pack:
             self._mean[place, 0, :part.first.stage.inputs] = part.mean
             shift[place], known[place] = part.metric.power(damping, exponent).shift, part.metric.power(
                 damping, exponent).is_known
+        has_units = any(part.has_units for part in self.parts)
+        self._roots = self._new_roots(damping, exponent) if has_units else None
         mask = None
         if not known.all():
             mask = torch.cat([known.unsqueeze(2).expand(-1, -1, self.inputs), like.new_ones(
@@ -286,9 +292,10 @@ class Pack:
             rest = like.new_zeros(columns)
             rest[1:] = 1
             return _Single(product, rest, shift, mask)
-        assert isinstance(metric, Factor)
+        assert isinstance(metric, Factor | Scaled)
         power = metric.power(damping, exponent)
         if power.outside is not None:
+            assert isinstance(metric, Factor)
             if not bias:
                 return _Subspace(power.outside, metric.basis, power.product, shift, mask)
             left, product = metric.basis, power.product
@@ -305,6 +312,23 @@ class Pack:
             product[..., :-1, -1:] = -(inner @ mean)
             product[..., -1, -1] = 1
         return _Whole(product, shift, mask)
+
+    def _new_roots(self, damping: float, exponent: float) -> Tensor:
+        """P Q diag(values)^(1/2), P in the units of Q, padded; nothing of what is beside the inputs."""
+        found = self.change.new_zeros(self.count, self.change.shape[2], self.inputs)
+        for part, place in zip(self.parts, self._places, strict=True):
+            inputs, metric = part.first.stage.inputs, part.metric
+            own = metric.own if isinstance(metric, Scaled) else metric
+            assert isinstance(own, Factor)
+            power = own.power(damping, exponent)
+            root = own.basis * (power.inside * own.values.sqrt().unsqueeze(1))
+            found[place, :inputs, :inputs] = root / metric.unit.mT if isinstance(metric, Scaled) else root
+        return found
+
+    def seen(self, right: Rows) -> Tensor | None:
+        """Y K, whose rows squared are what the change does to outputs beside their means; None where |Y| and
+        |dW| say it. right: Y."""
+        return None if self._roots is None else torch.bmm(right, self._roots)
 
     def _split(self, rows: Rows) -> Iterator[tuple[StageGroup, Matrix, Vector | None]]:
         """Of each group what there is of weights, and of biases."""

@@ -5,20 +5,23 @@ import torch
 from torch import Tensor
 
 from pontryagin.affine import Moments
+from pontryagin.optim.own_units import First
 from pontryagin.optim.stage import AffineStage
 
 
 def packed(stage: AffineStage) -> Tensor:
-    """Numbers of rows, all and in the moments, mean, product and trace in one."""
+    """Numbers of rows, in the moments and all, 1 where they are no data, mean, product and trace in one."""
     taken, zeros = stage.captured.take(), stage.zeros()
     own = zeros if taken is None else taken.to(zeros.mean.dtype)
-    counts = [0.0, 0.0] if taken is None else [taken.count, float(stage.captured.positions)]
+    captured = stage.captured
+    counts = [0.0] * 3 if taken is None else [taken.count, float(captured.positions),
+                                              float(not captured.are_data)]
     return torch.cat([own.mean.new_tensor(counts), own.mean.flatten(), own.product.flatten(), own.trace])
 
 
 def _split(stage: AffineStage, packed: Tensor) -> tuple[Tensor, Moments]:
     zeros = stage.zeros()
-    counts, mean, product, trace = packed.split([2, zeros.mean.numel(), zeros.product.numel(),
+    counts, mean, product, trace = packed.split([3, zeros.mean.numel(), zeros.product.numel(),
                                                  zeros.trace.numel()])
     return counts, Moments(mean.view_as(zeros.mean), product.reshape(zeros.product.shape), trace.clone(),
                            zeros.block)
@@ -40,9 +43,9 @@ def merged(stage: AffineStage, rows: Tensor) -> Tensor:
     return torch.cat([total, mean.flatten(), product.flatten(), trace])  # type: ignore[union-attr, list-item]
 
 
-def unpacked(stage: AffineStage, packed: Tensor) -> tuple[Moments | None, int]:
-    """The moments, None without rows, and the number of all rows."""
+def unpacked(stage: AffineStage, packed: Tensor) -> tuple[Moments | None, First]:
+    """The moments, None without rows, and how many rows there are of what."""
     counts, moments = _split(stage, packed)
-    rows, positions = counts.tolist()
+    rows, positions, made = counts.tolist()
     moments.product, moments.count = moments.product.clone(), rows
-    return (moments if rows else None), round(positions)
+    return (moments if rows else None), First(round(positions), made == 0)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from pontryagin.affine.polar import polar_factor
 from pontryagin.optim.averages import entering
 from pontryagin.optim.certainty import exponent_for
+from pontryagin.optim.own_units import First, has_units, units
 
 
 @dataclass
@@ -41,6 +42,7 @@ class State:
     rho_decay: float = 0.95
     weight_decay: float = 0.0
     averaging: float = 8.0
+    are_data: bool = False  # x: each input in its own unit (own_units.py), where rows are twice as many
 
     def __post_init__(self) -> None:
         (n, d), k = self.layer.weight.shape, int(self.layer.bias is not None)
@@ -48,7 +50,7 @@ class State:
         self.steps = self.refreshes = self.renewals = 0
         self.mean, self.moment, self.basis, self.values = zeros(k, d), zeros(d, d), zeros(d, d), zeros(d)
         self.velocity, self.average, self.square = zeros(n, d + k), zeros(n, d + k), zeros(n)
-        self.outputs, self.seen = torch.eye(n).to(zeros(())), 0
+        self.unit, self.outputs, self.seen = torch.ones_like(self.values), torch.eye(n).to(zeros(())), 0
         self.size, self.long, self.peak, self.reach = zeros(()), zeros(()), zeros(()), zeros(())
 
 
@@ -74,7 +76,9 @@ def _refresh(state: State, x: Tensor) -> None:
     """s and A_c take a batch in, with weight max(0.15, 1 / refreshes), never 1.25 times behind it."""
     state.refreshes += 1
     rows = len(x) / max(state.layer.weight.shape)
-    state.is_polar = rows >= 2 if state.refreshes == 1 else state.is_polar
+    if state.refreshes == 1:
+        state.is_polar = rows >= 2
+        state.are_data &= not state.is_polar and has_units(First(len(x), True), x.shape[1])
     state.exponent = exponent_for(rows, True) if state.exponent < 0 else state.exponent
     weight, mean = max(0.15, 1 / state.refreshes), x.mean(0, keepdim=True)[:len(state.mean)]
     centred, offset = x - mean.sum(0), mean - state.mean
@@ -82,22 +86,25 @@ def _refresh(state: State, x: Tensor) -> None:
     if state.values.sum() > 0:
         state.moment *= (moment.trace() / 1.25 / state.values.sum()).clamp_min(1)
     state.mean.lerp_(mean, weight)
-    values, state.basis = torch.linalg.eigh(state.moment.lerp_(moment, weight))
-    state.values = values.clamp_min(float(torch.finfo(x.dtype).eps * state.mean.square().sum() / x.shape[1]))
+    state.moment.lerp_(moment, weight)
+    state.unit = units(state.moment[None])[0] if state.are_data else state.unit
+    values, state.basis = torch.linalg.eigh(state.moment / state.unit / state.unit[:, None])
+    rounding = torch.finfo(x.dtype).eps * (state.mean / state.unit).square().sum() / x.shape[1]
+    state.values = values.clamp_min(float(rounding))
 
 
 def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
     G, g = gradient.tensor_split([len(state.values)], 1)
     G, n, (values, basis) = G - g @ state.mean, len(G), torch.linalg.eigh(state.outputs)
-    Y = torch.cat([G @ _power(state, state.exponent - 0.5), g], 1)  # whose Y Y^T is dW A dW^T + g g^T
+    Y = torch.cat([G / state.unit @ _power(state, state.exponent - 0.5), g], 1)  # Y Y^T: dW A dW^T + g g^T
     if (refresh or not state.seen) and n > 1 and Y.any():
         state.seen += 1
         state.outputs.lerp_(n * Y @ Y.T / Y.square().sum(), max(0.15, 1 / state.seen))
     R = (basis * (values + 0.1 * values.mean()) ** -0.5) @ basis.T if n > 1 else torch.eye(n).to(G)
     share, G, g = 2 * R.diagonal() * torch.cat([G, g], 1).norm(dim=1), R @ G, R @ g
     share = (share / torch.cat([G, g], 1).norm(dim=1)).nan_to_num(1.0).clamp_max(1)[:, None]
-    dW = G @ _power(state, state.exponent)
-    square = _squared_change(state, dW, g)
+    dW = G / state.unit @ _power(state, state.exponent)
+    square, dW = _squared_change(state, dW, g), dW / state.unit
     state.square.lerp_(square, (1 - state.rho_decay) / (1 - state.rho_decay**state.steps))
     known = torch.maximum(state.square, _floor(state, square, 1e-3))
     known = torch.maximum(known, square * (state.long.mean() < 1e-4 * state.peak))  # faded ones that rise

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pontryagin.affine import Moments
@@ -10,6 +11,7 @@ from pontryagin.distributed.reductions import mean_over_processes, sum_over_proc
 from pontryagin.optim import compiled
 from pontryagin.optim.group import Groups, StageGroup, TrainedStage, grouped
 from pontryagin.optim.moves import Moves
+from pontryagin.optim.own_units import First
 from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.packed import BY_ROWS, POLAR, Pack, packed
 from pontryagin.optim.polar_pack_step import PolarPackStep
@@ -20,9 +22,8 @@ from pontryagin.optim.state import Entries, StageState, States
 from pontryagin.trajectory.local import whole
 
 Steps = list[RowStep | PolarStep]
-Seen = tuple[AffineStage, Moments, int]
-"""A stage, the moments of its inputs in the last batch, over all processes, and their number of rows where
-they are the first."""
+Seen = tuple[AffineStage, Moments, First]
+"""A stage, the moments of its inputs in the last batch, over all processes, and what is known of a first."""
 Saved = dict[int, dict[str, Tensor]]
 """Entries by the numbers of parameters."""
 
@@ -49,6 +50,11 @@ def _polar_steps(groups: Sequence[StageGroup]) -> Steps:
     others = [part for part in parts if not isinstance(part, Pack)]
     return [*(PolarPackStep(part) for part in parts if isinstance(part, Pack)),
             *([PolarStep(others)] if others else [])]
+
+
+def _first(stage: AffineStage, device: torch.device) -> First:
+    made = sum_over_processes(0 if stage.captured.are_data else 1, device)
+    return First(sum_over_processes(stage.captured.positions, device), made == 0)
 
 
 class Share:
@@ -92,9 +98,8 @@ class Share:
         for stage, state in armed:
             moments = mean_over_processes(stage.captured.take(), stage.zeros)
             if moments is not None:
-                first = 0 if state.has_moments else sum_over_processes(stage.captured.positions,
-                                                                       moments.mean.device)
-                found.append((stage, moments, first))
+                found.append((stage, moments, _first(stage, moments.mean.device)
+                              if not state.has_moments else First(0, False)))
         return found
 
     def tell(self, armed: Sequence[tuple[AffineStage, StageState]]) -> None:

@@ -10,6 +10,7 @@ from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
 from pontryagin.optim.certainty import is_polar, worth
+from pontryagin.optim.own_units import First, has_units, units
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
 from pontryagin.optim.whitening import WIDEST
@@ -97,13 +98,15 @@ class AffineStage:
         if armed and not self.is_exact and isinstance(moments, InputMoments):
             moments.block = entries["basis"] if "basis" in entries else self._first_block()
 
-    def absorb(self, state: StageState, moments: Moments, has_bias: bool, positions: int) -> Moments | None:
-        """Take in the moments of the last batch; returns what is to be factorized for keep(), if anything.
-        positions: the rows of all processes, of the first batch."""
+    def absorb(self, state: StageState, moments: Moments, has_bias: bool, first: First) -> Moments | None:
+        """Take in the moments of the last batch; returns what is to be factorized for keep(), if anything."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
-            rows, each = positions / max(self.inputs, self.outputs), self.captured.rows_of_sample
-            self._reset(state, moments, worth(rows, each), positions / each)
+            rows, each = first.rows / max(self.inputs, self.outputs), self.captured.rows_of_sample
+            self._reset(state, moments, worth(rows, each), first.rows / each)
+            if self.is_exact and not self.map.one_hot and self.map.is_dense and has_units(
+                    first, self.inputs) and not is_polar(state.rows.item(), True):
+                state.input_unit.fill_(torch.nan)  # unlike 1, which it stays where inputs have none
         state.refreshes += 1
         weight = max(FRESH, 1 / state.refreshes.item())
         if has_bias:  # the spread of the batches' means is variance too
@@ -115,13 +118,19 @@ class AffineStage:
             state.moment.lerp_(moments.product, weight)
         if self.map.one_hot:
             return None
-        return Moments(state.mean, state.moment, moments.trace) if self.is_exact else _blend(state, moments,
-                                                                                             weight)
+        if not self.is_exact:
+            return _blend(state, moments, weight)
+        if not state.has_units:
+            return Moments(state.mean, state.moment, moments.trace)
+        state.input_unit.copy_(units(state.moment))
+        across, along = state.input_unit.unsqueeze(1), state.input_unit.unsqueeze(2)
+        return Moments(state.mean, state.moment / across / along, moments.trace)
 
     def keep(self, state: StageState, factor: Factor) -> None:
         """In place: groups hold the same tensors. Less variance than the rounding of the mean is no
         information."""
-        rounding = torch.finfo(self._dtype).eps * state.mean.square().mean(1)
+        mean = state.mean / state.input_unit if self.is_exact else state.mean
+        rounding = torch.finfo(self._dtype).eps * mean.square().mean(1)
         state.basis.copy_(factor.basis)
         torch.maximum(factor.values, rounding[:, None], out=state.values)
         torch.maximum(factor.tail, rounding, out=state.tail)
@@ -176,6 +185,8 @@ class AffineStage:
         if self.is_exact or self.map.one_hot:
             state.moment = moments.product.clone()
         if not self.map.one_hot:
+            if self.is_exact:
+                state.input_unit = torch.ones_like(mean)
             state.basis = mean.new_zeros(self.groups, self.inputs, self.rank)
             state.values, state.tail = mean.new_zeros(self.groups, self.rank), mean.new_zeros(self.groups)
 

@@ -59,7 +59,8 @@ class StageState(Record):
     mean: s, (group, input). moment: A_c where it is known whole, (group, input, input), or frequencies,
     (group, input). basis, values, tail: A_c as basis diag(values) basis^T + tail elsewhere, (group, input,
     rank), (group, rank), (group). refreshes: of the moments. rows: of the first batch, over the larger
-    of inputs and outputs (certainty.py). samples: of the first batch.
+    of inputs and outputs (certainty.py). samples: of the first batch. input_unit: what basis and values
+    measure the inputs in (own_units.py), (group, input), of those that are known whole.
     output_moment: C (whitening.py), (group, output, output). output_refreshes: the batches in it, (group).
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
@@ -76,6 +77,7 @@ class StageState(Record):
     refreshes: Tensor
     rows: Tensor
     samples: Tensor
+    input_unit: Tensor
     output_moment: Tensor
     output_refreshes: Tensor
     square: Tensor
@@ -97,13 +99,18 @@ class StageState(Record):
     OF_OUTPUTS: ClassVar = ("output_moment", "output_refreshes")
     """Of stages with several outputs, but not too many."""
     CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "samples",
-                                  "square", "long_square")
+                                  "input_unit", "square", "long_square")
     """In place."""
 
     @property
     def has_moments(self) -> bool:
         """Whether any inputs have entered."""
         return "refreshes" in self and self.refreshes.item() > 0
+
+    @property
+    def has_units(self) -> bool:
+        """Whether each input has a unit of its own."""
+        return "input_unit" in self and bool((self.input_unit != 1).any())
 
     def leave(self) -> None:
         """What it shared with other stages is its own again, so that theirs is not kept for its sake."""
@@ -120,6 +127,7 @@ class StageState(Record):
         shapes: dict[str, tuple[int, ...]] = {
             "mean": (groups, inputs), "moment": (groups, inputs) if one_hot else (groups, inputs, inputs),
             "basis": (groups, inputs, rank), "values": (groups, rank), "tail": (groups,),
+            "input_unit": (groups, inputs),
             "output_moment": (groups, outputs, outputs), "output_refreshes": (groups,),
             "velocity_weight": (groups,), "velocity": (groups, outputs, inputs),
             "bias_velocity": (groups, outputs)}
@@ -133,6 +141,7 @@ class StageState(Record):
     def needed(is_exact: bool, one_hot: bool, is_whitened: bool) -> set[str]:
         """The entries of a state that has any of them."""
         metric = {"moment"} if is_exact or one_hot else set()
+        metric |= {"input_unit"} if is_exact and not one_hot else set()
         metric |= set() if one_hot else {"basis", "values", "tail"}
         metric |= set(StageState.OF_OUTPUTS) if is_whitened else set()
         return {"mean", "refreshes", "rows", "samples", "velocity", *StageState.RUNNING} | metric

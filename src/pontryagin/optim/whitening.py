@@ -29,7 +29,6 @@ WIDEST = 128
 """Outputs of a stage of which C is kept."""
 _DAMPING = 0.1
 """Beside the mean of C's diagonal. Up to 1 the ends are the same, with 3 they are higher again."""
-_ROOT = 0.5
 _OWN = 2.0
 """How much further than alone an output may move for the sake of the others."""
 Matrix = Float[Tensor, "group output input"]
@@ -61,11 +60,8 @@ def inverse_root(moment: Square) -> Square:
 def seen(right: Matrix, mean_change: Vector | None, metric: FactoredMoment, damping: float, exponent: float
          ) -> tuple[Square, Size]:
     """(C of one batch over its c, whether there is one: not for steps of 0, nor of changes beyond numbers).
-    right: G - g s^T; mean_change: g.
-
-    dW = right A^-exponent, so that dW A dW^T = Y Y^T with Y = right A^(1/2 - exponent).
-    """
-    change = right if exponent == _ROOT else metric.solve(right, damping, exponent - _ROOT)
+    right: G - g s^T; mean_change: g."""
+    change = metric.half(right, damping, exponent)
     if mean_change is not None:
         change = torch.cat([change, mean_change.unsqueeze(2)], 2)
     largest = largest_entry(change)[:, None, None]

@@ -62,6 +62,8 @@ class CapturedStage:
         self._last: tuple[int, int] | None = None
         self._verified: list[tuple[Tensor, Tensor]] = []
         self._misfits = self.called = False
+        self.are_data = True
+        """Whether nothing that is differentiated made the inputs."""
         self._slots: list[_Slot] = []
         self._batch = 0
 
@@ -84,6 +86,7 @@ class CapturedStage:
             self.forget()
             self.stop()
         self.armed, self.probing, self.seen, self.called = armed, probing and not armed, False, False
+        self.are_data = True
 
     def stop(self) -> None:
         """Let go of the weight."""
@@ -108,6 +111,7 @@ class CapturedStage:
         the module whose bias is the stage's, and not of another that is tied to its weight alone."""
         self._attend()
         self.called = True
+        self.are_data &= isinstance(x, Tensor) and not x.requires_grad
         if is_checkpointed() and self.gradient_check is None:  # they come again when they are computed again
             self._certify()
             if not self.certain and self.armed:
