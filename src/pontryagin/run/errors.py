@@ -42,7 +42,7 @@ def _letters(name: str) -> str:
 
 
 EXTRAS = {"matplotlib": "plots", "scipy": "analysis", "sklearn": "data", "pytorch_optimizer": "baselines",
-          "tensorboard": "track"}
+          "tensorboard": "track", "numba": "fast"}
 """The extra of this package that brings each, by the name that it is imported by."""
 _NAMES = {"sklearn": "scikit-learn", "pytorch_optimizer": "pytorch-optimizer"}
 """By which an index knows them, where that is another name."""
