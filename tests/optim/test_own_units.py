@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from pontryagin.affine import Factor, Scaled
 from pontryagin.errors import ProblemError
-from pontryagin.optim import EMSA
+from pontryagin.optim import EMSA, stage
 from pontryagin.optim.own_units import First, has_units, units
 from pontryagin.optim.state import StageState
 
-SCALES = torch.tensor([1.0, 100.0, 0.1, 1.0, 30.0, 1.0])
+SCALES = torch.tensor([1.0, 10.0, 0.1, 1.0, 3.0, 1.0])
 
 
 def batch(step: int, rows: int, scales: Tensor) -> Tensor:
@@ -45,11 +45,13 @@ def has_own(optimizer: EMSA) -> list[bool]:
     return [StageState(state).has_units for state in optimizer.state.values() if "basis" in state]
 
 
-def test_columns_of_any_scale() -> None:
-    alike, _ = trained(torch.ones(6))
-    apart, optimizer = trained(SCALES)
-    assert apart < 3 * alike
+def test_columns_of_any_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, optimizer = trained(SCALES)
     assert has_own(optimizer) == [True, False, False]
+    monkeypatch.setattr(stage, "has_units", lambda first, inputs: False)
+    without, optimizer = trained(SCALES)
+    assert not any(has_own(optimizer))
+    assert own < 0.3 * without
 
 
 @pytest.mark.parametrize("kind", ["data", "features of frozen layers", "few rows", "many rows", "derived",
@@ -72,7 +74,8 @@ def test_whose_inputs_are_data(kind: str) -> None:
 
 def test_from_how_many_rows_on() -> None:
     assert has_units(First(12, True), 6)
-    assert not any([has_units(First(11, True), 6), has_units(First(12, False), 6), has_units(First(9, True), 1)])
+    assert not any(has_units(*few) for few in [(First(11, True), 6), (First(12, False), 6),
+                                               (First(9, True), 1)])
 
 
 @given(inputs=st.integers(1, 6), seed=st.integers(0, 99), dead=st.booleans())

@@ -4,7 +4,7 @@ What a network computes comes in one unit, more or less, and where an input hard
 Columns of data come in any: dollars beside degrees, and the damping of A_c, a tenth of their mean variance,
 leaves all but the largest of them in the noise. So A_c, and what is damped of it, is that of x_j / unit_j,
 
-    unit_j^2 = c (d_j + 0.001 mean d),   d = diag A_c,   c so that the trace of A_c stays what it is,
+    unit_j^2 = c (d_j + 1e-6 mean d),   d = diag A_c,   c so that the trace of A_c stays what it is,
 
 where nothing that is differentiated made the inputs, all of A_c is known, and a batch has two rows or more
 for each of them: with fewer, as of pixels, an input that is nearly always the same gets a unit that one row
@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_LEAST = 1e-3
-"""Of the mean variance, which keeps the unit of an input that does not vary from vanishing. 1e-6 does as
-well; with 0.03 half of what tables gain is lost."""
+_LEAST = 1e-6
+"""Of the mean variance, which keeps the unit of an input that does not vary from vanishing. With 0.001 tables
+end 5 % higher, with 0.03 half of what they gain is lost."""
 
 
 _ROWS = 2.0
