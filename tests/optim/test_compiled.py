@@ -18,7 +18,7 @@ from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.polar_pack_step import PolarPackStep
 from pontryagin.optim.row_lengths import ARRAYS, Known, Layout
 
-pytestmark = pytest.mark.skipif(not compiled.IS_INSTALLED, reason="numba is not installed")
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="numba is not installed")
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 40))
 TYPES = st.sampled_from([np.float32, np.float64])
@@ -113,7 +113,7 @@ def test_formulas_of_arrays(lengths: list[int], padding: int, steps: int, seed: 
 
     def both(plain: Callable[..., Any], *arguments: Any) -> None:
         """Segments and layout in their places."""
-        fast = ARRAYS.get(plain.__name__) or compiled.compiled(plain, ARRAYS)
+        fast = ARRAYS.get(plain.__name__) or compiled.Compiled(plain, ARRAYS)
         expected = plain(*(segments if one is layout else one for one in arguments))
         compare(fast(*arguments), expected)
 
@@ -178,7 +178,7 @@ def test_a_step_without_is_the_same(kind: str, scale: float, monkeypatch: pytest
     steps = 8 if kind == "polar" else 30  # which multiplies roundings
     found = trained(kind, steps, scale)
     monkeypatch.setattr(compiled, "fits", lambda like: False)
-    monkeypatch.setattr(row_lengths, "IS_INSTALLED", False)
+    monkeypatch.setattr(row_lengths, "compiler", lambda: None)
     torch.testing.assert_close(found, trained(kind, steps, scale), rtol=1e-7, atol=1e-9)
 
 
@@ -192,6 +192,10 @@ def test_which_steps_are_taken(kind: str, step: type, monkeypatch: pytest.Monkey
     assert taken
 
 
+class Other(torch.Tensor):
+    """As a DTensor, which has no memory of its own."""
+
+
 def test_norms() -> None:
     tensors = [torch.randn(3, 4), torch.randn(5), torch.zeros(2, 2)]
     expected = [one.norm().item() for one in tensors]
@@ -200,7 +204,7 @@ def test_norms() -> None:
     large = compiled.norms([torch.full((4,), 1e30)])
     assert large == pytest.approx([2e30])
     for others in ([], [tensors[0].t()], [tensors[0].half()], [tensors[0], tensors[1].double()],
-                   [torch.randn(3, dtype=torch.complex64)], [tensors[1].expand(3, 5)]):
+                   [torch.randn(3, dtype=torch.complex64)], [tensors[1].expand(3, 5)], [Other(tensors[1])]):
         assert compiled.norms(others) is None
 
 
@@ -214,23 +218,59 @@ def test_what_is_kept_on_disk_is_of_the_code_that_it_calls() -> None:
     def calling(x: float) -> float:
         return called(x)  # type: ignore[name-defined]  # noqa: F821
 
-    first, second, third = (compiled.compiled(calling, {"called": compiled.compiled(each)})
+    first, second, third = (compiled.Compiled(calling, {"called": compiled.Compiled(each)})
                             for each in (one, other, one))
-    names = [each.py_func.__qualname__ for each in (first, second, third)]
+    names = [each.dispatcher.py_func.__qualname__ for each in (first, second, third)]
     assert names[0] == names[2] != names[1]
     assert (first(1.0), second(1.0)) == (2.0, 3.0)
 
 
 def test_no_folder_to_keep_it_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = compiled.numba.njit
+    real = compiled.compiler().njit
 
     def njit(*arguments: Any, cache: bool = False, **options: Any) -> Any:
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(compiled.numba, "njit", njit)
-    assert compiled.compiled(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(compiled.compiler(), "njit", njit)
+    assert compiled.Compiled(lambda x: x + 1)(1) == 2
+
+
+def test_a_numba_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("Numba needs NumPy 1.0 or less")
+
+    monkeypatch.setattr(compiled, "import_module", broken)
+    compiled.compiler.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="Numba needs NumPy 1.0 or less.: steps are not compiled"):
+            assert compiled.compiler() is None
+        assert not compiled.fits(torch.ones(1))
+        assert compiled.Compiled(lambda x: x + 1)(1) == 2
+    finally:
+        compiled.compiler.cache_clear()
+
+
+def test_a_step_after_one_that_is_not_compiled() -> None:
+    """Tiny gradients between two refreshes, in a state that was read: every output goes on as in the run
+    that was not interrupted."""
+    def go(resumed: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(20, 16), nn.Tanh(), nn.Linear(16, 12)).double()
+        optimizer, draw = EMSA(model, acceptance=None), torch.Generator().manual_seed(1)
+        for step in range(48):
+            if resumed and step == 40:
+                state, optimizer = optimizer.state_dict(), EMSA(model, acceptance=None)
+                optimizer.load_state_dict(state)
+            optimizer.param_groups[0]["refresh_every"] = 50
+            x = torch.randn(8, 20, generator=draw).double()
+            optimizer.zero_grad()
+            (model(x).square().mean() * (1e-20 if step == 40 else 1)).backward()
+            optimizer.step()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(go(True), go(False))
 
 
 @pytest.fixture(params=["sys.modules['numba'] = None", "os.environ['NUMBA_DISABLE_JIT'] = '1'"])
@@ -244,7 +284,7 @@ import os, sys
 {without}
 import torch
 from pontryagin.optim import EMSA, compiled
-assert not compiled.IS_INSTALLED
+assert compiled.compiler() is None
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
 optimizer = EMSA(model)

@@ -7,50 +7,83 @@ range. Without numba, on other devices and in half precision the calls are torch
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from hashlib import sha256
+from importlib import import_module
+from importlib.util import find_spec
 from inspect import unwrap
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
-numba: Any
-try:
-    import numba
-except ImportError:  # the extra is not installed
-    numba = None
-if numba is not None and numba.config.DISABLE_JIT:
-    numba = None
-
-F = TypeVar("F", bound=Callable[..., Any])
 Rows = Float[np.ndarray, "group output column"]
 Sums = Float[np.ndarray, "sum group output"]
-IS_INSTALLED = numba is not None
+_PLAIN = torch.Tensor, torch.nn.Parameter
+"""Others may have no memory of their own."""
 _SUMS = {"reassoc", "contract", "nsz"}  # NaN and infinity stay what they are
+
+
+@cache
+def compiler() -> Any:
+    """numba, which takes a tenth of a second to import; None where it is not installed, or told not to
+    compile."""
+    if find_spec("numba") is None:
+        return None
+    try:
+        numba: Any = import_module("numba")
+    except ImportError as error:  # numba asks for certain versions of numpy
+        warn(f"EMSA: numba is installed, but cannot be imported ({error}): steps are not compiled",
+             stacklevel=2)
+        return None
+    return None if numba.config.DISABLE_JIT else numba
 
 
 def fits(like: torch.Tensor) -> bool:
     """Whether the step of a tensor of this kind is compiled."""
-    return IS_INSTALLED and like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64)
+    return like.is_cpu and like.dtype in (torch.float32, torch.float64) and compiler() is not None
 
 
-def compiled(function: F, names: Mapping[str, Any] | None = None) -> F:
-    """Compiled at its first call, and kept on disk where that can be; without numba the function itself.
-    names: globals of the function that others take the place of."""
-    if numba is None:
-        return function
-    plain: Any = unwrap(function)
-    own = FunctionType(plain.__code__, {**plain.__globals__, **(names or {})}, plain.__name__,
-                       plain.__defaults__)
-    # what is kept is found by this name, and numba looks at this file alone whether it is of today
-    own.__qualname__ = f"{own.__name__}_{_digest(own, names or {})}"
-    options = {"nogil": True, "error_model": "numpy", "fastmath": _SUMS}
-    try:
-        return numba.njit(cache=True, **options)(own)
-    except RuntimeError:  # no folder for it can be written
-        return numba.njit(**options)(own)
+class Compiled:
+    """A function that is compiled at its first call, and kept on disk where that can be; without numba the
+    function itself. names: globals of the function that others take the place of, where it is compiled; or
+    what gives them then."""
+
+    def __init__(self, function: Callable[..., Any], names: "Names | None" = None) -> None:
+        self.plain: Any = unwrap(function)
+        self._names: Names = names or {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.dispatcher(*arguments)
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """What numba makes of it."""
+        numba, plain = compiler(), self.plain
+        if numba is None:
+            return plain
+        given = self._names if isinstance(self._names, Mapping) else self._names()
+        used = {name: value.dispatcher if isinstance(value, Compiled) else value
+                for name, value in given.items() if name in plain.__code__.co_names}
+        own = FunctionType(plain.__code__, {**plain.__globals__, **used}, plain.__name__, plain.__defaults__)
+        # what is kept is found by this name, and numba looks at this file alone whether it is of today
+        own.__qualname__ = f"{own.__name__}_{_digest(own, used)}"
+        options = {"nogil": True, "error_model": "numpy", "fastmath": _SUMS}
+        try:
+            return numba.njit(cache=True, **options)(own)
+        except RuntimeError:  # no folder for it can be written
+            return numba.njit(**options)(own)
+
+
+Names = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+
+def compiled(function: Callable[..., Any]) -> Compiled:
+    """Without names."""
+    return Compiled(function)
 
 
 def _digest(function: FunctionType, names: Mapping[str, Any]) -> str:
@@ -59,14 +92,13 @@ def _digest(function: FunctionType, names: Mapping[str, Any]) -> str:
     parts = [code.co_code.hex(), repr(code.co_consts), repr(code.co_names), repr(function.__defaults__)]
     used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
     parts += [f"{name} {value!r}" for name, value in used.items() if isinstance(value, int | float | tuple)]
-    parts += [each.py_func.__qualname__ for name, each in names.items() if hasattr(each, "py_func")]
+    parts += [each.py_func.__qualname__ for name, each in sorted(names.items()) if hasattr(each, "py_func")]
     return sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
-def _pointers() -> tuple[Any, Any]:
+def _pointers() -> dict[str, Any]:
     """Addresses as pointers to numbers of either precision."""
-    if numba is None:
-        return None, None
+    numba = compiler()
     from numba.extending import intrinsic
 
     def to(kind: Any) -> Any:
@@ -76,34 +108,38 @@ def _pointers() -> tuple[Any, Any]:
                 return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
             return numba.types.CPointer(kind)(address), cast
         return pointer
-    return to(numba.float32), to(numba.float64)
+    return {"_single": to(numba.float32), "_double": to(numba.float64), "_array": numba.carray}
 
 
-_single, _double = _pointers()
+_single: Any = None
+_double: Any = None
+_array: Any = None
 
 
-@compiled
 def _norms(addresses: np.ndarray, sizes: np.ndarray, are_double: bool, found: np.ndarray) -> None:
     for n in range(len(sizes)):
         square = 0.0
         if are_double:
-            for value in numba.carray(_double(addresses[n]), sizes[n]):
+            for value in _array(_double(addresses[n]), sizes[n]):
                 square += value * value
         else:
-            for value in numba.carray(_single(addresses[n]), sizes[n]):
+            for value in _array(_single(addresses[n]), sizes[n]):
                 square += np.float64(value) * np.float64(value)
         found[n] = np.sqrt(square)
+
+
+_NORMS = Compiled(_norms, _pointers)
 
 
 def norms(tensors: Sequence[torch.Tensor]) -> list[float] | None:
     """The square root of the sum of all squares of each; None where that is not compiled."""
     kind = tensors[0].dtype if tensors else None
     if not (tensors and fits(tensors[0]) and all(
-            one.dtype is kind and one.device.type == "cpu" and one.layout is torch.strided
+            type(one) in _PLAIN and one.dtype is kind and one.is_cpu and one.layout is torch.strided
             and one.is_contiguous() for one in tensors)):
         return None
     found = np.empty(len(tensors))
-    _norms(np.array([one.data_ptr() for one in tensors]), np.array([one.numel() for one in tensors]),
+    _NORMS(np.array([one.data_ptr() for one in tensors]), np.array([one.numel() for one in tensors]),
            kind is torch.float64, found)
     return found.tolist()
 

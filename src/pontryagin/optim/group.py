@@ -231,6 +231,10 @@ class StageGroup:
             matrices = list(torch._foreach_mul(matrices, list(factors)))
         return (matrices[0] if len(matrices) == 1 else torch.cat(matrices)).to(self.velocity.dtype)
 
+    def whole_weights(self) -> list[Tensor] | None:
+        """Of all stages; None where they lie elsewhere."""
+        return [one.weight.detach() for one in self.stages]
+
     def reach(self) -> Float[Tensor, " group"]:
         """The largest norm that a change may have; tables of embeddings may go anywhere."""
         if self.map.one_hot:

@@ -40,6 +40,10 @@ class OwnedStage(TrainedStage):
 class OwnedGroup(StageGroup):
     """Equal stages whose weights may lie in parts elsewhere: their norms are known, not they."""
 
+    def whole_weights(self) -> None:
+        """Their norms are what is known."""
+        return
+
     def reach(self) -> Tensor:
         """Of the norms that have been brought."""
         if self.map.one_hot:

@@ -5,7 +5,7 @@ from math import inf
 
 import numpy as np
 
-from pontryagin.optim.compiled import compiled, measured, promised, row_squares, scaled
+from pontryagin.optim.compiled import Compiled, measured, promised, row_squares, scaled
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal
@@ -66,7 +66,7 @@ def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, veloci
     numbers[6] = size.sum() + sums[4].sum()
 
 
-_FINISHED = compiled(finished, ARRAYS | {
+_FINISHED = Compiled(finished, ARRAYS | {
     "measured": measured, "promised": promised, "scaled": scaled, "row_squares": row_squares})
 
 

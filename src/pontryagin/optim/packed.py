@@ -120,6 +120,7 @@ class Pack:
         self._metric: _Metric | None = None
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
+        self._told_root: Tensor | None = None  # of which R_ii was written last
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -179,10 +180,10 @@ class Pack:
         elif self.is_whitened:
             compiled.lengths(of(right), rows[0].reshape(shape))
         if self.is_whitened:
-            if self._root is None:
-                self._known_root()
-                rows[1] = self._root_diagonal.reshape(-1)
-            right = torch.bmm(self._known_root(), right, out=self._whitened)
+            root = self._known_root()
+            if self._told_root is not root:
+                self._told_root, rows[1] = root, self._root_diagonal.reshape(-1)
+            right = torch.bmm(root, right, out=self._whitened)
         metric.solve(right, self.change)
         shift[:] = of(metric.shift).reshape(-1)
         return right
@@ -228,8 +229,10 @@ class Pack:
 
     def reach(self) -> Float[Tensor, " group"]:
         """As that of a group."""
-        if self.count > len(self.stages) or (
-                known := compiled.norms([one.weight.detach() for one in self.stages])) is None:
+        weights = [part.whole_weights() for part in self.parts]
+        known = None if None in weights or self.count > len(self.stages) else compiled.norms(
+            [weight for each in weights if each is not None for weight in each])
+        if known is None:
             return torch.cat([part.reach() for part in self.parts])
         return reach(self.velocity.new_tensor(known), self._outputs_of_each)
 

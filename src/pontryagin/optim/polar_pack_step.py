@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pontryagin.affine.polar import polar_factor
-from pontryagin.optim.compiled import averaged, compiled, moved, promised, row_squares, scaled
+from pontryagin.optim.compiled import Compiled, averaged, moved, promised, row_squares, scaled
 from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
@@ -67,9 +67,9 @@ def polar_finished(change: np.ndarray, ahead: np.ndarray, rows: np.ndarray, part
     numbers[4] = norm.sum() + beside
 
 
-_FINISHED = compiled(polar_finished, ARRAYS | {
+_FINISHED = Compiled(polar_finished, ARRAYS | {
     "promised": promised, "scaled": scaled, "row_squares": row_squares} | {
-    function.__name__: compiled(function, ARRAYS) for function in (momentum_length, renewed, polar_scale)})
+    function.__name__: Compiled(function, ARRAYS) for function in (momentum_length, renewed, polar_scale)})
 
 
 class PolarPackStep(PolarStep):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pontryagin.optim import fading, numbers
-from pontryagin.optim.compiled import IS_INSTALLED, compiled
+from pontryagin.optim.compiled import Compiled, compiler
 from pontryagin.optim.fading import floored, is_faded, long_mean, new_peak, unrisen, within
 from pontryagin.optim.numbers import Numbers, clip, lerp, maximum, reduced, spread, spread_inside, sqrt, where
 from pontryagin.optim.promise import OWN
@@ -140,18 +140,18 @@ def _sqrt(values: Any) -> Any:
     return np.sqrt(values)
 
 
-ARRAYS: dict[str, Any] = {name: compiled(function) for name, function in (
+ARRAYS: dict[str, Any] = {name: Compiled(function) for name, function in (
     ("reduced", _reduced), ("spread", _spread), ("spread_inside", _spread_inside), ("where", _where),
     ("maximum", _maximum), ("clip", _clip), ("sqrt", _sqrt), ("lerp", numbers.lerp))}
 """By name, what the formulas call: compiled, for arrays; the formulas themselves too."""
 _function: Any
 for _function in (fading.long_mean, fading.new_peak, fading.is_faded, fading.unrisen, fading.floored,
                   fading.within, own_share, outputs_scale):
-    ARRAYS[_function.__name__] = compiled(_function, ARRAYS)
+    ARRAYS[_function.__name__] = Compiled(_function, ARRAYS)
 
 
 for _function in (row_lengths, limited, row_promises, found_rows):
-    ARRAYS[_function.__name__] = compiled(_function, ARRAYS)
+    ARRAYS[_function.__name__] = Compiled(_function, ARRAYS)
 
 
 class Formulas(NamedTuple):
@@ -165,7 +165,7 @@ class Formulas(NamedTuple):
 
 def formulas(segments: Any) -> Formulas:
     """segments: a step's own (joined.py)."""
-    if IS_INSTALLED and isinstance(segments.lengths, np.ndarray):
+    if compiler() is not None and isinstance(segments.lengths, np.ndarray):
         return Formulas(ARRAYS["row_lengths"], ARRAYS["limited"], ARRAYS["row_promises"],
                         Layout(segments.places, segments.inside, segments.lengths))
     return Formulas(row_lengths, limited, row_promises, segments)
