@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pontryagin.optim import EMSA, compiled, polar_lengths, row_lengths
+from pontryagin.optim.compiled_ahead import compile_ahead
 from pontryagin.optim.joined import Segments
 from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.polar_pack_step import PolarPackStep
@@ -299,3 +300,13 @@ print(loss.item())
     ran = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert float(ran.stdout) < 0.05
+
+
+def test_ahead_of_a_run() -> None:
+    compile_ahead.cache_clear()
+    torch.manual_seed(3)
+    expected = torch.randn(2)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        compile_ahead(torch.float32)
+    assert torch.equal(torch.randn(2), expected)

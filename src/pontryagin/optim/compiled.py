@@ -96,6 +96,22 @@ def _digest(function: FunctionType, names: Mapping[str, Any]) -> str:
     return sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
+def at(values: Any, place: int) -> Any:
+    """One of the numbers of an array, or a single number."""
+    return values.flat[place] if isinstance(values, np.ndarray) else values
+
+
+@cache
+def element() -> dict[str, Any]:
+    """`at` for compiled functions."""
+    numba = compiler()
+    from numba.extending import overload
+
+    overload(at)(lambda values, place: (lambda values, place: values.flat[place])
+                 if isinstance(values, numba.types.Array) else (lambda values, place: values))
+    return {"at": at}
+
+
 def _pointers() -> dict[str, Any]:
     """Addresses as pointers to numbers of either precision."""
     numba = compiler()

@@ -4,6 +4,7 @@ from torch import nn
 
 from pontryagin import optim
 from pontryagin.optim import Constraint, Metric
+from pontryagin.optim.compiled_ahead import compile_ahead
 from pontryagin.problem.admissible.names import set_name
 from pontryagin.run.errors import ExperimentError
 from pontryagin.run.methods.discrete import begin
@@ -22,6 +23,8 @@ def emsa(model: nn.Module, objective: Objective, rate: float, *, damping: float 
     if density is not None and set_name(str(admissible)) not in ("ternary", "ternary-rows"):
         raise ExperimentError("density: has no effect without admissible ternary, whose zeros it prices; "
                               f"found admissible {admissible}")
+    for dtype in {parameter.dtype for parameter in model.parameters() if parameter.is_cpu}:
+        compile_ahead(dtype)
     wanted = begin(model, admissible) if admissible else None
     metric = Metric(damping, exponent, metric_rank=metric_rank, refresh_budget=refresh_budget)
     made = optim.EMSA(model, lr=rate, momentum=momentum, weight_decay=weight_decay, averaging=averaging,
