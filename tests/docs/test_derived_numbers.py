@@ -103,6 +103,18 @@ def test_what_readme_says_of_networks_of_the_panel() -> None:
     assert found >= len(PANEL) // 2, f"few names of networks are known in: {said}"
 
 
+def test_what_is_said_of_prices() -> None:
+    rows = [[float(cell) for cell in row[1:]] for row in read("panel-prices")[1][1:]]
+    said = " ".join((DOCS / "panel.md").read_text(encoding="utf-8").split())
+    for least, most, aim in ((0, 5, 1.3), (5, 20, 1.15), (20, 1000, 1.05)):
+        own = [row for row in rows if least <= row[0] < most]
+        ratio, before = (median(row[column] for row in own) + 1e-9 for column in (2, 3))  # halves go up
+        kept = sum(row[2] <= aim for row in own)
+        assert re.search(rf"\b{len(own)} (networks on|below|others)", said), len(own)
+        assert re.search(rf"{ratio:.2f} \((before )?{before:.2f}; (the aim is )?{aim:g}, which {kept} keeps?\)",
+                         said), (aim, ratio, before, kept)
+
+
 def test_what_is_said_of_seconds_on_the_sine() -> None:
     said = (DOCS / "sine.md").read_text(encoding="utf-8")
     beside_adam, beside_paper = map(int, re.search(
