@@ -111,8 +111,8 @@ def test_what_is_said_of_prices() -> None:
         ratio, before = (median(row[column] for row in own) + 1e-9 for column in (2, 3))  # halves go up
         kept = sum(row[2] <= aim for row in own)
         assert re.search(rf"\b{len(own)} (networks on|below|others)", said), len(own)
-        assert re.search(rf"{ratio:.2f} \((before )?{before:.2f}; (the aim is )?{aim:g}, which {kept} keeps?\)",
-                         said), (aim, ratio, before, kept)
+        told = rf"{ratio:.2f} \((before )?{before:.2f}; (the aim is )?{aim:g}, which {kept} keeps?\)"
+        assert re.search(told, said), told
 
 
 def test_what_is_said_of_seconds_on_the_sine() -> None:
