@@ -175,18 +175,6 @@ def centred(gradient: Rows, mean: Rows, right: Rows, own: Float[np.ndarray, "gro
 
 
 @compiled
-def lengths(rows: Rows, found: Float[np.ndarray, "group output"]) -> None:
-    """Of each row."""
-    groups, outputs, columns = rows.shape
-    for k in range(groups):
-        for i in range(outputs):
-            square = 0.0
-            for j in range(columns):
-                square += np.float64(rows[k, i, j]) * np.float64(rows[k, i, j])
-            found[k, i] = np.sqrt(square)
-
-
-@compiled
 def measured(right: Rows, change: Rows, inputs: int, sums: Sums) -> None:
     """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, what Y has beside them, squared, and d has."""
     groups, outputs, columns = right.shape

@@ -178,7 +178,8 @@ class Pack:
             right = self._right
             compiled.centred(of(self._gradient), self._mean_array, of(right), rows[0].reshape(shape))
         elif self.is_whitened:
-            compiled.lengths(of(right), rows[0].reshape(shape))
+            compiled.row_squares(of(right), right.shape[2], rows[0].reshape(shape))
+            np.sqrt(rows[0], out=rows[0])
         if self.is_whitened:
             root = self._known_root()
             if self._told_root is not root:
