@@ -179,3 +179,10 @@ def test_a_file_that_is_no_panels_is_refused(tmp_path):
     (tmp_path / FILE).write_text("a,b\n1,2\n")
     with pytest.raises(ExperimentError, match="expected the columns"):
         go(tmp_path, resume=True)
+
+
+def test_data_that_is_not_there_leaves_no_folder(tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "panel", "--networks", "mlp-2", "--folder", str(tmp_path / "none"), "--out",
+              str(tmp_path / "run")])
+    assert not list(tmp_path.iterdir())

@@ -118,6 +118,8 @@ def run_panel(settings: PanelSettings, command: str, progress: Progress) -> Resu
     """Do what settings ask for, and write summary.json into settings.out after every network."""
     if not settings.report_only:
         choose(settings.rivals, METHODS)
+        for network in settings.chosen[:1]:
+            network.work(settings.folder)  # what is wrong with the data is said before a folder is made
     elif not settings.out.is_dir():
         raise ExperimentError(f"--report-only --out {settings.out}: there is no such folder")
     going_on = settings.resume and (settings.out / FILE).exists()
