@@ -5,8 +5,7 @@ exists, of ranks that train models of their own or do something else, is none of
 group for the length of a step. Every process of the group has to call each of the others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -16,17 +15,21 @@ from torch import Tensor
 from pontryagin.affine import Moments
 from pontryagin.distributed.communicator import Alone, Communicator, Processes
 
-_HERE: ContextVar[Communicator] = ContextVar("communicator", default=Alone())  # noqa: B039 - it has no state
+_ALONE = Alone()
+_HERE: ContextVar[Communicator] = ContextVar("communicator", default=_ALONE)
 
 
-@contextmanager
-def together(group: Any) -> Iterator[None]:
+class together:  # noqa: N801 - a context, in every step
     """Reduce over the processes of a torch.distributed group inside; None: over none."""
-    token = _HERE.set(Alone() if group is None else Processes(group))
-    try:
-        yield
-    finally:
-        _HERE.reset(token)
+
+    def __init__(self, group: Any) -> None:
+        self._here: Communicator = _ALONE if group is None else Processes(group)
+
+    def __enter__(self) -> None:
+        self._token = _HERE.set(self._here)
+
+    def __exit__(self, *_: object) -> None:
+        _HERE.reset(self._token)
 
 
 def is_alone() -> bool:

@@ -9,7 +9,7 @@ from pontryagin.optim.fading import unit
 from pontryagin.optim.gradients import dense
 from pontryagin.optim.state import AdamWState, Entries
 
-_BETAS, _EPS = (0.9, 0.99), 1e-8
+BETAS, EPS = (0.9, 0.99), 1e-8
 """The second as in recipes of language models: it forgets an early outlier within a run of a thousand
 steps."""
 _LARGE = 2.0**50
@@ -51,13 +51,13 @@ def directions(states: Sequence[AdamWState], gradients: Sequence[Tensor], larges
         second = list(torch._foreach_mul(second, [ratio**2 for ratio in ratios]))
     if any(now != 1 for now in units):
         gradients = list(torch._foreach_div(gradients, units))
-    first = list(torch._foreach_lerp(first, gradients, 1 - _BETAS[0]))
-    second = list(torch._foreach_mul(second, _BETAS[1]))
-    torch._foreach_addcmul_(second, gradients, gradients, value=1 - _BETAS[1])
-    roots = torch._foreach_div(second, [1 - _BETAS[1]**count for count in counts])
+    first = list(torch._foreach_lerp(first, gradients, 1 - BETAS[0]))
+    second = list(torch._foreach_mul(second, BETAS[1]))
+    torch._foreach_addcmul_(second, gradients, gradients, value=1 - BETAS[1])
+    roots = torch._foreach_div(second, [1 - BETAS[1]**count for count in counts])
     torch._foreach_sqrt_(roots)
-    torch._foreach_add_(roots, [_EPS / now for now in units])
-    found = torch._foreach_div(first, [_BETAS[0]**count - 1 for count in counts])
+    torch._foreach_add_(roots, [EPS / now for now in units])
+    found = torch._foreach_div(first, [BETAS[0]**count - 1 for count in counts])
     torch._foreach_div_(found, roots)
     new = [{"first": one, "second": other, "updates": torch.tensor(count, dtype=torch.float32),
             "unit": torch.tensor(now, dtype=torch.float32)}

@@ -11,15 +11,18 @@ be known. (Shamir and Zhang, ICML 2013, section 4.) When many count, every fourt
 before it: 1 - c is then the product of four of these factors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pontryagin.affine.precision import wide
-from pontryagin.optim.state import AverageState, States
+from pontryagin.optim.addresses import Addresses, is_own_memory
+from pontryagin.optim.compiled import Compiled, pointers
+from pontryagin.optim.state import AverageState, Entries, States
 from pontryagin.trajectory.local import local_part, local_parts
 
 Known = Sequence[tuple[Tensor, AverageState]]
@@ -46,6 +49,7 @@ class Averages:
 
     def __init__(self) -> None:
         self._written: dict[int, tuple[int, int, int]] = {}
+        self._loops: dict[int, _Loop | None] = {}
 
     def remember(self, found: Known, step: int, eta: float) -> None:
         """Take the controls after the k-th step into their averages, if it is time; one begins where it has
@@ -62,6 +66,22 @@ class Averages:
         if averages:
             torch._foreach_lerp_(averages, controls, weight)
         self._note(found)
+
+    def remember_at(self, addresses: Addresses, group: dict[str, Any], states: States) -> bool:
+        """The same for the parameters of a group, in one compiled loop; whether that could be."""
+        weight = entering(group["steps"], group["averaging"])
+        if not weight:
+            return True
+        loop = self._loops.get(id(group))
+        if loop is None or not loop.fits(addresses):
+            loop = self._loops[id(group)] = _loop(addresses, group, states)
+        if loop is not None:
+            _FOLLOWED(addresses.controls[loop.places], loop.addresses, loop.sizes, addresses.like, weight)
+        return loop is not None
+
+    def written(self, marks: Iterable[tuple[int, tuple[int, int, int]]]) -> None:
+        """By the ids of parameters, what _marks would find now."""
+        self._written.update(marks)
 
     def show(self, found: Known) -> None:
         """Put the averages in the place of the controls, which are kept."""
@@ -96,6 +116,54 @@ class Averages:
         """What has been written."""
         parameters = [parameter for parameter, _ in found]
         self._written.update(zip(map(id, parameters), _marks(parameters), strict=True))
+
+
+class _Loop(NamedTuple):
+    """Of a group: the states of its parameters, their averages, the numbers of the former among the addresses
+    that these are of, those of the latter, and sizes."""
+
+    of: Addresses
+    entries: list[Entries]
+    means: list[Tensor]
+    places: np.ndarray
+    addresses: np.ndarray
+    sizes: np.ndarray
+
+    def fits(self, addresses: Addresses) -> bool:
+        """Whether averages are where they were."""
+        return addresses is self.of and all(entries.get("mean_control") is mean for entries, mean in zip(
+            self.entries, self.means, strict=True))
+
+
+def _loop(addresses: Addresses, group: dict[str, Any], states: States) -> _Loop | None:
+    """None where some are to begin, lie otherwise than their controls, or have no gradients."""
+    parameters = [parameter for parameter in group["params"] if states.get(parameter)]
+    entries = [states[parameter] for parameter in parameters]
+    means = [one.get("mean_control") for one in entries]
+    if not parameters or not all(
+            mean is not None and is_own_memory(mean) and mean.dtype is addresses.kind and mean.is_cpu
+            and id(parameter) in addresses.places for mean, parameter in zip(means, parameters, strict=True)):
+        return None
+    return _Loop(addresses, entries, means, np.array([addresses.places[id(one)] for one in parameters]),
+                 np.array([mean.data_ptr() for mean in means]), np.array([mean.numel() for mean in means]))
+
+
+_pointer: Any = None
+_array: Any = None
+
+
+def _followed(controls: np.ndarray, means: np.ndarray, sizes: np.ndarray, like: np.ndarray, weight: float
+              ) -> None:
+    """a <- a + weight (theta - a)."""
+    new = like.dtype.type(weight)
+    for n in range(len(sizes)):
+        size = sizes[n]
+        w, mean = _array(_pointer(controls[n], like), size), _array(_pointer(means[n], like), size)
+        for i in range(size):
+            mean[i] += new * (w[i] - mean[i])
+
+
+_FOLLOWED = Compiled(_followed, pointers)
 
 
 def entering(step: int, eta: float) -> float:

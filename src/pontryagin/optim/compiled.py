@@ -112,39 +112,32 @@ def element() -> dict[str, Any]:
     return {"at": at}
 
 
-def _pointers() -> dict[str, Any]:
-    """Addresses as pointers to numbers of either precision."""
+def pointers() -> dict[str, Any]:
+    """Addresses as pointers to numbers of the kind that an array has."""
     numba = compiler()
     from numba.extending import intrinsic
 
-    def to(kind: Any) -> Any:
-        @intrinsic
-        def pointer(typing: Any, address: Any) -> Any:
-            def cast(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-                return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-            return numba.types.CPointer(kind)(address), cast
-        return pointer
-    return {"_single": to(numba.float32), "_double": to(numba.float64), "_array": numba.carray}
+    @intrinsic
+    def pointer(typing: Any, address: Any, like: Any) -> Any:
+        def cast(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+        return numba.types.CPointer(like.dtype)(address, like), cast
+    return {"_pointer": pointer, "_array": numba.carray}
 
 
-_single: Any = None
-_double: Any = None
+_pointer: Any = None
 _array: Any = None
 
 
-def _norms(addresses: np.ndarray, sizes: np.ndarray, are_double: bool, found: np.ndarray) -> None:
+def _norms(addresses: np.ndarray, sizes: np.ndarray, like: np.ndarray, found: np.ndarray) -> None:
     for n in range(len(sizes)):
         square = 0.0
-        if are_double:
-            for value in _array(_double(addresses[n]), sizes[n]):
-                square += value * value
-        else:
-            for value in _array(_single(addresses[n]), sizes[n]):
-                square += np.float64(value) * np.float64(value)
+        for value in _array(_pointer(addresses[n], like), sizes[n]):
+            square += np.float64(value) * np.float64(value)
         found[n] = np.sqrt(square)
 
 
-_NORMS = Compiled(_norms, _pointers)
+_NORMS = Compiled(_norms, pointers)
 
 
 def norms(tensors: Sequence[torch.Tensor]) -> list[float] | None:
@@ -156,8 +149,49 @@ def norms(tensors: Sequence[torch.Tensor]) -> list[float] | None:
         return None
     found = np.empty(len(tensors))
     _NORMS(np.array([one.data_ptr() for one in tensors]), np.array([one.numel() for one in tensors]),
-           kind is torch.float64, found)
+           np.zeros(0, np.float64 if kind is torch.float64 else np.float32), found)
     return found.tolist()
+
+
+def _mild_norms(addresses: np.ndarray, sizes: np.ndarray, like: np.ndarray, least: float, most: float,
+                found: np.ndarray) -> bool:
+    _norms(addresses, sizes, like, found)
+    mild = True
+    for norm in found:
+        mild = mild and least < norm < most
+    return mild
+
+
+mild_norms = Compiled(_mild_norms, {"_norms": _NORMS})
+"""Whether all norms, by addresses, lie between two bounds. like: an array of their kind."""
+
+
+def _gathered(addresses: np.ndarray, places: np.ndarray, rows: Rows) -> None:
+    for n in range(len(places)):
+        tensor, first, group, outputs, column, columns = places[n]
+        values = _array(_pointer(addresses[tensor], rows), first + outputs * columns)
+        for i in range(outputs):
+            for j in range(columns):
+                rows[group, i, column + j] = values[first + i * columns + j]
+
+
+gathered = Compiled(_gathered, pointers)
+"""Rows of a pack from tensors, by addresses. places: of each part of a tensor its number, where in it the
+part begins, then its matrix, how many rows, from which column on, how many columns."""
+
+
+def _placed(addresses: np.ndarray, places: np.ndarray, rows: Rows, factor: float) -> None:
+    own = rows.dtype.type(factor)
+    for n in range(len(places)):
+        tensor, first, group, outputs, column, columns = places[n]
+        values = _array(_pointer(addresses[tensor], rows), first + outputs * columns)
+        for i in range(outputs):
+            for j in range(columns):
+                values[first + i * columns + j] += own * rows[group, i, column + j]
+
+
+placed = Compiled(_placed, pointers)
+"""Tensors plus a factor times rows of a pack, likewise."""
 
 
 @compiled
@@ -193,6 +227,16 @@ def measured(right: Rows, change: Rows, inputs: int, sums: Sums) -> None:
                 beside += np.float64(change[k, i, j])
             sums[0, k, i], sums[1, k, i], sums[2, k, i] = whole + last, norm, product
             sums[3, k, i], sums[4, k, i] = last, beside
+
+
+def _begun(addresses: np.ndarray, places: np.ndarray, gradient: Rows, mean: Rows, right: Rows,
+           own: Float[np.ndarray, "group output"]) -> None:
+    gathered(addresses, places, gradient)
+    centred(gradient, mean, right, own)
+
+
+begun = Compiled(_begun, {"gathered": gathered, "centred": centred})
+"""`gathered`, and then `centred`."""
 
 
 @compiled

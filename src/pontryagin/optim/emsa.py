@@ -176,7 +176,7 @@ class EMSA(torch.optim.Optimizer):
         self._share.begin(failed=False)
         for group in groups:
             check_rates(group)
-        largest = self._maker.gradients(groups)
+        largest = self._maker.gradients(groups, self.state)
         looked = self._stages.capture.is_on
         if looked or not self._stages.are_own:
             self._stages.check_own(groups, self.state)
@@ -192,16 +192,21 @@ class EMSA(torch.optim.Optimizer):
                 is_due(steps + 1, groups[0]["refresh_every"])))
         if rule is not None and closure is not None:
             self._stages.capture.off()  # the inputs of a trial are not those of a step
+            moves = [one._replace(place=None) for one in moves]
             search(rule, moves, lambda length: self._apply(moves, length), closure, result, groups)
         else:
             running, length = outlook.length(self._maker.promise if measured else None,
                                              max(float(group["lr"]) for group in groups), steps)
             groups[0]["promise"] = tuple(running)
             self._apply(moves, length)
+        addresses = self._maker.addresses
         for group in groups:
             group["steps"] += 1
-            if self._averaging and group["averaging"] is not None:
+            if self._averaging and group["averaging"] is not None and not (
+                    addresses is not None and self._averages.remember_at(addresses, group, self.state)):
                 self._averages.remember(self._kept(group), group["steps"], group["averaging"])
+        if addresses is not None:
+            self._averages.written(addresses.note())
         self._arm()
         return result
 
@@ -232,9 +237,11 @@ class EMSA(torch.optim.Optimizer):
                 if self._share.keeps_average(parameter)]
 
     def _apply(self, moves: list[Moves], length: float) -> None:
+        addresses = self._maker.addresses
         for one in moves:
-            self._averages.begin_anew([(parameter, AverageState(self.state[parameter]))
-                                       for parameter in one.parameters])
+            if addresses is None or not addresses.is_untouched:
+                self._averages.begin_anew([(parameter, AverageState(self.state[parameter]))
+                                           for parameter in one.parameters])
             one.apply(length)
         self._stages.constraints.project()
 

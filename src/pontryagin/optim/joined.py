@@ -1,8 +1,9 @@
 """Groups of stages that share their settings, side by side: what there is of every output, or of every group,
 is one tensor, so that the arithmetic of lengths is done for all stages at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
+from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import Numbers, as_type, cat, flat, full, of, tensor, write
@@ -103,6 +105,12 @@ class Joined:
         self._like = self.stages[0].state.square
         self._is_reach_known = bool((self.state.reach > 0).all())
         self._last: tuple[int | None, int | None] = None, None
+
+    def bind(self, addresses: Addresses | None) -> None:
+        """To all packs."""
+        for group in self.groups:
+            if isinstance(group, Pack):
+                group.bind(addresses)
 
     def _join(self, name: str, groups: Sequence[StageGroup | Pack]) -> None:
         """What there is of outputs is padded as they are."""
@@ -266,13 +274,21 @@ class Joined:
             weights += parameters
             shaped += each
         if bias is None:
-            return [Moves.of(weights, shaped, of_weight)]
+            return [Moves.of(weights, shaped, of_weight, place=self._place_of())]
         biases: list[Tensor] = [one.bias for one in self._with_bias if one.bias is not None]
         split = tensor(bias).split_with_sizes([one.numel() for one in biases])
         moved = [part.view(one.shape) for one, part in zip(biases, split, strict=True)]
         if of_bias is of_weight:
             return [Moves.of(weights + biases, shaped + moved, of_weight)]
         return [Moves.of(weights, shaped, of_weight), Moves.of(biases, moved, of_bias)]
+
+
+    def _place_of(self) -> Callable[[float], None] | None:
+        """What moves all parameters at once, where that can be."""
+        pack = self.groups[0]
+        if not (isinstance(pack, Pack) and len(self.groups) == 1 and (addresses := pack.fresh)):
+            return None
+        return partial(pack.place, addresses)
 
 
 def without_denormals_(velocities: Sequence[Tensor]) -> None:

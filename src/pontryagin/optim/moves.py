@@ -1,8 +1,7 @@
 """What a step would do to parameters."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,22 +9,23 @@ from torch import Tensor
 from pontryagin.trajectory.local import local_part
 
 
-@dataclass(frozen=True)
-class Moves:
+class Moves(NamedTuple):
     """Of parameters W that share a rate: W <- W + length (rate * direction - decay * W), decay of matrices
-    alone, length 1 for a whole step. directions: of the parts of W that lie here."""
+    alone, length 1 for a whole step. directions: of the parts of W that lie here. place: adds so much of them
+    to W, where it is known how to do that at once."""
 
     parameters: list[Tensor]
     directions: list[Tensor]
     rate: float
     decay: float = 0.0
+    place: Callable[[float], None] | None = None
 
     @classmethod
     def of(cls, parameters: list[Tensor], directions: list[Tensor], group: Mapping[str, Any],
-           scale: float = -1.0) -> "Moves":
+           scale: float = -1.0, place: Callable[[float], None] | None = None) -> "Moves":
         """At the rate of their param group, times scale."""
         rate = float(group["lr"])
-        return cls(parameters, directions, scale * rate, rate * group["weight_decay"])
+        return cls(parameters, directions, scale * rate, rate * group["weight_decay"], place)
 
     def changes(self) -> list[Tensor]:
         """Of the whole step."""
@@ -38,6 +38,9 @@ class Moves:
 
     def apply(self, length: float) -> None:
         """In place, so much of them."""
+        if self.place is not None and not self.decay:
+            self.place(self.rate * length)
+            return
         directions, rate = (self.changes(), 1.0) if self.decay else (self.directions, self.rate)
         fitting = [direction if direction.dtype == parameter.dtype else direction.to(parameter.dtype)
                    for parameter, direction in zip(self.parameters, directions, strict=True)]

@@ -111,9 +111,11 @@ def write(values: Numbers, into: Numbers) -> None:
 def read(values: Sequence[Numbers]) -> list[float]:
     """Single numbers; those on a device in one go."""
     waiting = [one for one in values if isinstance(one, Tensor)]
+    if not waiting:
+        return list(map(float, values))
     if len({(one.dtype, one.device) for one in waiting}) > 1:
         waiting = [one.to(waiting[0].device, torch.float64) for one in waiting]
-    there = iter(torch.stack(waiting).tolist() if waiting else [])
+    there = iter(torch.stack(waiting).tolist())
     return [float(next(there) if isinstance(one, Tensor) else one) for one in values]
 
 

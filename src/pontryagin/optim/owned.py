@@ -74,6 +74,8 @@ class Owned(Share):
     """Owners are balanced by what a step of their stages costs, the most expensive first. bucket: numbers
     that travel together. copies: how many ranks see the same rows, 1 where each has its own."""
 
+    is_local = False
+
     def __init__(self, spread: Spread, bucket: int, copies: int) -> None:
         self._bucket, self._copies = bucket, copies
         self._owners, self._ranks = Ownership(spread), spread.ranks

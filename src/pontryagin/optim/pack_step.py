@@ -5,10 +5,10 @@ from math import inf
 
 import numpy as np
 
-from pontryagin.optim.compiled import Compiled, measured, promised, row_squares, scaled
+from pontryagin.optim.compiled import Compiled, measured, nesterov, promised, row_squares, scaled
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
-from pontryagin.optim.joined import Proposal
+from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import of, spread
 from pontryagin.optim.packed import Pack
@@ -86,27 +86,27 @@ class PackStep(RowStep):
         for name in ("square_weight", "peak"):
             self.joined.move(name, self._parts[PARTS.index(name)])
         self._sums = np.zeros((5, pack.count, pack.outputs))
-        self._change, self._velocity = of(pack.change), of(pack.velocity)
-        self._none = np.zeros((0, 0, 0), self._change.dtype)
+        self._velocity, self._kept = of(pack.velocity), np.zeros(1, pack.change_array.dtype)
+        self._none = np.zeros((0, 0, 0), self._kept.dtype)
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep."""
         joined, pack, own = self.joined, self._pack, groups[self.joined.first.groups[0]]
         damping, exponent, lr, parts = own["damping"], joined.exponent(groups), float(own["lr"]), self._parts
-        if not (all(map(is_mild, joined.largest(largest))) and pack.is_compiled(damping, exponent)):
+        if not ((pack.fresh or all(map(is_mild, joined.largest(largest))))
+                and pack.is_compiled(damping, exponent)):
             return super().propose(groups, largest, asked)
-        gradient = pack.gradient()
-        rights = [pack.rights(gradient, None, asked.refresh)]
         right = pack.solved(damping, exponent, self._rows, parts[3])
+        rights = [pack.rights(pack.last_gradient, None, asked.refresh)]
         changed, longer = StageState({}), joined.lengths(asked)
         limit = joined.limit(asked, lr, own["steps"], changed)
         parts[4], parts[5] = inf if limit is None else limit, 1.0 if longer is None else longer
         numbers = self._numbers
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
-        seen = pack.seen(right)
-        _FINISHED(of(right), self._change, of(gradient), self._velocity, pack.inputs, self._sums, self._rows,
-                  parts, numbers, self._places, self._none if seen is None else of(seen), exponent < 1,
-                  pack.is_whitened, asked.promised)
+        seen = pack.seen()
+        _FINISHED(right, pack.change_array, pack.gradient_array, self._velocity, pack.inputs, self._sums,
+                  self._rows, parts, numbers, self._places, self._none if seen is None else seen,
+                  exponent < 1, pack.is_whitened, asked.promised)
         _, _, _, _, sure, before, size = numbers.tolist()
         promise = [sure, before, *joined.of_last(parts[11], parts[12], asked)] if asked.promised else None
         return Proposal(joined, [pack.change], None, parts[10], changed, promise=promise, rights=rights,
@@ -114,6 +114,14 @@ class PackStep(RowStep):
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """As that of RowStep."""
-        if proposal.size is not None:
-            self._rows[3:5], self._parts[6:8] = self._rows[5:7], self._parts[8:10]
-        return super().take(proposal, groups)
+        if proposal.size is None:
+            return super().take(proposal, groups)
+        self._rows[3:5], self._parts[6:8] = self._rows[5:7], self._parts[8:10]
+        joined, own = self.joined, groups[self.joined.first.groups[0]]
+        joined.renew(proposal.new)
+        self._see_outputs(proposal, groups)
+        self._kept[0] = own["momentum"]
+        nesterov(self._velocity, self._pack.change_array, self._kept)
+        if proposal.refresh:
+            without_denormals_([self._pack.velocity])
+        return joined.moves(proposal.changes, None, groups)

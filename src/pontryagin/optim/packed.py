@@ -19,10 +19,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from pontryagin.affine import Diagonal, Factor, MeanVariance, Scaled
 from pontryagin.affine.metric import is_plain, row_norm
 from pontryagin.optim import compiled
+from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.fading import reach
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
 from pontryagin.optim.numbers import Numbers, clip, of
@@ -89,7 +91,7 @@ class Pack:
     """Groups of equal stages, padded to the largest of them. To a step it is a group without biases.
 
     count: of matrices; outputs, inputs: the most. lengths: outputs of each matrix. change: of all,
-    overwritten by the next.
+    overwritten by the next; change_array, gradient_array: the same numbers, and those of the gradient.
     """
 
     has_bias_apart = False
@@ -110,17 +112,23 @@ class Pack:
         for part, of_part, bias_of_part in self._split(self.velocity):
             part.lend(of_part, bias_of_part)
         self._gradients, self._moves = self._shaped(self._gradient), self._shaped(self.change)
+        self.gradient_array, self.change_array, self._shape = (
+            of(self._gradient), of(self.change), self._gradient.shape[:2])
         biases = [one.bias for one in self.stages if one.bias is not None]
         self.parameters: list[nn.Parameter] = [*(one.weight for one in self.stages), *biases]
         self._change_of_weights = self.change[..., :self.inputs]
         self._change_of_biases = of(self.change[..., -1])
         self._roots: Tensor | None = None  # where inputs have units: K with (Y K) (Y K)^T = dW A_c dW^T
         self._right = self._whitened = like.new_empty(0)  # Y before and after it is whitened
+        self._seen = like.new_empty(0)  # Y K
         self._outputs_of_each = like.new_tensor(self.lengths)
         self._metric: _Metric | None = None
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
         self._told_root: Tensor | None = None  # of which R_ii was written last
+        self._told_metric: _Metric | None = None  # of which delta was
+        self._addresses: Addresses | None = None
+        self._of_tensors = np.zeros((0, 6), np.int64)
 
     def renew(self) -> None:
         """The moments have changed."""
@@ -137,8 +145,22 @@ class Pack:
         return torch.cat([part.mean.new_ones(part.count) if one is None else one
                           for part, one in zip(self.parts, found, strict=True)])
 
+    def bind(self, addresses: Addresses | None) -> None:
+        """Read gradients and write controls by these from now on, as far as they are fresh."""
+        known = None if addresses is None else self._found_places(addresses)
+        self._addresses = None if known is None else addresses
+        self._of_tensors = np.zeros((0, 6), np.int64) if known is None else known
+
+    @property
+    def fresh(self) -> Addresses | None:
+        """Those of this step."""
+        return self._addresses if self._addresses is not None and self._addresses.is_fresh else None
+
     def gradient(self, factors: Sequence[float] | None = None) -> Rows:
         """(G, g) of all stages, each stage's times its factor; overwritten by the next."""
+        if factors is None and (addresses := self.fresh) is not None:
+            compiled.gathered(addresses.gradients, self._of_tensors, self.gradient_array)
+            return self._gradient
         torch._foreach_copy_(self._gradients, [one.weight_gradient() for one in self.stages] + [
             one.bias_gradient() for one in self.stages if one.bias is not None])
         if factors is not None:
@@ -168,26 +190,35 @@ class Pack:
         return (compiled.fits(self.velocity) and is_plain(damping, exponent)
                 and self.known_metric(damping, exponent).mask is None)
 
-    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> Rows:
-        """Y; the argmax for the gradient that was asked for last is in `change`. rows: the first two are
-        written, as row_lengths.ROWS says; so is delta."""
-        metric, right, shape = self.known_metric(damping, exponent), self._gradient, self._gradient.shape[:2]
+    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Y; the argmax is in `change`. rows: the first two are written, as row_lengths.ROWS says; so is
+        delta."""
+        metric, right, found = self.known_metric(damping, exponent), self._gradient, self.gradient_array
+        own = rows[0].reshape(self._shape)
         if len(self._right) < len(right):
-            self._right, self._whitened = torch.empty_like(right), torch.empty_like(right)
+            self._right, self._whitened, self._seen = (torch.empty_like(right) for _ in range(3))
+            self._right_array, self._whitened_array = of(self._right), of(self._whitened)
         if self._has_bias:
-            right = self._right
-            compiled.centred(of(self._gradient), self._mean_array, of(right), rows[0].reshape(shape))
-        elif self.is_whitened:
-            compiled.row_squares(of(right), right.shape[2], rows[0].reshape(shape))
-            np.sqrt(rows[0], out=rows[0])
+            right, found = self._right, self._right_array
+            if (addresses := self.fresh) is not None:
+                compiled.begun(addresses.gradients, self._of_tensors, self.gradient_array, self._mean_array,
+                               found, own)
+            else:
+                compiled.centred(of(self.gradient()), self._mean_array, found, own)
+        else:
+            self.gradient()
+            if self.is_whitened:
+                compiled.row_squares(self.gradient_array, right.shape[2], own)
+                np.sqrt(own, out=own)
         if self.is_whitened:
             root = self._known_root()
             if self._told_root is not root:
                 self._told_root, rows[1] = root, self._root_diagonal.reshape(-1)
-            right = torch.bmm(root, right, out=self._whitened)
+            right, found = torch.bmm(root, right, out=self._whitened), self._whitened_array
         metric.solve(right, self.change)
-        shift[:] = of(metric.shift).reshape(-1)
-        return right
+        if self._told_metric is not metric:
+            self._told_metric, shift[:] = metric, of(metric.shift).reshape(-1)
+        return found
 
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
@@ -207,6 +238,11 @@ class Pack:
         """Parameters and their directions, views of the change."""
         assert change is self.change
         return self.parameters, self._moves
+
+    def place(self, addresses: Addresses, factor: float) -> None:
+        """All parameters plus so much of the change."""
+        compiled.placed(addresses.controls, self._of_tensors, self.change_array, factor)
+        increment_version(self.parameters)
 
     @property
     def last_gradient(self) -> Rows:
@@ -329,10 +365,17 @@ class Pack:
             found[place, :inputs, :inputs] = root / metric.unit.mT if isinstance(metric, Scaled) else root
         return found
 
-    def seen(self, right: Rows) -> Tensor | None:
+    def seen(self) -> np.ndarray | None:
         """Y K, whose rows squared are what the change does to outputs beside their means; None where |Y| and
-        |dW| say it. right: Y."""
-        return None if self._roots is None else torch.bmm(right, self._roots)
+        |dW| say it. Y is that of `solved`."""
+        if self._roots is None:
+            return None
+        right = self._whitened if self.is_whitened else self._right if self._has_bias else self._gradient
+        if self._seen.shape[-1] != self.inputs:
+            self._seen = self._seen.new_empty(*self._shape, self.inputs)
+            self._seen_array = of(self._seen)
+        torch.bmm(right, self._roots, out=self._seen)
+        return self._seen_array
 
     def _split(self, rows: Rows) -> Iterator[tuple[StageGroup, Matrix, Vector | None]]:
         """Of each group what there is of weights, and of biases."""
@@ -344,6 +387,28 @@ class Pack:
         """Those of each group, without what is padded."""
         return [values[place, :part.first.stage.outputs]
                 for part, place in zip(self.parts, self._places, strict=True)]
+
+    def _found_places(self, addresses: Addresses) -> np.ndarray | None:
+        """Of every part of a parameter what compiled.gathered asks for; None where parameters are not among
+        them, or lie otherwise than rows do."""
+        if not (compiled.fits(self.velocity) and addresses.kind is self.velocity.dtype
+                and all(id(one) in addresses.places for one in self.parameters)):
+            return None
+        found, group = [], 0
+        for part in self.parts:
+            outputs, inputs = part.first.stage.outputs, part.first.stage.inputs
+            for one, size in zip(part.stages, part.sizes, strict=True):
+                rows = torch.arange(size * outputs * inputs).view(size, outputs, inputs)
+                if not torch.equal(one.stage.map.shaped(rows).reshape(-1), rows.reshape(-1)):
+                    return None
+                for n in range(size):
+                    number = addresses.places[id(one.weight)]
+                    found.append((number, n * outputs * inputs, group, outputs, 0, inputs))
+                    if one.bias is not None:
+                        number = addresses.places[id(one.bias)]
+                        found.append((number, n * outputs, group, outputs, self.inputs, 1))
+                    group += 1
+        return np.array(found)
 
     def _shaped(self, rows: Rows) -> list[Tensor]:
         """Views of the shapes of the parameters, weights before biases."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pontryagin.affine.argmax import centred, largest_entry, output_change, shift
 from pontryagin.affine.polar import polar_argmax
+from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.fading import (
     is_mild,
     unit,
@@ -52,6 +53,10 @@ class PolarStep:
         self.joined = Joined(self._groups, ("square", "square_weight", "velocity_weight", "size",
                                             "size_weight", "long_size", "peak", "reach"))
         self._is_weighted, self._tiny = False, torch.finfo(self._groups[0].velocity.dtype).tiny
+
+    def bind(self, addresses: Addresses | None) -> None:
+        """Of all gradients and controls: packs read and write by them as far as they are fresh."""
+        self.joined.bind(addresses)
 
     def follow(self, seen: Probed, groups: Groups) -> None:
         """The states have been probed, and rho^2 is scaled along."""

@@ -116,15 +116,14 @@ class Bound:
         """Before a step. value: the loss, None where it is not known; place: of the last stage, None where
         nothing new is known of it."""
         known = Running(*running) if running else Running(most=self.floor)
-        changed: dict[str, float] = {"since": known.since + 1 if value is None else 0.0}
-        if place is not None:
-            changed["place"] = float(place)
+        slope, slope_weight, loss, weight, since, most, largest, last, growth, known_place, length = known
         if value is not None:
-            fresh = 1 - _MEMORY**(known.since + 1)
-            loss = known.loss + fresh * (value - known.loss)
-            weight = known.loss_weight + fresh * (1 - known.loss_weight)
-            changed.update(loss=loss, loss_weight=weight, most=max(known.most, loss / weight))
-        known = known._replace(**changed)
+            fresh = 1 - _MEMORY**(since + 1)
+            loss += fresh * (value - loss)
+            weight += fresh * (1 - weight)
+            most = max(most, loss / weight)
+        known = Running(slope, slope_weight, loss, weight, since + 1 if value is None else 0.0, most, largest,
+                        last, growth, known_place if place is None else float(place), length)
         if known.loss_weight == 0 or known.since > _STALE or known.known_loss <= self.floor:
             return Outlook(known)
         left = known.known_loss - self.floor
@@ -134,8 +133,7 @@ class Bound:
                        free_share(left / (known.most - self.floor)), self.stretch, longer)
 
 
-@dataclass(frozen=True)
-class Outlook:
+class Outlook(NamedTuple):
     """What is known before a step. left: of J; None where it is not known, or at its floor. free: the share
     of it that a step of half its length promises. longest: in units of lr. unit: of the last stage."""
 
@@ -176,8 +174,7 @@ PARTS = 4
 """Numbers of a Promise, sums over stages."""
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """Of a step. longest: what it may be multiplied by and still reach no further than weights allow; None:
     wherever it leads. promised: whether to tell what it promises. last: the id of the weight of the last
     stage, whose unit this is. refresh: whether what changes slowly is to be seen anew."""
@@ -189,8 +186,7 @@ class Asked:
     refresh: bool = False
 
 
-@dataclass(frozen=True)
-class Promise:
+class Promise(NamedTuple):
     """Of a step: what it is sure of, and <G, v> of all stages; of the last stage <G, d> and <G, v>, both at
     unit length."""
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.fading import is_mild, unit
 from pontryagin.optim.group import Groups, StageGroup
 from pontryagin.optim.joined import Joined, Outputs, Parts, Probed, Proposal, without_denormals_
@@ -29,6 +30,10 @@ class RowStep:
         self._silent = lerp(_SILENT, _SINGLE, single)
         self._certain = self.joined.of_stages([certain(one.state.samples.item(), one.stage.inputs,
                                                      one.stage.outputs) for one in self.joined.stages])
+
+    def bind(self, addresses: Addresses | None) -> None:
+        """Of all gradients and controls: packs read and write by them as far as they are fresh."""
+        self.joined.bind(addresses)
 
     def follow(self, seen: Probed, groups: Groups) -> None:
         """The states have been probed. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs
@@ -106,9 +111,7 @@ class RowStep:
         joined = self.joined
         joined.renew(proposal.new)
         own = groups[joined.first.groups[0]]
-        for group, right in zip(joined.groups, proposal.rights, strict=True):
-            if right is not None:
-                group.see_outputs(right, own["damping"], joined.exponent(groups))
+        self._see_outputs(proposal, groups)
         velocities, steps = self._velocities(), list(proposal.changes)
         nesterov_(velocities, steps, own["momentum"])
         if proposal.bias is not None:
@@ -116,3 +119,10 @@ class RowStep:
         if proposal.refresh:
             without_denormals_(velocities)
         return joined.moves(proposal.changes, proposal.bias, groups)
+
+    def _see_outputs(self, proposal: Proposal, groups: Groups) -> None:
+        """C takes in what it is to."""
+        own, exponent = groups[self.joined.first.groups[0]], self.joined.exponent(groups)
+        for group, right in zip(self.joined.groups, proposal.rights, strict=True):
+            if right is not None:
+                group.see_outputs(right, own["damping"], exponent)

@@ -62,6 +62,8 @@ class Share:
 
     group: Any = None
     """Of the processes whose batches count, where the model itself tells."""
+    is_local = True
+    """Whether all gradients and controls lie whole in this process."""
 
     def assign(self, stages: Sequence[AffineStage]) -> None:
         """All stages of the model, and those that it has got since."""

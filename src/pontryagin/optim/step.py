@@ -6,20 +6,19 @@ from math import isfinite
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from pontryagin.affine import MeanVariance
 from pontryagin.affine.metric import factorized
-from pontryagin.affine.precision import extended
 from pontryagin.distributed.probes import variances_over_processes
 from pontryagin.distributed.reductions import largest_over_processes
 from pontryagin.errors import NonFiniteError
-from pontryagin.optim import adamw
-from pontryagin.optim.gradients import dense, largest_entries
+from pontryagin.optim.adamw_step import AdamWStep, Update
+from pontryagin.optim.addresses import Addresses, addressed
+from pontryagin.optim.gradients import largest_entries
 from pontryagin.optim.gradients import sizes as sizes_of
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import Numbers, read
+from pontryagin.optim.numbers import read
 from pontryagin.optim.promise import PARTS, Asked, Promise
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.share import Steps
@@ -37,12 +36,14 @@ Fits = list[tuple[Any, ...]]
 @dataclass(frozen=True)
 class _Plan:
     """Who moves, and how, as long as `fits` stays what it is: the parameters with their types, gradients and
-    states. others: left to AdamW. None: it may be otherwise in the next step."""
+    states. None: it may be otherwise in the next step. others: left to AdamW. addresses: None where there
+    are none."""
 
     fits: Fits | None
     trained: list[Trained]
     steps: Steps
-    others: list[nn.Parameter]
+    others: AdamWStep | None
+    addresses: Addresses | None
 
 
 class StepMaker:
@@ -57,6 +58,9 @@ class StepMaker:
         self._steps: Steps = []
         self._together: list[Hashable] | None = None
         self._plan: _Plan | None = None
+        self._left: list[tuple[int, int]] = []
+        self._others: AdamWStep | None = None
+        self._is_fresh = False
         self.promise = Promise()
 
     def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool, asked: Asked
@@ -69,43 +73,30 @@ class StepMaker:
         constraints, share = self._stages.constraints, self._stages.share
         by_id = {id(parameter): group for group in groups for parameter in group["params"]}
         constraints.prepare(states, by_id)
-        fits: Fits = [(id(p), p.grad is None, p.requires_grad, p.dtype, p.device, id(states.get(p)))
-                                for group in groups for p in group["params"]]
-        undo = Undo([])
-        if looked or self._plan is None or self._plan.fits != fits:
+        undo, fits = Undo([]), None if self._is_fresh else _fits(groups, states)
+        if looked or self._plan is None or not (self._is_fresh or self._plan.fits == fits):
             trained = list(self._stages.trained(by_id))
             for stage, weight, _ in trained:
                 if share.owns(weight) and (state := StageState(states[weight])).has_moments:
                     stage.conform(state)
             undo = Undo([states[weight] for _, weight, _ in trained] if looked else [])
             self._refresh(trained, groups, states)
-            self._plan = self._planned(trained, groups, states, largest, fits)
+            self._plan = self._planned(trained, groups, states, largest)
             if seen := _probed(trained, states):
                 for step in self._plan.steps:
                     step.follow(seen, groups)
         plan = self._plan
         proposals = [step.propose(groups, largest, asked) for step in share.arriving(plan.steps)]
-        directions, changed = adamw.directions(
-            [adamw.current(states[parameter], local_part(parameter)) for parameter in plan.others],
-            [local_part(parameter.grad) for parameter in plan.others],  # type: ignore[arg-type]
-            [largest[id(parameter)] for parameter in plan.others])
-        promises = [one.promise for one in proposals if one.promise is not None]
-        promises += [_of_adamw(parameter, change, by_id[id(parameter)])
-                     for parameter, change in zip(plan.others, directions, strict=True)
-                     if asked.promised and share.counts(parameter)]
-        self.promise = self._check(proposals, plan.others, directions, promises, undo)
+        update = None if plan.others is None else plan.others.propose(groups, states, largest, asked, share)
+        self.promise = self._check(proposals if update is None else [*proposals, update], undo)
         moves = share.moves([one for step, proposal in zip(plan.steps, proposals, strict=True)
                              for one in step.take(proposal, groups)], groups)
-        for parameter, change, new in zip(plan.others, directions, changed, strict=True):
-            states[parameter].update(new)
-            own = by_id[id(parameter)]
-            moves.append(Moves.of([parameter], [torch.view_as_complex(change) if parameter.is_complex()
-                                                else change], own, float(own["adamw_lr"])))
+        if plan.others is not None and update is not None:
+            moves += plan.others.take(update, groups, states)
         constraints.step(states, by_id, largest)
         return moves
 
-    def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes,
-                 fits: Fits) -> _Plan:
+    def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes) -> _Plan:
         """What is stacked stays so unless other stages take part."""
         stages, done = self._stages.movable(trained, largest, groups, states)
         together = [one.identity for one in stages]
@@ -117,16 +108,36 @@ class StepMaker:
                     before.pop(id(one.state.entries), None)
             for state in before.values():
                 state.leave()
-        others = [parameter for group in groups for parameter in group["params"]
-                  if id(parameter) in largest and id(parameter) not in done
-                  and id(parameter) not in self._stages.constraints.discrete]
+        left = [(parameter, number) for number, group in enumerate(groups) for parameter in group["params"]
+                if id(parameter) in largest and id(parameter) not in done
+                and id(parameter) not in self._stages.constraints.discrete]
+        if self._left != [(id(parameter), number) for parameter, number in left]:
+            self._left = [(id(parameter), number) for parameter, number in left]
+            names = [self._stages.names[id(parameter)] for parameter, _ in left]
+            self._others = AdamWStep([parameter for parameter, _ in left], names,
+                                     [number for _, number in left]) if left else None
         settled = len(stages) == sum(id(weight) in largest for _, weight, _ in trained)
-        entries = [(*one[:-1], id(states.get(p))) for one, p in zip(
-            fits, (p for group in groups for p in group["params"]), strict=True)]
-        return _Plan(entries if settled else None, trained, self._steps, others)
+        known = self._addressed(groups, states) if settled else None
+        return _Plan(_fits(groups, states) if settled else None, trained, self._steps, self._others, known)
 
-    def gradients(self, groups: ParamGroups) -> Sizes:
+    def _addressed(self, groups: ParamGroups, states: States) -> Addresses | None:
+        """Of all gradients and controls; steps read and write by them."""
+        if not self._stages.share.is_local or self._stages.constraints.discrete:
+            return None
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        known = None if self._plan is None else self._plan.addresses
+        if known is None or not known.are_of(parameters, states):
+            known = addressed(parameters, states)
+        for step in [*self._steps, *([] if self._others is None else [self._others])]:
+            step.bind(known)
+        return known
+
+    def gradients(self, groups: ParamGroups, states: States) -> Sizes:
         """The size of each gradient. NonFiniteError for one that is not finite."""
+        known = None if self._plan is None else self._plan.addresses
+        self._is_fresh = known is not None and known.look(groups, states)
+        if known is not None and self._is_fresh:
+            return known.sizes()
         parameters = [p for group in groups for p in group["params"] if p.grad is not None
                       and p.requires_grad]
         share = self._stages.share
@@ -140,6 +151,11 @@ class StepMaker:
             raise NonFiniteError(f"the gradient of {self._stages.names[id(bad)]} holds values that are NaN "
                                  "or infinite: nothing has been changed; skip this batch or look at its loss")
         return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
+
+    @property
+    def addresses(self) -> Addresses | None:
+        """Of this step, where it goes by them."""
+        return self._plan.addresses if self._is_fresh and self._plan is not None else None
 
     def _refresh(self, trained: list[Trained], groups: ParamGroups, states: States) -> None:
         """Take in the moments of the last batch and factorize.
@@ -175,11 +191,10 @@ class StepMaker:
             for own in groups:
                 own["refresh_every"] = every
 
-    def _check(self, proposals: list[Proposal], others: list[nn.Parameter], changes: list[Tensor],
-               promises: list[Sequence[Numbers]], undo: Undo) -> Promise:
+    def _check(self, proposals: Sequence[Proposal | Update], undo: Undo) -> Promise:
         """Raise NonFiniteError before anything has been changed; returns what is promised in all."""
         sizes = [size for proposal in proposals for size in proposal.sizes()]
-        sizes += [torch.linalg.vector_norm(change) for change in changes if change.numel()]
+        promises = [one.promise for one in proposals if one.promise is not None]
         found = read([*sizes, *(number for one in promises for number in one)])
         numbers, share = found[len(sizes):], self._stages.share
         are_finite, sums = share.agreed(all(map(isfinite, found[:len(sizes)])), [
@@ -190,19 +205,14 @@ class StepMaker:
         self.forget()
         self._stages.forget()
         names = [proposal.names for proposal in proposals if proposal.names]
-        names += [self._stages.names[id(parameter)] for parameter, change in zip(others, changes, strict=True)
-                  if not change.isfinite().all()]
         raise NonFiniteError(f"the step of {', '.join(share.names(names))} is not finite, though its "
                              "gradients are: nothing has been changed; look at the inputs of this stage, and "
                              "at its weights")
 
 
-def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -> list[Numbers]:
-    """What its direction promises, of which little is noise."""
-    gradient = dense(local_part(parameter.grad))  # type: ignore[arg-type]
-    gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
-    product = (gradient.to(change.dtype) * change).sum(dtype=extended(change))
-    return [product * (-float(own["lr"]) * float(own["adamw_lr"])), *[0.0] * (PARTS - 1)]
+def _fits(groups: ParamGroups, states: States) -> Fits:
+    return [(id(p), p.grad is None, p.requires_grad, p.dtype, p.device, id(states.get(p)))
+            for group in groups for p in group["params"]]
 
 
 def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVariance | None]:

@@ -1,0 +1,118 @@
+"""Where gradients and controls lie on the CPU, so that compiled loops read and write them where they are.
+
+Of a small step, calls of torch on each parameter take most of the time. As long as parameters, their states
+and types stay what they were when a step was planned, one pass over them is enough: it finds the addresses of
+all gradients and controls, and whether anything else has written to a control since the last step.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pontryagin.optim import compiled
+from pontryagin.optim.group import Groups
+from pontryagin.optim.state import States
+
+_MILD = 1e-5, 1e9
+"""Norms whose squares are float32, of gradients whose largest entries may be squared as they are (fading.py):
+the largest of 1e10 is at least 1e-5 of the norm."""
+
+
+class Addresses:
+    """Of the parameters that have gradients, all of one dtype.
+
+    parameters: of all groups, in their order; places: the number of each, by its id. gradients, controls:
+    addresses. kind: the dtype; like: an array of it. is_fresh: whether they are of this step; is_untouched:
+    whether nothing else has written to controls since the last.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], states: States) -> None:
+        self._known = [_known(one, states) for one in parameters]
+        self.parameters = [one for one in parameters if _is_moved(one)]
+        self.places = {id(one): n for n, one in enumerate(self.parameters)}
+        self.kind = self.parameters[0].dtype
+        self._shapes = [one.shape for one in self.parameters]
+        self._sizes = np.array([one.numel() for one in self.parameters])
+        self._norms = np.zeros(len(self.parameters))
+        self.gradients, self.controls = (np.zeros(len(self.parameters), np.int64) for _ in range(2))
+        self.like = np.zeros(0, np.float64 if self.kind is torch.float64 else np.float32)
+        self._written: list[tuple[int, int]] = []
+        self.is_fresh = self.is_untouched = False
+
+    def are_of(self, parameters: Sequence[nn.Parameter], states: States) -> bool:
+        """Whether they are those of these parameters, with the gradients and states that they have."""
+        return len(parameters) == len(self._known) and all(
+            all(map(is_, known, _known(one, states)))
+            for known, one in zip(self._known, parameters, strict=True))
+
+    def look(self, groups: Groups, states: States) -> bool:
+        """Whether all is as it was, and addresses and sizes are those of this step."""
+        self.is_fresh = False
+        kind, gradients, written, known = self.kind, [], [], iter(self._known)
+        for group in groups:
+            for parameter in group["params"]:
+                expected, entries, is_trained, has_gradient = next(known, _NONE)
+                gradient = parameter.grad
+                if (parameter is not expected or states.get(parameter) is not entries
+                        or parameter.requires_grad is not is_trained or (gradient is None) is has_gradient):
+                    return False
+                if gradient is None or not is_trained:
+                    continue
+                if not (gradient.dtype is kind and is_own_memory(gradient) and parameter.is_contiguous()):
+                    return False
+                gradients.append(gradient.data_ptr())
+                written.append((parameter._version, parameter.data_ptr()))
+        if next(known, None) is not None:
+            return False
+        self.gradients[:], self.is_untouched = gradients, written == self._written
+        if not self.is_untouched:
+            if not all(one.is_cpu and one.dtype is kind and one.shape == shape for one, shape in zip(
+                    self.parameters, self._shapes, strict=True)):
+                return False
+            self.controls[:] = [address for _, address in written]
+        self.is_fresh = compiled.mild_norms(self.gradients, self._sizes, self.like, *_MILD, self._norms)
+        return self.is_fresh
+
+    def sizes(self) -> Mapping[int, float]:
+        """The norm of each gradient, by the id of its parameter."""
+        return dict(zip(self.places, self._norms.tolist(), strict=True))
+
+    def note(self) -> Iterable[tuple[int, tuple[int, int, int]]]:
+        """The step has written; by the id of each parameter what averages.py keeps of that."""
+        self._written = [(one._version, one.data_ptr()) for one in self.parameters]
+        self.is_fresh = False
+        return ((key, (version, version, address))
+                for key, (version, address) in zip(self.places, self._written, strict=True))
+
+
+_NONE: tuple[Any, Any, bool, bool] = None, None, False, False
+
+
+def _known(parameter: nn.Parameter, states: States) -> tuple[Any, Any, bool, bool]:
+    """What is to stay the same."""
+    return parameter, states.get(parameter), parameter.requires_grad, parameter.grad is not None
+
+
+def _is_moved(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad and parameter.grad is not None
+
+
+def is_own_memory(value: Tensor) -> bool:
+    """Whether the numbers of a tensor on the CPU lie one after the other at its address."""
+    return (type(value) is Tensor and value.layout is torch.strided and value.is_contiguous()
+            and not value.is_neg())
+
+
+def addressed(parameters: Sequence[nn.Parameter], states: States) -> Addresses | None:
+    """None where loops are not compiled, or cannot read all of them."""
+    found = [one for one in parameters if _is_moved(one)]
+    if not found or not compiled.fits(found[0]):
+        return None
+    kind = found[0].dtype
+    fitting = all(type(one) is nn.Parameter and one.is_cpu and one.dtype is kind and one.numel()
+                  for one in found)
+    return Addresses(parameters, states) if fitting else None
