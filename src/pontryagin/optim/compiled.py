@@ -6,12 +6,15 @@ formulas as elsewhere, compiled from the same source. Sums are in float64, so th
 range. Without numba, on other devices and in half precision the calls are torch's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, cached_property
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import unwrap
+from logging import getLogger
+from threading import Timer
 from types import FunctionType
 from typing import Any
 from warnings import warn
@@ -24,6 +27,8 @@ Rows = Float[np.ndarray, "group output column"]
 Sums = Float[np.ndarray, "sum group output"]
 _PLAIN = torch.Tensor, torch.nn.Parameter
 """Others may have no memory of their own."""
+_LONG = 2.0
+"""Seconds that pass before it is said that something is compiled; reading what has been takes a tenth."""
 _SUMS = {"reassoc", "contract", "nsz"}  # NaN and infinity stay what they are
 
 
@@ -47,6 +52,24 @@ def fits(like: torch.Tensor) -> bool:
     return like.is_cpu and like.dtype in (torch.float32, torch.float64) and compiler() is not None
 
 
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Say so where what is done inside takes long."""
+    timer = Timer(_LONG, _announce)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@cache
+def _announce() -> None:
+    getLogger("pontryagin").warning(
+        "EMSA: the first step compiles its loops, once on this machine: some twenty seconds")
+
+
 class Compiled:
     """A function that is compiled at its first call, and kept on disk where that can be; without numba the
     function itself. names: globals of the function that others take the place of, where it is compiled; or
@@ -55,9 +78,15 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], names: "Names | None" = None) -> None:
         self.plain: Any = unwrap(function)
         self._names: Names = names or {}
+        self._is_ready = False
 
     def __call__(self, *arguments: Any) -> Any:
-        return self.dispatcher(*arguments)
+        if self._is_ready:
+            return self.dispatcher(*arguments)
+        with _announced():
+            found = self.dispatcher(*arguments)
+        self._is_ready = True
+        return found
 
     @cached_property
     def dispatcher(self) -> Any:

@@ -196,7 +196,7 @@ class Pack:
         metric, right, found = self.known_metric(damping, exponent), self._gradient, self.gradient_array
         own = rows[0].reshape(self._shape)
         if len(self._right) < len(right):
-            self._right, self._whitened, self._seen = (torch.empty_like(right) for _ in range(3))
+            self._right, self._whitened = torch.empty_like(right), torch.empty_like(right)
             self._right_array, self._whitened_array = of(self._right), of(self._whitened)
         if self._has_bias:
             right, found = self._right, self._right_array
@@ -371,7 +371,7 @@ class Pack:
         if self._roots is None:
             return None
         right = self._whitened if self.is_whitened else self._right if self._has_bias else self._gradient
-        if self._seen.shape[-1] != self.inputs:
+        if not len(self._seen):
             self._seen = self._seen.new_empty(*self._shape, self.inputs)
             self._seen_array = of(self._seen)
         torch.bmm(right, self._roots, out=self._seen)
