@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -310,3 +311,17 @@ def test_ahead_of_a_run() -> None:
     with torch.no_grad():
         compile_ahead(torch.float32)
     assert torch.equal(torch.randn(2), expected)
+
+
+def test_what_takes_long_to_compile_is_announced_once(monkeypatch: pytest.MonkeyPatch,
+                                                      caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(compiled, "_LONG", 0.05)
+    compiled._announce.cache_clear()
+    for seconds, messages in ((0.0, 0), (0.4, 1), (0.4, 1)):
+        one = compiled.Compiled(time.sleep)
+        one.__dict__["dispatcher"] = time.sleep
+        one(seconds)
+        assert len(caplog.messages) == messages
+        one(0.2)
+        assert len(caplog.messages) == messages
+    assert "once on this machine" in caplog.messages[0]
