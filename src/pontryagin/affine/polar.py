@@ -80,26 +80,29 @@ def _bounded(x: Matrix) -> tuple[Square, Bound]:
     return gram.div_(bound), bound
 
 
-def _factor(gram: Square, a: float, b: float, c: float) -> Square:
+def _factor(gram: Square, out: Square, a: float, b: float, c: float) -> Square:
     """S."""
-    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-    factor.diagonal(dim1=-2, dim2=-1).add_(a)
-    return factor
+    torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=out).diagonal(dim1=-2, dim2=-1).add_(a)
+    return out
 
 
 def _by_x(x: Matrix, gram: Square, bound: Bound) -> Matrix:
-    """bound: x x^T over it is R."""
-    x = torch.bmm(_factor(gram, *_QUINTICS[0]).div_(bound.sqrt()), x)
+    """The polar factor; gram, R, is overwritten. bound: x x^T over it is R."""
+    factor = torch.empty_like(gram)
+    x = torch.bmm(_factor(gram, factor, *_QUINTICS[0]).div_(bound.sqrt()), x)
+    spare = torch.empty_like(x)
     for quintic in _QUINTICS[1:]:
-        x = torch.bmm(_factor(torch.bmm(x, x.mT, out=gram), *quintic), x)
+        _factor(torch.bmm(x, x.mT, out=gram), factor, *quintic)
+        x, spare = torch.bmm(factor, x, out=spare), x
     return x
 
 
 def _by_gram(gram: Square) -> Square:
-    product = gram
-    for number, quintic in enumerate(_QUINTICS):
-        factor = _factor(gram, *quintic)
-        product = torch.bmm(factor, product) if number else factor
-        if number < len(_QUINTICS) - 1:
-            gram = torch.bmm(factor, torch.bmm(gram, factor))
+    """The product of all S; gram, R, is overwritten."""
+    spare, other = torch.empty_like(gram), torch.empty_like(gram)
+    product = factor = _factor(gram, torch.empty_like(gram), *_QUINTICS[0])
+    for quintic in _QUINTICS[1:]:
+        torch.bmm(factor, torch.bmm(gram, factor, out=spare), out=gram)
+        factor = _factor(gram, other, *quintic)
+        product, spare = torch.bmm(factor, product, out=spare), product
     return product
