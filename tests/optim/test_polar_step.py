@@ -54,6 +54,18 @@ def test_zero_stays_zero():
     assert (polar_factor(torch.zeros(1, 3, 8, dtype=DTYPE)) == 0).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 9), (3, 4, 30), (3, 30, 4)])
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-9, 1e9, 1e30])
+def test_the_size_of_a_matrix_does_not_matter_even_beside_others(shape, size):
+    """In float32, also where squares are no float32; and one of zeros stays as it is."""
+    matrix = randn(*shape).float()
+    matrix[1] = 0
+    scaled = matrix * torch.tensor([1.0, 1.0, size])[:, None, None]
+    rounded = 1e-4 if size < torch.finfo(torch.float32).tiny else 1e-5
+    torch.testing.assert_close(polar_factor(scaled), polar_factor(matrix), rtol=0, atol=rounded)
+    assert (polar_factor(scaled)[1] == 0).all()
+
+
 class Layer:
     """A linear layer whose inputs have the moments of some rows, and its polar steps."""
 

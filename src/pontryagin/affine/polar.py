@@ -18,6 +18,7 @@ from pontryagin.affine.precision import coarse_products
 Matrix = Float[Tensor, "group output input"]
 Vector = Float[Tensor, "group output"]
 Square = Float[Tensor, "group side side"]
+Bound = Float[Tensor, "group 1 1"]
 
 _QUINTICS = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 """Of the composition of three odd quintics a s + b s^3 + c s^5 that is nearest to 1 on [0.01, 1]: within 0.27
@@ -26,6 +27,8 @@ optimal); found by linear programming. Two, within 0.29 from 0.04 on, leave much
 are worth to transformers; a fourth, within 0.2 from 0.003 on, adds nothing that is sure."""
 _LONG = 1.5
 """Beside its width, the length of x from which fewer flops are needed by R alone."""
+_MILD = 1e-16, 1e16
+"""Norms of R of which no square leaves the range of float32."""
 
 
 def polar_argmax(right: Matrix, bias_gradient: Vector | None, metric: FactoredMoment, damping: float,
@@ -53,36 +56,53 @@ def polar_factor(matrix: Matrix) -> Matrix:
     """
     wide = matrix.shape[1] <= matrix.shape[2]
     x = matrix if wide else matrix.mT
-    largest = largest_entry(x)[:, None, None]
-    x = x / torch.where(largest > 0, largest, 1.0)
     with coarse_products(x.device):
-        gram = x @ x.mT
-        # at least the largest eigenvalue
-        bound = gram.norm(dim=(1, 2), keepdim=True) + torch.finfo(x.dtype).tiny
-        gram = gram / bound
-        x = x / bound.sqrt()
-        result = _by_x(x, gram) if x.shape[2] < _LONG * x.shape[1] else _by_gram(gram) @ x
+        x, gram, bound = _start(x)
+        result = (_by_x(x, gram, bound) if x.shape[2] < _LONG * x.shape[1]
+                  else torch.bmm(_by_gram(gram).div_(bound.sqrt()), x))
     return result if wide else result.mT
 
 
-def _factor(gram: Square, a: float, b: float, c: float) -> Square:
+def _start(x: Matrix) -> tuple[Matrix, Square, Bound]:
+    """(x times some number, its R over the bound, and the bound: at least the largest eigenvalue)."""
+    if x.is_cpu:  # elsewhere the answer would have to be waited for
+        gram, bound = _bounded(x)
+        least, largest = bound.aminmax()
+        if _MILD[0] < least.item() and largest.item() < _MILD[1]:
+            return x, gram, bound
+    x = x / largest_entry(x).clamp_min(torch.finfo(x.dtype).tiny)[:, None, None]
+    return x, *_bounded(x)
+
+
+def _bounded(x: Matrix) -> tuple[Square, Bound]:
+    gram = torch.bmm(x, x.mT)
+    bound = torch.linalg.vector_norm(gram, dim=(1, 2), keepdim=True).add_(torch.finfo(x.dtype).tiny)
+    return gram.div_(bound), bound
+
+
+def _factor(gram: Square, out: Square, a: float, b: float, c: float) -> Square:
     """S."""
-    factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-    factor.diagonal(dim1=-2, dim2=-1).add_(a)
-    return factor
+    torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=out).diagonal(dim1=-2, dim2=-1).add_(a)
+    return out
 
 
-def _by_x(x: Matrix, gram: Square) -> Matrix:
-    for number, quintic in enumerate(_QUINTICS):
-        x = _factor(x @ x.mT if number else gram, *quintic) @ x
+def _by_x(x: Matrix, gram: Square, bound: Bound) -> Matrix:
+    """The polar factor; gram, R, is overwritten. bound: x x^T over it is R."""
+    factor = torch.empty_like(gram)
+    x = torch.bmm(_factor(gram, factor, *_QUINTICS[0]).div_(bound.sqrt()), x)
+    spare = torch.empty_like(x)
+    for quintic in _QUINTICS[1:]:
+        _factor(torch.bmm(x, x.mT, out=gram), factor, *quintic)
+        x, spare = torch.bmm(factor, x, out=spare), x
     return x
 
 
 def _by_gram(gram: Square) -> Square:
-    product = gram
-    for number, quintic in enumerate(_QUINTICS):
-        factor = _factor(gram, *quintic)
-        product = factor @ product if number else factor
-        if number < len(_QUINTICS) - 1:
-            gram = factor @ (gram @ factor)
+    """The product of all S; gram, R, is overwritten."""
+    spare, other = torch.empty_like(gram), torch.empty_like(gram)
+    product = factor = _factor(gram, torch.empty_like(gram), *_QUINTICS[0])
+    for quintic in _QUINTICS[1:]:
+        torch.bmm(factor, torch.bmm(gram, factor, out=spare), out=gram)
+        factor = _factor(gram, other, *quintic)
+        product, spare = torch.bmm(factor, product, out=spare), product
     return product

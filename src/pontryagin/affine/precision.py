@@ -12,13 +12,14 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
                           enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
-@contextmanager
-def coarse_products(device: torch.device) -> Iterator[None]:
+def coarse_products(device: torch.device) -> AbstractContextManager[object]:
     """Products of float32 in TF32 inside, on a CUDA device, whatever the user has set: for what needs three
     digits."""
-    if device.type != "cuda":
-        yield
-        return
+    return _in_tf32() if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _in_tf32() -> Iterator[None]:
     backend = torch.backends.cuda.matmul
     name, value = ("fp32_precision", "tf32") if hasattr(backend, "fp32_precision") else ("allow_tf32", True)
     before = getattr(backend, name)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pontryagin.affine.polar import polar_factor
 from pontryagin.optim.compiled import Compiled, averaged, moved, promised, row_squares, scaled
@@ -109,9 +110,9 @@ class PolarPackStep(PolarStep):
                   asked.promised)
         promise: list[Numbers] | None = None
         if asked.promised:
-            each = parts[14]
-            along = each * self._agreement([gradient[..., :pack.inputs]], [pack.velocity[..., :pack.inputs]],
-                                           parts[16], asked)
+            each, along = parts[14], np.zeros_like(parts[14])
+            if (place := joined.last(asked.last)) is not None:
+                along[place] = each[place] * self._agreement_of(place, gradient)
             promise = [each.sum(), 0.0, *joined.of_last(each, along, asked)]
         return Proposal(joined, [pack.change], None, parts[13], changed, promise=promise,
                         refresh=asked.refresh, size=float(numbers[4]))
@@ -124,3 +125,11 @@ class PolarPackStep(PolarStep):
         self._of_rows[5], self._of_parts[3:8] = self._of_rows[6], self._of_parts[8:13]
         self.joined.renew(proposal.new)
         return self.joined.moves(proposal.changes, proposal.bias, groups)
+
+    def _agreement_of(self, place: int, gradient: Tensor) -> float:
+        """<G, v> / <G, G> of the weights of one part, as `_agreement` of all."""
+        unit, tiny = self._of_parts[16, place], torch.finfo(gradient.dtype).tiny
+        own, before = (of(each[place, :, :self._pack.inputs]).astype(float) / unit
+                       for each in (gradient, self._pack.velocity))
+        known = max(self.joined.state.velocity_weight[place], tiny)
+        return float(np.vdot(own, before) / known / max(np.vdot(own, own), tiny))
