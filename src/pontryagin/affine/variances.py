@@ -55,8 +55,7 @@ class VarianceProbe:
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1]:
-            variance, mean = torch.var_mean(rows.to(torch.promote_types(rows.dtype, torch.float32)), 1,
-                                            correction=0)
+            variance, mean = self._of(rows.to(torch.promote_types(rows.dtype, torch.float32)))
             seen = MeanVariance(mean, variance, float(rows.shape[1]))
             self._seen = seen if self._seen is None else self._seen.joint(seen)
 
@@ -64,6 +63,10 @@ class VarianceProbe:
         """What was seen; starts anew. None without rows."""
         taken, self._seen = self._seen, None
         return taken
+
+    def _of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Variance and mean."""
+        return torch.var_mean(rows, 1, correction=0)
 
 
 def growth(trace: Number, mean: Float[Tensor, "group input"], found: Sequence[MeanVariance | None],

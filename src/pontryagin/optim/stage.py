@@ -10,6 +10,7 @@ from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
 from pontryagin.affine.variances import lag
 from pontryagin.optim.certainty import is_polar, worth
+from pontryagin.optim.mean_variance import CompiledProbe
 from pontryagin.optim.own_units import First, has_units, units
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
@@ -31,6 +32,7 @@ class AffineStage:
 
     def __init__(self, captured: CapturedStage, rank: int, rows: int | None) -> None:
         self.captured, self.rows, self.name = captured, rows, captured.name
+        captured.probe = CompiledProbe()
         self.weight, self.map = captured.weight, captured.map
         self.groups, self.outputs, self.inputs = self.map.matrix(
             torch.empty(self.weight.shape, device="meta")).shape
