@@ -77,11 +77,11 @@ def growth(trace: Number, mean: Float[Tensor, "group input"], found: Sequence[Me
     found: of stages with so many groups, in their order; None or NaN where nothing was seen. centred: whether
     a bias absorbs the mean; else moments are about 0.
     """
-    unseen = mean.new_full((1, 1), torch.nan)
-    seen = list(zip(found, sizes, strict=True))
-    traces = torch.cat([unseen[0].expand(size) if one is None else one.trace.to(mean) for one, size in seen])
-    means = torch.cat([unseen.expand(size, mean.shape[1]) if one is None else one.mean.to(mean)
-                       for one, size in seen])
+    unseen = MeanVariance(*mean.new_full((2, 1, mean.shape[1]), torch.nan), 0.0)
+    seen = [unseen if one is None else one for one in found]
+    traces, means = (torch.cat([value.expand(size, -1) for value, size in zip(each, sizes, strict=True)])
+                     for each in ([one.variance for one in seen], [one.mean for one in seen]))
+    traces, means = traces.sum(1).to(mean), means.to(mean)
     offset = means - mean if centred else means
     traces = traces + (1 - _WEIGHT if centred else 1.0) * offset.square().sum(1)
     known = torch.minimum(torch.maximum(trace, traces / _STALE),

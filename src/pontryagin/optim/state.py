@@ -4,7 +4,7 @@ torch keeps them as dictionaries, so that state_dict() is plain; a record gives 
 which entries there may be, of what shape and type.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -185,17 +185,26 @@ LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
 
 
 class Undo:
-    """The states as they were before a look, should the step that follows not be finite."""
+    """The states as they were before a look, should the step that follows not be finite. What a look changes
+    is copied, all of a kind in one go."""
 
     def __init__(self, states: Iterable[Entries]) -> None:
-        self._before: list[tuple[Entries, Entries, Mapping[str, Tensor]]] = [
-            (entries, dict(entries), {name: entries[name].clone() for name in StageState.CHANGED_BY_LOOKS
-                                      if name in entries})
-            for entries in states]
+        self._before = [(entries, dict(entries)) for entries in states]
+        kinds: dict[tuple[torch.dtype, torch.device], list[tuple[Entries, str]]] = {}
+        for entries, old in self._before:
+            for name in StageState.CHANGED_BY_LOOKS:
+                if name in entries:
+                    value = entries[name]
+                    kinds.setdefault((value.dtype, value.device), []).append((old, name))
+        self._copies = [(places, torch.cat([old[name].flatten() for old, name in places]))
+                        for places in kinds.values()]
 
     def restore(self) -> None:
         """All as it was."""
-        for entries, old, copies in self._before:
+        for places, copies in self._copies:
+            parts = copies.split([old[name].numel() for old, name in places])
+            for (old, name), part in zip(places, parts, strict=True):
+                old[name] = part.view(old[name].shape).clone()
+        for entries, old in self._before:
             entries.clear()
             entries.update(old)
-            entries.update(copies)

@@ -215,5 +215,5 @@ def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVar
     if not probing:
         return {}
     found = variances_over_processes([stage.captured.probe.take() for stage in probing],
-                                     [stage.zeros().mean for stage in probing])
+                                     lambda: [stage.zeros().mean for stage in probing])
     return dict(zip(probing, found, strict=True))
