@@ -24,6 +24,8 @@ float32 still."""
 _ROOT, _WHOLE, _PLAIN = 0.5, 1.0, (1e-3, 1.0)
 """The exponents of which dW A_c dW^T is had without a product, and the dampings: with less an inverse power
 leaves directions out, with more the difference is rounding."""
+_SMALL = 1 << 17
+"""Numbers of moments that a processor factorizes together: calls are saved, and all stays in its cache."""
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
 Row = Float[Tensor, "group output"]
@@ -273,12 +275,14 @@ def factorized(each: Sequence[Moments], together: bool) -> list[Factor]:
     """Of the second moments of several stages: exact where they are known whole, else on their leading
     subspace.
 
-    together: equal ones in one go, as pays on a device, where each waits for the one before.
+    together: equal ones in one go, as pays on a device, where each waits for the one before; elsewhere small
+    ones, known whole.
     """
     alike: dict[Hashable, list[int]] = {}
     for place, one in enumerate(each):
-        alone = None if together else place
-        alike.setdefault((alone, one.product.shape[1:], one.product.dtype, one.product.device),
+        part = None if together else place // max(_SMALL // one.product.numel(), 1) if one.block is None else (
+            place,)
+        alike.setdefault((part, one.product.shape[1:], one.product.dtype, one.product.device),
                          []).append(place)
     found: dict[int, Factor] = {}
     for places in alike.values():

@@ -37,11 +37,6 @@ class Moments:
         return Moments(self.mean.to(dtype), self.product.to(dtype), self.trace.to(dtype),
                        None if self.block is None else self.block.to(dtype), self.count)
 
-    def finite(self) -> Tensor:
-        """Whether mean and second moment are, a number on their device."""
-        return (self.mean.isfinite().all() & torch.linalg.vector_norm(self.product, float("inf")).isfinite()
-                & self.trace.isfinite().all())
-
 
 class InputMoments:
     """Sums over the rows seen since the last take(): of x, of x (x^T B) and |x|^2, and their number.

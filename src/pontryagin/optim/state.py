@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from pontryagin.affine.precision import extended, wide
 from pontryagin.optim.numbers import Numbers
@@ -190,21 +191,20 @@ class Undo:
 
     def __init__(self, states: Iterable[Entries]) -> None:
         self._before = [(entries, dict(entries)) for entries in states]
-        kinds: dict[tuple[torch.dtype, torch.device], list[tuple[Entries, str]]] = {}
-        for entries, old in self._before:
+        kinds: dict[tuple[torch.dtype, torch.device], tuple[list[tuple[Entries, str]], list[Tensor]]] = {}
+        for _, old in self._before:
             for name in StageState.CHANGED_BY_LOOKS:
-                if name in entries:
-                    value = entries[name]
-                    kinds.setdefault((value.dtype, value.device), []).append((old, name))
-        self._copies = [(places, torch.cat([old[name].flatten() for old, name in places]))
-                        for places in kinds.values()]
+                if (value := old.get(name)) is not None:
+                    places, values = kinds.setdefault((value.dtype, value.device), ([], []))
+                    places.append((old, name))
+                    values.append(value)
+        self._copies = [(places, values, _flatten_dense_tensors(values)) for places, values in kinds.values()]
 
     def restore(self) -> None:
         """All as it was."""
-        for places, copies in self._copies:
-            parts = copies.split([old[name].numel() for old, name in places])
-            for (old, name), part in zip(places, parts, strict=True):
-                old[name] = part.view(old[name].shape).clone()
+        for places, values, copies in self._copies:
+            for (old, name), part in zip(places, _unflatten_dense_tensors(copies, values), strict=True):
+                old[name] = part.clone()
         for entries, old in self._before:
             entries.clear()
             entries.update(old)

@@ -21,6 +21,7 @@ from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import Numbers, read
 from pontryagin.optim.promise import PARTS, Asked, Promise
+from pontryagin.optim.refresh import Entering, absorb, are_finite, keep
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.share import Steps
 from pontryagin.optim.stage import AffineStage
@@ -153,16 +154,15 @@ class StepMaker:
                 stage.captured.forget()
         has_bias, known = dict(armed), [(stage, StageState(states[stage.weight])) for stage, _ in armed]
         found = self._stages.share.moments(known)
-        finite = read([moments.finite() for _, moments, _ in found])
-        wanted = []
-        for (stage, moments, rows), is_finite in zip(found, finite, strict=True):
-            state = StageState(states[stage.weight])
-            if is_finite and (moment := stage.absorb(state, moments, has_bias[stage], rows)) is not None:
-                wanted.append((stage, state, moment))
+        finite = are_finite([moments for _, moments, _ in found])
+        entering = [Entering(stage, state, *stage.entering(state, moments, has_bias[stage], first))
+                    for (stage, moments, first), is_finite in zip(found, finite, strict=True) if is_finite
+                    for state in (StageState(states[stage.weight]),)]
+        wanted = absorb(entering)
         each = [moment for _, _, moment in wanted]
         together = any(moment.mean.device.type != "cpu" for moment in each)
-        for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True):
-            stage.keep(state, factor)
+        keep([(stage, state, factor)
+              for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True)])
         self._stages.share.tell(known)
         if armed:
             for step in self._steps:
