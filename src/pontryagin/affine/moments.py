@@ -54,12 +54,11 @@ class InputMoments:
         self._product: Tensor | None = None
         self._trace: Tensor | None = None
 
-    @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1] == 0:
             return
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = rows.detach().to(torch.promote_types(rows.dtype, torch.float32))
         if self._centre is None or self._sum is None or self._product is None or self._trace is None:
             self._centre = rows.mean(1)
             self._sum = torch.zeros_like(self._centre)

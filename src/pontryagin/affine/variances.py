@@ -51,11 +51,10 @@ class VarianceProbe:
     def __init__(self) -> None:
         self._seen: MeanVariance | None = None
 
-    @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1]:
-            variance, mean = self._of(rows.to(torch.promote_types(rows.dtype, torch.float32)))
+            variance, mean = self._of(rows.detach().to(torch.promote_types(rows.dtype, torch.float32)))
             seen = MeanVariance(mean, variance, float(rows.shape[1]))
             self._seen = seen if self._seen is None else self._seen.joint(seen)
 

@@ -107,7 +107,9 @@ class StepMaker:
 
     def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes,
                  fits: Fits) -> _Plan:
-        """What is stacked stays so unless other stages take part."""
+        """What is stacked stays so unless other stages take part; of the same all stays as it was."""
+        if self._plan is not None and self._plan.fits == fits and _ids(self._plan.trained) == _ids(trained):
+            return self._plan
         stages, done = self._stages.movable(trained, largest, groups, states)
         together = [one.identity for one in stages]
         if self._together != together:
@@ -203,6 +205,10 @@ def _of_adamw(parameter: nn.Parameter, change: Tensor, own: Mapping[str, Any]) -
     gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
     product = (gradient.to(change.dtype) * change).sum(dtype=extended(change))
     return [product * (-float(own["lr"]) * float(own["adamw_lr"])), *[0.0] * (PARTS - 1)]
+
+
+def _ids(trained: list[Trained]) -> list[int]:
+    return [id(part) for one in trained for part in one]
 
 
 def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVariance | None]:
