@@ -280,10 +280,8 @@ def factorized(each: Sequence[Moments], together: bool) -> list[Factor]:
     """
     alike: dict[Hashable, list[int]] = {}
     for place, one in enumerate(each):
-        part = None if together else place // max(_SMALL // one.product.numel(), 1) if one.block is None else (
-            place,)
-        alike.setdefault((part, one.product.shape[1:], one.product.dtype, one.product.device),
-                         []).append(place)
+        kind = one.product.shape[1:], one.product.dtype, one.product.device
+        alike.setdefault((None if together else _batch(place, one), *kind), []).append(place)
     found: dict[int, Factor] = {}
     for places in alike.values():
         parts = [each[place] for place in places]
@@ -293,6 +291,12 @@ def factorized(each: Sequence[Moments], together: bool) -> list[Factor]:
         split = zip(*(value.split(sizes) for value in (whole.basis, whole.values, whole.tail)), strict=True)
         found.update(zip(places, (Factor(*one) for one in split), strict=True))
     return [found[place] for place in range(len(each))]
+
+
+def _batch(place: int, moments: Moments) -> Hashable:
+    """Equal for neighbours that are small, and known whole."""
+    small = max(_SMALL // moments.product.numel(), 1)
+    return place // small if moments.block is None else ("alone", place)
 
 
 def _together(parts: Sequence[Moments]) -> Moments:

@@ -76,8 +76,8 @@ def growth(trace: Number, mean: Float[Tensor, "group input"], found: Sequence[Me
     found: of stages with so many groups, in their order; None or NaN where nothing was seen. centred: whether
     a bias absorbs the mean; else moments are about 0.
     """
-    unseen = MeanVariance(*mean.new_full((2, 1, mean.shape[1]), torch.nan), 0.0)
-    seen = [unseen if one is None else one for one in found]
+    nothing = mean.new_full((1, mean.shape[1]), torch.nan)
+    seen = [MeanVariance(nothing, nothing, 0.0) if one is None else one for one in found]
     traces, means = (torch.cat([value.expand(size, -1) for value, size in zip(each, sizes, strict=True)])
                      for each in ([one.variance for one in seen], [one.mean for one in seen]))
     traces, means = traces.sum(1).to(mean), means.to(mean)
