@@ -82,7 +82,8 @@ def test_probes_are_those_of_torch(shape: tuple[int, int, int], size: float) -> 
     probe = CompiledProbe()
     probe.add(rows)
     found, (variance, mean) = probe.take(), torch.var_mean(rows, 1, correction=0)
-    assert found is not None and found.count == shape[1]
+    assert found is not None
+    assert found.count == shape[1]
     torch.testing.assert_close((found.mean, found.variance), (mean, variance), rtol=0, atol=0, equal_nan=True)
 
 
