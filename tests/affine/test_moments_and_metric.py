@@ -278,7 +278,10 @@ def test_factorized_together_as_each_alone() -> None:
         taken = seen.take()
         assert taken is not None
         each.append(taken)
-    for one, other in zip(factorized(each, True), factorized(each, False), strict=True):
+    for one, other, moments in zip(factorized(each, True), factorized(each, False), each, strict=True):
+        if moments.block is None:
+            assert torch.equal(other.values, factorize(moments.product).values)
+            assert torch.equal(other.basis, factorize(moments.product).basis)
         for factor in (one, other):
             assert factor.basis.shape[0] == len(factor.tail)
         assert_close(one.values, other.values)

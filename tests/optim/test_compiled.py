@@ -16,6 +16,7 @@ from torch import nn
 from pontryagin.optim import EMSA, compiled, polar_lengths, row_lengths
 from pontryagin.optim.compiled_ahead import compile_ahead
 from pontryagin.optim.joined import Segments
+from pontryagin.optim.mean_variance import CompiledProbe
 from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.polar_pack_step import PolarPackStep
 from pontryagin.optim.row_lengths import ARRAYS, Known, Layout
@@ -71,6 +72,20 @@ def test_passes(shape: tuple[int, int, int], kind: Any, seed: int) -> None:
     moved = velocity.copy()
     compiled.moved(moved, gradient, 0.9)
     close(moved, 0.9 * velocity + 0.1 * gradient, kind)
+
+
+@pytest.mark.parametrize("shape", [(1, 128, 64), (1, 32, 784), (3, 7, 5), (1, 100, 1), (2, 1, 4)])
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e30])
+def test_probes_are_those_of_torch(shape: tuple[int, int, int], size: float) -> None:
+    torch.manual_seed(0)
+    rows = (torch.randn(shape) + 3 * torch.rand(shape[2])).relu() * size
+    rows[0, 0, 0] = torch.inf if size > 1 else 0.0
+    probe = CompiledProbe()
+    probe.add(rows)
+    found, (variance, mean) = probe.take(), torch.var_mean(rows, 1, correction=0)
+    assert found is not None
+    assert found.count == shape[1]
+    torch.testing.assert_close((found.mean, found.variance), (mean, variance), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("size", [1e-25, 1e-12, 1.0, 1e12, 1e25])

@@ -221,7 +221,7 @@ def test_a_backward_pass_after_the_step_does_not_leak_into_a_later_probe() -> No
 
 def test_stages_on_several_devices_need_no_exchange_in_one_process() -> None:
     like = [torch.zeros(1, 3), torch.zeros(1, 3, device="meta")]
-    assert variances_over_processes([None, None], like) == [None, None]
+    assert variances_over_processes([None, None], lambda: like) == [None, None]
 
 
 def trained(seed: int) -> tuple[float, float]:

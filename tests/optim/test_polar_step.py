@@ -8,6 +8,7 @@ from pontryagin.affine.polar import polar_factor
 from pontryagin.optim.group import StageGroup, TrainedStage
 from pontryagin.optim.polar_step import PolarStep
 from pontryagin.optim.promise import Asked
+from pontryagin.optim.refresh import keep
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
 from pontryagin.trajectory.captured_stage import CapturedStage
@@ -75,7 +76,7 @@ class Layer:
         state, mean = StageState({}), rows.mean(0, keepdim=True)
         stage.initialize(state, bias)
         state.rows, state.mean = torch.tensor(3.0), mean
-        stage.keep(state, factorize(((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)))
+        keep([(stage, state, factorize(((rows - mean).mT @ (rows - mean) / len(rows)).unsqueeze(0)))])
         one = TrainedStage(stage, self.layer.weight, self.layer.bias, state, (0, 0))
         self.steps = PolarStep([StageGroup([one])])
 

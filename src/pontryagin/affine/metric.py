@@ -24,6 +24,8 @@ float32 still."""
 _ROOT, _WHOLE, _PLAIN = 0.5, 1.0, (1e-3, 1.0)
 """The exponents of which dW A_c dW^T is had without a product, and the dampings: with less an inverse power
 leaves directions out, with more the difference is rounding."""
+_SMALL = 1 << 17
+"""Numbers of moments that a processor factorizes together: calls are saved, and all stays in its cache."""
 Moment = Float[Tensor, "group input input"]
 Matrix = Float[Tensor, "group output input"]
 Row = Float[Tensor, "group output"]
@@ -273,13 +275,13 @@ def factorized(each: Sequence[Moments], together: bool) -> list[Factor]:
     """Of the second moments of several stages: exact where they are known whole, else on their leading
     subspace.
 
-    together: equal ones in one go, as pays on a device, where each waits for the one before.
+    together: equal ones in one go, as pays on a device, where each waits for the one before; elsewhere small
+    ones, known whole.
     """
     alike: dict[Hashable, list[int]] = {}
     for place, one in enumerate(each):
-        alone = None if together else place
-        alike.setdefault((alone, one.product.shape[1:], one.product.dtype, one.product.device),
-                         []).append(place)
+        kind = one.product.shape[1:], one.product.dtype, one.product.device
+        alike.setdefault((None if together else _batch(place, one), *kind), []).append(place)
     found: dict[int, Factor] = {}
     for places in alike.values():
         parts = [each[place] for place in places]
@@ -289,6 +291,12 @@ def factorized(each: Sequence[Moments], together: bool) -> list[Factor]:
         split = zip(*(value.split(sizes) for value in (whole.basis, whole.values, whole.tail)), strict=True)
         found.update(zip(places, (Factor(*one) for one in split), strict=True))
     return [found[place] for place in range(len(each))]
+
+
+def _batch(place: int, moments: Moments) -> Hashable:
+    """Equal for neighbours that are small, and known whole."""
+    small = max(_SMALL // moments.product.numel(), 1)
+    return place // small if moments.block is None else ("alone", place)
 
 
 def _together(parts: Sequence[Moments]) -> Moments:

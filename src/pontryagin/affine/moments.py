@@ -37,11 +37,6 @@ class Moments:
         return Moments(self.mean.to(dtype), self.product.to(dtype), self.trace.to(dtype),
                        None if self.block is None else self.block.to(dtype), self.count)
 
-    def finite(self) -> Tensor:
-        """Whether mean and second moment are, a number on their device."""
-        return (self.mean.isfinite().all() & torch.linalg.vector_norm(self.product, float("inf")).isfinite()
-                & self.trace.isfinite().all())
-
 
 class InputMoments:
     """Sums over the rows seen since the last take(): of x, of x (x^T B) and |x|^2, and their number.
@@ -59,12 +54,11 @@ class InputMoments:
         self._product: Tensor | None = None
         self._trace: Tensor | None = None
 
-    @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1] == 0:
             return
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        rows = rows.detach().to(torch.promote_types(rows.dtype, torch.float32))
         if self._centre is None or self._sum is None or self._product is None or self._trace is None:
             self._centre = rows.mean(1)
             self._sum = torch.zeros_like(self._centre)

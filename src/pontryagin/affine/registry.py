@@ -76,9 +76,12 @@ def own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 def is_certain(module: nn.Module) -> bool:
     """Whether a module runs the forward of a registered class, as it is."""
     kind = _kind_of(module)
-    return kind is not None and not any(
-        name in vars(module) or getattr(type(module), name, None) is not getattr(kind, name)
-        for name in _ENTRIES[kind].computed_by)
+    if kind is None:
+        return False
+    for name in _ENTRIES[kind].computed_by:
+        if name in vars(module) or getattr(type(module), name, None) is not getattr(kind, name):
+            return False
+    return True
 
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -91,4 +94,7 @@ def entry_of(module: nn.Module) -> Entry | None:
 
 
 def _kind_of(module: nn.Module) -> type[nn.Module] | None:
-    return next((kind for kind in type(module).__mro__ if kind in _ENTRIES), None)
+    for kind in type(module).__mro__:
+        if kind in _ENTRIES:
+            return kind
+    return None

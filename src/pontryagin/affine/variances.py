@@ -51,12 +51,10 @@ class VarianceProbe:
     def __init__(self) -> None:
         self._seen: MeanVariance | None = None
 
-    @torch.no_grad()
     def add(self, rows: Float[Tensor, "group position input"]) -> None:
         """More rows, in float32 or wider."""
         if rows.shape[1]:
-            variance, mean = torch.var_mean(rows.to(torch.promote_types(rows.dtype, torch.float32)), 1,
-                                            correction=0)
+            variance, mean = self._of(rows.detach().to(torch.promote_types(rows.dtype, torch.float32)))
             seen = MeanVariance(mean, variance, float(rows.shape[1]))
             self._seen = seen if self._seen is None else self._seen.joint(seen)
 
@@ -64,6 +62,10 @@ class VarianceProbe:
         """What was seen; starts anew. None without rows."""
         taken, self._seen = self._seen, None
         return taken
+
+    def _of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Variance and mean."""
+        return torch.var_mean(rows, 1, correction=0)
 
 
 def growth(trace: Number, mean: Float[Tensor, "group input"], found: Sequence[MeanVariance | None],
@@ -74,11 +76,11 @@ def growth(trace: Number, mean: Float[Tensor, "group input"], found: Sequence[Me
     found: of stages with so many groups, in their order; None or NaN where nothing was seen. centred: whether
     a bias absorbs the mean; else moments are about 0.
     """
-    unseen = mean.new_full((1, 1), torch.nan)
-    seen = list(zip(found, sizes, strict=True))
-    traces = torch.cat([unseen[0].expand(size) if one is None else one.trace.to(mean) for one, size in seen])
-    means = torch.cat([unseen.expand(size, mean.shape[1]) if one is None else one.mean.to(mean)
-                       for one, size in seen])
+    nothing = mean.new_full((1, mean.shape[1]), torch.nan)
+    seen = [MeanVariance(nothing, nothing, 0.0) if one is None else one for one in found]
+    traces, means = (torch.cat([value.expand(size, -1) for value, size in zip(each, sizes, strict=True)])
+                     for each in ([one.variance for one in seen], [one.mean for one in seen]))
+    traces, means = traces.sum(1).to(mean), means.to(mean)
     offset = means - mean if centred else means
     traces = traces + (1 - _WEIGHT if centred else 1.0) * offset.square().sum(1)
     known = torch.minimum(torch.maximum(trace, traces / _STALE),

@@ -1,6 +1,6 @@
 """Means and variances of inputs over the processes that train one model together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,15 +10,16 @@ from pontryagin.affine.precision import extended
 from pontryagin.distributed.reductions import is_alone, summed
 
 
-def variances_over_processes(own: Sequence[MeanVariance | None], like: Sequence[Tensor]
+def variances_over_processes(own: Sequence[MeanVariance | None], means: Callable[[], Sequence[Tensor]]
                              ) -> list[MeanVariance | None]:
-    """Over the rows of all processes, in one exchange; NaN where no process has any. like: of the shapes of
-    the means.
+    """Over the rows of all processes, in one exchange; NaN where no process has any. means: tensors of the
+    shapes of the means.
 
     Every process has to call it, with or without rows.
     """
     if is_alone():
         return list(own)
+    like = means()
     device = like[0].device
     joint = summed(torch.cat([_packed(one, mean).to(device) for one, mean in zip(own, like, strict=True)]))
     found: list[MeanVariance | None] = []

@@ -7,6 +7,7 @@ from torch import nn
 
 from pontryagin.optim.compiled import compiler
 from pontryagin.optim.emsa import EMSA
+from pontryagin.optim.mean_variance import CompiledProbe
 
 
 @cache
@@ -24,3 +25,4 @@ def compile_ahead(dtype: torch.dtype) -> None:
                 loss = model(torch.randn(rows, 4, dtype=dtype)).square().mean()
                 loss.backward()
                 optimizer.step(loss=loss.detach())
+        CompiledProbe().add(torch.zeros(1, 4, 2))

@@ -153,8 +153,11 @@ class StageGroup:
         if self.map.one_hot or not any(found):
             return None
         factor = growth(self._factor().trace, self.mean, found, self.sizes, self.first.bias is not None)
-        for one, part in zip(self.stages, factor.split(self.sizes), strict=True):
-            one.stage.grow(one.state, part)
+        self._state.values.mul_(factor.unsqueeze(1))
+        self._state.tail.mul_(factor)
+        if self.first.stage.is_exact:
+            torch._foreach_mul_([one.state.moment for one in self.stages],
+                                factor.view(-1, 1, 1).split(self.sizes))
         self.renew()
         return factor
 

@@ -92,14 +92,15 @@ def check_model(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise ProblemError(f"EMSA expects a torch module, found {type(model).__name__}: it has to see the "
                            "inputs of the layers, so pass the model first, and parameters by params=")
-    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+    parameters = list(model.named_parameters())
+    if any(nn.parameter.is_lazy(parameter) for _, parameter in parameters):
         raise ProblemError("EMSA: the model has lazy parameters without a shape; run it on one batch first")
-    meta = next((name for name, parameter in model.named_parameters() if parameter.is_meta), None)
+    meta = next((name for name, parameter in parameters if parameter.is_meta), None)
     if meta is not None:
         raise ProblemError(f"EMSA: {meta} is on the meta device, without values: materialize the model first "
                            "(to_empty replaces its parameters), then make the optimizer")
     if holds("torch.distributed.fsdp", "FullyShardedDataParallel", model.modules()) or any(
-            getattr(parameter, "_fsdp_flattened", False) for parameter in model.parameters()):  # torch's mark
+            getattr(parameter, "_fsdp_flattened", False) for _, parameter in parameters):  # torch's mark
         raise ProblemError("EMSA: FullyShardedDataParallel flattens parameters, and an argmax needs each "
                            "stage's own gradient: use fully_shard (FSDP2) in its place, or "
                            "DistributedDataParallel")

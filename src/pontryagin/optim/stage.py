@@ -5,11 +5,11 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from pontryagin.affine import Factor, InputMoments, Moments
+from pontryagin.affine import InputMoments, Moments
 from pontryagin.affine.metric import first_block
 from pontryagin.affine.precision import wide
-from pontryagin.affine.variances import lag
 from pontryagin.optim.certainty import is_polar, worth
+from pontryagin.optim.mean_variance import CompiledProbe
 from pontryagin.optim.own_units import First, has_units, units
 from pontryagin.optim.schedule import DEVICE_LATENCY, propagation_flops, refresh_flops
 from pontryagin.optim.state import Entries, Layout, StageState
@@ -31,6 +31,7 @@ class AffineStage:
 
     def __init__(self, captured: CapturedStage, rank: int, rows: int | None) -> None:
         self.captured, self.rows, self.name = captured, rows, captured.name
+        captured.probe = CompiledProbe()
         self.weight, self.map = captured.weight, captured.map
         self.groups, self.outputs, self.inputs = self.map.matrix(
             torch.empty(self.weight.shape, device="meta")).shape
@@ -98,8 +99,10 @@ class AffineStage:
         if armed and not self.is_exact and isinstance(moments, InputMoments):
             moments.block = entries["basis"] if "basis" in entries else self._first_block()
 
-    def absorb(self, state: StageState, moments: Moments, has_bias: bool, first: First) -> Moments | None:
-        """Take in the moments of the last batch; returns what is to be factorized for keep(), if anything."""
+    def entering(self, state: StageState, moments: Moments, has_bias: bool, first: First
+                 ) -> tuple[Moments, float]:
+        """The moments of the last batch as they enter the state, and the weight that they get; of the first
+        ones the state gets entries."""
         moments = self._about(moments, has_bias)
         if not state.has_moments:
             rows, each = first.rows / max(self.inputs, self.outputs), self.captured.rows_of_sample
@@ -111,13 +114,10 @@ class AffineStage:
         weight = max(FRESH, 1 / state.refreshes.item())
         if has_bias:  # the spread of the batches' means is variance too
             moments.add_outer(moments.mean - state.mean, 1 - weight)
-        if not self.map.one_hot:
-            self.grow(state, lag(Factor(state.basis, state.values, state.tail).trace, moments.trace))
-        state.mean.lerp_(moments.mean, weight)
-        if self.map.one_hot or self.is_exact:
-            state.moment.lerp_(moments.product, weight)
-        if self.map.one_hot:
-            return None
+        return moments, weight
+
+    def to_factorize(self, state: StageState, moments: Moments, weight: float) -> Moments:
+        """What is known with the moments of the last batch."""
         if not self.is_exact:
             return _blend(state, moments, weight)
         if not state.has_units:
@@ -125,22 +125,6 @@ class AffineStage:
         state.input_unit.copy_(units(state.moment))
         across, along = state.input_unit.unsqueeze(1), state.input_unit.unsqueeze(2)
         return Moments(state.mean, state.moment / across / along, moments.trace)
-
-    def keep(self, state: StageState, factor: Factor) -> None:
-        """In place: groups hold the same tensors. Less variance than the rounding of the mean is no
-        information."""
-        mean = state.mean / state.input_unit if self.is_exact else state.mean
-        rounding = torch.finfo(self._dtype).eps * mean.square().mean(1)
-        state.basis.copy_(factor.basis)
-        torch.maximum(factor.values, rounding[:, None], out=state.values)
-        torch.maximum(factor.tail, rounding, out=state.tail)
-
-    def grow(self, state: StageState, factor: Tensor) -> None:
-        """Multiply the known second moment, in place. factor: (group)."""
-        for name in ("moment", "values", "tail"):
-            if name in state:
-                known = state.entries[name]
-                known.mul_(factor.view(-1, *[1] * (known.ndim - 1)))
 
     def begin(self, state: StageState, has_bias: bool) -> None:
         """Momentum, rho and C, where there are none."""

@@ -192,10 +192,10 @@ class ModelStages:
         """Raise ProblemError where parameters have been replaced by others, which no group holds; stages
         whose weight is now computed from another parameter are left to AdamW."""
         check_model(self._model)
-        present = {id(parameter) for parameter in self._model.parameters()}
+        present = {id(parameter): name for name, parameter in self._model.named_parameters()}
         members = _ids(groups)
         gone = [name for key, name in self.names.items() if key in members and key not in present]
-        new = [name for name, parameter in self._model.named_parameters() if id(parameter) not in self.names]
+        new = [name for key, name in present.items() if key not in self.names]
         if gone and new:
             self.forget()
             raise ProblemError(f"EMSA: {', '.join(gone[:6])} and others of the optimizer's parameters are "

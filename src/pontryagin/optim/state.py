@@ -4,11 +4,12 @@ torch keeps them as dictionaries, so that state_dict() is plain; a record gives 
 which entries there may be, of what shape and type.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from pontryagin.affine.precision import extended, wide
 from pontryagin.optim.numbers import Numbers
@@ -185,17 +186,25 @@ LIKE_PARAMETERS = {"mean_control", "last_control", "first", "second"}
 
 
 class Undo:
-    """The states as they were before a look, should the step that follows not be finite."""
+    """The states as they were before a look, should the step that follows not be finite. What a look changes
+    is copied, all of a kind in one go."""
 
     def __init__(self, states: Iterable[Entries]) -> None:
-        self._before: list[tuple[Entries, Entries, Mapping[str, Tensor]]] = [
-            (entries, dict(entries), {name: entries[name].clone() for name in StageState.CHANGED_BY_LOOKS
-                                      if name in entries})
-            for entries in states]
+        self._before = [(entries, dict(entries)) for entries in states]
+        kinds: dict[tuple[torch.dtype, torch.device], tuple[list[tuple[Entries, str]], list[Tensor]]] = {}
+        for _, old in self._before:
+            for name in StageState.CHANGED_BY_LOOKS:
+                if (value := old.get(name)) is not None:
+                    places, values = kinds.setdefault((value.dtype, value.device), ([], []))
+                    places.append((old, name))
+                    values.append(value)
+        self._copies = [(places, values, _flatten_dense_tensors(values)) for places, values in kinds.values()]
 
     def restore(self) -> None:
         """All as it was."""
-        for entries, old, copies in self._before:
+        for places, values, copies in self._copies:
+            for (old, name), part in zip(places, _unflatten_dense_tensors(copies, values), strict=True):
+                old[name] = part.clone()
+        for entries, old in self._before:
             entries.clear()
             entries.update(old)
-            entries.update(copies)

@@ -20,6 +20,7 @@ from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import read
 from pontryagin.optim.promise import PARTS, Asked, Promise
+from pontryagin.optim.refresh import Entering, absorb, are_finite, keep
 from pontryagin.optim.schedule import is_due, period
 from pontryagin.optim.share import Steps
 from pontryagin.optim.stage import AffineStage
@@ -97,7 +98,10 @@ class StepMaker:
         return moves
 
     def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes) -> _Plan:
-        """What is stacked stays so unless other stages take part."""
+        """What is stacked stays so unless other stages take part; of the same all stays as it was."""
+        if self._plan is not None and _ids(self._plan.trained) == _ids(trained) and (
+                self._is_fresh or self._plan.fits == _fits(groups, states)):
+            return self._plan
         stages, done = self._stages.movable(trained, largest, groups, states)
         together = [one.identity for one in stages]
         if self._together != together:
@@ -169,16 +173,15 @@ class StepMaker:
                 stage.captured.forget()
         has_bias, known = dict(armed), [(stage, StageState(states[stage.weight])) for stage, _ in armed]
         found = self._stages.share.moments(known)
-        finite = read([moments.finite() for _, moments, _ in found])
-        wanted = []
-        for (stage, moments, rows), is_finite in zip(found, finite, strict=True):
-            state = StageState(states[stage.weight])
-            if is_finite and (moment := stage.absorb(state, moments, has_bias[stage], rows)) is not None:
-                wanted.append((stage, state, moment))
+        finite = are_finite([moments for _, moments, _ in found])
+        entering = [Entering(stage, state, *stage.entering(state, moments, has_bias[stage], first))
+                    for (stage, moments, first), is_finite in zip(found, finite, strict=True) if is_finite
+                    for state in (StageState(states[stage.weight]),)]
+        wanted = absorb(entering)
         each = [moment for _, _, moment in wanted]
         together = any(moment.mean.device.type != "cpu" for moment in each)
-        for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True):
-            stage.keep(state, factor)
+        keep([(stage, state, factor)
+              for (stage, state, _), factor in zip(wanted, factorized(each, together), strict=True)])
         self._stages.share.tell(known)
         if armed:
             for step in self._steps:
@@ -215,6 +218,10 @@ def _fits(groups: ParamGroups, states: States) -> Fits:
             for group in groups for p in group["params"]]
 
 
+def _ids(trained: list[Trained]) -> list[int]:
+    return [id(part) for one in trained for part in one]
+
+
 def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVariance | None]:
     """What was seen of the inputs of the last batch, of the stages that probed it."""
     probing = [stage for stage, weight, _ in trained
@@ -225,5 +232,5 @@ def _probed(trained: list[Trained], states: States) -> dict[AffineStage, MeanVar
     if not probing:
         return {}
     found = variances_over_processes([stage.captured.probe.take() for stage in probing],
-                                     [stage.zeros().mean for stage in probing])
+                                     lambda: [stage.zeros().mean for stage in probing])
     return dict(zip(probing, found, strict=True))

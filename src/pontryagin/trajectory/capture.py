@@ -150,14 +150,13 @@ class _Hooks:
             hooks.enter(module)
 
         def after(module: nn.Module, arguments: tuple[Any, ...], *named_and_output: Any) -> None:
-            # may be called once more when it has been taken off
             if torch.compiler.is_compiling() or (hooks := me()) is None:
                 return
-            if len(named_and_output) == 2:
-                hooks.leave(module, arguments, *named_and_output)
-
-        def ended(module: nn.Module, arguments: tuple[Any, ...], *_: Any) -> None:  # also by an error
-            if not torch.compiler.is_compiling() and (hooks := me()) is not None:
+            try:
+                # also called when it has been taken off, and after an error, without what was named
+                if len(named_and_output) == 2:
+                    hooks.leave(module, arguments, *named_and_output)
+            finally:
                 hooks.end(module, arguments)
 
         def registered(module: nn.Module, name: str, part: nn.Module | None) -> None:
@@ -170,8 +169,8 @@ class _Hooks:
         self._tree = frozenset(map(id, tree))
         self._compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in tree)
         self._handles += [torch_modules.register_module_forward_pre_hook(before),
-                          torch_modules.register_module_forward_hook(after, with_kwargs=True),
-                          torch_modules.register_module_forward_hook(ended, always_call=True)]
+                          torch_modules.register_module_forward_hook(after, with_kwargs=True,
+                                                                     always_call=True)]
         self._registered.append(torch_modules.register_module_module_registration_hook(registered))
 
     def off(self) -> None:
@@ -210,15 +209,14 @@ class _Hooks:
             return
         if module is self.model and torch.is_grad_enabled():
             self._see_loss(output)
-        users = self.users.get(id(module), ())
+        users = self.users.get(id(module))
         first = output[0] if isinstance(output, tuple) and output else output
-        if users and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad:
-            self.last = users[-1].weight
-        stages = [stage for stage in users if stage.is_looking]
-        if not (stages and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
+        if not (users and torch.is_grad_enabled() and isinstance(first, Tensor) and first.requires_grad):
             return
+        self.last = users[-1].weight
+        stages = [stage for stage in users if stage.is_looking]
         # not the loss of a training step
-        if torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():
+        if not stages or torch._C._functorch.is_functorch_wrapped_tensor(first) or torch.jit.is_tracing():
             return
         for stage in stages:
             stage.watch(stage.map.inputs(arguments, named, output), first, module is stage.module)

@@ -66,6 +66,9 @@ class CapturedStage:
         """Whether nothing that is differentiated made the inputs."""
         self._slots: list[_Slot] = []
         self._batch = 0
+        self._me = weakref.ref(self)
+        self._before, self._after, self._before_bias = (_telling(self._me, told) for told in (
+            CapturedStage._accumulated, CapturedStage._added, CapturedStage._of_bias))
 
     @property
     def is_looking(self) -> bool:
@@ -104,20 +107,21 @@ class CapturedStage:
     def _gradient(self) -> Tensor | None:
         """What .grad has, or will have with those that fully_shard has not reduced yet."""
         grad = self.weight.grad
-        return self._present(self.map.weight, self.weight).grad if grad is None else local_part(grad)
+        if grad is None:
+            return self._present(self.map.weight, self.weight).grad if is_spread(self.weight) else None
+        return local_part(grad)
 
     def watch(self, x: Any, output: Tensor, own: bool = True) -> None:
         """A call: its inputs, of which some rows are kept until the costate of its output arrives. own: of
         the module whose bias is the stage's, and not of another that is tied to its weight alone."""
         self._attend()
+        self._certify()
         self.called = True
         self.are_data &= isinstance(x, Tensor) and not x.requires_grad
         if is_checkpointed() and self.gradient_check is None:  # they come again when they are computed again
-            self._certify()
             if not self.certain and self.armed:
                 self._expect(output, own)
             return
-        self._certify()
         if not isinstance(x, Tensor) or (not self.certain and not self.map.fits(x, output)):
             self._misfits |= not self.certain
             return
@@ -125,7 +129,7 @@ class CapturedStage:
         sample = self._sample(x, self._thinned(x))
         if sample.rows is x and (torch.is_autocast_enabled(x.device.type) or hooked()):
             sample.rows = x.clone()  # autograd keeps another tensor, and x may be changed in place
-        me, held = weakref.ref(self), [_Held(sample, x if self._needs_all else sample.rows, own)]
+        me, held = self._me, [_Held(sample, x if self._needs_all else sample.rows, own)]
         del x, sample
 
         def arrive(costate: Tensor) -> None:
@@ -136,14 +140,13 @@ class CapturedStage:
             if not _is_graph_kept():  # the graph may live on, its inputs need not
                 held.clear()
             if kept.is_as_it_was:
-                with full_precision(costate.device):
-                    stage._arrived(kept, costate.detach())
+                stage._arrived(kept, costate)
 
         output.register_hook(arrive)
 
     def _expect(self, output: Tensor, own: bool) -> None:
         """The costate of a call whose inputs come later."""
-        me, slot = weakref.ref(self), _Slot(output.shape, own)
+        me, slot = self._me, _Slot(output.shape, own)
         self._slots.append(slot)
 
         def arrive(costate: Tensor) -> None:
@@ -234,12 +237,12 @@ class CapturedStage:
         return max(x[0, 0].numel() // _strides(self.module), 1)
 
     def _arrived(self, held: "_Held", costate: Tensor) -> None:
-        sample, whole = held.sample, held.inputs
-        self._waiting.add(sample)
+        self._waiting.add(held.sample)
         if torch.is_grad_enabled():  # a derivative inside the loss: a weight may be reached through it alone
-            self._derived.add(sample)
+            self._derived.add(held.sample)
         if self._needs_all:
-            self._count_product(whole, costate, held.own)
+            with full_precision(costate.device):
+                self._count_product(held.inputs, costate.detach(), held.own)
 
     def _count_product(self, x: Tensor, costate: Tensor, own: bool) -> None:
         if self.map.outputs is None or costate.is_nested:
@@ -253,20 +256,15 @@ class CapturedStage:
                                            _rounding(x, costate)))
 
     def _attend(self) -> None:
-        """Be told before a gradient is added to that of the weight, from the first call of the look on."""
+        """Be told before and after a gradient is added to that of the weight, from the first call of the look
+        on."""
         if self._handles:
             return
-        with torch.enable_grad():
-            for name, parameter, told in ((self.map.weight, self.weight, CapturedStage._accumulated),
-                                          (self.map.bias, self.bias, CapturedStage._of_bias)):
-                if parameter is None or not parameter.requires_grad or (told is CapturedStage._of_bias
-                                                                        and self.certain):
-                    continue
-                parameter = self._present(name, parameter)
-                node: Any = parameter.expand_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
-                self._handles += [node.register_prehook(_telling(self, told)), _Kept(node)]
-                if told is CapturedStage._accumulated:
-                    self._handles.append(node.register_hook(_telling(self, CapturedStage._added)))
+        node = _adding(self._present(self.map.weight, self.weight))
+        self._handles += [node.register_prehook(self._before), node.register_hook(self._after), _Kept(node)]
+        if self.bias is not None and self.bias.requires_grad and not self.certain:
+            node = _adding(self._present(self.map.bias, self.bias))
+            self._handles += [node.register_prehook(self._before_bias), _Kept(node)]
 
     def _accumulated(self, gradient: Tensor | None) -> None:
         grad = self._gradient
@@ -329,12 +327,16 @@ class _Sample:
     """Some rows of the inputs of a call. share: how many rows the call has for each of them; samples: of the
     call, None where each is one row; batch: the last that they entered."""
 
+    __slots__ = "batch", "rows", "samples", "share"
+
     def __init__(self, rows: Tensor, share: float, samples: int | None) -> None:
         self.rows, self.share, self.samples, self.batch = rows, share, samples, -1
 
 
 class _Held:
     """What is kept of a call until its costate arrives."""
+
+    __slots__ = "_version", "inputs", "own", "sample"
 
     def __init__(self, sample: _Sample, inputs: Tensor, own: bool) -> None:
         self.sample, self.inputs, self.own, self._version = sample, inputs, own, inputs._version
@@ -355,6 +357,8 @@ class _Slot:
 
 class _Pass:
     """What has arrived in one backward pass."""
+
+    __slots__ = "number", "products", "samples"
 
     def __init__(self) -> None:
         self.number = -1
@@ -383,10 +387,13 @@ class _Kept:
         self.node = None
 
 
-def _telling(stage: CapturedStage, told: Callable[[CapturedStage, Tensor | None], None]) -> Callable[...,
-                                                                                                     None]:
-    me = weakref.ref(stage)
+def _adding(parameter: nn.Parameter) -> Any:
+    """What adds gradients to that of a parameter."""
+    return parameter.expand_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
 
+
+def _telling(me: "weakref.ref[CapturedStage]", told: Callable[[CapturedStage, Tensor | None], None]
+             ) -> Callable[..., None]:
     def tell(*gradients: Any) -> None:
         if (found := me()) is not None:
             last = gradients[-1]

@@ -19,7 +19,9 @@ def is_checkpointed() -> bool:
     """Whether what is computed now will be computed, or is being computed, again."""
     if _top is None:
         return _is_within(sys._getframe())
-    return any(getattr(hook, "__module__", None) == "torch.utils.checkpoint" for hook in hooked() or ())
+    hooks = _top(True)
+    return bool(hooks) and any(getattr(hook, "__module__", None) == "torch.utils.checkpoint"
+                               for hook in hooks)
 
 
 def is_recomputed() -> bool:

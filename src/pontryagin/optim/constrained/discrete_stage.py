@@ -136,7 +136,7 @@ class DiscreteStage:
     def _take_inputs(self, state: DiscreteState) -> None:
         # else they are not what W multiplies
         taken = self._inputs.take() if self.captured.verdict() is not False else None
-        found = variances_over_processes([taken], [state.variance])[0]
+        found = variances_over_processes([taken], lambda: [state.variance])[0]
         if found is not None and found.variance.isfinite().all():
             state.looks += 1
             weight = max(_FRESH, 1 / float(state.looks))
