@@ -82,7 +82,10 @@ class StepMaker:
                     stage.conform(state)
             undo = Undo([states[weight] for _, weight, _ in trained] if looked else [])
             self._refresh(trained, groups, states)
-            self._plan = self._planned(trained, groups, states, largest)
+            before, self._plan = self._plan, self._planned(trained, groups, states, largest)
+            if self._plan is not before:
+                known = self._plan.addresses
+                self._is_fresh = known is not None and known.look(groups, states)
             if seen := _probed(trained, states):
                 for step in self._plan.steps:
                     step.follow(seen, groups)
