@@ -6,7 +6,6 @@ all gradients and controls, and whether anything else has written to a control s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import is_
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,9 @@ class Addresses:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], states: States) -> None:
-        self._known = [_known(one, states) for one in parameters]
-        self.parameters = [one for one in parameters if _is_moved(one)]
+        self._all, self._entries = list(parameters), list(states.values())
+        self._known = _known(self._all, states)
+        self.parameters = list(filter(_is_moved, parameters))
         self.places = {id(one): n for n, one in enumerate(self.parameters)}
         self.kind = self.parameters[0].dtype
         self._shapes = [one.shape for one in self.parameters]
@@ -45,35 +45,27 @@ class Addresses:
 
     def are_of(self, parameters: Sequence[nn.Parameter], states: States) -> bool:
         """Whether they are those of these parameters, with the gradients and states that they have."""
-        return len(parameters) == len(self._known) and all(
-            all(map(is_, known, _known(one, states)))
-            for known, one in zip(self._known, parameters, strict=True))
+        return self._known == _known(parameters, states)
 
     def look(self, groups: Groups, states: States) -> bool:
         """Whether all is as it was, and addresses and sizes are those of this step."""
         self.is_fresh = False
-        kind, gradients, written, known = self.kind, [], [], iter(self._known)
-        for group in groups:
-            for parameter in group["params"]:
-                expected, entries, is_trained, has_gradient = next(known, _NONE)
-                gradient = parameter.grad
-                if (parameter is not expected or states.get(parameter) is not entries
-                        or parameter.requires_grad is not is_trained or (gradient is None) is has_gradient):
-                    return False
-                if gradient is None or not is_trained:
-                    continue
-                if not (gradient.dtype is kind and is_own_memory(gradient) and parameter.is_contiguous()):
-                    return False
-                gradients.append(gradient.data_ptr())
-                written.append((parameter._version, parameter.data_ptr()))
-        if next(known, None) is not None:
+        if not self.are_of([parameter for group in groups for parameter in group["params"]], states):
             return False
-        self.gradients[:], self.is_untouched = gradients, written == self._written
+        gradients, kind = [one.grad for one in self.parameters], self.kind
+        for gradient in gradients:
+            if gradient is None or gradient.dtype is not kind or not is_own_memory(gradient):
+                return False
+        if not all(one.is_contiguous() for one in self.parameters):
+            return False
+        written = [(one._version, one.data_ptr()) for one in self.parameters]
+        self.is_untouched = written == self._written
         if not self.is_untouched:
             if not all(one.is_cpu and one.dtype is kind and one.shape == shape for one, shape in zip(
                     self.parameters, self._shapes, strict=True)):
                 return False
             self.controls[:] = [address for _, address in written]
+        self.gradients[:] = [gradient.data_ptr() for gradient in gradients if gradient is not None]
         self.is_fresh = compiled.mild_norms(self.gradients, self._sizes, self.like, *_MILD, self._norms)
         return self.is_fresh
 
@@ -89,12 +81,9 @@ class Addresses:
                 for key, (version, address) in zip(self.places, self._written, strict=True))
 
 
-_NONE: tuple[Any, Any, bool, bool] = None, None, False, False
-
-
-def _known(parameter: nn.Parameter, states: States) -> tuple[Any, Any, bool, bool]:
+def _known(parameters: Sequence[nn.Parameter], states: States) -> list[Any]:
     """What is to stay the same."""
-    return parameter, states.get(parameter), parameter.requires_grad, parameter.grad is not None
+    return [*map(id, parameters), *map(id, states.values()), *map(_is_moved, parameters)]
 
 
 def _is_moved(parameter: nn.Parameter) -> bool:

@@ -199,13 +199,17 @@ class Joined:
         """The largest absolute value of each group with biases."""
         return self._biased.reduced(abs(values), "max")
 
+    def is_reach_due(self, steps: int) -> bool:
+        """Whether weights are to be measured, after so many steps."""
+        return not self._is_reach_known or steps < EARLY or steps % SELDOM == 0
+
     def limit(self, asked: Asked, lr: float, steps: int, new: StageState) -> Parts | None:
         """Of the norms of steps at this rate, before they are as long as is asked; None where there is none.
         Weights are measured now and then: they change by no more than what is asked here. new: of the
         state."""
         if asked.longest is None:
             return None
-        if not self._is_reach_known or steps < EARLY or steps % SELDOM == 0:
+        if self.is_reach_due(steps):
             new.reach = as_type(of(torch.cat([group.reach() for group in self.groups])), self.state.reach)
             self._is_reach_known = True
         known = new if "reach" in new else self.state

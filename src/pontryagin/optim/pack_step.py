@@ -88,6 +88,7 @@ class PackStep(RowStep):
         self._sums = np.zeros((5, pack.count, pack.outputs))
         self._velocity, self._kept = of(pack.velocity), np.zeros(1, pack.change_array.dtype)
         self._none = np.zeros((0, 0, 0), self._kept.dtype)
+        self._limited: tuple[float | None, float] | None = None  # for which the limit was written last
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep."""
@@ -99,8 +100,10 @@ class PackStep(RowStep):
         right = pack.solved(damping, exponent, self._rows, parts[3])
         rights = [pack.rights(pack.last_gradient, None, asked.refresh)]
         changed, longer = StageState({}), joined.lengths(asked)
-        limit = joined.limit(asked, lr, own["steps"], changed)
-        parts[4], parts[5] = inf if limit is None else limit, 1.0 if longer is None else longer
+        if self._limited != (asked.longest, lr) or joined.is_reach_due(own["steps"]):
+            limit = joined.limit(asked, lr, own["steps"], changed)
+            self._limited, parts[4] = (asked.longest, lr), inf if limit is None else limit
+        parts[5] = 1.0 if longer is None else longer
         numbers = self._numbers
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
         seen = pack.seen()
