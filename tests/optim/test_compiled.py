@@ -137,10 +137,10 @@ def test_formulas_of_arrays(lengths: list[int], padding: int, steps: int, seed: 
     both(row_lengths.row_lengths, means, square, norm, share, units, 0.95, steps, layout, silent)
     both(row_lengths.limited, square, certain, silent, layout)
     both(row_lengths.row_promises, silent, certain, means.square_weight, certain, 0.8, steps)
-    sums = np.abs(drawn((5, 1, len(square)), float, seed)) + 0.1
+    sums = np.abs(drawn((5, len(square)), float, seed)) + 0.1
     sums[0] += sums[3]
     for is_half in (True, False):
-        both(row_lengths.found_rows, sums, norm[None], share[None], certain[:1, None], is_half)
+        both(row_lengths.found_rows, sums, norm, share, segments.spread(certain), is_half)
     sizes = polar_lengths.Sizes(silent, certain, silent, means.peak)
     both(polar_lengths.momentum_length, sizes, certain, silent, steps)
     both(polar_lengths.renewed, square, certain, norm, 0.9, layout)

@@ -67,7 +67,7 @@ def _announced() -> Iterator[None]:
 @cache
 def _announce() -> None:
     getLogger("pontryagin").warning(
-        "EMSA: the first step compiles its loops, once on this machine: some twenty seconds")
+        "EMSA: the first step compiles its loops, once on this machine: some fifteen seconds")
 
 
 class Compiled:

@@ -12,7 +12,7 @@ from pontryagin.optim.mean_variance import CompiledProbe
 
 @cache
 def compile_ahead(dtype: torch.dtype) -> None:
-    """Some twenty seconds, once a machine; half a second of reading what is kept, once a process. Random
+    """Some fifteen seconds, once a machine; half a second of reading what is kept, once a process. Random
     numbers go on as if nothing had been drawn."""
     if compiler() is None or dtype not in (torch.float32, torch.float64):
         return

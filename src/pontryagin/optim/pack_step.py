@@ -10,7 +10,7 @@ from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import of, spread
+from pontryagin.optim.numbers import of, spread, write
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.row_lengths import (
@@ -47,20 +47,24 @@ def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, veloci
     if len(seen):
         row_squares(seen, inputs, sums[2])
         parts[3], is_half = 0.0, False
-    square, norm, share = found_rows(sums, rows[0].reshape(groups, outputs), rows[1].reshape(groups, outputs),
-                                     parts[3].reshape(groups, 1), is_half)
+    square, norm, share = found_rows(sums.reshape(5, groups * outputs), rows[0], rows[1],
+                                     spread(segments, parts[3]), is_half)
     if not is_whitened:
         share[:] = 1.0
-    scale, size, new = row_lengths(Known(rows[3], rows[4], parts[6], parts[7]), square.ravel(), norm.ravel(),
-                                   share.ravel(), None, rho_decay, steps, segments, parts[1])
-    rows[5], rows[6] = new.square, new.long_square
-    parts[8], parts[9], parts[10] = new.square_weight, new.peak, size
+    scale, size, new = row_lengths(Known(rows[3], rows[4], parts[6], parts[7]), square, norm, share, None,
+                                   rho_decay, steps, segments, parts[1])
+    write(new.square, rows[5])
+    write(new.long_square, rows[6])
+    write(new.square_weight, parts[8])
+    write(new.peak, parts[9])
+    write(size, parts[10])
     narrow = (scale * spread(segments, within(size, parts[4]) * parts[5])).astype(change.dtype)
     if is_promised:
         promised(change, narrow.reshape(groups, outputs), gradient, velocity, parts[11:13])
-        parts[11:13] *= lr
-        numbers[4], numbers[5], parts[12] = row_promises(parts[11], parts[12], parts[6], parts[2], numbers[2],
-                                                         steps - 1)
+        numbers[4], numbers[5], along = row_promises(parts[11] * lr, parts[12] * lr, parts[6], parts[2],
+                                                     numbers[2], steps - 1)
+        write(parts[11] * lr, parts[11])
+        write(along, parts[12])
     else:
         scaled(change, narrow.reshape(groups, outputs))
     numbers[6] = size.sum() + sums[4].sum()

@@ -14,7 +14,7 @@ from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import Numbers, lerp, of, reduced, spread, sqrt, tensor
+from pontryagin.optim.numbers import Numbers, lerp, of, reduced, spread, sqrt, tensor, write
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.polar_lengths import Sizes, momentum_length, polar_scale, renewed
 from pontryagin.optim.polar_step import MOMENTUM, PolarStep
@@ -44,10 +44,15 @@ def polar_finished(change: np.ndarray, ahead: np.ndarray, rows: np.ndarray, part
     segments, lr = Layout(places, rows[4], parts[0]), numbers[2]
     length, new = momentum_length(Sizes(parts[4], parts[5], parts[6], parts[7]), reduced(segments, rows[0]),
                                   reduced(segments, rows[1]), int(numbers[1]))
-    parts[9], parts[10], parts[11], parts[12] = new.size, new.size_weight, new.long_size, new.peak
-    rows[6], parts[8] = rows[5], parts[3]
+    write(new.size, parts[9])
+    write(new.size_weight, parts[10])
+    write(new.long_size, parts[11])
+    write(new.peak, parts[12])
+    square, weight = rows[5], parts[3]
     if numbers[0] >= 0:
-        rows[6], parts[8] = renewed(rows[5], parts[3], rows[3], numbers[0], segments)
+        square, weight = renewed(rows[5], parts[3], rows[3], numbers[0], segments)
+    write(square, rows[6])
+    write(weight, parts[8])
     share = own_share(sqrt(rows[0]), sqrt(rows[1]), 1.0)
     row_squares(change, inputs, rows[2].reshape(groups, outputs))
     factor = polar_scale(rows[6], parts[8], length, numbers[3], segments)
@@ -56,10 +61,10 @@ def polar_finished(change: np.ndarray, ahead: np.ndarray, rows: np.ndarray, part
     narrow = (share * spread(segments, factor)).astype(change.dtype).reshape(groups, outputs)
     if is_promised:
         promised(change, narrow, ahead, ahead, parts[14:16])
-        parts[14] *= lr * parts[16]
+        write(parts[14] * lr * parts[16], parts[14])
     else:
         scaled(change, narrow)
-    parts[13] = norm
+    write(norm, parts[13])
     beside = 0.0
     for k in range(groups):
         for i in range(outputs):

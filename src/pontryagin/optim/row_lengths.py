@@ -144,9 +144,15 @@ def _sqrt(values: Any) -> Any:
     return np.sqrt(values)
 
 
+def _write(values: np.ndarray, into: np.ndarray) -> None:
+    """Assignment to a slice takes numba five seconds to compile, for the words of its error."""
+    for n in range(len(into)):
+        into[n] = values[n]
+
+
 ARRAYS: dict[str, Any] = {name: Compiled(function) for name, function in (
     ("reduced", _reduced), ("spread", _spread), ("spread_inside", _spread_inside),
-    ("maximum", _maximum), ("clip", _clip), ("sqrt", _sqrt), ("lerp", numbers.lerp))}
+    ("maximum", _maximum), ("clip", _clip), ("sqrt", _sqrt), ("write", _write), ("lerp", numbers.lerp))}
 """By name, what the formulas call: compiled, for arrays; the formulas themselves too."""
 ARRAYS["where"] = Compiled(_where, element)
 _function: Any
