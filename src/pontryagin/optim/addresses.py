@@ -83,7 +83,8 @@ class Addresses:
 
 def _known(parameters: Sequence[nn.Parameter], states: States) -> list[Any]:
     """What is to stay the same."""
-    return [*map(id, parameters), *map(id, states.values()), *map(_is_moved, parameters)]
+    return [*map(id, parameters), *map(id, states.values()),
+            *[(one.requires_grad, one.grad is None) for one in parameters]]
 
 
 def _is_moved(parameter: nn.Parameter) -> bool:
