@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pontryagin.errors import NonFiniteError
 from pontryagin.optim import EMSA, compiled, step
 from pontryagin.optim.adamw_step import AdamWStep
-from pontryagin.optim.addresses import Addresses, is_own_memory
+from pontryagin.optim.addresses import Addresses
+from pontryagin.optim.compiled import is_own_memory
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.share import Share
 
@@ -163,8 +164,24 @@ def mixed(n: int, model: nn.Module, _: EMSA) -> None:
             parameter.grad *= 10.0**(30 if n % 2 else -30)
 
 
+def copied(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    """The state of what is in no stage gets new memory, and what it had is written over."""
+    if n % 9 == 8:
+        for entries in optimizer.state.values():
+            for name in ("first", "second", "updates", "mean_control"):
+                if name in entries:
+                    before, entries[name].data = entries[name].data, entries[name].data.clone()
+                    before.fill_(torch.nan)
+
+
+def switched(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    """Averages begin anew where they have been off."""
+    optimizer.param_groups[0]["averaging"] = None if 10 <= n < 37 else 8.0
+
+
 @pytest.mark.filterwarnings("ignore:EMSA")
-@pytest.mark.parametrize("between", [replaced, loaded, spread, frozen, evaluated, reset, mixed])
+@pytest.mark.parametrize("between", [copied, switched, replaced, loaded, spread, frozen, evaluated,
+                                     reset, mixed])
 def test_what_others_do(between: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     both(monkeypatch, Scaled, between)
 
@@ -197,6 +214,33 @@ def test_autograd_knows_that_controls_have_been_written() -> None:
                for parameter, version in zip(model.parameters(), versions, strict=True))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         late.backward()
+
+
+def test_what_was_cut_off_is_not_written() -> None:
+    """Rows that were pruned in place, gradients of one flat buffer."""
+    model, optimizer = run(plain)
+    parameters = list(model.parameters())
+    flat = torch.ones(sum(parameter.numel() for parameter in parameters), dtype=torch.float64)
+    for parameter, part in zip(parameters, flat.split([one.numel() for one in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    whole = parameters[0].data
+    before = whole.clone()
+    parameters[0].grad = None
+    parameters[0].data = whole[:4]
+    parameters[0].grad = flat[:24].view(4, 6)
+    with pytest.raises(RuntimeError):
+        optimizer.step()
+    assert torch.equal(whole[4:], before[4:])
+
+
+def test_a_probe_of_rows_with_the_negative_bit() -> None:
+    model = nn.Sequential(nn.Linear(3, 2))
+    optimizer = EMSA(model)
+    for _ in range(4):
+        x = torch.randn(4, 3, dtype=torch.complex64).conj().imag
+        optimizer.zero_grad()
+        model(torch._neg_view(x.neg().contiguous())).square().mean().backward()
+        optimizer.step()
 
 
 def test_own_memory() -> None:
@@ -237,7 +281,7 @@ def test_the_loops_of_adamw(kind: torch.dtype) -> None:
                 move.apply(1.0)
         reference.step()
         if addresses is not None:
-            list(addresses.note())
+            addresses.note()
     for one, other in zip(parameters, torch_own, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert all(float(state["updates"]) == 12 for state in states.values())

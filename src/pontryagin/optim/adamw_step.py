@@ -4,6 +4,7 @@ compiled."""
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from torch.autograd.graph import increment_version
 
 from pontryagin.affine.precision import extended
 from pontryagin.optim import adamw
-from pontryagin.optim.addresses import Addresses, is_own_memory
-from pontryagin.optim.compiled import Compiled, pointers
+from pontryagin.optim.addresses import Addresses
+from pontryagin.optim.compiled import Compiled, is_own_memory, places_of, pointers
 from pontryagin.optim.gradients import dense
 from pontryagin.optim.group import Groups
 from pontryagin.optim.moves import Moves
@@ -80,6 +81,7 @@ def _added(controls: np.ndarray, changes: np.ndarray, sizes: np.ndarray, like: n
 
 
 _DIRECTED, _REMEMBERED, _ADDED = (Compiled(each, pointers) for each in (_directed, _remembered, _added))
+_NAMES = "first", "second", "updates"
 _RATES = np.array([1 - adamw.BETAS[0], 1 - adamw.BETAS[1], adamw.EPS])
 
 
@@ -168,7 +170,8 @@ class _Loops:
 
     def __init__(self, parameters: Sequence[nn.Parameter], addresses: Addresses,
                  moments: Sequence[Sequence[Tensor]]) -> None:
-        self._parameters, self._addresses, self._kept = parameters, addresses, moments
+        self._parameters, self._addresses = parameters, addresses
+        self._kept = [one for each in moments for one in each], [places_of(each) for each in moments]
         self.changes = [torch.empty_like(one) for one in moments[0]]
         self._places = np.array([addresses.places[id(one)] for one in parameters])
         self._sizes = np.array([one.numel() for one in parameters])
@@ -177,11 +180,12 @@ class _Loops:
         self._found = np.zeros((2, len(parameters)))
 
     def fit(self, addresses: Addresses, states: States) -> bool:
-        """Whether they still are those of these states."""
-        return addresses is self._addresses and all(
-            (known := states[one])["first"] is first and known["second"] is second
-            and known["updates"] is updates
-            for one, first, second, updates in zip(self._parameters, *self._kept, strict=True))
+        """Whether they still are those of these states, which lie where they did."""
+        known = [states[one] for one in self._parameters]
+        moments = [[one[name] for one in known] for name in _NAMES]
+        tensors, places = self._kept
+        return addresses is self._addresses and [places_of(each) for each in moments] == places and all(
+            map(is_, (one for each in moments for one in each), tensors))
 
     def directions(self) -> tuple[list[float], float]:
         """(Of each parameter <G, d>, what is finite where all changes are)."""
@@ -206,12 +210,16 @@ class _Loops:
 def _looped(parameters: Sequence[nn.Parameter], addresses: Addresses, states: States) -> _Loops | None:
     """None where a state does not lie like its parameter, in units of 1."""
     known = [adamw.AdamWState(states[one]) for one in parameters]
-    if not all("first" in state and state.unit.item() == 1 and is_own_memory(state.first)
-               and is_own_memory(state.second) and state.first.dtype is state.second.dtype is addresses.kind
-               and state.updates.dtype is torch.float32 and state.updates.is_cpu for state in known):
+    if not all("first" in state and _is_like(state, one, addresses.kind)
+               for state, one in zip(known, parameters, strict=True)):
         return None
-    return _Loops(parameters, addresses, [[state.first for state in known], [state.second for state in known],
-                                          [state.updates for state in known]])
+    return _Loops(parameters, addresses, [[state.entries[name] for state in known] for name in _NAMES])
+
+
+def _is_like(state: adamw.AdamWState, parameter: nn.Parameter, kind: torch.dtype) -> bool:
+    return (state.unit.item() == 1 and state.updates.dtype is torch.float32 and state.updates.is_cpu and all(
+        one.is_cpu and is_own_memory(one) and one.shape == parameter.shape and one.dtype is kind
+        for one in (state.first, state.second)))
 
 
 def _promise(slope: Numbers) -> list[Numbers]:

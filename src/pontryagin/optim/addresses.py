@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pontryagin.optim import compiled
 from pontryagin.optim.group import Groups
@@ -36,7 +36,8 @@ class Addresses:
         self.places = {id(one): n for n, one in enumerate(self.parameters)}
         self.kind = self.parameters[0].dtype
         self._shapes = [one.shape for one in self.parameters]
-        self._sizes = np.array([one.numel() for one in self.parameters])
+        self._numbers = [one.numel() for one in self.parameters]
+        self._sizes = np.array(self._numbers)
         self._norms = np.zeros(len(self.parameters))
         self.gradients, self.controls = (np.zeros(len(self.parameters), np.int64) for _ in range(2))
         self.like = np.zeros(0, np.float64 if self.kind is torch.float64 else np.float32)
@@ -53,11 +54,11 @@ class Addresses:
         if not self.are_of([parameter for group in groups for parameter in group["params"]], states):
             return False
         gradients, kind = [one.grad for one in self.parameters], self.kind
-        for gradient in gradients:
-            if gradient is None or gradient.dtype is not kind or not is_own_memory(gradient):
+        for gradient, parameter, size in zip(gradients, self.parameters, self._numbers, strict=True):
+            if gradient is None or gradient.dtype is not kind or not (
+                    compiled.is_own_memory(gradient) and parameter.is_contiguous()
+                    and gradient.numel() == parameter.numel() == size):
                 return False
-        if not all(one.is_contiguous() for one in self.parameters):
-            return False
         written = [(one._version, one.data_ptr()) for one in self.parameters]
         self.is_untouched = written == self._written
         if not self.is_untouched:
@@ -73,10 +74,13 @@ class Addresses:
         """The norm of each gradient, by the id of its parameter."""
         return dict(zip(self.places, self._norms.tolist(), strict=True))
 
-    def note(self) -> Iterable[tuple[int, tuple[int, int, int]]]:
-        """The step has written; by the id of each parameter what averages.py keeps of that."""
+    def note(self) -> None:
+        """The step has written."""
         self._written = [(one._version, one.data_ptr()) for one in self.parameters]
         self.is_fresh = False
+
+    def marks(self) -> Iterable[tuple[int, tuple[int, int, int]]]:
+        """By the id of each parameter, what averages.py keeps of that."""
         return ((key, (version, version, address))
                 for key, (version, address) in zip(self.places, self._written, strict=True))
 
@@ -89,12 +93,6 @@ def _known(parameters: Sequence[nn.Parameter], states: States) -> list[Any]:
 
 def _is_moved(parameter: nn.Parameter) -> bool:
     return parameter.requires_grad and parameter.grad is not None
-
-
-def is_own_memory(value: Tensor) -> bool:
-    """Whether the numbers of a tensor on the CPU lie one after the other at its address."""
-    return (type(value) is Tensor and value.layout is torch.strided and value.is_contiguous()
-            and not value.is_neg())
 
 
 def addressed(parameters: Sequence[nn.Parameter], states: States) -> Addresses | None:

@@ -11,7 +11,7 @@ be known. (Shamir and Zhang, ICML 2013, section 4.) When many count, every fourt
 before it: 1 - c is then the product of four of these factors.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from pontryagin.affine.precision import wide
-from pontryagin.optim.addresses import Addresses, is_own_memory
-from pontryagin.optim.compiled import Compiled, pointers
+from pontryagin.optim.addresses import Addresses
+from pontryagin.optim.compiled import Compiled, is_own_memory, places_of, pointers
 from pontryagin.optim.state import AverageState, Entries, States
 from pontryagin.trajectory.local import local_part, local_parts
 
@@ -50,6 +50,7 @@ class Averages:
     def __init__(self) -> None:
         self._written: dict[int, tuple[int, int, int]] = {}
         self._loops: dict[int, _Loop | None] = {}
+        self._followed: Addresses | None = None
 
     def remember(self, found: Known, step: int, eta: float) -> None:
         """Take the controls after the k-th step into their averages, if it is time; one begins where it has
@@ -79,9 +80,15 @@ class Averages:
             _FOLLOWED(addresses.controls[loop.places], loop.addresses, loop.sizes, addresses.like, weight)
         return loop is not None
 
-    def written(self, marks: Iterable[tuple[int, tuple[int, int, int]]]) -> None:
-        """By the ids of parameters, what _marks would find now."""
-        self._written.update(marks)
+    def written(self, addresses: Addresses | None) -> None:
+        """A step has been taken, by these addresses or otherwise."""
+        self._followed = addresses
+        if addresses is not None:
+            self._written.update(addresses.marks())
+
+    def are_untouched(self, addresses: Addresses | None) -> bool:
+        """Whether nothing but steps by these has written to controls, the last step too."""
+        return addresses is not None and addresses is self._followed and addresses.is_untouched
 
     def show(self, found: Known) -> None:
         """Put the averages in the place of the controls, which are kept."""
@@ -120,7 +127,7 @@ class Averages:
 
 class _Loop(NamedTuple):
     """Of a group: the states of its parameters, their averages, the numbers of the former among the addresses
-    that these are of, those of the latter, and sizes."""
+    that these are of, addresses of the latter, and sizes. known: the last two."""
 
     of: Addresses
     entries: list[Entries]
@@ -128,11 +135,13 @@ class _Loop(NamedTuple):
     places: np.ndarray
     addresses: np.ndarray
     sizes: np.ndarray
+    known: list[tuple[int, int]]
 
     def fits(self, addresses: Addresses) -> bool:
         """Whether averages are where they were."""
-        return addresses is self.of and all(entries.get("mean_control") is mean for entries, mean in zip(
-            self.entries, self.means, strict=True))
+        return addresses is self.of and places_of(self.means) == self.known and all(
+            entries.get("mean_control") is mean
+            for entries, mean in zip(self.entries, self.means, strict=True))
 
 
 def _loop(addresses: Addresses, group: dict[str, Any], states: States) -> _Loop | None:
@@ -142,10 +151,12 @@ def _loop(addresses: Addresses, group: dict[str, Any], states: States) -> _Loop 
     means = [one.get("mean_control") for one in entries]
     if not parameters or not all(
             mean is not None and is_own_memory(mean) and mean.dtype is addresses.kind and mean.is_cpu
-            and id(parameter) in addresses.places for mean, parameter in zip(means, parameters, strict=True)):
+            and mean.shape == parameter.shape and id(parameter) in addresses.places
+            for mean, parameter in zip(means, parameters, strict=True)):
         return None
+    known = places_of(means)
     return _Loop(addresses, entries, means, np.array([addresses.places[id(one)] for one in parameters]),
-                 np.array([mean.data_ptr() for mean in means]), np.array([mean.numel() for mean in means]))
+                 np.array([address for address, _ in known]), np.array([size for _, size in known]), known)
 
 
 _pointer: Any = None

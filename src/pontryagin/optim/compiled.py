@@ -6,7 +6,7 @@ formulas as elsewhere, compiled from the same source. Sums are in float64, so th
 range. Without numba, on other devices and in half precision the calls are torch's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 from hashlib import sha256
@@ -50,6 +50,17 @@ def compiler() -> Any:
 def fits(like: torch.Tensor) -> bool:
     """Whether the step of a tensor of this kind is compiled."""
     return like.is_cpu and like.dtype in (torch.float32, torch.float64) and compiler() is not None
+
+
+def is_own_memory(value: torch.Tensor) -> bool:
+    """Whether the numbers of a tensor on the CPU lie one after the other at its address."""
+    return (type(value) is torch.Tensor and value.layout is torch.strided and value.is_contiguous()
+            and not value.is_neg())
+
+
+def places_of(values: Iterable[torch.Tensor]) -> list[tuple[int, int]]:
+    """Address and size of each, which are others when a tensor gets new memory."""
+    return [(value.data_ptr(), value.numel()) for value in values]
 
 
 @contextmanager

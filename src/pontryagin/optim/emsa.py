@@ -14,6 +14,7 @@ from pontryagin.affine.precision import full_precision
 from pontryagin.distributed.mesh import spread_of
 from pontryagin.distributed.reductions import largest_over_processes, mean_of_known, together
 from pontryagin.errors import NonFiniteError, ProblemError
+from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.averages import AVERAGING, Averages, Known, known_of
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import quiet
@@ -199,14 +200,14 @@ class EMSA(torch.optim.Optimizer):
                                              max(float(group["lr"]) for group in groups), steps)
             groups[0]["promise"] = tuple(running)
             self._apply(moves, length)
-        addresses = self._maker.addresses
+        addresses = self._addresses
         for group in groups:
             group["steps"] += 1
             if self._averaging and group["averaging"] is not None and not (
                     addresses is not None and self._averages.remember_at(addresses, group, self.state)):
                 self._averages.remember(self._kept(group), group["steps"], group["averaging"])
-        if addresses is not None:
-            self._averages.written(addresses.note())
+        self._maker.done()
+        self._averages.written(addresses)
         self._arm()
         return result
 
@@ -231,15 +232,21 @@ class EMSA(torch.optim.Optimizer):
     def _parameters(self) -> Iterator[nn.Parameter]:
         return (parameter for group in self.param_groups for parameter in group["params"])
 
+    @property
+    def _addresses(self) -> Addresses | None:
+        """Of this step, where all controls are averaged."""
+        averaged = self._averaging and all(group["averaging"] is not None for group in self.param_groups)
+        return self._maker.addresses if averaged else None
+
     def _kept(self, group: dict[str, Any]) -> Known:
         """The parameters whose averages are kept in this process."""
         return [(parameter, state) for parameter, state in known_of(group, self.state)
                 if self._share.keeps_average(parameter)]
 
     def _apply(self, moves: list[Moves], length: float) -> None:
-        addresses = self._maker.addresses
+        are_untouched = self._averages.are_untouched(self._addresses)
         for one in moves:
-            if addresses is None or not addresses.is_untouched:
+            if not are_untouched:
                 self._averages.begin_anew([(parameter, AverageState(self.state[parameter]))
                                            for parameter in one.parameters])
             one.apply(length)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pontryagin.affine import VarianceProbe
-from pontryagin.optim.compiled import compiled, fits
+from pontryagin.optim.compiled import compiled, fits, is_own_memory
 
 Columns = Float[np.ndarray, "group input"]
 
@@ -32,7 +32,7 @@ class CompiledProbe(VarianceProbe):
     """As a VarianceProbe."""
 
     def _of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        if not (rows.dtype is torch.float32 and fits(rows) and rows.is_contiguous()):
+        if not (rows.dtype is torch.float32 and fits(rows) and is_own_memory(rows)):
             return super()._of(rows)
         known = rows.numpy()
         mean, variance = np.empty((2, len(known), known.shape[2]), known.dtype)

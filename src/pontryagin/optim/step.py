@@ -159,6 +159,11 @@ class StepMaker:
                                  "or infinite: nothing has been changed; skip this batch or look at its loss")
         return {id(parameter): size for parameter, size in zip(parameters, sizes, strict=True)}
 
+    def done(self) -> None:
+        """Controls have been written."""
+        if (known := self.addresses) is not None:
+            known.note()
+
     @property
     def addresses(self) -> Addresses | None:
         """Of this step, where it goes by them."""
