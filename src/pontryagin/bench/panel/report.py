@@ -187,10 +187,16 @@ def _middle(ratios: Sequence[Mapping[str, Any]]) -> float:
     return median(_finite(one["value"]) for one in ratios)
 
 
+def _is_bound(ratios: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the middle one is."""
+    values = sorted((_finite(one["value"]), bool(one["bound"])) for one in ratios)
+    return values[len(values) // 2][1]
+
+
 def _range(ratios: Sequence[Mapping[str, Any]]) -> str:
-    values = sorted((_finite(one["value"]), one["bound"]) for one in ratios)
-    middle = ("< " if values[len(values) // 2][1] else "") + _number(_middle(ratios))
-    return middle if len(values) == 1 else f"{middle} [{_number(values[0][0])}, {_number(values[-1][0])}]"
+    values = sorted(_finite(one["value"]) for one in ratios)
+    middle = ("< " if _is_bound(ratios) else "") + _number(_middle(ratios))
+    return middle if len(values) == 1 else f"{middle} [{_number(values[0])}, {_number(values[-1])}]"
 
 
 def _number(value: float | None) -> str:
@@ -215,7 +221,7 @@ def _picture(summary: Mapping[str, Any]) -> Sketch:
     for place, network in enumerate(order):
         color = ORANGE if summary["networks"][network]["tuned_on"] else BLUE
         values = [_shown(_finite(one["value"])) for one in contests[network]["emsa"]["end"]]
-        bound = any(one["bound"] for one in contests[network]["emsa"]["end"])
+        bound = _is_bound(contests[network]["emsa"]["end"])
         axes.plot([min(values), max(values)], [place, place], color=color, linewidth=2.2)
         axes.plot(median(values), place, color=color, marker="<" if bound else "o", markersize=6)
         quarter, tuned = (_shown(_middle(contests[network][name][share]))
