@@ -87,8 +87,8 @@ _RATES = np.array([1 - adamw.BETAS[0], 1 - adamw.BETAS[1], adamw.EPS])
 
 @dataclass(eq=False)
 class Update:
-    """A step that has not been taken. new: entries of the state, None where loops make them. size: finite
-    where all changes are."""
+    """A step that has not been taken. new: entries of the state, None where loops make them. promise: one or
+    more, side by side. size: finite where all changes are."""
 
     step: "AdamWStep"
     changes: list[Tensor]
@@ -137,7 +137,7 @@ class AdamWStep:
             [largest[id(one)] for one in self._parameters])
         counted = [n for n, one in enumerate(self._parameters) if share.counts(one)] if asked.promised else []
         slopes = [_product(self._parameters[n], changes[n]) * -rates[n] for n in counted]
-        return Update(self, changes, new, _promise(torch.stack(slopes).sum()) if slopes else None)
+        return Update(self, changes, new, _promise(*slopes) if slopes else None)
 
     def take(self, update: Update, groups: Groups, states: States) -> list[Moves]:
         """The changes of all parameters; the state is updated."""
@@ -222,9 +222,9 @@ def _is_like(state: adamw.AdamWState, parameter: nn.Parameter, kind: torch.dtype
         for one in (state.first, state.second)))
 
 
-def _promise(slope: Numbers) -> list[Numbers]:
-    """Of which little is noise."""
-    return [slope, *[0.0] * (PARTS - 1)]
+def _promise(*slopes: Numbers) -> list[Numbers]:
+    """One for each, of which little is noise."""
+    return [number for slope in slopes for number in (slope, *[0.0] * (PARTS - 1))]
 
 
 def _product(parameter: nn.Parameter, change: Tensor) -> Tensor:
