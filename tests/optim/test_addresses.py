@@ -174,14 +174,19 @@ def copied(n: int, _: nn.Module, optimizer: EMSA) -> None:
                     before.fill_(torch.nan)
 
 
+def cleared(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    if n == 17:
+        optimizer.state.clear()
+
+
 def switched(n: int, _: nn.Module, optimizer: EMSA) -> None:
     """Averages begin anew where they have been off."""
     optimizer.param_groups[0]["averaging"] = None if 10 <= n < 37 else 8.0
 
 
 @pytest.mark.filterwarnings("ignore:EMSA")
-@pytest.mark.parametrize("between", [copied, switched, replaced, loaded, spread, frozen, evaluated,
-                                     reset, mixed])
+@pytest.mark.parametrize("between", [copied, cleared, switched, replaced, loaded, spread, frozen,
+                                     evaluated, reset, mixed])
 def test_what_others_do(between: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     both(monkeypatch, Scaled, between)
 

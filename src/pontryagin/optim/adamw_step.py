@@ -171,7 +171,8 @@ class _Loops:
     def __init__(self, parameters: Sequence[nn.Parameter], addresses: Addresses,
                  moments: Sequence[Sequence[Tensor]]) -> None:
         self._parameters, self._addresses = parameters, addresses
-        self._kept = [one for each in moments for one in each], [places_of(each) for each in moments]
+        tensors = [one for each in moments for one in each]
+        self._kept = tensors, places_of(tensors)
         self.changes = [torch.empty_like(one) for one in moments[0]]
         self._places = np.array([addresses.places[id(one)] for one in parameters])
         self._sizes = np.array([one.numel() for one in parameters])
@@ -181,11 +182,11 @@ class _Loops:
 
     def fit(self, addresses: Addresses, states: States) -> bool:
         """Whether they still are those of these states, which lie where they did."""
-        known = [states[one] for one in self._parameters]
-        moments = [[one[name] for one in known] for name in _NAMES]
+        if addresses is not self._addresses:
+            return False
         tensors, places = self._kept
-        return addresses is self._addresses and [places_of(each) for each in moments] == places and all(
-            map(is_, (one for each in moments for one in each), tensors))
+        known = [states[one].get(name) for name in _NAMES for one in self._parameters]
+        return all(map(is_, known, tensors)) and places_of(tensors) == places
 
     def directions(self) -> tuple[list[float], float]:
         """(Of each parameter <G, d>, what is finite where all changes are)."""
