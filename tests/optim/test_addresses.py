@@ -246,6 +246,8 @@ def test_a_probe_of_rows_with_the_negative_bit() -> None:
         optimizer.zero_grad()
         model(torch._neg_view(x.neg().contiguous())).square().mean().backward()
         optimizer.step()
+        assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert optimizer.param_groups[0]["steps"] == 4
 
 
 def test_own_memory() -> None:
