@@ -29,7 +29,7 @@ def test_a_block_runs(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
     if PRINTED[name]:
         assert re.sub(NUMBER, "N", done.stdout) == re.sub(NUMBER, "N", PRINTED[name])
-        assert numbers(done.stdout) == pytest.approx(numbers(PRINTED[name]), rel=0.02, abs=0.05)
+        assert numbers(done.stdout) == pytest.approx(numbers(PRINTED[name]), rel=0.003, abs=0.003)
 
 
 def numbers(text: str) -> list[float]:
