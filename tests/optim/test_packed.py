@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pontryagin.optim import EMSA, Metric, share
 from pontryagin.optim.group import StageGroup
-from pontryagin.optim.packed import Cost, Pack
+from pontryagin.optim.packed import Pack
+from pontryagin.optim.packing import Cost
 from pontryagin.problem import NonFiniteError
 
 Groups = list[StageGroup | Pack]

@@ -13,7 +13,8 @@ from pontryagin.optim.group import Groups, StageGroup, TrainedStage, grouped
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.own_units import First
 from pontryagin.optim.pack_step import PackStep
-from pontryagin.optim.packed import BY_ROWS, POLAR, Pack, packed
+from pontryagin.optim.packed import Pack
+from pontryagin.optim.packing import BY_ROWS, POLAR, packed
 from pontryagin.optim.polar_pack_step import PolarPackStep
 from pontryagin.optim.polar_step import PolarStep
 from pontryagin.optim.row_step import RowStep
