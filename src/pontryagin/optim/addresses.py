@@ -6,6 +6,7 @@ all gradients and controls, and whether anything else has written to a control s
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from pontryagin.optim.state import States
 _MILD = 1e-5, 1e9
 """Norms whose squares are float32, of gradients whose largest entries may be squared as they are (fading.py):
 the largest of 1e10 is at least 1e-5 of the norm."""
+_REQUIRED, _GRADIENT, _KIND, _LAYOUT, _VERSION = map(
+    attrgetter, ("requires_grad", "grad", "dtype", "layout", "_version"))
+_NUMEL, _POINTER, _IS_CONTIGUOUS, _IS_NEGATED = (
+    torch.Tensor.numel, torch.Tensor.data_ptr, torch.Tensor.is_contiguous, torch.Tensor.is_neg)
 
 
 class Addresses:
@@ -41,7 +46,7 @@ class Addresses:
         self._norms = np.zeros(len(self.parameters))
         self.gradients, self.controls = (np.zeros(len(self.parameters), np.int64) for _ in range(2))
         self.like = np.zeros(0, np.float64 if self.kind is torch.float64 else np.float32)
-        self._written: list[tuple[int, int]] = []
+        self._written: tuple[list[int], list[int]] = [], []
         self.is_fresh = self.is_untouched = False
 
     def are_of(self, parameters: Sequence[nn.Parameter], states: States) -> bool:
@@ -53,22 +58,28 @@ class Addresses:
         self.is_fresh = False
         if not self.are_of([parameter for group in groups for parameter in group["params"]], states):
             return False
-        gradients, kind = [one.grad for one in self.parameters], self.kind
-        for gradient, parameter, size in zip(gradients, self.parameters, self._numbers, strict=True):
-            if gradient is None or gradient.dtype is not kind or not (
-                    compiled.is_own_memory(gradient) and parameter.is_contiguous()
-                    and gradient.numel() == parameter.numel() == size):
-                return False
-        written = [(one._version, one.data_ptr()) for one in self.parameters]
+        parameters, kind = self.parameters, self.kind
+        gradients: list[Any] = list(map(_GRADIENT, parameters))
+        # each check over all of them in one call: as many lines of Python would take longer than the rest
+        if not (set(map(type, gradients)) == {torch.Tensor} and set(map(_KIND, gradients)) == {kind}
+                and set(map(_LAYOUT, gradients)) == {torch.strided} and all(map(_IS_CONTIGUOUS, gradients))
+                and not any(map(_IS_NEGATED, gradients)) and all(map(_IS_CONTIGUOUS, parameters))
+                and list(map(_NUMEL, gradients)) == list(map(_NUMEL, parameters)) == self._numbers):
+            return False
+        written = _written(parameters)
         self.is_untouched = written == self._written
         if not self.is_untouched:
             if not all(one.is_cpu and one.dtype is kind and one.shape == shape for one, shape in zip(
                     self.parameters, self._shapes, strict=True)):
                 return False
-            self.controls[:] = [address for _, address in written]
-        self.gradients[:] = [gradient.data_ptr() for gradient in gradients if gradient is not None]
+            self.controls[:] = written[1]
+        self.gradients[:] = list(map(_POINTER, gradients))
         self.is_fresh = compiled.mild_norms(self.gradients, self._sizes, self.like, *_MILD, self._norms)
         return self.is_fresh
+
+    def id_of(self, place: int) -> int | None:
+        """Of the parameter in this place among all."""
+        return id(self._all[place]) if place < len(self._all) else None
 
     def sizes(self) -> Mapping[int, float]:
         """The norm of each gradient, by the id of its parameter."""
@@ -76,19 +87,29 @@ class Addresses:
 
     def note(self) -> None:
         """The step has written."""
-        self._written = [(one._version, one.data_ptr()) for one in self.parameters]
-        self.is_fresh = False
+        self._written, self.is_fresh = _written(self.parameters), False
+
+    def note_one(self) -> None:
+        """The same where each control has been written once by its address since `look`, which found them
+        untouched."""
+        versions, places = self._written
+        self._written, self.is_fresh = ([version + 1 for version in versions], places), False
 
     def marks(self) -> Iterable[tuple[int, tuple[int, int, int]]]:
         """By the id of each parameter, what averages.py keeps of that."""
         return ((key, (version, version, address))
-                for key, (version, address) in zip(self.places, self._written, strict=True))
+                for key, version, address in zip(self.places, *self._written, strict=True))
 
 
 def _known(parameters: Sequence[nn.Parameter], states: States) -> list[Any]:
     """What is to stay the same."""
-    return [*map(id, parameters), *map(id, states.values()),
-            *[(one.requires_grad, one.grad is None) for one in parameters]]
+    return [*map(id, parameters), *map(id, states.values()), *map(_REQUIRED, parameters),
+            *[gradient is None for gradient in map(_GRADIENT, parameters)]]
+
+
+def _written(parameters: Sequence[nn.Parameter]) -> tuple[list[int], list[int]]:
+    """Of each what changes with every write, and where it lies."""
+    return list(map(_VERSION, parameters)), list(map(_POINTER, parameters))
 
 
 def _is_moved(parameter: nn.Parameter) -> bool:

@@ -48,10 +48,12 @@ class Averages:
     """
 
     def __init__(self) -> None:
-        self._written: dict[int, tuple[int, int, int]] = {}
+        self._noted: dict[int, tuple[int, int, int]] = {}
         self._loops: dict[int, _Loop | None] = {}
         self._followed: Addresses | None = None
+        self._is_followed = False  # whether what steps by these have written is still to be noted
 
+    @torch.no_grad()
     def remember(self, found: Known, step: int, eta: float) -> None:
         """Take the controls after the k-th step into their averages, if it is time; one begins where it has
         none."""
@@ -82,9 +84,21 @@ class Averages:
 
     def written(self, addresses: Addresses | None) -> None:
         """A step has been taken, by these addresses or otherwise."""
-        self._followed = addresses
-        if addresses is not None:
-            self._written.update(addresses.marks())
+        if addresses is not self._followed:
+            self._catch_up()
+        self._followed, self._is_followed = addresses, addresses is not None
+
+    @property
+    def _written(self) -> dict[int, tuple[int, int, int]]:
+        """By the id of each parameter, its mark after what has been written to it here."""
+        self._catch_up()
+        return self._noted
+
+    def _catch_up(self) -> None:
+        """Steps by addresses leave no marks of their own until these are asked for, by few of them."""
+        if self._is_followed and self._followed is not None:
+            self._is_followed = False
+            self._noted.update(self._followed.marks())
 
     def are_untouched(self, addresses: Addresses | None) -> bool:
         """Whether nothing but steps by these has written to controls, the last step too."""

@@ -99,6 +99,11 @@ class Compiled:
         self._is_ready = True
         return found
 
+    @property
+    def direct(self) -> Callable[..., Any]:
+        """For many calls: without a look at whether it has been compiled, once it has."""
+        return self.dispatcher if self._is_ready else self
+
     @cached_property
     def dispatcher(self) -> Any:
         """What numba makes of it."""

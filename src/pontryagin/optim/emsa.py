@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from math import isfinite
+from math import inf, isfinite
 from numbers import Real
 from typing import Any
 from weakref import WeakMethod
@@ -157,11 +157,56 @@ class EMSA(torch.optim.Optimizer):
             self._stages.want(added["params"])
             self._arm(added["params"])
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """One step of every stage. closure: computes the loss and its gradients; it may return None. loss:
         the one that the gradients in .grad are of; by it, or the closure's, or a `.loss` of the model's
         outputs, steps are bounded and may be longer: see Bound."""
+        return None if closure is None and self._ordinary_step(loss) else self._any_step(closure, loss)
+
+    def _ordinary_step(self, loss: Any) -> bool:
+        """The same where the step is an ordinary one (ordinary.py); where not, False, and nothing has been
+        changed. What is refused is another's to refuse."""
+        groups, stages, bound, made = self.param_groups, self._stages, self.acceptance, self._maker.ordinary
+        value = None if loss is None else _number_of(loss)
+        if (made is None or not isinstance(bound, Bound) or not (loss is None or value is not None and
+                                                                 isfinite(value))
+                or self.is_shown or not (stages.capture.is_still and stages.are_own and stages.are_alone)
+                or self._process_group is not None or torch.is_autocast_enabled("cpu")):
+            return False
+        largest, steps, averages = 0.0, groups[0]["steps"], self._averages
+        for group in groups:
+            lr = float(group["lr"])
+            if not (0 <= lr < inf and group["weight_decay"] == 0 and 0 <= float(group["adamw_lr"]) < inf
+                    and group["averaging"] is not None):
+                return False
+            largest = max(largest, lr)
+        if (not self._averaging or is_due(steps + 1, groups[0]["refresh_every"])
+                or not made.is_one(groups, self.state) or not averages.are_untouched(made.addresses)):
+            return False
+        outlook = bound.outlook(groups[0]["promise"], value)
+        measured = outlook.is_measured(steps)
+        promise = made.propose(groups, outlook, measured)
+        if promise is None:
+            return False
+        running, length = outlook.length(promise if measured else None, largest, steps)
+        groups[0]["promise"] = tuple(running)
+        made.take(groups, length)
+        self._remember(made.addresses)
+        made.addresses.note_one()
+        averages.written(made.addresses)
+        self._arm()
+        return True
+
+    def _remember(self, addresses: Addresses | None) -> None:
+        """Controls enter their averages after one more step, by these addresses or otherwise."""
+        for group in self.param_groups:
+            group["steps"] += 1
+            if self._averaging and group["averaging"] is not None and not (
+                    addresses is not None and self._averages.remember_at(addresses, group, self.state)):
+                self._averages.remember(self._kept(group), group["steps"], group["averaging"])
+
+    @torch.no_grad()
+    def _any_step(self, closure: Callable[[], Any] | None, loss: Any) -> Any:
         groups, rule = self.param_groups, self._rule
         self._renewed()
         self._share.rest(self._model)
@@ -201,11 +246,7 @@ class EMSA(torch.optim.Optimizer):
             groups[0]["promise"] = tuple(running)
             self._apply(moves, length)
         addresses = self._addresses
-        for group in groups:
-            group["steps"] += 1
-            if self._averaging and group["averaging"] is not None and not (
-                    addresses is not None and self._averages.remember_at(addresses, group, self.state)):
-                self._averages.remember(self._kept(group), group["steps"], group["averaging"])
+        self._remember(addresses)
         self._maker.done()
         self._averages.written(addresses)
         self._arm()

@@ -1,17 +1,21 @@
 """The step by rows of one pack on the CPU, where it is compiled: two products, and two calls for the rest."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import inf
+from operator import is_
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pontryagin.optim.compiled import Compiled, measured, nesterov, promised, row_squares, scaled
+from pontryagin.optim.addresses import Addresses
+from pontryagin.optim.compiled import Compiled, measured, nesterov, placed, promised, row_squares, scaled
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import of, spread, write
-from pontryagin.optim.packed import Pack
+from pontryagin.optim.numbers import of, quiet, spread, write
+from pontryagin.optim.packed import Calls, Pack
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.row_lengths import (
     ARRAYS,
@@ -74,6 +78,31 @@ _FINISHED = Compiled(finished, ARRAYS | {
     "measured": measured, "promised": promised, "scaled": scaled, "row_squares": row_squares})
 
 
+def taken(velocity: np.ndarray, change: np.ndarray, kept: np.ndarray, rows: np.ndarray, parts: np.ndarray,
+          controls: np.ndarray, places: np.ndarray, factor: float) -> None:
+    """A step that `finished` has made is taken, and controls are moved by so much of it."""
+    nesterov(velocity, change, kept)
+    for n in range(rows.shape[1]):
+        rows[3, n], rows[4, n] = rows[5, n], rows[6, n]
+    for n in range(parts.shape[1]):
+        parts[6, n], parts[7, n] = parts[8, n], parts[9, n]
+    placed(controls, places, change, factor)
+
+
+_TAKEN = Compiled(taken, {"nesterov": nesterov, "placed": placed})
+
+
+class _Again(NamedTuple):
+    """A step between two looks, with all that it looks up looked up. made_of: see Pack; settings: damping and
+    exponent of the param group. calls: what proposes it, without a promise and with it; take: what takes
+    it, and moves controls by so much."""
+
+    made_of: tuple[object, object, object]
+    settings: tuple[Any, Any]
+    calls: tuple[Calls, Calls]
+    take: Callable[[float], None]
+
+
 class PackStep(RowStep):
     """As a RowStep, which it is where a gradient is out of range or an input does not vary."""
 
@@ -93,6 +122,72 @@ class PackStep(RowStep):
         self._velocity, self._kept = of(pack.velocity), np.zeros(1, pack.change_array.dtype)
         self._none = np.zeros((0, 0, 0), self._kept.dtype)
         self._limited: tuple[float | None, float] | None = None  # for which the limit was written last
+        self._again: _Again | None = None
+        self._reached: StageState | None = None  # what `propose_again` has found, for the state
+
+    @property
+    def parameters(self) -> list[Any]:
+        """All that it moves."""
+        return self._pack.parameters
+
+    def is_ready(self, groups: Groups, addresses: Addresses) -> bool:
+        """Whether `propose_again` can be asked for this step."""
+        pack, own = self._pack, groups[self.joined.first.groups[0]]
+        known, settings = self._again, (own["damping"], own["exponent"])
+        if known is not None and known.settings == settings and all(map(is_, known.made_of, pack.made_of)):
+            return True
+        damping, exponent = settings[0], self.joined.exponent(groups)
+        if pack.fresh is not addresses or pack.is_unseen or not pack.is_compiled(damping, exponent):
+            return False
+        right, seen = pack.solved(damping, exponent, self._rows, self._parts[3]), pack.seen()
+        begin = pack.solving(addresses, self._rows)
+        finish = partial(_FINISHED.direct, right, pack.change_array, pack.gradient_array, self._velocity,
+                         pack.inputs, self._sums, self._rows, self._parts, self._numbers, self._places,
+                         self._none if seen is None else seen, exponent < 1, pack.is_whitened)
+        self._again = _Again(
+            pack.made_of, settings, ((*begin, partial(finish, False)), (*begin, partial(finish, True))),
+            partial(_TAKEN.direct, self._velocity, pack.change_array, self._kept, self._rows, self._parts,
+                    addresses.controls, pack.places))
+        return True
+
+    def propose_again(self, groups: Groups, longest: float, last: int | None, unit: float, is_promised: bool
+                      ) -> tuple[float, float, float, float, float]:
+        """(A Promise, what is finite where directions are), as `propose` of a step that is_ready. longest to
+        is_promised: see Asked."""
+        joined, numbers, parts, again = self.joined, self._numbers, self._parts, self._again
+        assert again is not None
+        own = groups[joined.first.groups[0]]
+        steps, lr = own["steps"], float(own["lr"])
+        numbers[0], numbers[1], numbers[2], numbers[3] = own["rho_decay"], steps + 1, own["momentum"], lr
+        if self._limited != (longest, lr) or joined.is_reach_due(steps):
+            self._reached = StageState({})
+            with quiet():
+                self._limit(Asked(longest), lr, steps, self._reached)
+        place = joined.last(last)
+        parts[5] = 1.0
+        if place is not None:
+            parts[5, place] = unit
+        for call in again.calls[is_promised]:
+            call()
+        _, _, _, _, sure, before, size = numbers.tolist()
+        if place is None or not is_promised:
+            return sure, before, 0.0, 0.0, size
+        return sure, before, float(parts[11, place]) / unit, float(parts[12, place]) / unit, size
+
+    def take_again(self, groups: Groups, length: float) -> None:
+        """`take`, and so much of the step of what propose_again has proposed."""
+        own, again = groups[self.joined.first.groups[0]], self._again
+        assert again is not None
+        if self._reached is not None:
+            self.joined.renew(self._reached)
+            self._reached = None
+        self._kept[0] = own["momentum"]
+        again.take(-float(own["lr"]) * length)
+
+    def _limit(self, asked: Asked, lr: float, steps: int, new: StageState) -> None:
+        """Write the limit of the norms. new: of the state."""
+        limit = self.joined.limit(asked, lr, steps, new)
+        self._limited, self._parts[4] = (asked.longest, lr), inf if limit is None else limit
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep."""
@@ -105,8 +200,7 @@ class PackStep(RowStep):
         rights = [pack.rights(pack.last_gradient, None, asked.refresh)]
         changed, longer = StageState({}), joined.lengths(asked)
         if self._limited != (asked.longest, lr) or joined.is_reach_due(own["steps"]):
-            limit = joined.limit(asked, lr, own["steps"], changed)
-            self._limited, parts[4] = (asked.longest, lr), inf if limit is None else limit
+            self._limit(asked, lr, own["steps"], changed)
         parts[5] = 1.0 if longer is None else longer
         numbers = self._numbers
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr

@@ -10,9 +10,11 @@ Zeros stay zeros, so that padding changes nothing. What lasts is kept by the gro
 pack is made of; what is padded is made anew when their moments change.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +33,8 @@ from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import own_share
 
 Rows = Float[Tensor, "group output column"]
+Calls = tuple[Callable[[], Any], ...]
+"""One after the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,10 @@ class _Whole:
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.bmm(right, self.product, out=out)
+
+    def solving(self, right: Rows, out: Rows) -> Calls:
+        """`solve`, again and again."""
+        return partial(torch.bmm, right, self.product, out=out),
 
     def transposed(self, right: Rows, out: Rows) -> None:
         torch.bmm(right, self.product.mT, out=out)
@@ -62,6 +70,13 @@ class _Subspace:
         torch.mul(right, self.outside, out=out)
         out.baddbmm_(torch.bmm(right, self.left), self.product)
 
+    def solving(self, right: Rows, out: Rows) -> Calls:
+        """`solve`, again and again."""
+        inner = torch.bmm(right, self.left)
+        return (partial(torch.mul, right, self.outside, out=out),
+                partial(torch.bmm, right, self.left, out=inner),
+                partial(out.baddbmm_, inner, self.product))
+
     def transposed(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.outside, out=out)
         out.baddbmm_(torch.bmm(right, self.product.mT), self.left.mT)
@@ -79,6 +94,11 @@ class _Single:
     def solve(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.rest, out=out)
         out.addcmul_(right[..., :1], self.product)
+
+    def solving(self, right: Rows, out: Rows) -> Calls:
+        """`solve`, again and again."""
+        return partial(torch.mul, right, self.rest, out=out), partial(
+            out.addcmul_, right[..., :1], self.product)
 
 
 _Metric = _Whole | _Subspace | _Single
@@ -219,9 +239,42 @@ class Pack:
             self._told_metric, shift[:] = metric, of(metric.shift).reshape(-1)
         return found
 
+    def solving(self, addresses: Addresses, rows: np.ndarray) -> Calls:
+        """`solved` and `seen` again and again, as they were asked last, as long as `made_of` is what it was:
+        all that they look up has been looked up."""
+        metric, right, own = self._metric, self._gradient, rows[0].reshape(self._shape)
+        assert metric is not None
+        if self._has_bias:
+            right = self._right
+            calls = [partial(compiled.begun.direct, addresses.gradients, self._of_tensors,
+                             self.gradient_array, self._mean_array, self._right_array, own)]
+        else:
+            calls = [partial(compiled.gathered.direct, addresses.gradients, self._of_tensors,
+                             self.gradient_array)]
+            if self.is_whitened:
+                calls += [partial(compiled.row_squares.direct, self.gradient_array, right.shape[2], own),
+                          partial(np.sqrt, own, out=own)]
+        if self.is_whitened:
+            calls.append(partial(torch.bmm, self._known_root(), right, out=self._whitened))
+            right = self._whitened
+        calls += metric.solving(right, self.change)
+        if self._roots is not None:
+            calls.append(partial(torch.bmm, right, self._roots, out=self._seen))
+        return tuple(calls)
+
+    @property
+    def made_of(self) -> tuple[object, object, object]:
+        """What `solved` asks: these very objects."""
+        return self._metric, self._root, self._addresses
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether C of any stage has seen no gradient yet."""
+        return self.is_whitened and any(part.is_unseen for part in self.parts)
+
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
-        if not (self.is_whitened and (refresh or any(part.is_unseen for part in self.parts))):
+        if not (self.is_whitened and refresh or self.is_unseen):
             return None
         return [part.rights(of_part, bias_of_part, refresh)
                 for part, of_part, bias_of_part in self._split(gradient)]
@@ -237,6 +290,11 @@ class Pack:
         """Parameters and their directions, views of the change."""
         assert change is self.change
         return self.parameters, self._moves
+
+    @property
+    def places(self) -> np.ndarray:
+        """Of all parts of parameters, as compiled.placed asks for them."""
+        return self._of_tensors
 
     def place(self, addresses: Addresses, factor: float) -> None:
         """All parameters plus so much of the change."""

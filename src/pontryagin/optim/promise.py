@@ -115,22 +115,23 @@ class Bound:
     def outlook(self, running: Sequence[float], value: float | None, place: int | None = None) -> "Outlook":
         """Before a step. value: the loss, None where it is not known; place: of the last stage, None where
         nothing new is known of it."""
-        known = Running(*running) if running else Running(most=self.floor)
-        slope, slope_weight, loss, weight, since, most, largest, last, growth, known_place, length = known
-        if value is not None:
+        slope, slope_weight, loss, weight, since, most, largest, last, growth, known_place, length = (
+            running or Running(most=self.floor))
+        if value is None:
+            since += 1
+        else:
             fresh = 1 - _MEMORY**(since + 1)
             loss += fresh * (value - loss)
             weight += fresh * (1 - weight)
-            most = max(most, loss / weight)
-        known = Running(slope, slope_weight, loss, weight, since + 1 if value is None else 0.0, most, largest,
-                        last, growth, known_place if place is None else float(place), length)
-        if known.loss_weight == 0 or known.since > _STALE or known.known_loss <= self.floor:
-            return Outlook(known)
-        left = known.known_loss - self.floor
-        own = known.last / known.slope_weight if known.slope_weight else 0.0
-        longer = unit(left, own, known.growth)
-        return Outlook(known._replace(growth=log(longer)), left,
-                       free_share(left / (known.most - self.floor)), self.stretch, longer)
+            most, since = max(most, loss / weight), 0.0
+        left, free, longest, longer = None, _FIRST, 1.0, 1.0
+        if weight != 0 and since <= _STALE and (known := loss / weight) > self.floor:
+            left, longest = known - self.floor, self.stretch
+            longer = unit(left, last / slope_weight if slope_weight else 0.0, growth)
+            free, growth = free_share(left / (most - self.floor)), log(longer)
+        return Outlook(Running(slope, slope_weight, loss, weight, since, most, largest, last, growth,
+                               known_place if place is None else float(place), length),
+                       left, free, longest, longer)
 
 
 class Outlook(NamedTuple):
@@ -151,11 +152,10 @@ class Outlook(NamedTuple):
     def length(self, promise: "Promise | None", lr: float, steps: int) -> tuple[Running, float]:
         """(what lasts, what a step of this rate is multiplied by). promise: None where it is not measured, or
         gradients are 0, so that momentum runs out at the length it had; steps: before this one."""
-        known = self.running
         if self.left is None:
-            return known, 1.0
-        largest, slope, weight = max(known.largest, lr), known.slope, known.slope_weight
-        last, growth = known.last, known.growth
+            return self.running, 1.0
+        slope, weight, loss, loss_weight, since, most, largest, last, growth, place, before = self.running
+        largest = max(largest, lr)
         if promise is not None and lr > 0:
             fresh = 1 - _MEMORY**(1 if steps < _EARLY else _SELDOM)
             slope += fresh * (promise.total / lr - slope)
@@ -164,10 +164,10 @@ class Outlook(NamedTuple):
             growth = grown(growth, promise.last, promise.along)
         promised = slope / weight * sqrt(lr * largest) * self.longest / self.left if weight else 0.0
         found = self.longest * allowed(promised, self.free)
-        if known.length and steps >= _SETTLED:
-            found = min(found, _GROWTH * known.length)
-        return known._replace(largest=largest, slope=slope, slope_weight=weight, last=last, growth=growth,
-                              length=found), found
+        if before and steps >= _SETTLED:
+            found = min(found, _GROWTH * before)
+        return Running(slope, weight, loss, loss_weight, since, most, largest, last, growth, place,
+                       found), found
 
 
 PARTS = 4

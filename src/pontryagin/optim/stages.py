@@ -182,6 +182,11 @@ class ModelStages:
         """Whether the model's modules, and their parameters, still are those of the stages."""
         return all(place.get(name) is part for place, name, part in self._places)
 
+    @property
+    def are_alone(self) -> bool:
+        """Whether nothing tells of other processes that train the model too."""
+        return self.capture.parallel is None and self.share.group is None
+
     def _found_places(self) -> list[tuple[dict[str, Any], str, Any]]:
         """Where every part of the model stands in another, and every weight of a stage in its module."""
         return _places(self._model) + [

@@ -19,6 +19,7 @@ from pontryagin.optim.gradients import sizes as sizes_of
 from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import Moves
 from pontryagin.optim.numbers import read
+from pontryagin.optim.ordinary import Ordinary, ordinary
 from pontryagin.optim.promise import PARTS, Asked, Promise
 from pontryagin.optim.refresh import Entering, absorb, are_finite, keep
 from pontryagin.optim.schedule import is_due, period
@@ -63,6 +64,7 @@ class StepMaker:
         self._others: AdamWStep | None = None
         self._is_fresh = False
         self.promise = Promise()
+        self.ordinary: Ordinary | None = None  # what makes steps like those of the plan, where that can be
 
     def moves(self, groups: ParamGroups, states: States, largest: Sizes, looked: bool, asked: Asked
               ) -> list[Moves]:
@@ -84,7 +86,9 @@ class StepMaker:
             self._refresh(trained, groups, states)
             before, self._plan = self._plan, self._planned(trained, groups, states, largest)
             if self._plan is not before:
-                known = self._plan.addresses
+                known, constraints = self._plan.addresses, self._stages.constraints
+                self.ordinary = None if self._plan.others is not None or constraints.projected else ordinary(
+                    self._plan.steps, known)
                 self._is_fresh = known is not None and known.look(groups, states)
             if seen := _probed(trained, states):
                 for step in self._plan.steps:

@@ -57,6 +57,11 @@ class Capture:
         return self._hooks.is_on
 
     @property
+    def is_still(self) -> bool:
+        """Whether the hooks are off, and have seen nothing that has not been taken."""
+        return not (self._hooks.is_on or self._hooks.losses)
+
+    @property
     def parallel(self) -> nn.Module | None:
         """The DistributedDataParallel that the model is in, or holds, if one has been seen."""
         return self._hooks.parallel
