@@ -5,8 +5,10 @@ and types stay what they were when a step was planned, one pass over them is eno
 all gradients and controls, and whether anything else has written to a control since the last step.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, compress
+from operator import attrgetter, itemgetter
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ from pontryagin.optim.state import States
 _MILD = 1e-5, 1e9
 """Norms whose squares are float32, of gradients whose largest entries may be squared as they are (fading.py):
 the largest of 1e10 is at least 1e-5 of the norm."""
-_REQUIRED, _GRADIENT, _KIND, _LAYOUT, _VERSION = map(
-    attrgetter, ("requires_grad", "grad", "dtype", "layout", "_version"))
+_REQUIRED, _GRADIENT, _VERSION = map(attrgetter, ("requires_grad", "grad", "_version"))
+_KIND = attrgetter("__class__", "dtype", "layout")
+_PARAMETERS = itemgetter("params")
 _NUMEL, _POINTER, _IS_CONTIGUOUS, _IS_NEGATED = (
     torch.Tensor.numel, torch.Tensor.data_ptr, torch.Tensor.is_contiguous, torch.Tensor.is_neg)
 
@@ -36,15 +39,21 @@ class Addresses:
 
     def __init__(self, parameters: Sequence[nn.Parameter], states: States) -> None:
         self._all, self._entries = list(parameters), list(states.values())
-        self._known = _known(self._all, states)
+        self._known, self._ids = _known(self._all, states), _ids(self._all, states)
+        self._required = list(map(_REQUIRED, self._all))
         self.parameters = list(filter(_is_moved, parameters))
         self.places = {id(one): n for n, one in enumerate(self.parameters)}
         self.kind = self.parameters[0].dtype
+        self._kinds = [(torch.Tensor, self.kind, torch.strided)] * len(self.parameters)
         self._shapes = [one.shape for one in self.parameters]
         self._numbers = [one.numel() for one in self.parameters]
         self._sizes = np.array(self._numbers)
         self._norms = np.zeros(len(self.parameters))
         self.gradients, self.controls = (np.zeros(len(self.parameters), np.int64) for _ in range(2))
+        # an array takes ten times as long to take in a list
+        self._write: Callable[..., None] = Struct(f"{len(self.parameters)}q").pack_into
+        self._is_moved = [_is_moved(one) for one in self._all]
+        self._is_lacking = [one.grad is None for one in self._all]
         self.like = np.zeros(0, np.float64 if self.kind is torch.float64 else np.float32)
         self._written: tuple[list[int], list[int]] = [], []
         self.is_fresh = self.is_untouched = False
@@ -56,13 +65,15 @@ class Addresses:
     def look(self, groups: Groups, states: States) -> bool:
         """Whether all is as it was, and addresses and sizes are those of this step."""
         self.is_fresh = False
-        if not self.are_of([parameter for group in groups for parameter in group["params"]], states):
-            return False
-        parameters, kind = self.parameters, self.kind
-        gradients: list[Any] = list(map(_GRADIENT, parameters))
         # each check over all of them in one call: as many lines of Python would take longer than the rest
-        if not (set(map(type, gradients)) == {torch.Tensor} and set(map(_KIND, gradients)) == {kind}
-                and set(map(_LAYOUT, gradients)) == {torch.strided} and all(map(_IS_CONTIGUOUS, gradients))
+        known = list(chain.from_iterable(map(_PARAMETERS, groups)))
+        if _ids(known, states) != self._ids or list(map(_REQUIRED, known)) != self._required:
+            return False
+        found, parameters, kind = list(map(_GRADIENT, known)), self.parameters, self.kind
+        if [one is None for one in found] != self._is_lacking:
+            return False
+        gradients: list[Any] = list(compress(found, self._is_moved))
+        if not (list(map(_KIND, gradients)) == self._kinds and all(map(_IS_CONTIGUOUS, gradients))
                 and not any(map(_IS_NEGATED, gradients)) and all(map(_IS_CONTIGUOUS, parameters))
                 and list(map(_NUMEL, gradients)) == list(map(_NUMEL, parameters)) == self._numbers):
             return False
@@ -73,7 +84,7 @@ class Addresses:
                     self.parameters, self._shapes, strict=True)):
                 return False
             self.controls[:] = written[1]
-        self.gradients[:] = list(map(_POINTER, gradients))
+        self._write(self.gradients, 0, *map(_POINTER, gradients))
         self.is_fresh = compiled.mild_norms(self.gradients, self._sizes, self.like, *_MILD, self._norms)
         return self.is_fresh
 
@@ -103,8 +114,13 @@ class Addresses:
 
 def _known(parameters: Sequence[nn.Parameter], states: States) -> list[Any]:
     """What is to stay the same."""
-    return [*map(id, parameters), *map(id, states.values()), *map(_REQUIRED, parameters),
+    return [*_ids(parameters, states), *map(_REQUIRED, parameters),
             *[gradient is None for gradient in map(_GRADIENT, parameters)]]
+
+
+def _ids(parameters: Iterable[nn.Parameter], states: States) -> list[int]:
+    """Of all of them."""
+    return [*map(id, parameters), *map(id, states.values())]
 
 
 def _written(parameters: Sequence[nn.Parameter]) -> tuple[list[int], list[int]]:

@@ -168,10 +168,10 @@ class EMSA(torch.optim.Optimizer):
         changed. What is refused is another's to refuse."""
         groups, stages, bound, made = self.param_groups, self._stages, self.acceptance, self._maker.ordinary
         value = None if loss is None else _number_of(loss)
-        if (made is None or not isinstance(bound, Bound) or not (loss is None or value is not None and
-                                                                 isfinite(value))
-                or self.is_shown or not (stages.capture.is_still and stages.are_own and stages.are_alone)
-                or self._process_group is not None or torch.is_autocast_enabled("cpu")):
+        is_told = loss is None or (value is not None and isfinite(value))
+        if not (made is not None and is_told and isinstance(bound, Bound) and not groups[0]["averaged"]
+                and stages.are_undisturbed and stages.are_own
+                and self._process_group is None and not torch.is_autocast_enabled("cpu")):
             return False
         largest, steps, averages = 0.0, groups[0]["steps"], self._averages
         for group in groups:
@@ -431,5 +431,5 @@ def _one_number(loss: Any) -> float:
 def _number_of(loss: Any) -> float | None:
     """None for what is no single real number."""
     if isinstance(loss, Tensor):
-        return float(loss.detach()) if loss.numel() == 1 and not loss.is_complex() else None
+        return float(loss.item()) if loss.numel() == 1 and not loss.is_complex() else None
     return float(loss) if isinstance(loss, Real) else None

@@ -209,11 +209,14 @@ class Joined:
         state."""
         if asked.longest is None:
             return None
-        if self.is_reach_due(steps):
-            new.reach = as_type(of(torch.cat([group.reach() for group in self.groups])), self.state.reach)
-            self._is_reach_known = True
-        known = new if "reach" in new else self.state
-        return known.reach / (asked.longest * lr) if lr else None
+        known = self.reach(new) if self.is_reach_due(steps) else self.state.reach
+        return known / (asked.longest * lr) if lr else None
+
+    def reach(self, new: StageState) -> Parts:
+        """Of all weights, as they are now."""
+        new.reach = as_type(of(torch.cat([group.reach() for group in self.groups])), self.state.reach)
+        self._is_reach_known = True
+        return new.reach
 
     def last(self, weight: int | None) -> int | None:
         """Which part is the stage of the weight with this id; None where it is not here, or is several."""

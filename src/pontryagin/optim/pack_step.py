@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import inf
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import of, quiet, spread, write
+from pontryagin.optim.numbers import of, spread, write
 from pontryagin.optim.packed import Calls, Pack
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.row_lengths import (
@@ -32,11 +31,12 @@ ROWS = "own", "root", "inside", "square", "long_square", "new_square", "new_long
 """What `finished` has of every output in one array: the length of its row before it was whitened, R_ii, 1
 where there is no padding, the running means, and what they will be."""
 PARTS = ("lengths", "silent", "certain", "shift", "limit", "longer", "square_weight", "peak",
-         "new_square_weight", "new_peak", "norm", "own", "along")
+         "new_square_weight", "new_peak", "norm", "own", "along", "reach")
 """And of every part: its outputs, two numbers of RowStep, delta, the limit of its norm, what it is multiplied
-by, the running means and what they will be, |d|, lr <G, d> and lr <G, v>."""
-NUMBERS = "rho_decay", "steps", "momentum", "lr", "sure", "before", "size"
-"""Of all: steps with this one, the first two of a Promise, and one that is finite where directions are."""
+by, the running means and what they will be, |d|, lr <G, d> and lr <G, v>, the largest norm of a change."""
+NUMBERS = "rho_decay", "steps", "momentum", "lr", "sure", "before", "size", "longest"
+"""Of all: steps with this one, the first two of a Promise, one that is finite where directions are, and the
+rate at which steps are to be within their reach, 0 for none."""
 
 
 def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, inputs: int,
@@ -62,6 +62,8 @@ def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, veloci
     write(new.square_weight, parts[8])
     write(new.peak, parts[9])
     write(size, parts[10])
+    for n in range(len(size)):
+        parts[4, n] = parts[13, n] / numbers[7] if numbers[7] > 0 else np.inf
     narrow = (scale * spread(segments, within(size, parts[4]) * parts[5])).astype(change.dtype)
     if is_promised:
         promised(change, narrow.reshape(groups, outputs), gradient, velocity, parts[11:13])
@@ -121,7 +123,8 @@ class PackStep(RowStep):
         self._sums = np.zeros((5, pack.count, pack.outputs))
         self._velocity, self._kept = of(pack.velocity), np.zeros(1, pack.change_array.dtype)
         self._none = np.zeros((0, 0, 0), self._kept.dtype)
-        self._limited: tuple[float | None, float] | None = None  # for which the limit was written last
+        self._parts[13] = self.joined.state.reach
+        self._longer: tuple[int | None, float] | None = None  # for which `longer` was written last
         self._again: _Again | None = None
         self._reached: StageState | None = None  # what `propose_again` has found, for the state
 
@@ -159,17 +162,19 @@ class PackStep(RowStep):
         own = groups[joined.first.groups[0]]
         steps, lr = own["steps"], float(own["lr"])
         numbers[0], numbers[1], numbers[2], numbers[3] = own["rho_decay"], steps + 1, own["momentum"], lr
-        if self._limited != (longest, lr) or joined.is_reach_due(steps):
+        self._reached = None
+        if joined.is_reach_due(steps):
             self._reached = StageState({})
-            with quiet():
-                self._limit(Asked(longest), lr, steps, self._reached)
+            parts[13] = joined.reach(self._reached)
+        numbers[7] = longest * lr
         place = joined.last(last)
-        parts[5] = 1.0
-        if place is not None:
-            parts[5, place] = unit
+        if self._longer != (place, unit):
+            self._longer, parts[5] = (place, unit), 1.0
+            if place is not None:
+                parts[5, place] = unit
         for call in again.calls[is_promised]:
             call()
-        _, _, _, _, sure, before, size = numbers.tolist()
+        _, _, _, _, sure, before, size, _ = numbers.tolist()
         if place is None or not is_promised:
             return sure, before, 0.0, 0.0, size
         return sure, before, float(parts[11, place]) / unit, float(parts[12, place]) / unit, size
@@ -184,11 +189,6 @@ class PackStep(RowStep):
         self._kept[0] = own["momentum"]
         again.take(-float(own["lr"]) * length)
 
-    def _limit(self, asked: Asked, lr: float, steps: int, new: StageState) -> None:
-        """Write the limit of the norms. new: of the state."""
-        limit = self.joined.limit(asked, lr, steps, new)
-        self._limited, self._parts[4] = (asked.longest, lr), inf if limit is None else limit
-
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep."""
         joined, pack, own = self.joined, self._pack, groups[self.joined.first.groups[0]]
@@ -199,16 +199,17 @@ class PackStep(RowStep):
         right = pack.solved(damping, exponent, self._rows, parts[3])
         rights = [pack.rights(pack.last_gradient, None, asked.refresh)]
         changed, longer = StageState({}), joined.lengths(asked)
-        if self._limited != (asked.longest, lr) or joined.is_reach_due(own["steps"]):
-            self._limit(asked, lr, own["steps"], changed)
-        parts[5] = 1.0 if longer is None else longer
+        if asked.longest is not None and joined.is_reach_due(own["steps"]):
+            parts[13] = joined.reach(changed)
+        self._longer, parts[5] = None, 1.0 if longer is None else longer
         numbers = self._numbers
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
+        numbers[7] = 0.0 if asked.longest is None else asked.longest * lr
         seen = pack.seen()
         _FINISHED(right, pack.change_array, pack.gradient_array, self._velocity, pack.inputs, self._sums,
                   self._rows, parts, numbers, self._places, self._none if seen is None else seen,
                   exponent < 1, pack.is_whitened, asked.promised)
-        _, _, _, _, sure, before, size = numbers.tolist()
+        _, _, _, _, sure, before, size, _ = numbers.tolist()
         promise = [sure, before, *joined.of_last(parts[11], parts[12], asked)] if asked.promised else None
         return Proposal(joined, [pack.change], None, parts[10], changed, promise=promise, rights=rights,
                         refresh=asked.refresh, size=size)

@@ -246,7 +246,8 @@ class Pack:
         assert metric is not None
         if self._has_bias:
             right = self._right
-            calls = [partial(compiled.begun.direct, addresses.gradients, self._of_tensors,
+            calls: list[Callable[[], Any]] = [partial(
+                compiled.begun.direct, addresses.gradients, self._of_tensors,
                              self.gradient_array, self._mean_array, self._right_array, own)]
         else:
             calls = [partial(compiled.gathered.direct, addresses.gradients, self._of_tensors,
@@ -274,7 +275,7 @@ class Pack:
 
     def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
         """As those of its groups."""
-        if not (self.is_whitened and refresh or self.is_unseen):
+        if not ((self.is_whitened and refresh) or self.is_unseen):
             return None
         return [part.rights(of_part, bias_of_part, refresh)
                 for part, of_part, bias_of_part in self._split(gradient)]

@@ -3,6 +3,7 @@ AdamW's."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -180,18 +181,20 @@ class ModelStages:
     @property
     def are_own(self) -> bool:
         """Whether the model's modules, and their parameters, still are those of the stages."""
-        return all(place.get(name) is part for place, name, part in self._places)
+        return all(map(is_, map(dict.get, *self._places[:2]), self._places[2]))
 
     @property
-    def are_alone(self) -> bool:
-        """Whether nothing tells of other processes that train the model too."""
-        return self.capture.parallel is None and self.share.group is None
+    def are_undisturbed(self) -> bool:
+        """Whether no pass has been looked at, and nothing tells of other processes."""
+        return self.capture.is_still and self.capture.parallel is None and self.share.group is None
 
-    def _found_places(self) -> list[tuple[dict[str, Any], str, Any]]:
-        """Where every part of the model stands in another, and every weight of a stage in its module."""
-        return _places(self._model) + [
+    def _found_places(self) -> tuple[list[dict[str, Any]], list[str], list[Any]]:
+        """Where every part of the model stands in another, and every weight of a stage in its module: in
+        what, by which name, and what."""
+        found = _places(self._model) + [
             (found, stage.map.weight, stage.weight) for stage in self.affine
             if isinstance(found := vars(stage.captured.module).get("_parameters"), dict)]
+        return [one for one, _, _ in found], [one for _, one, _ in found], [one for _, _, one in found]
 
     def check_own(self, groups: Groups, states: States) -> None:
         """Raise ProblemError where parameters have been replaced by others, which no group holds; stages
