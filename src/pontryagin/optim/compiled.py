@@ -185,6 +185,13 @@ def _norms(addresses: np.ndarray, sizes: np.ndarray, like: np.ndarray, found: np
 _NORMS = Compiled(_norms, pointers)
 
 
+def norms_at(addresses: np.ndarray, sizes: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """As `norms`, by addresses. like: an array of their kind."""
+    found = np.empty(len(sizes))
+    _NORMS(addresses, sizes, like, found)
+    return found
+
+
 def norms(tensors: Sequence[torch.Tensor]) -> list[float] | None:
     """The square root of the sum of all squares of each; None where that is not compiled."""
     kind = tensors[0].dtype if tensors else None
@@ -312,18 +319,41 @@ def promised(change: Rows, scale: Float[np.ndarray, "group output"], gradient: R
         sums[0, k], sums[1, k] = new, past
 
 
-@compiled
-def nesterov(velocity: Rows, change: Rows, kept: Float[np.ndarray, "1"]) -> None:
-    """v <- m v + (1 - m) d; d <- m v + (1 - m) d with the new v. kept: m, in their precision."""
+def _mean_and_step(own: Any, velocity: Any, kept: Any) -> Any:
+    mean = own + kept * (velocity - own)
+    return mean, own + kept * (mean - own)
+
+
+def _nesterov(velocity: Rows, change: Rows, kept: Float[np.ndarray, "1"]) -> None:
     groups, outputs, columns = change.shape
     m = kept[0]
     for k in range(groups):
         for i in range(outputs):
             for j in range(columns):
-                own = change[k, i, j]
-                mean = own + m * (velocity[k, i, j] - own)
-                velocity[k, i, j] = mean
-                change[k, i, j] = own + m * (mean - own)
+                velocity[k, i, j], change[k, i, j] = _mean_and_step(change[k, i, j], velocity[k, i, j], m)
+
+
+_MEAN_AND_STEP = Compiled(_mean_and_step)
+nesterov = Compiled(_nesterov, {"_mean_and_step": _MEAN_AND_STEP})
+"""v <- m v + (1 - m) d; d <- m v + (1 - m) d with the new v. kept: m, in their precision."""
+
+
+def _nesterov_placed(addresses: np.ndarray, places: np.ndarray, velocity: Rows, change: Rows,
+                     kept: Float[np.ndarray, "1"], factor: float) -> None:
+    own, m = change.dtype.type(factor), kept[0]
+    for n in range(len(places)):
+        tensor, first, group, outputs, column, columns = places[n]
+        values = _array(_pointer(addresses[tensor], change), first + outputs * columns)
+        for i in range(outputs):
+            for j in range(column, column + columns):
+                velocity[group, i, j], change[group, i, j] = _mean_and_step(change[group, i, j],
+                                                                            velocity[group, i, j], m)
+            for j in range(columns):
+                values[first + i * columns + j] += own * change[group, i, column + j]
+
+
+nesterov_placed = Compiled(_nesterov_placed, lambda: pointers() | {"_mean_and_step": _MEAN_AND_STEP})
+"""`nesterov`, and then `placed`, of what is not padded: row by row, in one pass over memory."""
 
 
 @compiled

@@ -1,5 +1,5 @@
-"""The ordinary step: between two looks, of a model of packs alone, whose gradients and controls lie where they
-did.
+"""The ordinary step: between two looks, of a model of packs alone, whose gradients and controls can be read
+and written by addresses.
 
 Most steps are such, and of small models nearly all their time goes by in Python. So what a step looks up, and
 what lasts from one look to the next, has been looked up when the plan was made, and what is left is a list of

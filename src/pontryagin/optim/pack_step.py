@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pontryagin.optim.addresses import Addresses
-from pontryagin.optim.compiled import Compiled, measured, nesterov, placed, promised, row_squares, scaled
+from pontryagin.optim.compiled import (
+    Compiled,
+    measured,
+    nesterov,
+    nesterov_placed,
+    promised,
+    row_squares,
+    scaled,
+)
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
@@ -83,15 +91,14 @@ _FINISHED = Compiled(finished, ARRAYS | {
 def taken(velocity: np.ndarray, change: np.ndarray, kept: np.ndarray, rows: np.ndarray, parts: np.ndarray,
           controls: np.ndarray, places: np.ndarray, factor: float) -> None:
     """A step that `finished` has made is taken, and controls are moved by so much of it."""
-    nesterov(velocity, change, kept)
+    nesterov_placed(controls, places, velocity, change, kept, factor)
     for n in range(rows.shape[1]):
         rows[3, n], rows[4, n] = rows[5, n], rows[6, n]
     for n in range(parts.shape[1]):
         parts[6, n], parts[7, n] = parts[8, n], parts[9, n]
-    placed(controls, places, change, factor)
 
 
-_TAKEN = Compiled(taken, {"nesterov": nesterov, "placed": placed})
+_TAKEN = Compiled(taken, {"nesterov_placed": nesterov_placed})
 
 
 class _Again(NamedTuple):

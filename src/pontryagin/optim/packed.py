@@ -28,7 +28,7 @@ from pontryagin.optim import compiled
 from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.fading import reach
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
-from pontryagin.optim.numbers import Numbers, clip, of
+from pontryagin.optim.numbers import Numbers, clip, of, tensor
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import own_share
 
@@ -147,6 +147,8 @@ class Pack:
         self._told_root: Tensor | None = None  # of which R_ii was written last
         self._told_metric: _Metric | None = None  # of which delta was
         self._addresses: Addresses | None = None
+        self._weights = np.zeros(0, np.int64)  # their numbers there
+        self._sizes_of_weights = np.array([one.weight.numel() for one in self.stages])
         self._of_tensors = np.zeros((0, 6), np.int64)
 
     def renew(self) -> None:
@@ -169,6 +171,8 @@ class Pack:
         known = None if addresses is None else self._found_places(addresses)
         self._addresses = None if known is None else addresses
         self._of_tensors = np.zeros((0, 6), np.int64) if known is None else known
+        if self._addresses is not None:
+            self._weights = np.array([self._addresses.places[id(one.weight)] for one in self.stages])
 
     @property
     def fresh(self) -> Addresses | None:
@@ -324,6 +328,10 @@ class Pack:
 
     def reach(self) -> Float[Tensor, " group"]:
         """As that of a group."""
+        if (addresses := self.fresh) is not None and self.count == len(self.stages):
+            norms = compiled.norms_at(addresses.controls[self._weights], self._sizes_of_weights,
+                                      self.change_array)
+            return tensor(reach(norms.astype(self.change_array.dtype), of(self._outputs_of_each)))
         weights = [part.whole_weights() for part in self.parts]
         known = None if None in weights or self.count > len(self.stages) else compiled.norms(
             [weight for each in weights if each is not None for weight in each])
