@@ -21,7 +21,7 @@ from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import of, spread, write
+from pontryagin.optim.numbers import of, quiet, spread, write
 from pontryagin.optim.packed import Calls, Pack
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.row_lengths import (
@@ -172,7 +172,8 @@ class PackStep(RowStep):
         self._reached = None
         if joined.is_reach_due(steps):
             self._reached = StageState({})
-            parts[13] = joined.reach(self._reached)
+            with quiet():
+                parts[13] = joined.reach(self._reached)
         numbers[7] = longest * lr
         place = joined.last(last)
         if self._longer != (place, unit):
@@ -224,7 +225,9 @@ class PackStep(RowStep):
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """As that of RowStep."""
         if proposal.size is None:
-            return super().take(proposal, groups)
+            moves = super().take(proposal, groups)
+            self._parts[13] = self.joined.state.reach
+            return moves
         self._rows[3:5], self._parts[6:8] = self._rows[5:7], self._parts[8:10]
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         joined.renew(proposal.new)

@@ -1,0 +1,380 @@
+"""Ordinary steps are those of any other way, bit by bit, and are left where something is not as it was."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pontryagin.errors import NonFiniteError, ProblemError
+from pontryagin.optim import EMSA, compiled
+from pontryagin.optim.compiled import nesterov, nesterov_placed, placed
+
+pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="numba is not installed")
+Between = Callable[[int, nn.Module, EMSA], None]
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 9, bias=False), nn.Tanh(), nn.Linear(9, 3))
+
+
+def without_biases() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 9, bias=False), nn.Tanh(), nn.Linear(9, 3, bias=False))
+
+
+def wide() -> nn.Module:
+    """Inputs of which a subspace is known."""
+    return nn.Sequential(nn.Linear(6, 90), nn.Tanh(), nn.Linear(90, 3))
+
+
+def narrow() -> nn.Module:
+    """A stage of one input."""
+    return nn.Sequential(nn.Linear(6, 1), nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+MODELS = {"plain": plain, "without biases": without_biases, "wide": wide, "narrow": narrow}
+
+
+class Counted(EMSA):
+    """Counts its ordinary steps."""
+
+    taken = 0
+
+    def _ordinary_step(self, loss: Any) -> bool:
+        found = super()._ordinary_step(loss)
+        self.taken += found
+        return found
+
+
+class Never(EMSA):
+    """Takes none."""
+
+    def _ordinary_step(self, loss: Any) -> bool:
+        return False
+
+
+def run(kind: type[EMSA], make: Callable[[], nn.Module] = plain, between: Between | None = None,
+        dtype: torch.dtype = torch.float32, steps: int = 60, told: bool = True, groups: Any = None,
+        **options: Any) -> tuple[nn.Module, EMSA]:
+    torch.manual_seed(0)
+    model = make().to(dtype)
+    optimizer = kind(model, None if groups is None else groups(model), **options)
+    for n in range(steps):
+        x = torch.randn(7, 6, dtype=dtype)
+        optimizer.zero_grad()
+        loss = (model(x) - x[:, :3]).square().mean()
+        loss.backward()
+        if between is not None:
+            between(n, model, optimizer)
+        optimizer.step(loss=loss if told else None)
+    return model, optimizer
+
+
+def both(least: int, *arguments: Any, **options: Any) -> None:
+    """Both ways give the same bits, and at least so many steps are ordinary."""
+    model, optimizer = run(Counted, *arguments, **options)
+    other, expected = run(Never, *arguments, **options)
+    assert isinstance(optimizer, Counted)
+    assert optimizer.taken >= least
+    same(model.state_dict(), other.state_dict())
+    same(optimizer.state_dict(), expected.state_dict())
+    optimizer.eval()
+    expected.eval()
+    same(model.state_dict(), other.state_dict())
+
+
+def same(one: Any, other: Any) -> None:
+    if isinstance(one, Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            same(value, other[key])
+    elif isinstance(one, list | tuple):
+        for value, expected in zip(one, other, strict=True):
+            same(value, expected)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_same_bits(name: str, dtype: torch.dtype) -> None:
+    both(20, MODELS[name], dtype=dtype)
+
+
+@pytest.mark.parametrize("options", [{"told": False}, {"lr": 0.0}, {"momentum": 0.0}, {"steps": 300}])
+def test_options(options: dict[str, Any]) -> None:
+    both(20, **options)
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"averaging": None}, {"acceptance": None}])
+def test_options_that_make_other_steps(options: dict[str, Any]) -> None:
+    both(0, **options)
+    _, optimizer = run(Counted, **options)
+    assert isinstance(optimizer, Counted)
+    assert optimizer.taken == 0
+
+
+def of_two_rates(model: nn.Module) -> list[dict[str, Any]]:
+    weights = list(model.parameters())
+    return [{"params": weights[:2], "lr": 0.01}, {"params": weights[2:], "averaging": 4.0, "momentum": 0.5}]
+
+
+def test_groups() -> None:
+    both(20, groups=of_two_rates)
+
+
+def one_decays(model: nn.Module) -> list[dict[str, Any]]:
+    weights = list(model.parameters())
+    return [{"params": weights[:2]}, {"params": weights[2:], "weight_decay": 0.1}]
+
+
+def test_a_group_that_decays() -> None:
+    both(0, groups=one_decays)
+
+
+def scheduled(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = 0.03 * (1 - n / 60)
+
+
+def set_anew(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    group = optimizer.param_groups[0]
+    group["damping"], group["momentum"] = (0.3, 0.5) if 20 < n < 40 else (0.1, 0.8)
+    group["exponent"] = 1.0 if n > 50 else None
+    group["weight_decay"] = 0.1 if n == 45 else 0.0
+
+
+def replaced(n: int, model: nn.Module, _: EMSA) -> None:
+    if n in (25, 26, 50):
+        weight = next(model.parameters())
+        weight.data = 0.5 * weight.data.clone()
+
+
+def written(n: int, model: nn.Module, _: EMSA) -> None:
+    if n in (25, 50):
+        with torch.no_grad():
+            next(model.parameters()).mul_(0.5)
+
+
+def through_data(n: int, model: nn.Module, _: EMSA) -> None:
+    """Which autograd does not count."""
+    if n in (25, 50):
+        next(model.parameters()).data.mul_(0.5)
+
+
+def spread(n: int, model: nn.Module, _: EMSA) -> None:
+    """Gradients that are not their own memory."""
+    for parameter in model.parameters():
+        grad = parameter.grad
+        if grad is not None and n % 3 == 0:
+            parameter.grad = grad.mT.contiguous().mT if grad.ndim == 2 else torch.stack([grad, grad], 1)[:, 0]
+
+
+def negated(n: int, model: nn.Module, _: EMSA) -> None:
+    """By a bit, in the same memory."""
+    parameter = next(model.parameters())
+    if parameter.grad is not None and n % 5 == 0:
+        parameter.grad = torch._neg_view(parameter.grad)
+
+
+def frozen(n: int, model: nn.Module, _: EMSA) -> None:
+    parameter = list(model.parameters())[-1]
+    parameter.requires_grad_(not 22 < n < 30)
+    if 34 < n < 39:
+        parameter.grad = None
+
+
+def evaluated(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    if n % 9 == 3:
+        optimizer.eval()
+        optimizer.train()
+
+
+def reset(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    if n == 40:
+        optimizer.load_state_dict(deepcopy(optimizer.state_dict()))
+
+
+def cleared(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    if n == 37:
+        optimizer.state.clear()
+
+
+def mixed(n: int, model: nn.Module, _: EMSA) -> None:
+    """Out of range, and back."""
+    for parameter in model.parameters():
+        if parameter.grad is not None and n % 5 == 4:
+            parameter.grad *= 10.0**(25 if n % 2 else -25)
+
+
+def moved(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    """Averages get other memory."""
+    if n % 11 == 8:
+        for entries in optimizer.state.values():
+            if "mean_control" in entries:
+                before, entries["mean_control"].data = (entries["mean_control"].data,
+                                                        entries["mean_control"].data.clone())
+                before.fill_(torch.nan)
+
+
+def switched(n: int, _: nn.Module, optimizer: EMSA) -> None:
+    optimizer.param_groups[0]["averaging"] = None if 20 <= n < 47 else 8.0
+
+
+def exchanged(n: int, model: nn.Module, _: EMSA) -> None:
+    """A module by one that computes its weight from it."""
+    if n == 40:
+        nn.utils.parametrizations.weight_norm(model[0])  # type: ignore[index]
+
+
+@pytest.mark.filterwarnings("ignore:EMSA")
+@pytest.mark.parametrize("between", [scheduled, set_anew, replaced, written, through_data, spread, negated,
+                                     frozen, evaluated, reset, cleared, mixed, moved, switched])
+def test_what_others_do(between: Between) -> None:
+    both(5, plain, between)
+
+
+def test_two_batches_of_gradients_in_place() -> None:
+    def kept(n: int, model: nn.Module, optimizer: EMSA) -> None:
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.1) if n == 0 else parameter.grad
+        optimizer.zero_grad = lambda set_to_none=True: torch._foreach_zero_(  # type: ignore[method-assign]
+            [one.grad for one in model.parameters() if one.grad is not None])
+
+    both(20, plain, kept)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    model, optimizer = run(Counted)
+    before = deepcopy(model.state_dict()), deepcopy(optimizer.state_dict())
+    for value in (np.nan, np.inf):
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            kept = parameter.grad.clone()
+            parameter.grad.view(-1)[0] = value
+            with pytest.raises(NonFiniteError, match="gradient"):
+                optimizer.step()
+            parameter.grad.copy_(kept)
+    same(model.state_dict(), before[0])
+    same(optimizer.state_dict(), before[1])
+
+
+def test_a_step_that_is_not_finite_is_refused() -> None:
+    model, optimizer = run(Counted)
+    assert isinstance(optimizer, Counted)
+    taken, before = optimizer.taken, deepcopy(model.state_dict())
+    for step in optimizer._maker.ordinary._steps:  # type: ignore[union-attr]
+        step._pack.known_metric(0.1, step.joined.exponent(optimizer.param_groups)).product.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="the step of"):
+        optimizer.step()
+    same(model.state_dict(), before)
+    assert optimizer.taken == taken
+    optimizer.step()  # the plan is made anew
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("loss", "error"), [(torch.tensor(torch.nan), NonFiniteError), ("1", ProblemError),
+                                             (torch.ones(2), ProblemError)])
+def test_losses_that_are_none(loss: Any, error: type[Exception]) -> None:
+    model, optimizer = run(Counted)
+    before = deepcopy(model.state_dict()), deepcopy(optimizer.state_dict())
+    with pytest.raises(error):
+        optimizer.step(loss=loss)
+    same(model.state_dict(), before[0])
+    same(optimizer.state_dict(), before[1])
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "adamw_lr"])
+def test_rates_that_are_none(name: str) -> None:
+    _, optimizer = run(Counted)
+    optimizer.param_groups[0][name] = -1.0
+    with pytest.raises(ProblemError, match=name):
+        optimizer.step()
+
+
+def test_averages_in_the_model() -> None:
+    _, optimizer = run(Counted)
+    optimizer.eval()
+    with pytest.raises(ProblemError, match="holds the averages"):
+        optimizer.step()
+
+
+def test_a_module_that_is_exchanged_is_seen() -> None:
+    with pytest.raises(ProblemError, match="not the model's any more"):
+        run(Counted, plain, exchanged, steps=45)
+
+
+def test_autocast_changes_nothing() -> None:
+    model, optimizer = run(Counted)
+    other, expected = run(Counted)
+    assert isinstance(optimizer, Counted)
+    taken = optimizer.taken
+    with torch.autocast("cpu", torch.bfloat16):
+        optimizer.step()
+    expected.step()
+    assert optimizer.taken == taken
+    same(model.state_dict(), other.state_dict())
+
+
+def test_hooks_and_closures_are_called() -> None:
+    model, optimizer = run(Counted)
+    seen: list[str] = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    assert optimizer.step() is None
+    assert seen == ["before", "after"]
+
+    def closure() -> Tensor:
+        assert torch.is_grad_enabled()
+        optimizer.zero_grad()
+        loss: Tensor = model(torch.ones(2, 6)).square().mean()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() > 0
+
+
+def test_a_copy_goes_on() -> None:
+    model, optimizer = run(Counted)
+    other, copy = deepcopy((model, optimizer))
+    for one, own in ((model, optimizer), (other, copy)):
+        torch.manual_seed(1)
+        for _ in range(30):
+            own.zero_grad()
+            loss = one(torch.randn(7, 6)).square().mean()
+            loss.backward()
+            own.step(loss=loss)
+    for value, expected in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 16, 17), (1, 5, 40), (2, 1, 3)])
+def test_momentum_and_controls_in_one_pass(shape: tuple[int, int, int], dtype: Any) -> None:
+    numbers, (groups, outputs, columns) = np.random.default_rng(0), shape
+    velocity, change = (numbers.standard_normal(shape).astype(dtype) for _ in range(2))
+    weights = numbers.standard_normal((groups, outputs, columns - 1)).astype(dtype)
+    biases, kept = numbers.standard_normal((groups, outputs)).astype(dtype), np.array([0.8], dtype)
+    places = np.array([row for k in range(groups) for row in (
+        (0, k * outputs * (columns - 1), k, outputs, 0, columns - 1), (1, k * outputs, k, outputs,
+                                                                       columns - 1, 1))])
+
+    def found(step: Callable[..., None]) -> list[np.ndarray]:
+        own = [one.copy() for one in (velocity, change, weights, biases)]
+        step(np.array([one.ctypes.data for one in own[2:]]), own[0], own[1])
+        return own
+
+    def one_by_one(addresses: np.ndarray, own: np.ndarray, step: np.ndarray) -> None:
+        nesterov(own, step, kept)
+        placed(addresses, places, step, -0.013)
+
+    def at_once(addresses: np.ndarray, own: np.ndarray, step: np.ndarray) -> None:
+        nesterov_placed(addresses, places, own, step, kept, -0.013)
+
+    for one, other in zip(found(one_by_one), found(at_once), strict=True):
+        assert np.array_equal(one, other)
