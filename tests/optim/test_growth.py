@@ -111,8 +111,8 @@ def test_probes_of_calm_states_are_some_of_the_others_and_no_further_apart_than_
 
 def test_each_calm_probe_doubles_the_distance_and_one_that_is_not_ends_it() -> None:
     found = [1]
-    for growth in (1.0, 1.1, 1.05, 1.1001, 1.0, torch.inf, torch.nan):
-        found.append(stretched(found[-1], growth))
+    for one in (1.0, 1.1, 1.05, 1.1001, 1.0, torch.inf, torch.nan):
+        found.append(stretched(found[-1], one))
     assert found == [1, 2, 4, 4, 1, 2, 1, 1]
 
 
