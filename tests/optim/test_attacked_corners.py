@@ -103,7 +103,9 @@ def test_names_of_a_version_before_are_refused(old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
-    ("exponent", 7.0, "exponent"), ("refresh_every", 0, "refresh_every"), ("steps", -4, "steps")])
+    ("exponent", 7.0, "exponent"), ("refresh_every", 0, "refresh_every"), ("steps", -4, "steps"),
+    ("probe_stretch", 0, "probe_stretch"), ("probe_stretch", 2.0, "probe_stretch"),
+    ("probe_stretch", 1024, "probe_stretch")])
 def test_saved_settings_that_cannot_be_are_refused(key: str, value: float, message: str) -> None:
     model = net()
     optimizer = EMSA(model)

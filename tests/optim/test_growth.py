@@ -15,7 +15,7 @@ from pontryagin.affine.variances import MeanVariance, VarianceProbe, growth, lag
 from pontryagin.distributed.probes import variances_over_processes
 from pontryagin.optim import EMSA, Metric, fading
 from pontryagin.optim import emsa as emsa_module
-from pontryagin.optim.schedule import is_probe_due
+from pontryagin.optim.schedule import STRETCHES, is_probe_due, stretched
 from pontryagin.problem import NonFiniteError
 
 seeds = st.integers(0, 10_000)
@@ -96,6 +96,51 @@ def test_what_was_not_seen_or_has_no_variance_stays() -> None:
 def test_probes_come_in_each_of_the_first_steps_and_then_at_growing_distances() -> None:
     due = [step for step in range(1, 130) if is_probe_due(step)]
     assert due == [*range(1, 8), 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, *range(64, 130, 16)]
+
+
+@given(st.integers(1, 20_000), st.sampled_from(STRETCHES))
+def test_probes_of_calm_states_are_some_of_the_others_and_no_further_apart_than_a_sixteenth(
+        step: int, stretch: int) -> None:
+    if is_probe_due(step, stretch):
+        assert is_probe_due(step)
+    elif step < 64:
+        assert not is_probe_due(step)
+    reach = max(step // 16, 16 * stretch)
+    assert any(is_probe_due(later, stretch) for later in range(step, step + reach + 1))
+
+
+def test_each_calm_probe_doubles_the_distance_and_one_that_is_not_ends_it() -> None:
+    found = [1]
+    for one in (1.0, 1.1, 1.05, 1.1001, 1.0, torch.inf, torch.nan):
+        found.append(stretched(found[-1], one))
+    assert found == [1, 2, 4, 4, 1, 2, 1, 1]
+
+
+def test_states_that_hardly_change_are_probed_less_often_until_they_grow(probes: list[VarianceProbe]) -> None:
+    """Two layers, of which the later one's inputs become three times as large; the known variance follows
+    soon after, and a resumed run probes in the same steps."""
+    model = mlp().double()
+    optimizer = EMSA(model, lr=1e-6, metric=Metric(refresh_budget=1e-9))
+    x, y = vectors(40, seed=1)
+    probed = []
+
+    def batch(seed: int) -> tuple[Tensor, Tensor]:
+        if seed == 600:
+            with torch.no_grad():
+                next(model.parameters()).mul_(3)
+        probed.append(optimizer._stages.capture.is_on)
+        return x, y
+
+    train(model, optimizer, 560, batch, first=1)
+    assert optimizer.param_groups[0]["probe_stretch"] == 4
+    assert [n for n in range(384, 560) if probed[n - 1]] == [384, 448, 512]  # 512: a refresh too
+    copied = mlp().double()
+    copied.load_state_dict(model.state_dict())
+    other = EMSA(copied, lr=1e-6, metric=Metric(refresh_budget=1e-9))
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[0]["probe_stretch"] == 4
+    train(model, optimizer, 100, batch, first=561)
+    assert [n for n in range(561, 661) if probed[n - 1]] == [576, 640, 656]  # 640 sees that they grew
 
 
 def known_trace(state: dict[str, Tensor], inputs: int) -> float:
@@ -250,7 +295,7 @@ def test_a_deep_plain_network_learns_by_the_defaults(monkeypatch: pytest.MonkeyP
     nothing bounds a step."""
     monkeypatch.setattr(fading, "REACH", 1e9)
     with_probes = [trained(seed) for seed in range(7)]
-    monkeypatch.setattr(emsa_module, "is_probe_due", lambda step: False)
+    monkeypatch.setattr(emsa_module, "is_probe_due", lambda *step: False)
     without = [trained(seed) for seed in range(7)]
     assert median(with_probes)[0] < 0.3 * median(without)[0]
     assert median(peak for _, peak in with_probes) < 5 < median(peak for _, peak in without)

@@ -93,7 +93,8 @@ class EMSA(torch.optim.Optimizer):
         defaults = {"lr": lr, "damping": metric.damping, "exponent": metric.exponent, "momentum": momentum,
                     "rho_decay": metric.rho_decay, "weight_decay": weight_decay, "adamw_lr": adamw_lr,
                     "flip_rate": sets.flip_rate, "density": sets.density, "averaging": averaging, "steps": 0,
-                    "averaged": False, "refresh_every": 1, "step_scale": 1.0, "promise": ()}
+                    "averaged": False, "refresh_every": 1, "probe_stretch": 1, "step_scale": 1.0,
+                    "promise": ()}
         self.acceptance, self._model, self._metric, self._sets = acceptance, model, metric, sets
         self._strict, self._process_group = strict, process_group
         self._settings = tuple(defaults)  # torch adds to the defaults
@@ -397,8 +398,9 @@ class EMSA(torch.optim.Optimizer):
 
     def _arm(self, only: Iterable[nn.Parameter] | None = None) -> None:
         """Look at the next batch if it is time. only: the stages of these; what others have seen stays."""
-        step, every = self.param_groups[0]["steps"] + 1, self.param_groups[0]["refresh_every"]
-        self._stages.arm(self.param_groups, self.state, is_due(step, every), is_probe_due(step),
+        first = self.param_groups[0]
+        step, every, stretch = first["steps"] + 1, first["refresh_every"], first["probe_stretch"]
+        self._stages.arm(self.param_groups, self.state, is_due(step, every), is_probe_due(step, stretch),
                          None if only is None else set(map(id, only)))
 
 

@@ -4,7 +4,7 @@ is one tensor, so that the arithmetic of lengths is done for all stages at once.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -245,16 +245,19 @@ class Joined:
         known = groups[self.first.groups[0]]["exponent"]
         return self.first.exponent if known is None else float(known)
 
-    def follow(self, seen: Probed, power: float, names: Sequence[str]) -> None:
+    def follow(self, seen: Probed, power: float, names: Sequence[str]) -> float:
         """The states have been probed: means and second moments grow along, and these numbers as that power
-        of the growth."""
+        of the growth. The largest growth or its inverse, 1 where there is none."""
         factors = [group.follow(seen) for group in self.groups]
-        if any(factor is not None for factor in factors):
-            each = [self._like.new_ones(group.count) if factor is None else factor
-                    for factor, group in zip(factors, self.groups, strict=True)]
-            growth = self.segments.spread(of(torch.cat(each).pow(power)))
-            for name in names:
-                write(self.state.entries[name] * growth, self.state.entries[name])
+        if all(factor is None for factor in factors):
+            return 1.0
+        each = torch.cat([self._like.new_ones(group.count) if factor is None else factor
+                          for factor, group in zip(factors, self.groups, strict=True)])
+        growth = self.segments.spread(of(each.pow(power)))
+        for name in names:
+            write(self.state.entries[name] * growth, self.state.entries[name])
+        least, most = each.aminmax()
+        return max(float(most), 1 / float(least)) if least > 0 else inf
 
     def promised(self, found: Parts, bias_gradient: Outputs | None, bias: Outputs | None, groups: Groups,
                  units: Parts | None = None) -> Parts:

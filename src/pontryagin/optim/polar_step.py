@@ -58,9 +58,9 @@ class PolarStep:
         """Of all gradients and controls: packs read and write by them as far as they are fresh."""
         self.joined.bind(addresses)
 
-    def follow(self, seen: Probed, groups: Groups) -> None:
-        """The states have been probed, and rho^2 is scaled along."""
-        self.joined.follow(seen, 1 - self.joined.exponent(groups), ("square",))
+    def follow(self, seen: Probed, groups: Groups) -> float:
+        """The states have been probed, and rho^2 is scaled along. The largest growth."""
+        return self.joined.follow(seen, 1 - self.joined.exponent(groups), ("square",))
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep. Nesterov momentum, bias-corrected, before the argmax."""

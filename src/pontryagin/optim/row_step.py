@@ -35,10 +35,10 @@ class RowStep:
         """Of all gradients and controls: packs read and write by them as far as they are fresh."""
         self.joined.bind(addresses)
 
-    def follow(self, seen: Probed, groups: Groups) -> None:
+    def follow(self, seen: Probed, groups: Groups) -> float:
         """The states have been probed. rho^2 is scaled along: as dW^2 A_c for a G that grows as its inputs
-        do."""
-        self.joined.follow(seen, 2 * (1 - self.joined.exponent(groups)), ("square", "long_square"))
+        do. The largest growth."""
+        return self.joined.follow(seen, 2 * (1 - self.joined.exponent(groups)), ("square", "long_square"))
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """The step of all stages; nothing has been changed. largest: by the id of a parameter, the largest

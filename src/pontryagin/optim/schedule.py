@@ -9,6 +9,11 @@ _PROBES, _WIDEST, _LATER = 4, 16, 64
 """Probes of the variance between two powers of two, their widest distance in the first thousand steps, and
 what part of the steps it is later: deep plain networks learn with them, and a run of a thousand steps takes
 80, one of ten thousand 290."""
+_SETTLED, _CALM = 64, 1.1
+"""Steps after which probes come less often as long as none of them moves what is known by more than such a
+factor. (They took an eighth of the seconds of small networks.)"""
+STRETCHES = 1, 2, 4
+"""How many times as wide their distance may be."""
 _EIGEN = 60.0
 """Measured on CPUs: an eigendecomposition of size d costs about as much time as 60 d^3 flops of products."""
 _SUBSPACE = 400.0
@@ -39,11 +44,19 @@ def period(refresh: float, step: float, share: float) -> int:
     return 1 if step == 0 else min(max(ceil(refresh / max(share * step, 1.0)), 1), _LONGEST)
 
 
-def is_probe_due(step: int) -> bool:
+def is_probe_due(step: int, stretch: int = 1) -> bool:
     """Whether to probe the states in step 1, 2, 3 ...: in all of the first, then at distances that grow with
-    the steps."""
+    the steps, and are so many times as wide where states hardly change."""
     power = 1 << (step.bit_length() - 1)
-    return step % min(max(power // _PROBES, 1), max(power // _LATER, _WIDEST)) == 0
+    distance = min(max(power // _PROBES, 1), max(power // _LATER, _WIDEST))
+    return step % (distance if step < _SETTLED else distance * stretch) == 0
+
+
+def stretched(stretch: int, growth: float) -> int:
+    """How many times as wide the distance between probes is after one: twice what it was, up to four times,
+    where states are calm. growth: the largest factor by which what is known of a stage changed, up or
+    down."""
+    return min(2 * stretch, STRETCHES[-1]) if growth <= _CALM else STRETCHES[0]
 
 
 def is_due(step: int, every: int) -> bool:

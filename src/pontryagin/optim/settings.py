@@ -10,6 +10,7 @@ from torch import nn
 
 from pontryagin.errors import ProblemError
 from pontryagin.optim.promise import check_running
+from pontryagin.optim.schedule import STRETCHES
 from pontryagin.problem.admissible.by_name import ModelSets
 
 _LIMITS = {"lr": (0, inf), "damping": (0, inf), "exponent": (0, 1), "momentum": (0, 0.999),
@@ -128,9 +129,12 @@ def check_group(group: Mapping[str, Any]) -> None:
         raise ProblemError("EMSA density: expected a share of the weights in (0, 1], found "
                            f"{group['density']}")
     check_running(group["promise"])
-    if not (_is_count(group["steps"], 0) and _is_count(group["refresh_every"], 1)):
-        raise ProblemError("EMSA: expected whole numbers steps >= 0 and refresh_every >= 1, found "
-                           f"{group['steps']!r} and {group['refresh_every']!r}")
+    for name, least in (("steps", 0), ("refresh_every", 1)):
+        if not _is_count(group[name], least):
+            raise ProblemError(f"EMSA {name}: expected a whole number >= {least}, found {group[name]!r}")
+    if not (_is_count(group["probe_stretch"], 1) and group["probe_stretch"] in STRETCHES):
+        raise ProblemError(f"EMSA probe_stretch: expected one of {STRETCHES}, found "
+                           f"{group['probe_stretch']!r}")
 
 
 def check_rates(group: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from pontryagin.optim.numbers import read
 from pontryagin.optim.ordinary import Ordinary, ordinary
 from pontryagin.optim.promise import PARTS, Asked, Promise
 from pontryagin.optim.refresh import Entering, absorb, are_finite, keep
-from pontryagin.optim.schedule import is_due, period
+from pontryagin.optim.schedule import is_due, period, stretched
 from pontryagin.optim.share import Steps
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.stages import ModelStages, Trained
@@ -91,8 +91,7 @@ class StepMaker:
                     self._plan.steps, known)
                 self._is_fresh = known is not None and known.look(groups, states)
             if seen := _probed(trained, states):
-                for step in self._plan.steps:
-                    step.follow(seen, groups)
+                self._follow(seen, groups)
         plan = self._plan
         proposals = [step.propose(groups, largest, asked) for step in share.arriving(plan.steps)]
         update = None if plan.others is None else plan.others.propose(groups, states, largest, asked, share)
@@ -103,6 +102,15 @@ class StepMaker:
             moves += plan.others.take(update, groups, states)
         constraints.step(states, by_id, largest)
         return moves
+
+    def _follow(self, seen: Mapping[AffineStage, MeanVariance | None], groups: ParamGroups) -> None:
+        """The states have been probed; where they hardly changed in any process the next probe comes
+        later."""
+        growth = max((step.follow(seen, groups) for step in self._steps), default=1.0)
+        own = stretched(groups[0]["probe_stretch"], growth)
+        least = -largest_over_processes(-own, next(iter(seen)).weight.device)
+        for group in groups:
+            group["probe_stretch"] = least
 
     def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes) -> _Plan:
         """What is stacked stays so unless other stages take part; of the same all stays as it was."""
