@@ -50,11 +50,14 @@ def test_passes(shape: tuple[int, int, int], kind: Any, seed: int) -> None:
     compiled.row_squares(gradient, shape[2], own)
     close(own, (gradient.astype(float)**2).sum(2), kind)
     sums = np.empty((5, *shape[:2]))
-    compiled.measured(right, change, inputs, sums)
+    compiled.measured(right, change, np.zeros((0, 0, 0), kind), inputs, sums)
     y, d = right.astype(float), change.astype(float)
     for one, whole in zip(sums, ((y**2).sum(2), (d[..., :inputs]**2).sum(2), (y * d)[..., :inputs].sum(2),
                                  y[..., -1]**2, d[..., -1]), strict=True):
         close(one, whole, kind)
+    outside, whole = drawn((shape[0], 1, shape[2]), kind, seed + 600), change.copy()
+    compiled.measured(right, whole, outside, inputs, np.empty_like(sums))
+    close(whole, change + outside * right, kind)
     rows = np.empty(shape[:2])
     compiled.row_squares(change, inputs, rows)
     close(rows, sums[1], kind)
@@ -107,7 +110,7 @@ def test_momentum_ahead_of_any_size(kind: Any, size: float) -> None:
 def test_what_is_not_finite_is_seen(bad: float) -> None:
     rows, sums = np.ones((1, 2, 3), np.float32), np.empty((5, 1, 2))
     rows[0, 1, 1] = bad
-    compiled.measured(rows, rows, 2, sums)
+    compiled.measured(rows, rows, rows[:0], 2, sums)
     assert np.isfinite(sums).all(axis=(0, 1)).tolist() == [True, False]
     assert not np.isfinite(compiled.norms([torch.from_numpy(rows)])[0])
 

@@ -176,9 +176,9 @@ _array: Any = None
 
 def _norms(addresses: np.ndarray, sizes: np.ndarray, like: np.ndarray, found: np.ndarray) -> None:
     for n in range(len(sizes)):
-        square = 0.0
-        for value in _array(_pointer(addresses[n], like), sizes[n]):
-            square += np.float64(value) * np.float64(value)
+        values, square = _array(_pointer(addresses[n], like), sizes[n]), 0.0
+        for i in range(sizes[n]):
+            square += np.float64(values[i]) * np.float64(values[i])
         found[n] = np.sqrt(square)
 
 
@@ -223,8 +223,10 @@ def _gathered(addresses: np.ndarray, places: np.ndarray, rows: Rows) -> None:
         tensor, first, group, outputs, column, columns = places[n]
         values = _array(_pointer(addresses[tensor], rows), first + outputs * columns)
         for i in range(outputs):
+            start = first + i * columns
+            given, row = values[start:start + columns], rows[group, i, column:column + columns]
             for j in range(columns):
-                rows[group, i, column + j] = values[first + i * columns + j]
+                row[j] = given[j]
 
 
 gathered = Compiled(_gathered, pointers)
@@ -238,8 +240,10 @@ def _placed(addresses: np.ndarray, places: np.ndarray, rows: Rows, factor: float
         tensor, first, group, outputs, column, columns = places[n]
         values = _array(_pointer(addresses[tensor], rows), first + outputs * columns)
         for i in range(outputs):
+            start = first + i * columns
+            control, row = values[start:start + columns], rows[group, i, column:column + columns]
             for j in range(columns):
-                values[first + i * columns + j] += own * rows[group, i, column + j]
+                control[j] += own * row[j]
 
 
 placed = Compiled(_placed, pointers)
@@ -251,44 +255,75 @@ def centred(gradient: Rows, mean: Rows, right: Rows, own: Float[np.ndarray, "gro
     """right = (G - g s^T, g), and the length of each of its rows. mean: (s, 0), (group, 1, column)."""
     groups, outputs, columns = gradient.shape
     for k in range(groups):
+        away = mean[k, 0]
         for i in range(outputs):
-            g, square = gradient[k, i, columns - 1], 0.0
+            given, row, square = gradient[k, i], right[k, i], 0.0
+            g = given[columns - 1]
             for j in range(columns):
-                value = gradient[k, i, j] - g * mean[k, 0, j]
-                right[k, i, j] = value
+                value = given[j] - g * away[j]
+                row[j] = value
                 square += np.float64(value) * np.float64(value)
             own[k, i] = np.sqrt(square)
 
 
 @compiled
-def measured(right: Rows, change: Rows, inputs: int, sums: Sums) -> None:
-    """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, what Y has beside them, squared, and d has."""
+def measured(right: Rows, change: Rows, outside: Rows, inputs: int, sums: Sums) -> None:
+    """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, what Y has beside them, squared, and d has. outside:
+    (group, 1, column), what of Y the change has beside what is given, which is added; of no groups for
+    nothing."""
     groups, outputs, columns = right.shape
     for k in range(groups):
         for i in range(outputs):
+            y, d = right[k, i], change[k, i]
+            if len(outside):
+                part = outside[k, 0]
+                for j in range(columns):
+                    d[j] += part[j] * y[j]
             whole, norm, product = 0.0, 0.0, 0.0
             for j in range(inputs):
-                y, d = np.float64(right[k, i, j]), np.float64(change[k, i, j])
-                whole += y * y
-                norm += d * d
-                product += y * d
+                one, other = np.float64(y[j]), np.float64(d[j])
+                whole += one * one
+                norm += other * other
+                product += one * other
             last, beside = 0.0, 0.0
             for j in range(inputs, columns):
-                y = np.float64(right[k, i, j])
-                last += y * y
-                beside += np.float64(change[k, i, j])
+                last += np.float64(y[j]) * np.float64(y[j])
+                beside += np.float64(d[j])
             sums[0, k, i], sums[1, k, i], sums[2, k, i] = whole + last, norm, product
             sums[3, k, i], sums[4, k, i] = last, beside
 
 
 def _begun(addresses: np.ndarray, places: np.ndarray, gradient: Rows, mean: Rows, right: Rows,
            own: Float[np.ndarray, "group output"]) -> None:
-    gathered(addresses, places, gradient)
-    centred(gradient, mean, right, own)
+    last = gradient.shape[2] - 1
+    for n in range(len(places)):
+        tensor, first, group, outputs, column, columns = places[n]
+        if column == last:
+            values = _array(_pointer(addresses[tensor], gradient), first + outputs)
+            for i in range(outputs):
+                gradient[group, i, last] = values[first + i]
+    for n in range(len(places)):
+        tensor, first, group, outputs, column, columns = places[n]
+        if column < last:
+            values = _array(_pointer(addresses[tensor], gradient), first + outputs * columns)
+            away = mean[group, 0]
+            for i in range(outputs):
+                start = first + i * columns
+                given, kept, row = values[start:start + columns], gradient[group, i], right[group, i]
+                g = kept[last]
+                row[last] = g
+                square = np.float64(g) * np.float64(g)
+                for j in range(columns):
+                    found = given[j]
+                    value = found - g * away[j]
+                    kept[j] = found
+                    row[j] = value
+                    square += np.float64(value) * np.float64(value)
+                own[group, i] = np.sqrt(square)
 
 
-begun = Compiled(_begun, {"gathered": gathered, "centred": centred})
-"""`gathered`, and then `centred`."""
+begun = Compiled(_begun, pointers)
+"""`gathered`, and then `centred`, of what is not padded: row by row, in one pass over memory."""
 
 
 @compiled
@@ -297,9 +332,9 @@ def scaled(change: Rows, scale: Float[np.ndarray, "group output"]) -> None:
     groups, outputs, columns = change.shape
     for k in range(groups):
         for i in range(outputs):
-            factor = scale[k, i]
+            factor, row = scale[k, i], change[k, i]
             for j in range(columns):
-                change[k, i, j] *= factor
+                row[j] *= factor
 
 
 @compiled
@@ -310,50 +345,49 @@ def promised(change: Rows, scale: Float[np.ndarray, "group output"], gradient: R
     for k in range(groups):
         new, past = 0.0, 0.0
         for i in range(outputs):
-            factor = scale[k, i]
+            factor, row, given, before = scale[k, i], change[k, i], gradient[k, i], velocity[k, i]
             for j in range(columns):
-                moved, g = change[k, i, j] * factor, np.float64(gradient[k, i, j])
-                change[k, i, j] = moved
-                new += g * np.float64(moved)
-                past += g * np.float64(velocity[k, i, j])
+                step, g = row[j] * factor, np.float64(given[j])
+                row[j] = step
+                new += g * np.float64(step)
+                past += g * np.float64(before[j])
         sums[0, k], sums[1, k] = new, past
 
 
-def _mean_and_step(own: Any, velocity: Any, kept: Any) -> Any:
-    mean = own + kept * (velocity - own)
-    return mean, own + kept * (mean - own)
-
-
-def _nesterov(velocity: Rows, change: Rows, kept: Float[np.ndarray, "1"]) -> None:
+@compiled
+def nesterov(velocity: Rows, change: Rows, kept: Float[np.ndarray, "1"]) -> None:
+    """v <- m v + (1 - m) d; d <- m v + (1 - m) d with the new v. kept: m, in their precision."""
     groups, outputs, columns = change.shape
     m = kept[0]
     for k in range(groups):
         for i in range(outputs):
+            step, before = change[k, i], velocity[k, i]
             for j in range(columns):
-                velocity[k, i, j], change[k, i, j] = _mean_and_step(change[k, i, j], velocity[k, i, j], m)
-
-
-_MEAN_AND_STEP = Compiled(_mean_and_step)
-nesterov = Compiled(_nesterov, {"_mean_and_step": _MEAN_AND_STEP})
-"""v <- m v + (1 - m) d; d <- m v + (1 - m) d with the new v. kept: m, in their precision."""
+                own = step[j]
+                mean = own + m * (before[j] - own)
+                before[j] = mean
+                step[j] = own + m * (mean - own)
 
 
 def _nesterov_placed(addresses: np.ndarray, places: np.ndarray, velocity: Rows, change: Rows,
                      kept: Float[np.ndarray, "1"], factor: float) -> None:
-    own, m = change.dtype.type(factor), kept[0]
+    length, m = change.dtype.type(factor), kept[0]
     for n in range(len(places)):
         tensor, first, group, outputs, column, columns = places[n]
         values = _array(_pointer(addresses[tensor], change), first + outputs * columns)
         for i in range(outputs):
-            for j in range(column, column + columns):
-                velocity[group, i, j], change[group, i, j] = _mean_and_step(change[group, i, j],
-                                                                            velocity[group, i, j], m)
+            start, end = first + i * columns, column + columns
+            control, step, before = (values[start:start + columns], change[group, i, column:end],
+                                     velocity[group, i, column:end])
             for j in range(columns):
-                values[first + i * columns + j] += own * change[group, i, column + j]
+                own = step[j]
+                mean = own + m * (before[j] - own)
+                before[j] = mean
+                control[j] += length * (own + m * (mean - own))
 
 
-nesterov_placed = Compiled(_nesterov_placed, lambda: pointers() | {"_mean_and_step": _MEAN_AND_STEP})
-"""`nesterov`, and then `placed`, of what is not padded: row by row, in one pass over memory."""
+nesterov_placed = Compiled(_nesterov_placed, pointers)
+"""`nesterov`, and then `placed`, of what is not padded, in one pass over memory; d stays as it is."""
 
 
 @compiled
@@ -367,11 +401,12 @@ def averaged(gradient: Rows, velocity: Rows, ahead: Rows, kept: float, weights: 
     for k in range(groups):
         w, largest = kind(weights[k]), 0.0
         for i in range(outputs):
+            given, before, row = gradient[k, i], velocity[k, i], ahead[k, i]
             own, whole = 0.0, 0.0
             for j in range(columns):
-                g = gradient[k, i, j]
-                a = w * (velocity[k, i, j] + new * (g - velocity[k, i, j])) + new * g
-                ahead[k, i, j] = a
+                g = given[j]
+                a = w * (before[j] + new * (g - before[j])) + new * g
+                row[j] = a
                 own += np.float64(g) * np.float64(g)
                 whole += np.float64(a) * np.float64(a)
             squares[0, k * outputs + i], squares[1, k * outputs + i] = own, whole
@@ -390,9 +425,9 @@ def row_squares(rows: Rows, inputs: int, found: Float[np.ndarray, "group output"
     groups, outputs, _ = rows.shape
     for k in range(groups):
         for i in range(outputs):
-            square = 0.0
+            row, square = rows[k, i], 0.0
             for j in range(inputs):
-                square += np.float64(rows[k, i, j]) * np.float64(rows[k, i, j])
+                square += np.float64(row[j]) * np.float64(row[j])
             found[k, i] = square
 
 
@@ -403,5 +438,6 @@ def moved(velocity: Rows, gradient: Rows, kept: float) -> None:
     new = gradient.dtype.type(1.0 - kept)
     for k in range(groups):
         for i in range(outputs):
+            row, given = velocity[k, i], gradient[k, i]
             for j in range(columns):
-                velocity[k, i, j] += new * (gradient[k, i, j] - velocity[k, i, j])
+                row[j] += new * (given[j] - row[j])

@@ -47,15 +47,17 @@ NUMBERS = "rho_decay", "steps", "momentum", "lr", "sure", "before", "size", "lon
 rate at which steps are to be within their reach, 0 for none."""
 
 
-def finished(right: np.ndarray, change: np.ndarray, gradient: np.ndarray, velocity: np.ndarray, inputs: int,
-             sums: np.ndarray, rows: np.ndarray, parts: np.ndarray, numbers: np.ndarray, places: np.ndarray,
-             seen: np.ndarray, is_half: bool, is_whitened: bool, is_promised: bool) -> None:
-    """What is left to do of a step of one pack when its argmax is known: the change is made as long as it is
-    to be, and what is known of it written beside what was given. seen: see Pack, of no rows for None."""
+def finished(right: np.ndarray, change: np.ndarray, outside: np.ndarray, gradient: np.ndarray,
+             velocity: np.ndarray, inputs: int, sums: np.ndarray, rows: np.ndarray, parts: np.ndarray,
+             numbers: np.ndarray, places: np.ndarray, seen: np.ndarray, is_half: bool, is_whitened: bool,
+             is_promised: bool) -> None:
+    """What is left to do of a step of one pack when its argmax is known, but for what it has outside of a
+    subspace: the change is made as long as it is to be, and what is known of it written beside what was
+    given. outside, seen: see Pack, of no rows for None."""
     groups, outputs, _ = change.shape
     segments = Layout(places, rows[2], parts[0])
     rho_decay, steps, lr = numbers[0], int(numbers[1]), numbers[3]
-    measured(right, change, inputs, sums)
+    measured(right, change, outside, inputs, sums)
     if len(seen):
         row_squares(seen, inputs, sums[2])
         parts[3], is_half = 0.0, False
@@ -151,9 +153,9 @@ class PackStep(RowStep):
             return False
         right, seen = pack.solved(damping, exponent, self._rows, self._parts[3]), pack.seen()
         begin = pack.solving(addresses, self._rows)
-        finish = partial(_FINISHED.direct, right, pack.change_array, pack.gradient_array, self._velocity,
-                         pack.inputs, self._sums, self._rows, self._parts, self._numbers, self._places,
-                         self._none if seen is None else seen, exponent < 1, pack.is_whitened)
+        finish = partial(_FINISHED.direct, right, pack.change_array, pack.outside, pack.gradient_array,
+                         self._velocity, pack.inputs, self._sums, self._rows, self._parts, self._numbers,
+                         self._places, self._none if seen is None else seen, exponent < 1, pack.is_whitened)
         self._again = _Again(
             pack.made_of, settings, ((*begin, partial(finish, False)), (*begin, partial(finish, True))),
             partial(_TAKEN.direct, self._velocity, pack.change_array, self._kept, self._rows, self._parts,
@@ -214,8 +216,8 @@ class PackStep(RowStep):
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
         numbers[7] = 0.0 if asked.longest is None else asked.longest * lr
         seen = pack.seen()
-        _FINISHED(right, pack.change_array, pack.gradient_array, self._velocity, pack.inputs, self._sums,
-                  self._rows, parts, numbers, self._places, self._none if seen is None else seen,
+        _FINISHED(right, pack.change_array, pack.outside, pack.gradient_array, self._velocity, pack.inputs,
+                  self._sums, self._rows, parts, numbers, self._places, self._none if seen is None else seen,
                   exponent < 1, pack.is_whitened, asked.promised)
         _, _, _, _, sure, before, size, _ = numbers.tolist()
         promise = [sure, before, *joined.of_last(parts[11], parts[12], asked)] if asked.promised else None

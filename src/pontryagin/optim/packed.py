@@ -44,12 +44,12 @@ class _Whole:
     product: Float[Tensor, "group column column"]
     shift: Tensor
     mask: Tensor | None
+    outside: Tensor | None = None
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.bmm(right, self.product, out=out)
 
     def solving(self, right: Rows, out: Rows) -> Calls:
-        """`solve`, again and again."""
         return partial(torch.bmm, right, self.product, out=out),
 
     def transposed(self, right: Rows, out: Rows) -> None:
@@ -60,7 +60,7 @@ class _Whole:
 class _Subspace:
     """P = outside I + Q D: Y outside + (Y left) product, the last column of either for what P does to s."""
 
-    outside: Float[Tensor, "group 1 _"]
+    outside: Float[Tensor, "group 1 column"]
     left: Float[Tensor, "group column rank"]
     product: Float[Tensor, "group rank column"]
     shift: Tensor
@@ -71,11 +71,8 @@ class _Subspace:
         out.baddbmm_(torch.bmm(right, self.left), self.product)
 
     def solving(self, right: Rows, out: Rows) -> Calls:
-        """`solve`, again and again."""
         inner = torch.bmm(right, self.left)
-        return (partial(torch.mul, right, self.outside, out=out),
-                partial(torch.bmm, right, self.left, out=inner),
-                partial(out.baddbmm_, inner, self.product))
+        return partial(torch.bmm, right, self.left, out=inner), partial(torch.bmm, inner, self.product, out=out)
 
     def transposed(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.outside, out=out)
@@ -90,20 +87,21 @@ class _Single:
     rest: Float[Tensor, " column"]
     shift: Tensor
     mask: Tensor | None
+    outside: Tensor | None = None
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.rest, out=out)
         out.addcmul_(right[..., :1], self.product)
 
     def solving(self, right: Rows, out: Rows) -> Calls:
-        """`solve`, again and again."""
         return partial(torch.mul, right, self.rest, out=out), partial(
             out.addcmul_, right[..., :1], self.product)
 
 
 _Metric = _Whole | _Subspace | _Single
 """P of all stages in padded form, and (dW, db) of Y by it. shift: delta, (group, 1); mask: 0 for inputs that
-do not vary, (group, 1, column), None where all do."""
+do not vary, (group, 1, column), None where all do. solving: calls that solve again and again, but for Y times
+`outside`, where that is not None, which is left to be added."""
 
 
 class Pack:
@@ -111,6 +109,7 @@ class Pack:
 
     count: of matrices; outputs, inputs: the most. lengths: outputs of each matrix. change: of all,
     overwritten by the next; change_array, gradient_array: the same numbers, and those of the gradient.
+    outside: see `solved`; of no rows where the argmax is whole.
     """
 
     has_bias_apart = False
@@ -142,6 +141,7 @@ class Pack:
         self._seen = like.new_empty(0)  # Y K
         self._outputs_of_each = like.new_tensor(self.lengths)
         self._metric: _Metric | None = None
+        self.outside = of(self._gradient[:0])
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
         self._told_root: Tensor | None = None  # of which R_ii was written last
@@ -214,12 +214,12 @@ class Pack:
                 and self.known_metric(damping, exponent).mask is None)
 
     def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Y; the argmax is in `change`. rows: the first two are written, as row_lengths.ROWS says; so is
-        delta."""
+        """Y; the argmax is in `change`, but for Y times `outside`. rows: the first two are written, as
+        row_lengths.ROWS says; so is delta."""
         metric, right, found = self.known_metric(damping, exponent), self._gradient, self.gradient_array
         own = rows[0].reshape(self._shape)
         if len(self._right) < len(right):
-            self._right, self._whitened = torch.empty_like(right), torch.empty_like(right)
+            self._right, self._whitened = torch.zeros_like(right), torch.empty_like(right)
             self._right_array, self._whitened_array = of(self._right), of(self._whitened)
         if self._has_bias:
             right, found = self._right, self._right_array
@@ -238,7 +238,8 @@ class Pack:
             if self._told_root is not root:
                 self._told_root, rows[1] = root, self._root_diagonal.reshape(-1)
             right, found = torch.bmm(root, right, out=self._whitened), self._whitened_array
-        metric.solve(right, self.change)
+        for call in metric.solving(right, self.change):
+            call()
         if self._told_metric is not metric:
             self._told_metric, shift[:] = metric, of(metric.shift).reshape(-1)
         return found
@@ -315,6 +316,8 @@ class Pack:
         """[[P, -P s], [0, 1]]."""
         if self._metric is None or self._made_for != (damping, exponent):
             self._metric, self._made_for = self._new_metric(damping, exponent), (damping, exponent)
+            outside = self._metric.outside
+            self.outside = of(self._gradient[:0] if outside is None else outside)
         return self._metric
 
     def squared_change(self, right: Rows) -> Numbers:
@@ -403,7 +406,7 @@ class Pack:
         if power.outside is not None:
             assert isinstance(metric, Factor)
             if not bias:
-                return _Subspace(power.outside, metric.basis, power.product, shift, mask)
+                return _Subspace(power.outside.repeat(1, 1, self.inputs), metric.basis, power.product, shift, mask)
             left, product = metric.basis, power.product
             return _Subspace(
                 nn.functional.pad(power.outside.expand(-1, -1, self.inputs), (0, 1)),

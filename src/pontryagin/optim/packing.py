@@ -28,7 +28,7 @@ def _polar_work(count: int, outputs: int, inputs: int) -> float:
     return 2.0 * count * (2 * outputs * (inputs + 1)**2 + 2 * less * less * more + 9 * less**3)
 
 
-BY_ROWS = Cost(1 << 18, 1.5e6, _row_work)
+BY_ROWS = Cost(1 << 21, 1.5e6, _row_work)
 """Beyond the largest the arithmetic of a pack's four tensors costs more than the calls."""
 POLAR = Cost(1 << 20, 2e7, _polar_work)
 
