@@ -170,7 +170,7 @@ class EMSA(torch.optim.Optimizer):
         value = None if loss is None else _number_of(loss)
         is_told = loss is None or (value is not None and isfinite(value))
         if not (made is not None and is_told and isinstance(bound, Bound) and not groups[0]["averaged"]
-                and stages.are_undisturbed and stages.are_own
+                and stages.capture.is_still and stages.are_own
                 and self._process_group is None and not torch.is_autocast_enabled("cpu")):
             return False
         largest, steps, averages = 0.0, groups[0]["steps"], self._averages
