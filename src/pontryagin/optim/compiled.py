@@ -218,16 +218,26 @@ mild_norms = Compiled(_mild_norms, {"_norms": _NORMS})
 """Whether all norms, by addresses, lie between two bounds. like: an array of their kind."""
 
 
+def _part(values: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Indices into it begin at 0, so that the compiler knows them for none from the end, and takes many at a
+    time."""
+    return values[first:first + count]
+
+
+_PART = Compiled(_part)
+
+
 def _gathered(addresses: np.ndarray, places: np.ndarray, rows: Rows) -> None:
     for n in range(len(places)):
         tensor, first, group, outputs, column, columns = places[n]
         values = _array(_pointer(addresses[tensor], rows), first + outputs * columns)
         for i in range(outputs):
+            row, own = _part(rows[group, i], column, columns), _part(values, first + i * columns, columns)
             for j in range(columns):
-                rows[group, i, column + j] = values[first + i * columns + j]
+                row[j] = own[j]
 
 
-gathered = Compiled(_gathered, pointers)
+gathered = Compiled(_gathered, lambda: pointers() | {"_part": _PART})
 """Rows of a pack from tensors, by addresses. places: of each part of a tensor its number, where in it the
 part begins, then its matrix, how many rows, from which column on, how many columns."""
 
@@ -238,11 +248,12 @@ def _placed(addresses: np.ndarray, places: np.ndarray, rows: Rows, factor: float
         tensor, first, group, outputs, column, columns = places[n]
         values = _array(_pointer(addresses[tensor], rows), first + outputs * columns)
         for i in range(outputs):
+            row, there = _part(rows[group, i], column, columns), _part(values, first + i * columns, columns)
             for j in range(columns):
-                values[first + i * columns + j] += own * rows[group, i, column + j]
+                there[j] += own * row[j]
 
 
-placed = Compiled(_placed, pointers)
+placed = Compiled(_placed, lambda: pointers() | {"_part": _PART})
 """Tensors plus a factor times rows of a pack, likewise."""
 
 
@@ -345,14 +356,16 @@ def _nesterov_placed(addresses: np.ndarray, places: np.ndarray, velocity: Rows, 
         tensor, first, group, outputs, column, columns = places[n]
         values = _array(_pointer(addresses[tensor], change), first + outputs * columns)
         for i in range(outputs):
-            for j in range(column, column + columns):
-                velocity[group, i, j], change[group, i, j] = _mean_and_step(change[group, i, j],
-                                                                            velocity[group, i, j], m)
+            past, row = _part(velocity[group, i], column, columns), _part(change[group, i], column, columns)
             for j in range(columns):
-                values[first + i * columns + j] += own * change[group, i, column + j]
+                past[j], row[j] = _mean_and_step(row[j], past[j], m)
+            there = _part(values, first + i * columns, columns)
+            for j in range(columns):
+                there[j] += own * row[j]
 
 
-nesterov_placed = Compiled(_nesterov_placed, lambda: pointers() | {"_mean_and_step": _MEAN_AND_STEP})
+nesterov_placed = Compiled(_nesterov_placed, lambda: pointers() | {
+    "_mean_and_step": _MEAN_AND_STEP, "_part": _PART})
 """`nesterov`, and then `placed`, of what is not padded: row by row, in one pass over memory."""
 
 
