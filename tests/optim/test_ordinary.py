@@ -263,6 +263,28 @@ def test_what_others_do(between: Between, make: Callable[[], nn.Module]) -> None
     both(1, make, between)
 
 
+def of_one_buffer() -> nn.Module:
+    """Parameters that torch counts as one written tensor."""
+    model = plain()
+    flat = nn.utils.parameters_to_vector(model.parameters()).detach()
+    for module in model.children():
+        for name, parameter in list(module.named_parameters()):
+            part, flat = flat[:parameter.numel()], flat[parameter.numel():]
+            setattr(module, name, nn.Parameter(part.view_as(parameter)))
+    return model
+
+
+def test_parameters_of_one_buffer() -> None:
+    model, optimizer = run(Counted, of_one_buffer)
+    other, expected = run(Never, plain)
+    assert isinstance(optimizer, Counted)
+    assert optimizer.taken >= 20
+    same(optimizer.state_dict(), expected.state_dict())
+    optimizer.eval()
+    expected.eval()
+    same(model.state_dict(), other.state_dict())
+
+
 def test_two_batches_of_gradients_in_place() -> None:
     def kept(n: int, model: nn.Module, optimizer: EMSA) -> None:
         for parameter in model.parameters():
