@@ -117,6 +117,8 @@ class AdamWStep:
         self._parameters, self.names, self._groups = parameters, names, groups
         self._addresses: Addresses | None = None
         self._loops: _Loops | None = None
+        self._of_groups = [(number, [n for n, one in enumerate(groups) if one == number])
+                           for number in sorted(set(groups))]
 
     def bind(self, addresses: Addresses | None) -> None:
         """Of all gradients and controls, where there are such."""
@@ -125,11 +127,11 @@ class AdamWStep:
     def propose(self, groups: Groups, states: States, largest: Mapping[int, float], asked: Asked,
                 share: Share) -> Update:
         """Nothing has been changed. largest: by the id of a parameter, the largest entry of its gradient."""
-        rates = [float(groups[number]["lr"]) * float(groups[number]["adamw_lr"]) for number in self._groups]
+        rates = self._rates(groups)
         if (loops := self._known_loops(states)) is not None:
             products, size = loops.directions()
             if isfinite(size):
-                slope = -sum(rate * own for rate, own in zip(rates, products, strict=True))
+                slope = _slope(rates, products)
                 return Update(self, loops.changes, None, _promise(slope) if asked.promised else None, size)
         changes, new = adamw.directions(
             [adamw.current(states[one], local_part(one)) for one in self._parameters],
@@ -147,14 +149,41 @@ class AdamWStep:
         for parameter, new in zip(self._parameters, update.new or (), strict=False):
             states[parameter].update(new)
         moves = []
-        for number in sorted(set(self._groups)):
-            own = [n for n, one in enumerate(self._groups) if one == number]
+        for number, own in self._of_groups:
             parameters: list[Tensor] = [self._parameters[n] for n in own]
             changes = [torch.view_as_complex(update.changes[n]) if one.is_complex() else update.changes[n]
                        for n, one in zip(own, parameters, strict=True)]
             moves.append(Moves.of(parameters, changes, groups[number], float(groups[number]["adamw_lr"]),
                                   None if loops is None else loops.place(own)))
         return moves
+
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """All that it moves."""
+        return self._parameters
+
+    def is_ready(self, _: Groups, states: States, addresses: Addresses) -> bool:
+        """Of ordinary.Repeated, as the next ones."""
+        return self._addresses is addresses and self._known_loops(states) is not None
+
+    def propose_again(self, groups: Groups, longest: float, last: int | None, unit: float, is_promised: bool
+                      ) -> tuple[float, float, float, float, float]:
+        """What `propose` does by loops."""
+        assert self._loops is not None
+        products, size = self._loops.directions()
+        return (_slope(self._rates(groups), products) if is_promised else 0.0), 0.0, 0.0, 0.0, size
+
+    def take_again(self, groups: Groups, length: float) -> None:
+        """What `take` does, and the moves."""
+        assert self._loops is not None
+        self._loops.remember()
+        for number, own in self._of_groups:
+            rate = float(groups[number]["adamw_lr"]) * float(groups[number]["lr"])
+            self._loops.add(own, rate * length)
+
+    def _rates(self, groups: Groups) -> list[float]:
+        """Of each parameter."""
+        return [float(groups[number]["lr"]) * float(groups[number]["adamw_lr"]) for number in self._groups]
 
     def _known_loops(self, states: States) -> "_Loops | None":
         """None where they cannot be taken in this step."""
@@ -199,11 +228,15 @@ class _Loops:
         _REMEMBERED(self._addresses.gradients[self._places], self._moments, self._sizes, _RATES,
                     self._addresses.like)
 
+    def add(self, numbers: Sequence[int], factor: float) -> None:
+        """So much of the changes to these parameters, of which torch is not told."""
+        _ADDED(self._addresses.controls[self._places[numbers]], self._changes[numbers], self._sizes[numbers],
+               self._addresses.like, factor)
+
     def place(self, numbers: Sequence[int]) -> Callable[[float], None]:
         """What adds so much of the changes to these parameters."""
         def added(factor: float) -> None:
-            _ADDED(self._addresses.controls[self._places[numbers]], self._changes[numbers],
-                   self._sizes[numbers], self._addresses.like, factor)
+            self.add(numbers, factor)
             increment_version([self._parameters[n] for n in numbers])
         return added
 
@@ -221,6 +254,11 @@ def _is_like(state: adamw.AdamWState, parameter: nn.Parameter, kind: torch.dtype
     return (state.unit.item() == 1 and state.updates.dtype is torch.float32 and state.updates.is_cpu and all(
         one.is_cpu and is_own_memory(one) and one.shape == parameter.shape and one.dtype is kind
         for one in (state.first, state.second)))
+
+
+def _slope(rates: Sequence[float], products: Sequence[float]) -> float:
+    """Of the loss, downwards. products: <G, d> of each."""
+    return -sum(rate * own for rate, own in zip(rates, products, strict=True))
 
 
 def _promise(*slopes: Numbers) -> list[Numbers]:

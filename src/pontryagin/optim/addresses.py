@@ -100,11 +100,9 @@ class Addresses:
         """The step has written."""
         self._written, self.is_fresh = _written(self.parameters), False
 
-    def note_one(self) -> None:
-        """The same where each control has been written once by its address since `look`, which found them
-        untouched."""
-        versions, places = self._written
-        self._written, self.is_fresh = ([version + 1 for version in versions], places), False
+    def note_where_they_were(self) -> None:
+        """The same where controls lie where `look` found them."""
+        self._written, self.is_fresh = (list(map(_VERSION, self.parameters)), self._written[1]), False
 
     def marks(self) -> Iterable[tuple[int, tuple[int, int, int]]]:
         """By the id of each parameter, what averages.py keeps of that."""

@@ -3,7 +3,8 @@
 A step of small stages is some twenty calls that take longer than their arithmetic, and one of wide stages
 as many passes over memory. Here each pass is one loop, and the arithmetic of lengths one call: the same
 formulas as elsewhere, compiled from the same source. Sums are in float64, so that no square leaves their
-range. Without numba, on other devices and in half precision the calls are torch's.
+range. Loops go over views of rows, whose indices begin at 0, so that the compiler knows them for none from
+the end, and takes many at a time. Without numba, on other devices and in half precision the calls are torch's.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

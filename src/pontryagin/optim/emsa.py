@@ -168,11 +168,13 @@ class EMSA(torch.optim.Optimizer):
         """The same where the step is an ordinary one (ordinary.py); where not, False, and nothing has been
         changed. What is refused is another's to refuse."""
         groups, stages, bound, made = self.param_groups, self._stages, self.acceptance, self._maker.ordinary
+        if made is None:
+            return False
         value = None if loss is None else _number_of(loss)
         is_told = loss is None or (value is not None and isfinite(value))
-        if not (made is not None and is_told and isinstance(bound, Bound) and not groups[0]["averaged"]
-                and stages.are_undisturbed and stages.are_own
-                and self._process_group is None and not torch.is_autocast_enabled("cpu")):
+        if not (is_told and isinstance(bound, Bound) and not groups[0]["averaged"] and self._averaging
+                and stages.capture.is_still and stages.are_own and self._process_group is None
+                and not torch.is_autocast_enabled("cpu")):
             return False
         largest, steps, averages = 0.0, groups[0]["steps"], self._averages
         for group in groups:
@@ -181,8 +183,8 @@ class EMSA(torch.optim.Optimizer):
                     and group["averaging"] is not None):
                 return False
             largest = max(largest, lr)
-        if (not self._averaging or is_due(steps + 1, groups[0]["refresh_every"])
-                or not made.is_one(groups, self.state) or not averages.are_untouched(made.addresses)):
+        if (is_due(steps + 1, groups[0]["refresh_every"]) or not made.is_one(groups, self.state)
+                or not averages.are_untouched(made.addresses)):
             return False
         outlook = bound.outlook(groups[0]["promise"], value)
         measured = outlook.is_measured(steps)
@@ -193,7 +195,7 @@ class EMSA(torch.optim.Optimizer):
         groups[0]["promise"] = tuple(running)
         made.take(groups, length)
         self._remember(made.addresses)
-        made.addresses.note_one()
+        made.addresses.note_where_they_were()
         averages.written(made.addresses)
         self._arm()
         return True

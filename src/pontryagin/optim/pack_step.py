@@ -33,7 +33,7 @@ from pontryagin.optim.row_lengths import (
     row_promises,
 )
 from pontryagin.optim.row_step import RowStep
-from pontryagin.optim.state import StageState
+from pontryagin.optim.state import StageState, States
 
 ROWS = "own", "root", "inside", "square", "long_square", "new_square", "new_long_square"
 """What `finished` has of every output in one array: the length of its row before it was whitened, R_ii, 1
@@ -142,8 +142,8 @@ class PackStep(RowStep):
         """All that it moves."""
         return self._pack.parameters
 
-    def is_ready(self, groups: Groups, addresses: Addresses) -> bool:
-        """Whether `propose_again` can be asked for this step."""
+    def is_ready(self, groups: Groups, _: States, addresses: Addresses) -> bool:
+        """Of Repeated, as the next ones."""
         pack, own = self._pack, groups[self.joined.first.groups[0]]
         known, settings = self._again, (own["damping"], own["exponent"])
         if known is not None and known.settings == settings and all(map(is_, known.made_of, pack.made_of)):
@@ -164,8 +164,7 @@ class PackStep(RowStep):
 
     def propose_again(self, groups: Groups, longest: float, last: int | None, unit: float, is_promised: bool
                       ) -> tuple[float, float, float, float, float]:
-        """(A Promise, what is finite where directions are), as `propose` of a step that is_ready. longest to
-        is_promised: see Asked."""
+        """What `propose` does."""
         joined, numbers, parts, again = self.joined, self._numbers, self._parts, self._again
         assert again is not None
         own = groups[joined.first.groups[0]]
@@ -190,7 +189,7 @@ class PackStep(RowStep):
         return sure, before, float(parts[11, place]) / unit, float(parts[12, place]) / unit, size
 
     def take_again(self, groups: Groups, length: float) -> None:
-        """`take`, and so much of the step of what propose_again has proposed."""
+        """What `take` does, and the move."""
         own, again = groups[self.joined.first.groups[0]], self._again
         assert again is not None
         if self._reached is not None:

@@ -304,8 +304,12 @@ class Pack:
 
     def place(self, addresses: Addresses, factor: float) -> None:
         """All parameters plus so much of the change."""
-        compiled.placed(addresses.controls, self._of_tensors, self.change_array, factor)
+        self.add(addresses, factor)
         increment_version(self.parameters)
+
+    def add(self, addresses: Addresses, factor: float) -> None:
+        """The same, of which torch is not told."""
+        compiled.placed(addresses.controls, self._of_tensors, self.change_array, factor)
 
     @property
     def last_gradient(self) -> Rows:

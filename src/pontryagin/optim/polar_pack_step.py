@@ -6,21 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pontryagin.affine.polar import polar_factor
+from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.compiled import Compiled, averaged, moved, promised, row_squares, scaled
 from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves
-from pontryagin.optim.numbers import Numbers, lerp, of, reduced, spread, sqrt, tensor, write
+from pontryagin.optim.numbers import Numbers, lerp, of, quiet, reduced, spread, sqrt, tensor, write
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.polar_lengths import Sizes, momentum_length, polar_scale, renewed
 from pontryagin.optim.polar_step import MOMENTUM, PolarStep
+from pontryagin.optim.promise import PARTS as PROMISES
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.row_lengths import ARRAYS, Layout
-from pontryagin.optim.state import StageState
+from pontryagin.optim.state import StageState, States
 from pontryagin.optim.whitening import own_share
 
 ROWS = "alone", "whole", "norms", "moved", "inside", "square", "new_square"
@@ -92,6 +94,7 @@ class PolarPackStep(PolarStep):
         for name in ("square_weight", "size", "size_weight", "long_size", "peak"):
             self.joined.move(name, self._of_parts[PARTS.index(name)])
         self._ahead = torch.zeros_like(pack.velocity)
+        self._proposed: Proposal | None = None  # by propose_again
         self._change, self._velocity, self._momentum = of(pack.change), of(pack.velocity), of(self._ahead)
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
@@ -124,12 +127,43 @@ class PolarPackStep(PolarStep):
 
     def take(self, proposal: Proposal, groups: Groups) -> list[Moves]:
         """As that of PolarStep."""
+        self._take(proposal)
+        return self.joined.moves(proposal.changes, proposal.bias, groups)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that it moves."""
+        return self._pack.parameters
+
+    def is_ready(self, _: Groups, __: States, addresses: Addresses) -> bool:
+        """Of ordinary.Repeated, as the next ones."""
+        return self._pack.fresh is addresses
+
+    def propose_again(self, groups: Groups, longest: float, last: int | None, unit: float, is_promised: bool
+                      ) -> tuple[float, float, float, float, float]:
+        """What `propose` does."""
+        with quiet():
+            found = self.propose(groups, {}, Asked(longest, is_promised, last, unit))
+            sure, before, of_last, along = map(float, found.promise or (0.0,) * PROMISES)
+        self._proposed = found
+        return sure, before, of_last, along, float(self._numbers[4])
+
+    def take_again(self, groups: Groups, length: float) -> None:
+        """What `take` does, and the move."""
+        found, addresses = self._proposed, self._pack.fresh
+        assert found is not None
+        assert addresses is not None
+        with quiet():
+            self._take(found)
+        self._pack.add(addresses, -float(groups[self.joined.first.groups[0]]["lr"]) * length)
+
+    def _take(self, proposal: Proposal) -> None:
+        """All but the moves."""
         moved(self._velocity, of(self._pack.last_gradient), MOMENTUM)
         if proposal.refresh:
             without_denormals_([self._pack.velocity])
         self._of_rows[5], self._of_parts[3:8] = self._of_rows[6], self._of_parts[8:13]
         self.joined.renew(proposal.new)
-        return self.joined.moves(proposal.changes, proposal.bias, groups)
 
     def _agreement_of(self, place: int, gradient: Tensor) -> float:
         """<G, v> / <G, G> of the weights of one part, as `_agreement` of all."""

@@ -183,11 +183,6 @@ class ModelStages:
         """Whether the model's modules, and their parameters, still are those of the stages."""
         return all(map(is_, map(dict.get, *self._places[:2]), self._places[2]))
 
-    @property
-    def are_undisturbed(self) -> bool:
-        """Whether no pass has been looked at, and nothing tells of other processes."""
-        return self.capture.is_still and self.capture.parallel is None and self.share.group is None
-
     def _found_places(self) -> tuple[list[dict[str, Any]], list[str], list[Any]]:
         """Where every part of the model stands in another, and every weight of a stage in its module: in
         what, by which name, and what."""

@@ -86,9 +86,9 @@ class StepMaker:
             self._refresh(trained, groups, states)
             before, self._plan = self._plan, self._planned(trained, groups, states, largest)
             if self._plan is not before:
-                known, constraints = self._plan.addresses, self._stages.constraints
-                self.ordinary = None if self._plan.others is not None or constraints.projected else ordinary(
-                    self._plan.steps, known)
+                known = self._plan.addresses
+                self.ordinary = None if constraints.projected or share.group is not None else ordinary(
+                    self._plan.steps, self._plan.others, known)
                 self._is_fresh = known is not None and known.look(groups, states)
             if seen := _probed(trained, states):
                 self._follow(seen, groups)

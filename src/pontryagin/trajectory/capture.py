@@ -58,8 +58,10 @@ class Capture:
 
     @property
     def is_still(self) -> bool:
-        """Whether the hooks are off, and have seen nothing that has not been taken."""
-        return not (self._hooks.is_on or self._hooks.losses)
+        """Whether the hooks are off, and have seen nothing that has not been taken, and no
+        DistributedDataParallel."""
+        hooks = self._hooks
+        return not (hooks._handles or hooks.losses or hooks._parallel)
 
     @property
     def parallel(self) -> nn.Module | None:
