@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pontryagin.errors import NonFiniteError, ProblemError
 from pontryagin.optim import EMSA, compiled
-from pontryagin.optim.compiled import nesterov, nesterov_placed, placed
+from pontryagin.optim.compiled import begun, centred, gathered, nesterov, nesterov_placed, placed
 
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="numba is not installed")
 Between = Callable[[int, nn.Module, EMSA], None]
@@ -413,7 +413,7 @@ def test_momentum_and_controls_in_one_pass(shape: tuple[int, int, int], dtype: A
     def found(step: Callable[..., None]) -> list[np.ndarray]:
         own = [one.copy() for one in (velocity, change, weights, biases)]
         step(np.array([one.ctypes.data for one in own[2:]]), own[0], own[1])
-        return own
+        return [own[0], *own[2:]]
 
     def one_by_one(addresses: np.ndarray, own: np.ndarray, step: np.ndarray) -> None:
         nesterov(own, step, kept)
@@ -424,3 +424,26 @@ def test_momentum_and_controls_in_one_pass(shape: tuple[int, int, int], dtype: A
 
     for one, other in zip(found(one_by_one), found(at_once), strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 16, 17), (1, 5, 40), (2, 1, 3), (1, 4, 2)])
+def test_gradients_are_gathered_and_centred_in_one_pass(shape: tuple[int, int, int], dtype: Any) -> None:
+    """Of matrices that are smaller than the pack too."""
+    numbers, (groups, outputs, columns) = np.random.default_rng(0), shape
+    less = max(columns - 2, 1)
+    weights = numbers.standard_normal((groups, outputs, less)).astype(dtype)
+    biases = numbers.standard_normal((groups, outputs)).astype(dtype)
+    mean = np.zeros((groups, 1, columns), dtype)
+    mean[..., :less] = numbers.standard_normal((groups, 1, less))
+    places = np.array([row for k in range(groups) for row in (
+        (0, k * outputs * less, k, outputs, 0, less), (1, k * outputs, k, outputs, columns - 1, 1))])
+    addresses = np.array([weights.ctypes.data, biases.ctypes.data])
+    gradient, right, own = np.zeros(shape, dtype), np.zeros(shape, dtype), np.zeros(shape[:2])
+    begun(addresses, places, gradient, mean, right, own)
+    expected, centre, length = np.zeros(shape, dtype), np.zeros(shape, dtype), np.zeros(shape[:2])
+    gathered(addresses, places, expected)
+    centred(expected, mean, centre, length)
+    assert np.array_equal(gradient, expected)
+    assert np.array_equal(right, centre)
+    np.testing.assert_allclose(own, length, rtol=1e-12)

@@ -4,7 +4,8 @@ A step of small stages is some twenty calls that take longer than their arithmet
 as many passes over memory. Here each pass is one loop, and the arithmetic of lengths one call: the same
 formulas as elsewhere, compiled from the same source. Sums are in float64, so that no square leaves their
 range. Loops go over views of rows, whose indices begin at 0, so that the compiler knows them for none from
-the end, and takes many at a time. Without numba, on other devices and in half precision the calls are torch's.
+the end, and takes many at a time. Without numba, on other devices and in half precision the calls are
+torch's.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -269,9 +270,9 @@ def centred(gradient: Rows, mean: Rows, right: Rows, own: Float[np.ndarray, "gro
 
 @compiled
 def measured(right: Rows, change: Rows, outside: Rows, inputs: int, sums: Sums) -> None:
-    """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, what Y has beside them, squared, and d has. outside:
-    (group, 1, column), what of Y the change has beside what is given, which is added; of no groups for
-    nothing."""
+    """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, and what Y has beside them, squared, and d has.
+    outside:
+    what of Y is added to the change before, (group, 1, column); of no groups for nothing."""
     groups, outputs, columns = right.shape
     for k in range(groups):
         for i in range(outputs):

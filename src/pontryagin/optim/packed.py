@@ -72,7 +72,8 @@ class _Subspace:
 
     def solving(self, right: Rows, out: Rows) -> Calls:
         inner = torch.bmm(right, self.left)
-        return partial(torch.bmm, right, self.left, out=inner), partial(torch.bmm, inner, self.product, out=out)
+        return (partial(torch.bmm, right, self.left, out=inner),
+                partial(torch.bmm, inner, self.product, out=out))
 
     def transposed(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.outside, out=out)
@@ -410,7 +411,8 @@ class Pack:
         if power.outside is not None:
             assert isinstance(metric, Factor)
             if not bias:
-                return _Subspace(power.outside.repeat(1, 1, self.inputs), metric.basis, power.product, shift, mask)
+                return _Subspace(power.outside.repeat(1, 1, self.inputs), metric.basis, power.product, shift,
+                                 mask)
             left, product = metric.basis, power.product
             return _Subspace(
                 nn.functional.pad(power.outside.expand(-1, -1, self.inputs), (0, 1)),
