@@ -271,8 +271,7 @@ def centred(gradient: Rows, mean: Rows, right: Rows, own: Float[np.ndarray, "gro
 @compiled
 def measured(right: Rows, change: Rows, outside: Rows, inputs: int, sums: Sums) -> None:
     """Of each row |Y|^2, |dW|^2, <Y, dW> over its inputs, and what Y has beside them, squared, and d has.
-    outside:
-    what of Y is added to the change before, (group, 1, column); of no groups for nothing."""
+    outside: what of Y is added to the change before, (group, 1, column); of no groups for nothing."""
     groups, outputs, columns = right.shape
     for k in range(groups):
         for i in range(outputs):
