@@ -321,7 +321,10 @@ print(loss.item())
     assert float(ran.stdout) < 0.05
 
 
-def test_ahead_of_a_run() -> None:
+def test_ahead_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[PackStep | PolarPackStep] = []
+    for kind in (PackStep, PolarPackStep):
+        monkeypatch.setattr(kind, "take_again", lambda self, *_: taken.append(self))
     compile_ahead.cache_clear()
     torch.manual_seed(3)
     expected = torch.randn(2)
@@ -329,6 +332,7 @@ def test_ahead_of_a_run() -> None:
     with torch.no_grad():
         compile_ahead(torch.float32)
     assert torch.equal(torch.randn(2), expected)
+    assert {type(one) for one in taken} == {PackStep, PolarPackStep}
 
 
 def test_what_takes_long_to_compile_is_announced_once(monkeypatch: pytest.MonkeyPatch,

@@ -9,6 +9,9 @@ from pontryagin.optim.compiled import compiler
 from pontryagin.optim.emsa import EMSA
 from pontryagin.optim.mean_variance import CompiledProbe
 
+_STEPS = 12
+"""All of the first eight are looked at: those after them are ordinary."""
+
 
 @cache
 def compile_ahead(dtype: torch.dtype) -> None:
@@ -20,7 +23,7 @@ def compile_ahead(dtype: torch.dtype) -> None:
         for rows in (8, 40):  # by rows and polar
             model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).to("cpu", dtype)
             optimizer = EMSA(model)
-            for _ in range(2):
+            for _ in range(_STEPS):
                 optimizer.zero_grad()
                 loss = model(torch.randn(rows, 4, dtype=dtype)).square().mean()
                 loss.backward()
