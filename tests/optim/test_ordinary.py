@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.errors import NonFiniteError, ProblemError
-from pontryagin.optim import EMSA, compiled
+from pontryagin.optim import EMSA, Bound, compiled
 from pontryagin.optim.compiled import begun, centred, gathered, nesterov, nesterov_placed, placed
 
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="numba is not installed")
@@ -128,12 +128,13 @@ def test_the_same_bits(name: str, dtype: torch.dtype, rows: int) -> None:
     both(0 if none else 20, MODELS[name], dtype=dtype, rows=rows)
 
 
-@pytest.mark.parametrize("options", [{"told": False}, {"lr": 0.0}, {"momentum": 0.0}, {"steps": 300}])
+@pytest.mark.parametrize("options", [{"told": False}, {"lr": 0.0}, {"momentum": 0.0}, {"steps": 300},
+                                     {"weight_decay": 0.1}])
 def test_options(options: dict[str, Any]) -> None:
     both(20, **options)
 
 
-@pytest.mark.parametrize("options", [{"weight_decay": 0.1}, {"averaging": None}, {"acceptance": None}])
+@pytest.mark.parametrize("options", [{"averaging": None}, {"acceptance": None}])
 def test_options_that_make_other_steps(options: dict[str, Any]) -> None:
     both(0, **options)
     _, optimizer = run(Counted, **options)
@@ -158,7 +159,24 @@ def one_decays(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def test_a_group_that_decays() -> None:
-    both(0, groups=one_decays)
+    both(20, groups=one_decays)
+
+
+def test_matrices_decay_as_they_are_to() -> None:
+    """With a rate at which gradients move nothing, by (1 - lr decay) in every step, vectors not at all."""
+    torch.manual_seed(0)
+    model = plain()
+    optimizer = Counted(model, lr=1e-30, weight_decay=1e28, acceptance=Bound(stretch=1.0))
+    before = [one.detach().clone() for one in model.parameters()]
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model(torch.randn(12, 6)).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert optimizer.taken > 20
+    for one, other in zip(model.parameters(), before, strict=True):
+        expected = other * (1 - 1e-2)**60 if one.ndim > 1 else other
+        torch.testing.assert_close(one.detach(), expected, rtol=1e-4, atol=1e-6)
 
 
 def scheduled(n: int, _: nn.Module, optimizer: EMSA) -> None:

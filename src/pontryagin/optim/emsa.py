@@ -179,8 +179,8 @@ class EMSA(torch.optim.Optimizer):
         largest, steps, averages = 0.0, groups[0]["steps"], self._averages
         for group in groups:
             lr = float(group["lr"])
-            if not (0 <= lr < inf and group["weight_decay"] == 0 and 0 <= float(group["adamw_lr"]) < inf
-                    and group["averaging"] is not None):
+            if not (0 <= lr < inf and 0 <= float(group["weight_decay"]) < inf
+                    and 0 <= float(group["adamw_lr"]) < inf and group["averaging"] is not None):
                 return False
             largest = max(largest, lr)
         if (is_due(steps + 1, groups[0]["refresh_every"]) or not made.is_one(groups, self.state)

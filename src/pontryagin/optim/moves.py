@@ -1,6 +1,6 @@
 """What a step would do to parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +38,8 @@ class Moves(NamedTuple):
 
     def apply(self, length: float) -> None:
         """In place, so much of them."""
-        if self.place is not None and not self.decay:
+        if self.place is not None:
+            pull(self.parameters, self.decay * length)
             self.place(self.rate * length)
             return
         directions, rate = (self.changes(), 1.0) if self.decay else (self.directions, self.rate)
@@ -51,3 +52,9 @@ class Moves(NamedTuple):
         return -sum(float((parameter.grad.to(change.dtype) * change).sum())
                     for parameter, change in zip(self.parameters, self.changes(), strict=True)
                     if parameter.grad is not None)
+
+
+def pull(parameters: Sequence[Tensor], decay: float) -> None:
+    """W <- (1 - decay) W of matrices alone."""
+    if decay and (matrices := [one for one in parameters if one.ndim > 1]):
+        torch._foreach_mul_(matrices, 1 - decay)

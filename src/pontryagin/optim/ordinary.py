@@ -11,12 +11,14 @@ from itertools import chain
 from math import isfinite
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import nn
 from torch.autograd.graph import increment_version
 
 from pontryagin.optim.adamw_step import AdamWStep
 from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.group import Groups
+from pontryagin.optim.moves import pull
 from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.polar_pack_step import PolarPackStep
 from pontryagin.optim.promise import Outlook, Promise
@@ -72,6 +74,11 @@ class Ordinary:
 
     def take(self, groups: Groups, length: float) -> None:
         """So much of it."""
+        for group in groups:
+            if decay := float(group["weight_decay"]):
+                with torch.no_grad():
+                    pull([one for one in group["params"] if id(one) in self.addresses.places],
+                         float(group["lr"]) * decay * length)
         for step in self._steps:
             step.take_again(groups, length)
         increment_version(self._parameters)
