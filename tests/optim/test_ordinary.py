@@ -53,8 +53,20 @@ def convolutions() -> nn.Module:
                          nn.Linear(12, 3))
 
 
+class Table(nn.Module):
+    """With a table of embeddings, which is in no pack."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.table((x > 0).sum(1)).tanh())
+        return out
+
+
 MODELS = {"plain": plain, "without biases": without_biases, "wide": wide, "narrow": narrow, "scaled": Scaled,
-          "convolutions": convolutions}
+          "convolutions": convolutions, "table": Table}
 
 
 class Counted(EMSA):
@@ -124,8 +136,13 @@ def same(one: Any, other: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", MODELS)
 def test_the_same_bits(name: str, dtype: torch.dtype, rows: int) -> None:
-    none = (name, rows) == ("narrow", 40)  # polar steps of one input are in no pack
-    both(0 if none else 20, MODELS[name], dtype=dtype, rows=rows)
+    both(20, MODELS[name], dtype=dtype, rows=rows)
+
+
+@pytest.mark.filterwarnings("ignore:EMSA")
+@pytest.mark.parametrize("make", [Table, Scaled])
+def test_what_is_in_no_pack_decays_as_in_any_step(make: Callable[[], nn.Module]) -> None:
+    both(20, make, weight_decay=0.1)
 
 
 @pytest.mark.parametrize("options", [{"told": False}, {"lr": 0.0}, {"momentum": 0.0}, {"steps": 300},

@@ -1,5 +1,4 @@
-"""The ordinary step: between two looks, of a model of packs, and of what AdamW trains, whose gradients and
-controls are read and written by addresses.
+"""The ordinary step: between two looks, where gradients and controls are read and written by addresses.
 
 Most steps are such, and of small models nearly all their time goes by in Python. So what a step looks up, and
 what lasts from one look to the next, has been looked up when the plan was made, and what is left is a list of
@@ -18,10 +17,14 @@ from torch.autograd.graph import increment_version
 from pontryagin.optim.adamw_step import AdamWStep
 from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.group import Groups
+from pontryagin.optim.joined import Proposal
 from pontryagin.optim.moves import pull
+from pontryagin.optim.numbers import quiet, read
 from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.polar_pack_step import PolarPackStep
-from pontryagin.optim.promise import Outlook, Promise
+from pontryagin.optim.polar_step import PolarStep
+from pontryagin.optim.promise import PARTS, Asked, Outlook, Promise
+from pontryagin.optim.row_step import RowStep
 from pontryagin.optim.state import States
 
 
@@ -45,12 +48,46 @@ class Repeated(Protocol):
         """So much of what has been proposed: of controls and state."""
 
 
+class _Whole:
+    """Of a step of stages that are in no pack, such as tables of embeddings: what any step does."""
+
+    def __init__(self, step: RowStep | PolarStep, addresses: Addresses) -> None:
+        self._step, self._addresses = step, addresses
+        self._proposed: Proposal | None = None
+        self.parameters = [one for stage in step.joined.stages for one in (stage.weight, stage.bias)
+                           if one is not None]
+
+    def is_ready(self, _: Groups, __: States, addresses: Addresses) -> bool:
+        """Of Repeated, as the next ones."""
+        return self._addresses is addresses
+
+    @torch.no_grad()
+    def propose_again(self, groups: Groups, longest: float, last: int | None, unit: float, is_promised: bool
+                      ) -> tuple[float, float, float, float, float]:
+        """What `propose` does."""
+        with quiet():
+            found = self._proposed = self._step.propose(groups, self._addresses.sizes(), Asked(
+                longest, is_promised, last, unit))
+            size = sum(read(found.sizes()))
+            sure, past, of_last, along = read(found.promise) if found.promise is not None else [0.0] * PARTS
+        return sure, past, of_last, along, size
+
+    @torch.no_grad()
+    def take_again(self, groups: Groups, length: float) -> None:
+        """What `take` does, and the moves."""
+        assert self._proposed is not None
+        with quiet():
+            for one in self._step.take(self._proposed, groups):
+                one.apply(length)
+
+
 class Ordinary:
     """Of the steps of a plan. addresses: of all gradients and controls."""
 
     def __init__(self, steps: Sequence[Repeated], addresses: Addresses) -> None:
         self._steps, self.addresses = steps, addresses
         self._parameters = list(chain.from_iterable(step.parameters for step in steps))
+        self._pulled = {id(one) for step in steps if not isinstance(step, _Whole) for one in step.parameters}
 
     def is_one(self, groups: Groups, states: States) -> bool:
         """Whether this step is ordinary too, as far as parameters, gradients and stages are concerned."""
@@ -77,19 +114,20 @@ class Ordinary:
         for group in groups:
             if decay := float(group["weight_decay"]):
                 with torch.no_grad():
-                    pull([one for one in group["params"] if id(one) in self.addresses.places],
+                    pull([one for one in group["params"] if id(one) in self._pulled],
                          float(group["lr"]) * decay * length)
         for step in self._steps:
             step.take_again(groups, length)
         increment_version(self._parameters)
 
 
-def ordinary(steps: Sequence[object], others: AdamWStep | None, addresses: Addresses | None
+def ordinary(steps: Sequence[RowStep | PolarStep], others: AdamWStep | None, addresses: Addresses | None
              ) -> Ordinary | None:
     """None where not all that has a gradient is moved by such steps."""
-    found: list[Repeated] = [step for step in steps if isinstance(step, PackStep | PolarPackStep)]
-    if addresses is None or len(found) < len(steps):
+    if addresses is None:
         return None
+    found: list[Repeated] = [step if isinstance(step, PackStep | PolarPackStep) else _Whole(step, addresses)
+                             for step in steps]
     found += [] if others is None else [others]
     moved = sorted(id(one) for step in found for one in step.parameters)
     return Ordinary(found, addresses) if moved == sorted(addresses.places) else None
