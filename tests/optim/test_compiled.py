@@ -64,10 +64,16 @@ def test_passes(shape: tuple[int, int, int], kind: Any, seed: int) -> None:
     scaled, promised, products = change.copy(), change.copy(), np.empty((2, shape[0]))
     compiled.scaled(scaled, scale)
     close(scaled, change * scale[..., None], kind)
-    compiled.promised(promised, scale, gradient, velocity, products)
+    of_right, whole = change.copy(), np.empty_like(products)
+    compiled.promised(promised, scale, gradient, gradient[:0], velocity, products)
+    compiled.promised(of_right, scale, found, mean * (np.arange(shape[2]) < inputs), velocity, whole)
     close(promised, scaled, kind)
+    close(of_right, scaled, kind)
     for one, other in zip(products, (scaled, velocity), strict=True):
         close(one, (gradient * other).astype(float).sum((1, 2)), kind)
+    for one, other in zip(whole, (scaled, velocity), strict=True):
+        given = found + found[..., -1:] * mean * (np.arange(shape[2]) < inputs)
+        close(one, (given * other).astype(float).sum((1, 2)), kind)
     moved, direction = velocity.copy(), change.copy()
     compiled.nesterov(moved, direction, np.array([0.8], kind))
     close(moved, 0.8 * velocity + 0.2 * change, kind)

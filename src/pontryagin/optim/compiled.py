@@ -294,37 +294,34 @@ def measured(right: Rows, change: Rows, outside: Rows, inputs: int, sums: Sums) 
             sums[3, k, i], sums[4, k, i] = last, beside
 
 
-def _begun(addresses: np.ndarray, places: np.ndarray, gradient: Rows, mean: Rows, right: Rows,
+def _begun(addresses: np.ndarray, places: np.ndarray, mean: Rows, right: Rows,
            own: Float[np.ndarray, "group output"]) -> None:
-    last = gradient.shape[2] - 1
+    last = right.shape[2] - 1
     for n in range(len(places)):
         tensor, first, group, outputs, column, columns = places[n]
         if column == last:
-            values = _array(_pointer(addresses[tensor], gradient), first + outputs)
+            values = _array(_pointer(addresses[tensor], right), first + outputs)
             for i in range(outputs):
-                gradient[group, i, last] = values[first + i]
+                right[group, i, last] = values[first + i]
     for n in range(len(places)):
         tensor, first, group, outputs, column, columns = places[n]
         if column < last:
-            values = _array(_pointer(addresses[tensor], gradient), first + outputs * columns)
+            values = _array(_pointer(addresses[tensor], right), first + outputs * columns)
             away = mean[group, 0]
             for i in range(outputs):
                 start = first + i * columns
-                given, kept, row = values[start:start + columns], gradient[group, i], right[group, i]
-                g = kept[last]
-                row[last] = g
+                given, row = values[start:start + columns], right[group, i]
+                g = row[last]
                 square = np.float64(g) * np.float64(g)
                 for j in range(columns):
-                    found = given[j]
-                    value = found - g * away[j]
-                    kept[j] = found
+                    value = given[j] - g * away[j]
                     row[j] = value
                     square += np.float64(value) * np.float64(value)
                 own[group, i] = np.sqrt(square)
 
 
 begun = Compiled(_begun, pointers)
-"""`gathered`, and then `centred`, of what is not padded: row by row, in one pass over memory."""
+"""What `centred` gives of what `gathered` does, but for what is padded, in one pass over memory."""
 
 
 @compiled
@@ -339,19 +336,28 @@ def scaled(change: Rows, scale: Float[np.ndarray, "group output"]) -> None:
 
 
 @compiled
-def promised(change: Rows, scale: Float[np.ndarray, "group output"], gradient: Rows, velocity: Rows,
-             sums: Float[np.ndarray, "sum group"]) -> None:
-    """d <- scale d, row by row, and of each group <G, d> and <G, v>."""
+def promised(change: Rows, scale: Float[np.ndarray, "group output"], gradient: Rows, mean: Rows,
+             velocity: Rows, sums: Float[np.ndarray, "sum group"]) -> None:
+    """d <- scale d, row by row, and of each group <G, d> and <G, v>. mean: as that of `centred` where the
+    gradient is its right, else of no groups."""
     groups, outputs, columns = change.shape
     for k in range(groups):
         new, past = 0.0, 0.0
         for i in range(outputs):
             factor, row, given, before = scale[k, i], change[k, i], gradient[k, i], velocity[k, i]
-            for j in range(columns):
-                step, g = row[j] * factor, np.float64(given[j])
-                row[j] = step
-                new += g * np.float64(step)
-                past += g * np.float64(before[j])
+            if len(mean):
+                away, last = mean[k, 0], given[columns - 1]
+                for j in range(columns):
+                    step, g = row[j] * factor, np.float64(given[j] + last * away[j])
+                    row[j] = step
+                    new += g * np.float64(step)
+                    past += g * np.float64(before[j])
+            else:
+                for j in range(columns):
+                    step, g = row[j] * factor, np.float64(given[j])
+                    row[j] = step
+                    new += g * np.float64(step)
+                    past += g * np.float64(before[j])
         sums[0, k], sums[1, k] = new, past
 
 

@@ -48,12 +48,12 @@ rate at which steps are to be within their reach, 0 for none."""
 
 
 def finished(right: np.ndarray, change: np.ndarray, outside: np.ndarray, gradient: np.ndarray,
-             velocity: np.ndarray, inputs: int, sums: np.ndarray, rows: np.ndarray, parts: np.ndarray,
-             numbers: np.ndarray, places: np.ndarray, seen: np.ndarray, is_half: bool, is_whitened: bool,
-             is_promised: bool) -> None:
+             mean: np.ndarray, velocity: np.ndarray, inputs: int, sums: np.ndarray, rows: np.ndarray,
+             parts: np.ndarray, numbers: np.ndarray, places: np.ndarray, seen: np.ndarray, is_half: bool,
+             is_whitened: bool, is_promised: bool) -> None:
     """What is left to do of a step of one pack when its argmax is known, but for what it has outside of a
     subspace: the change is made as long as it is to be, and what is known of it written beside what was
-    given. outside, seen: see Pack, of no rows for None."""
+    given. outside, seen: see Pack, of no rows for None; gradient, mean: as `promised` asks for them."""
     groups, outputs, _ = change.shape
     segments = Layout(places, rows[2], parts[0])
     rho_decay, steps, lr = numbers[0], int(numbers[1]), numbers[3]
@@ -76,7 +76,7 @@ def finished(right: np.ndarray, change: np.ndarray, outside: np.ndarray, gradien
         parts[4, n] = parts[13, n] / numbers[7] if numbers[7] > 0 else np.inf
     narrow = (scale * spread(segments, within(size, parts[4]) * parts[5])).astype(change.dtype)
     if is_promised:
-        promised(change, narrow.reshape(groups, outputs), gradient, velocity, parts[11:13])
+        promised(change, narrow.reshape(groups, outputs), gradient, mean, velocity, parts[11:13])
         numbers[4], numbers[5], along = row_promises(parts[11] * lr, parts[12] * lr, parts[6], parts[2],
                                                      numbers[2], steps - 1)
         write(parts[11] * lr, parts[11])
@@ -153,7 +153,7 @@ class PackStep(RowStep):
             return False
         right, seen = pack.solved(damping, exponent, self._rows, self._parts[3]), pack.seen()
         begin = pack.solving(addresses, self._rows)
-        finish = partial(_FINISHED.direct, right, pack.change_array, pack.outside, pack.gradient_array,
+        finish = partial(_FINISHED.direct, right, pack.change_array, pack.outside, *pack.centred,
                          self._velocity, pack.inputs, self._sums, self._rows, self._parts, self._numbers,
                          self._places, self._none if seen is None else seen, exponent < 1, pack.is_whitened)
         self._again = _Again(
@@ -206,7 +206,7 @@ class PackStep(RowStep):
                 and pack.is_compiled(damping, exponent)):
             return super().propose(groups, largest, asked)
         right = pack.solved(damping, exponent, self._rows, parts[3])
-        rights = [pack.rights(pack.last_gradient, None, asked.refresh)]
+        rights = [pack.rights(None, None, asked.refresh)]
         changed, longer = StageState({}), joined.lengths(asked)
         if asked.longest is not None and joined.is_reach_due(own["steps"]):
             parts[13] = joined.reach(changed)
@@ -215,7 +215,7 @@ class PackStep(RowStep):
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
         numbers[7] = 0.0 if asked.longest is None else asked.longest * lr
         seen = pack.seen()
-        _FINISHED(right, pack.change_array, pack.outside, pack.gradient_array, self._velocity, pack.inputs,
+        _FINISHED(right, pack.change_array, pack.outside, *pack.centred, self._velocity, pack.inputs,
                   self._sums, self._rows, parts, numbers, self._places, self._none if seen is None else seen,
                   exponent < 1, pack.is_whitened, asked.promised)
         _, _, _, _, sure, before, size, _ = numbers.tolist()

@@ -225,8 +225,7 @@ class Pack:
         if self._has_bias:
             right, found = self._right, self._right_array
             if (addresses := self.fresh) is not None:
-                compiled.begun(addresses.gradients, self._of_tensors, self.gradient_array, self._mean_array,
-                               found, own)
+                compiled.begun(addresses.gradients, self._of_tensors, self._mean_array, found, own)
             else:
                 compiled.centred(of(self.gradient()), self._mean_array, found, own)
         else:
@@ -253,8 +252,8 @@ class Pack:
         if self._has_bias:
             right = self._right
             calls: list[Callable[[], Any]] = [partial(
-                compiled.begun.direct, addresses.gradients, self._of_tensors,
-                             self.gradient_array, self._mean_array, self._right_array, own)]
+                compiled.begun.direct, addresses.gradients, self._of_tensors, self._mean_array,
+                self._right_array, own)]
         else:
             calls = [partial(compiled.gathered.direct, addresses.gradients, self._of_tensors,
                              self.gradient_array)]
@@ -279,12 +278,20 @@ class Pack:
         """Whether C of any stage has seen no gradient yet."""
         return self.is_whitened and any(part.is_unseen for part in self.parts)
 
-    def rights(self, gradient: Rows, mean_change: Vector | None, refresh: bool) -> list[Rights | None] | None:
-        """As those of its groups."""
+    def rights(self, gradient: Rows | None, mean_change: Vector | None, refresh: bool
+               ) -> list[Rights | None] | None:
+        """As those of its groups. gradient: None where it has not been asked for."""
         if not ((self.is_whitened and refresh) or self.is_unseen):
             return None
-        return [part.rights(of_part, bias_of_part, refresh)
-                for part, of_part, bias_of_part in self._split(gradient)]
+        return [part.rights(of_part, bias_of_part, refresh) for part, of_part, bias_of_part
+                in self._split(self.gradient() if gradient is None else gradient)]
+
+    @property
+    def centred(self) -> tuple[np.ndarray, np.ndarray]:
+        """(G - g s^T, g) of what was `solved` last, and (s, 0); without biases the gradient, and no rows."""
+        if self._has_bias:
+            return self._right_array, self._mean_array
+        return self.gradient_array, self.gradient_array[:0]
 
     def see_outputs(self, rights: Sequence[Rights | None], damping: float, exponent: float) -> None:
         """As that of its groups."""

@@ -30,7 +30,7 @@ def promise_(changes: Sequence[Tensor], scales: Sequence[Tensor], gradients: Seq
 def _promised(change: Tensor, scale: Tensor, gradient: Tensor, velocity: Tensor) -> tuple[Numbers, Numbers]:
     if all(map(is_compiled, (change, gradient, velocity))):
         sums = np.empty((2, len(change)))
-        compiled.promised(of(change), of(scale), of(gradient), of(velocity), sums)
+        compiled.promised(of(change), of(scale), of(gradient), of(gradient[:0]), of(velocity), sums)
         return sums[0], sums[1]
     change.mul_(scale.unsqueeze(2))
     return of(products([gradient], [change])), of(products([gradient], [velocity]))

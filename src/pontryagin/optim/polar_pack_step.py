@@ -62,7 +62,7 @@ def polar_finished(change: np.ndarray, ahead: np.ndarray, rows: np.ndarray, part
     factor = factor * within(norm, parts[1]) * parts[2]
     narrow = (share * spread(segments, factor)).astype(change.dtype).reshape(groups, outputs)
     if is_promised:
-        promised(change, narrow, ahead, ahead, parts[14:16])
+        promised(change, narrow, ahead, ahead[:0], ahead, parts[14:16])
         write(parts[14] * lr * parts[16], parts[14])
     else:
         scaled(change, narrow)
