@@ -177,7 +177,7 @@ def test_what_is_packed(packs: list[Groups], monkeypatch: pytest.MonkeyPatch) ->
     names = {frozenset(one.stage.name.removesuffix(".weight") for one in group.stages)
              for groups in packs for group in groups if isinstance(group, Pack)}
     assert {frozenset({"rest.1", "rest.3", "again", "wide"}), frozenset({"images.2"})} <= names
-    monkeypatch.setattr(share, "BY_ROWS", share.BY_ROWS._replace(largest=1))
+    monkeypatch.setattr(share, "BY_ROWS", share.BY_ROWS._replace(least=1, most=1))
     packs.clear()
     trained(steps=1)
     assert packs
@@ -290,3 +290,11 @@ def test_numpy_that_raises(packs: list[Groups]) -> None:
         for scale in (1e-155, 1e-200, 1e150):
             trained(steps=12, change=scaled(scale))
     assert packs
+
+
+def test_packs_are_the_smaller_the_more_threads_the_rest_could_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loops over a pack go on in one thread."""
+    for threads, largest in ((1, 1 << 21), (2, 1 << 20), (64, 1 << 18)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert share.BY_ROWS.largest == largest
+        assert share.POLAR.largest == 1 << 20

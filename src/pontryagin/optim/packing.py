@@ -11,12 +11,19 @@ from pontryagin.optim.stage import AffineStage
 
 
 class Cost(NamedTuple):
-    """Of the steps of a pack. largest: so many numbers it may have; saved: flops that take as long as the
+    """Of the steps of a pack. least: so many numbers it may have at any rate; most: with one thread, of which
+    each of several allows its part, for loops over a pack go on in one; saved: flops that take as long as the
     calls that one group fewer saves; work: flops of a step of so many matrices, outputs and inputs."""
 
-    largest: int
+    least: int
+    most: int
     saved: float
     work: Callable[[int, int, int], float]
+
+    @property
+    def largest(self) -> int:
+        """Numbers of a pack."""
+        return max(self.least, self.most // torch.get_num_threads())
 
 
 def _row_work(count: int, outputs: int, inputs: int) -> float:
@@ -28,9 +35,9 @@ def _polar_work(count: int, outputs: int, inputs: int) -> float:
     return 2.0 * count * (2 * outputs * (inputs + 1)**2 + 2 * less * less * more + 9 * less**3)
 
 
-BY_ROWS = Cost(1 << 21, 1.5e6, _row_work)
-"""Beyond the largest the arithmetic of a pack's four tensors costs more than the calls."""
-POLAR = Cost(1 << 20, 2e7, _polar_work)
+BY_ROWS = Cost(1 << 18, 1 << 21, 1.5e6, _row_work)
+POLAR = Cost(1 << 20, 1 << 20, 2e7, _polar_work)
+"""Beyond that the passes over a pack's tensors cost more than the calls."""
 
 
 def packed(groups: Sequence[StageGroup], cost: Cost) -> list[StageGroup | Pack]:
