@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pontryagin.errors import NonFiniteError, ProblemError
-from pontryagin.optim import EMSA, Bound, compiled
+from pontryagin.optim import EMSA, Averaged, Bound, compiled
 from pontryagin.optim.compiled import begun, centred, gathered, nesterov, nesterov_placed, placed
 
 pytestmark = pytest.mark.skipif(compiled.compiler() is None, reason="numba is not installed")
@@ -432,6 +432,83 @@ def test_a_copy_goes_on() -> None:
             own.step(loss=loss)
     for value, expected in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("late", [range(21, 22), range(33, 36), range(1), range(50), range(0, 60, 7)])
+@pytest.mark.parametrize("make", [plain, wide])
+def test_steps_in_inference_mode_are_as_others(make: Callable[[], nn.Module], late: range) -> None:
+    """Nothing that is kept is of that mode."""
+    found = []
+    for modes in (range(0), late):
+        torch.manual_seed(0)
+        model = make().double()
+        optimizer = EMSA(model)
+        for n in range(60):
+            optimizer.zero_grad()
+            loss = model(torch.randn(8, 6, dtype=torch.float64)).square().mean()
+            loss.backward()
+            with torch.inference_mode(n in modes):
+                optimizer.step(loss=loss.detach())
+        found.append(model)
+    for one, other in zip(*(model.parameters() for model in found), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", ["emsa", "averaged"])
+def test_averages_are_shown_in_inference_mode(kind: str) -> None:
+    """As frameworks evaluate; weights that have been loaded since begin new averages."""
+    torch.manual_seed(0)
+    model = plain()
+    optimizer: Any = EMSA(model) if kind == "emsa" else Averaged(torch.optim.AdamW(model.parameters()))
+    for n in range(40):
+        optimizer.zero_grad()
+        model(torch.randn(8, 6)).square().mean().backward()
+        optimizer.step()
+        if n % 9 == 4:
+            model.load_state_dict({name: 0.9 * value for name, value in model.state_dict().items()})
+            with torch.inference_mode():
+                optimizer.eval()
+                optimizer.train()
+    assert all(one.isfinite().all() and not one.is_inference() for state in optimizer.state.values()
+               for one in state.values() if isinstance(one, Tensor))
+
+
+def test_a_refused_step_tells_groups_nothing() -> None:
+    """Nor how often states are to be probed."""
+    torch.manual_seed(0)
+    model = wide()
+    optimizer = EMSA(model)
+    for n in range(1, 81):
+        optimizer.zero_grad()
+        loss = model(torch.randn(8, 6)).square().mean()
+        loss.backward()
+        optimizer.param_groups[0]["probe_stretch"] = 1  # so that the 80th probes
+        if n < 80:
+            optimizer.step(loss=loss)
+    assert optimizer._stages.capture.is_on
+    optimizer.state[next(model.parameters())]["square"].fill_(torch.nan)
+    before = {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
+    with pytest.raises(NonFiniteError, match="nothing has been changed"):
+        optimizer.step(loss=loss)
+    assert {name: optimizer.param_groups[0][name] for name in before} == before
+
+
+def test_a_parameter_in_another_group_moves_the_same_in_every_step() -> None:
+    def swapped(n: int, _: nn.Module, optimizer: EMSA) -> None:
+        if n == 20:
+            first, second = optimizer.param_groups
+            second["params"].insert(0, first["params"].pop())
+
+    both(20, groups=one_decays, between=swapped)
+
+
+@pytest.mark.filterwarnings("ignore:EMSA")
+def test_a_gradient_in_the_memory_of_its_parameter() -> None:
+    def aliased(n: int, model: nn.Module, _: EMSA) -> None:
+        for one in model.parameters():
+            one.grad = one.data
+
+    both(0, Scaled, weight_decay=0.1, between=aliased)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

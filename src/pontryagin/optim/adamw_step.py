@@ -18,7 +18,7 @@ from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.compiled import Compiled, is_own_memory, places_of, pointers
 from pontryagin.optim.gradients import dense
 from pontryagin.optim.group import Groups
-from pontryagin.optim.moves import Moves
+from pontryagin.optim.moves import Moves, pull
 from pontryagin.optim.numbers import Numbers
 from pontryagin.optim.promise import PARTS, Asked
 from pontryagin.optim.share import Share
@@ -178,8 +178,9 @@ class AdamWStep:
         assert self._loops is not None
         self._loops.remember()
         for number, own in self._of_groups:
-            rate = float(groups[number]["adamw_lr"]) * float(groups[number]["lr"])
-            self._loops.add(own, rate * length)
+            group, lr = groups[number], float(groups[number]["lr"])
+            pull([self._parameters[n] for n in own], lr * float(group["weight_decay"]) * length)
+            self._loops.add(own, float(group["adamw_lr"]) * lr * length)
 
     def _rates(self, groups: Groups) -> list[float]:
         """Of each parameter."""

@@ -77,6 +77,7 @@ class Averaged(torch.optim.Optimizer):
             self._averages.remember(self._known(), self.steps, self.averaging)
         return result
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def eval(self) -> None:
         """Show the averages. Again: nothing."""
@@ -85,6 +86,7 @@ class Averaged(torch.optim.Optimizer):
             self._averages.show(self._known())
         self.is_shown = True
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def train(self) -> None:
         """Hide them. Again: nothing."""

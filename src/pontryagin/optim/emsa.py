@@ -168,7 +168,7 @@ class EMSA(torch.optim.Optimizer):
         """The same where the step is an ordinary one (ordinary.py); where not, False, and nothing has been
         changed. What is refused is another's to refuse."""
         groups, stages, bound, made = self.param_groups, self._stages, self.acceptance, self._maker.ordinary
-        if made is None:
+        if made is None or torch.is_inference_mode_enabled():  # what is kept would be of that mode
             return False
         value = None if loss is None else _number_of(loss)
         is_told = loss is None or (value is not None and isfinite(value))
@@ -208,6 +208,7 @@ class EMSA(torch.optim.Optimizer):
                     addresses is not None and self._averages.remember_at(addresses, group, self.state)):
                 self._averages.remember(self._kept(group), group["steps"], group["averaging"])
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _any_step(self, closure: Callable[[], Any] | None, loss: Any) -> Any:
         groups, rule = self.param_groups, self._rule
@@ -301,6 +302,7 @@ class EMSA(torch.optim.Optimizer):
         """Whether the averages are in the model."""
         return bool(self.param_groups[0]["averaged"])
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def eval(self) -> None:
         """Put the averages of the controls into the model, to be evaluated or saved. Again: nothing."""
@@ -312,6 +314,7 @@ class EMSA(torch.optim.Optimizer):
                 self._share.bring_averages(group["params"], self.state)
                 self._averages.show(known_of(group, self.state))
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def train(self) -> None:
         """Put the controls back, as they were, for the next batch. Again: nothing. Weights that have been
@@ -347,6 +350,8 @@ class EMSA(torch.optim.Optimizer):
                           for name, value in entries.items()} for number, entries in found["state"].items()}
         return found | {"state": self._share.saved(state, list(self._parameters()))}
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but every tensor keeps its own dtype (moments of a bfloat16 model are float32).
 
@@ -383,6 +388,8 @@ class EMSA(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("probe_stretch", 1)  # of a version before
         if "_model" in state:  # else torch's load_state_dict: only state and groups
             self._process_group = None  # processes are not copied
             self._begin()

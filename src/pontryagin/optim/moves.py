@@ -25,7 +25,7 @@ class Moves(NamedTuple):
            scale: float = -1.0, place: Callable[[float], None] | None = None) -> "Moves":
         """At the rate of their param group, times scale."""
         rate = float(group["lr"])
-        return cls(parameters, directions, scale * rate, rate * group["weight_decay"], place)
+        return cls(parameters, directions, scale * rate, rate * float(group["weight_decay"]), place)
 
     def changes(self) -> list[Tensor]:
         """Of the whole step."""
@@ -57,4 +57,5 @@ class Moves(NamedTuple):
 def pull(parameters: Sequence[Tensor], decay: float) -> None:
     """W <- (1 - decay) W of matrices alone."""
     if decay and (matrices := [one for one in parameters if one.ndim > 1]):
-        torch._foreach_mul_(matrices, 1 - decay)
+        with torch.no_grad():
+            torch._foreach_mul_(matrices, 1 - decay)

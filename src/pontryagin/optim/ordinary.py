@@ -18,7 +18,6 @@ from pontryagin.optim.adamw_step import AdamWStep
 from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal
-from pontryagin.optim.moves import pull
 from pontryagin.optim.numbers import quiet, read
 from pontryagin.optim.pack_step import PackStep
 from pontryagin.optim.polar_pack_step import PolarPackStep
@@ -87,7 +86,6 @@ class Ordinary:
     def __init__(self, steps: Sequence[Repeated], addresses: Addresses) -> None:
         self._steps, self.addresses = steps, addresses
         self._parameters = list(chain.from_iterable(step.parameters for step in steps))
-        self._pulled = {id(one) for step in steps if not isinstance(step, _Whole) for one in step.parameters}
 
     def is_one(self, groups: Groups, states: States) -> bool:
         """Whether this step is ordinary too, as far as parameters, gradients and stages are concerned."""
@@ -111,11 +109,6 @@ class Ordinary:
 
     def take(self, groups: Groups, length: float) -> None:
         """So much of it."""
-        for group in groups:
-            if decay := float(group["weight_decay"]):
-                with torch.no_grad():
-                    pull([one for one in group["params"] if id(one) in self._pulled],
-                         float(group["lr"]) * decay * length)
         for step in self._steps:
             step.take_again(groups, length)
         increment_version(self._parameters)

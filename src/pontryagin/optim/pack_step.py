@@ -20,7 +20,7 @@ from pontryagin.optim.compiled import (
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
-from pontryagin.optim.moves import Moves
+from pontryagin.optim.moves import Moves, pull
 from pontryagin.optim.numbers import of, quiet, spread, write
 from pontryagin.optim.packed import Calls, Pack
 from pontryagin.optim.promise import Asked
@@ -195,8 +195,9 @@ class PackStep(RowStep):
         if self._reached is not None:
             self.joined.renew(self._reached)
             self._reached = None
-        self._kept[0] = own["momentum"]
-        again.take(-float(own["lr"]) * length)
+        self._kept[0], lr = own["momentum"], float(own["lr"])
+        pull(self._pack.parameters, lr * float(own["weight_decay"]) * length)
+        again.take(-lr * length)
 
     def propose(self, groups: Groups, largest: Mapping[int, float], asked: Asked) -> Proposal:
         """As that of RowStep."""

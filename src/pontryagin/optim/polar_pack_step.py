@@ -14,7 +14,7 @@ from pontryagin.optim.compiled import Compiled, averaged, moved, promised, row_s
 from pontryagin.optim.fading import within
 from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
-from pontryagin.optim.moves import Moves
+from pontryagin.optim.moves import Moves, pull
 from pontryagin.optim.numbers import Numbers, lerp, of, quiet, reduced, spread, sqrt, tensor, write
 from pontryagin.optim.packed import Pack
 from pontryagin.optim.polar_lengths import Sizes, momentum_length, polar_scale, renewed
@@ -155,7 +155,10 @@ class PolarPackStep(PolarStep):
         assert addresses is not None
         with quiet():
             self._take(found)
-        self._pack.add(addresses, -float(groups[self.joined.first.groups[0]]["lr"]) * length)
+        own = groups[self.joined.first.groups[0]]
+        lr = float(own["lr"])
+        pull(self._pack.parameters, lr * float(own["weight_decay"]) * length)
+        self._pack.add(addresses, -lr * length)
 
     def _take(self, proposal: Proposal) -> None:
         """All but the moves."""

@@ -75,6 +75,7 @@ class StepMaker:
         """
         constraints, share = self._stages.constraints, self._stages.share
         by_id = {id(parameter): group for group in groups for parameter in group["params"]}
+        told: dict[str, int] = {}  # what the groups are, if the step is taken
         constraints.prepare(states, by_id)
         undo, fits = Undo([]), None if self._is_fresh else _fits(groups, states)
         if looked or self._plan is None or not (self._is_fresh or self._plan.fits == fits):
@@ -83,7 +84,7 @@ class StepMaker:
                 if share.owns(weight) and (state := StageState(states[weight])).has_moments:
                     stage.conform(state)
             undo = Undo([states[weight] for _, weight, _ in trained] if looked else [])
-            self._refresh(trained, groups, states)
+            told |= self._refresh(trained, groups, states)
             before, self._plan = self._plan, self._planned(trained, groups, states, largest)
             if self._plan is not before:
                 known = self._plan.addresses
@@ -91,11 +92,13 @@ class StepMaker:
                     self._plan.steps, self._plan.others, known)
                 self._is_fresh = known is not None and known.look(groups, states)
             if seen := _probed(trained, states):
-                self._follow(seen, groups)
+                told |= self._follow(seen, groups)
         plan = self._plan
         proposals = [step.propose(groups, largest, asked) for step in share.arriving(plan.steps)]
         update = None if plan.others is None else plan.others.propose(groups, states, largest, asked, share)
         self.promise = self._check(proposals if update is None else [*proposals, update], undo)
+        for group in groups:
+            group.update(told)
         moves = share.moves([one for step, proposal in zip(plan.steps, proposals, strict=True)
                              for one in step.take(proposal, groups)], groups)
         if plan.others is not None and update is not None:
@@ -103,14 +106,13 @@ class StepMaker:
         constraints.step(states, by_id, largest)
         return moves
 
-    def _follow(self, seen: Mapping[AffineStage, MeanVariance | None], groups: ParamGroups) -> None:
+    def _follow(self, seen: Mapping[AffineStage, MeanVariance | None], groups: ParamGroups
+                ) -> dict[str, int]:
         """The states have been probed; where they hardly changed in any process the next probe comes
-        later."""
+        later. Returns what groups are to be told."""
         growth = max((step.follow(seen, groups) for step in self._steps), default=1.0)
         own = stretched(groups[0]["probe_stretch"], growth)
-        least = -largest_over_processes(-own, next(iter(seen)).weight.device)
-        for group in groups:
-            group["probe_stretch"] = least
+        return {"probe_stretch": -largest_over_processes(-own, next(iter(seen)).weight.device)}
 
     def _planned(self, trained: list[Trained], groups: ParamGroups, states: States, largest: Sizes) -> _Plan:
         """What is stacked stays so unless other stages take part; of the same all stays as it was."""
@@ -181,8 +183,8 @@ class StepMaker:
         """Of this step, where it goes by them."""
         return self._plan.addresses if self._is_fresh and self._plan is not None else None
 
-    def _refresh(self, trained: list[Trained], groups: ParamGroups, states: States) -> None:
-        """Take in the moments of the last batch and factorize.
+    def _refresh(self, trained: list[Trained], groups: ParamGroups, states: States) -> dict[str, int]:
+        """Take in the moments of the last batch and factorize. Returns what groups are to be told.
 
         Moments that are not finite are left out: the gradients of their batch are not finite either, or a
         state overflowed in a half-precision pass that had no say in the loss.
@@ -206,13 +208,12 @@ class StepMaker:
         if armed:
             for step in self._steps:
                 step.joined.renew_metrics()
-        if is_due(groups[0]["steps"] + 1, groups[0]["refresh_every"]):
-            refresh, work = (sum(each) for each in zip((0.0, 0.0), *(
-                (stage.refresh_work, stage.propagation_work) for stage, _, _ in trained), strict=True))
-            device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
-            every = largest_over_processes(period(refresh, work, self._budget), device)
-            for own in groups:
-                own["refresh_every"] = every
+        if not is_due(groups[0]["steps"] + 1, groups[0]["refresh_every"]):
+            return {}
+        refresh, work = (sum(each) for each in zip((0.0, 0.0), *(
+            (stage.refresh_work, stage.propagation_work) for stage, _, _ in trained), strict=True))
+        device = next((p.device for group in groups for p in group["params"]), torch.device("cpu"))
+        return {"refresh_every": largest_over_processes(period(refresh, work, self._budget), device)}
 
     def _check(self, proposals: Sequence[Proposal | Update], undo: Undo) -> Promise:
         """Raise NonFiniteError before anything has been changed; returns what is promised in all."""
