@@ -19,9 +19,9 @@ from pontryagin.optim import compiled
 from pontryagin.optim.group import Groups
 from pontryagin.optim.state import States
 
-_MILD = 1e-5, 1e9
-"""Norms whose squares are float32, of gradients whose largest entries may be squared as they are (fading.py):
-the largest of 1e10 is at least 1e-5 of the norm."""
+_MILD = 1e-10, 1e9
+"""The least root mean square of gradients, and their largest norm: their largest entries may be squared as
+they are (fading.py)."""
 _REQUIRED, _GRADIENT, _VERSION = map(attrgetter, ("requires_grad", "grad", "_version"))
 _KIND = attrgetter("__class__", "dtype", "layout")
 _PARAMETERS = itemgetter("params")

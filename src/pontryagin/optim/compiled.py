@@ -211,13 +211,14 @@ def _mild_norms(addresses: np.ndarray, sizes: np.ndarray, like: np.ndarray, leas
                 found: np.ndarray) -> bool:
     _norms(addresses, sizes, like, found)
     mild = True
-    for norm in found:
-        mild = mild and least < norm < most
+    for n in range(len(sizes)):
+        mild = mild and least * np.sqrt(float(sizes[n])) < found[n] < most
     return mild
 
 
 mild_norms = Compiled(_mild_norms, {"_norms": _NORMS})
-"""Whether all norms, by addresses, lie between two bounds. like: an array of their kind."""
+"""Whether all norms, by addresses, lie between two bounds, the least for each of so many entries. like: an
+array of their kind."""
 
 
 def _gathered(addresses: np.ndarray, places: np.ndarray, rows: Rows) -> None:
