@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from optim_deeds import DEEDS
 from torch import Tensor, nn
 
 from pontryagin.errors import NonFiniteError
@@ -47,7 +48,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 def run(make: Callable[[], nn.Module], between: Callable[[int, nn.Module, EMSA], None] | None = None,
-        steps: int = 40, size: float = 1.0, rows: int = 5, **options: Any) -> tuple[nn.Module, EMSA]:
+        steps: int = 60, size: float = 1.0, rows: int = 5, **options: Any) -> tuple[nn.Module, EMSA]:
     torch.manual_seed(0)
     model = make().double()
     groups = options.pop("groups", None)
@@ -119,74 +120,8 @@ def test_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     both(monkeypatch, Scaled, groups=groups)
 
 
-def replaced(n: int, model: nn.Module, _: EMSA) -> None:
-    weight = next(model.parameters())
-    if n in (15, 16, 30):
-        weight.data = 0.5 * weight.data.clone()
-
-
-def loaded(n: int, model: nn.Module, _: EMSA) -> None:
-    if n in (15, 30):
-        with torch.no_grad():
-            next(model.parameters()).mul_(0.5)
-
-
-def spread(n: int, model: nn.Module, _: EMSA) -> None:
-    """Gradients that are not their own memory."""
-    for parameter in model.parameters():
-        grad = parameter.grad
-        if grad is not None and n % 3 == 0:
-            parameter.grad = grad.mT.contiguous().mT if grad.ndim == 2 else torch.stack([grad, grad], 1)[:, 0]
-
-
-def frozen(n: int, model: nn.Module, _: EMSA) -> None:
-    parameter = list(model.parameters())[-1]
-    parameter.requires_grad_(not 12 < n < 20)
-    if 24 < n < 29:
-        parameter.grad = None
-
-
-def evaluated(n: int, _: nn.Module, optimizer: EMSA) -> None:
-    if n % 7 == 3:
-        optimizer.eval()
-        optimizer.train()
-
-
-def reset(n: int, _: nn.Module, optimizer: EMSA) -> None:
-    if n == 20:
-        optimizer.load_state_dict(optimizer.state_dict())
-
-
-def mixed(n: int, model: nn.Module, _: EMSA) -> None:
-    """Out of range, and back."""
-    for parameter in model.parameters():
-        if parameter.grad is not None and n % 5 == 4:
-            parameter.grad *= 10.0**(30 if n % 2 else -30)
-
-
-def copied(n: int, _: nn.Module, optimizer: EMSA) -> None:
-    """The state of what is in no stage gets new memory, and what it had is written over."""
-    if n % 9 == 8:
-        for entries in optimizer.state.values():
-            for name in ("first", "second", "updates", "mean_control"):
-                if name in entries:
-                    before, entries[name].data = entries[name].data, entries[name].data.clone()
-                    before.fill_(torch.nan)
-
-
-def cleared(n: int, _: nn.Module, optimizer: EMSA) -> None:
-    if n == 17:
-        optimizer.state.clear()
-
-
-def switched(n: int, _: nn.Module, optimizer: EMSA) -> None:
-    """Averages begin anew where they have been off."""
-    optimizer.param_groups[0]["averaging"] = None if 10 <= n < 37 else 8.0
-
-
 @pytest.mark.filterwarnings("ignore:EMSA")
-@pytest.mark.parametrize("between", [copied, cleared, switched, replaced, loaded, spread, frozen,
-                                     evaluated, reset, mixed])
+@pytest.mark.parametrize("between", DEEDS)
 def test_what_others_do(between: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     both(monkeypatch, Scaled, between)
 
