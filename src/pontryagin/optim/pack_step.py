@@ -22,7 +22,8 @@ from pontryagin.optim.group import Groups
 from pontryagin.optim.joined import Proposal, without_denormals_
 from pontryagin.optim.moves import Moves, pull
 from pontryagin.optim.numbers import of, quiet, spread, write
-from pontryagin.optim.packed import Calls, Pack
+from pontryagin.optim.packed import Pack
+from pontryagin.optim.packed_metric import Calls
 from pontryagin.optim.promise import Asked
 from pontryagin.optim.row_lengths import (
     ARRAYS,

@@ -11,7 +11,6 @@ pack is made of; what is padded is made anew when their moments change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -29,80 +28,9 @@ from pontryagin.optim.addresses import Addresses
 from pontryagin.optim.fading import reach
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
 from pontryagin.optim.numbers import Numbers, clip, of, tensor
+from pontryagin.optim.packed_metric import Calls, PackedMetric, Rows, Single, Subspace, Whole, with_corner
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import own_share
-
-Rows = Float[Tensor, "group output column"]
-Calls = tuple[Callable[[], Any], ...]
-"""One after the other."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Whole:
-    """By one product."""
-
-    product: Float[Tensor, "group column column"]
-    shift: Tensor
-    mask: Tensor | None
-    outside: Tensor | None = None
-
-    def solve(self, right: Rows, out: Rows) -> None:
-        torch.bmm(right, self.product, out=out)
-
-    def solving(self, right: Rows, out: Rows) -> Calls:
-        return partial(torch.bmm, right, self.product, out=out),
-
-    def transposed(self, right: Rows, out: Rows) -> None:
-        torch.bmm(right, self.product.mT, out=out)
-
-
-@dataclass(frozen=True, eq=False)
-class _Subspace:
-    """P = outside I + Q D: Y outside + (Y left) product, the last column of either for what P does to s."""
-
-    outside: Float[Tensor, "group 1 column"]
-    left: Float[Tensor, "group column rank"]
-    product: Float[Tensor, "group rank column"]
-    shift: Tensor
-    mask: Tensor | None
-
-    def solve(self, right: Rows, out: Rows) -> None:
-        torch.mul(right, self.outside, out=out)
-        out.baddbmm_(torch.bmm(right, self.left), self.product)
-
-    def solving(self, right: Rows, out: Rows) -> Calls:
-        inner = torch.bmm(right, self.left)
-        return (partial(torch.bmm, right, self.left, out=inner),
-                partial(torch.bmm, inner, self.product, out=out))
-
-    def transposed(self, right: Rows, out: Rows) -> None:
-        torch.mul(right, self.outside, out=out)
-        out.baddbmm_(torch.bmm(right, self.product.mT), self.left.mT)
-
-
-@dataclass(frozen=True, eq=False)
-class _Single:
-    """Of stages with one input: (P, -P s) times it, and g."""
-
-    product: Float[Tensor, "group 1 column"]
-    rest: Float[Tensor, " column"]
-    shift: Tensor
-    mask: Tensor | None
-    outside: Tensor | None = None
-
-    def solve(self, right: Rows, out: Rows) -> None:
-        torch.mul(right, self.rest, out=out)
-        out.addcmul_(right[..., :1], self.product)
-
-    def solving(self, right: Rows, out: Rows) -> Calls:
-        return partial(torch.mul, right, self.rest, out=out), partial(
-            out.addcmul_, right[..., :1], self.product)
-
-
-_Metric = _Whole | _Subspace | _Single
-"""P of all stages in padded form, and (dW, db) of Y by it. shift: delta, (group, 1); mask: 0 for inputs that
-do not vary, (group, 1, column), None where all do. solving: calls that solve again and again, but for Y times
-`outside`, where that is not None, which is left to be added."""
 
 
 class Pack:
@@ -141,12 +69,12 @@ class Pack:
         self._right = self._whitened = like.new_empty(0)  # Y before and after it is whitened
         self._seen = like.new_empty(0)  # Y K
         self._outputs_of_each = like.new_tensor(self.lengths)
-        self._metric: _Metric | None = None
+        self._metric: PackedMetric | None = None
         self.outside = of(self._gradient[:0])
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
         self._told_root: Tensor | None = None  # of which R_ii was written last
-        self._told_metric: _Metric | None = None  # of which delta was
+        self._told_metric: PackedMetric | None = None  # of which delta was
         self._addresses: Addresses | None = None
         self._weights = np.zeros(0, np.int64)  # their numbers there
         self._sizes_of_weights = np.array([one.weight.numel() for one in self.stages])
@@ -324,7 +252,7 @@ class Pack:
         """The one that was asked for last."""
         return self._gradient
 
-    def known_metric(self, damping: float, exponent: float) -> _Metric:
+    def known_metric(self, damping: float, exponent: float) -> PackedMetric:
         """[[P, -P s], [0, 1]]."""
         if self._metric is None or self._made_for != (damping, exponent):
             self._metric, self._made_for = self._new_metric(damping, exponent), (damping, exponent)
@@ -362,7 +290,7 @@ class Pack:
         """What is finite where the directions of biases are."""
         return [self._change_of_biases.sum()] if self._has_bias else []
 
-    def _square(self, right: Rows, norm: Numbers, metric: _Metric, damping: float, exponent: float
+    def _square(self, right: Rows, norm: Numbers, metric: PackedMetric, damping: float, exponent: float
                 ) -> Numbers:
         """The mean squared change of each output."""
         if self._roots is not None:
@@ -390,7 +318,7 @@ class Pack:
             self._root_diagonal = of(self._root.diagonal(dim1=1, dim2=2))
         return self._root
 
-    def _new_metric(self, damping: float, exponent: float) -> _Metric:
+    def _new_metric(self, damping: float, exponent: float) -> PackedMetric:
         like, bias = self._gradient, int(self._has_bias)
         columns = self.inputs + bias
         self._mean = like.new_zeros(self.count, 1, columns)
@@ -412,18 +340,18 @@ class Pack:
             product = torch.cat([product, -product * mean], 2) if bias else product
             rest = like.new_zeros(columns)
             rest[1:] = 1
-            return _Single(product, rest, shift, mask)
+            return Single(product, rest, shift, mask)
         assert isinstance(metric, Factor | Scaled)
         power = metric.power(damping, exponent)
         if power.outside is not None:
             assert isinstance(metric, Factor)
             if not bias:
-                return _Subspace(power.outside.repeat(1, 1, self.inputs), metric.basis, power.product, shift,
+                return Subspace(power.outside.repeat(1, 1, self.inputs), metric.basis, power.product, shift,
                                  mask)
             left, product = metric.basis, power.product
-            return _Subspace(
+            return Subspace(
                 nn.functional.pad(power.outside.expand(-1, -1, self.inputs), (0, 1)),
-                _with_corner(left, -power.outside * mean), _with_corner(product, -(product @ mean)), shift,
+                with_corner(left, -power.outside * mean), with_corner(product, -(product @ mean)), shift,
                 mask)
         product = like.new_zeros(self.count, columns, columns)
         for part, place in zip(self.parts, self._places, strict=True):
@@ -433,7 +361,7 @@ class Pack:
             inner = product[..., :-1, :-1]
             product[..., :-1, -1:] = -(inner @ mean)
             product[..., -1, -1] = 1
-        return _Whole(product, shift, mask)
+        return Whole(product, shift, mask)
 
     def _new_roots(self, damping: float, exponent: float) -> Tensor:
         """P Q diag(values)^(1/2), P in the units of Q, padded; nothing of what is beside the inputs."""
@@ -510,11 +438,3 @@ def shape_of(parts: Sequence[StageGroup]) -> tuple[int, int, int]:
     stages = [part.first.stage for part in parts]
     return (sum(part.count for part in parts), max(one.outputs for one in stages),
             max(one.inputs for one in stages))
-
-
-def _with_corner(matrix: Tensor, column: Tensor) -> Tensor:
-    """[[matrix, column], [0, 1]]."""
-    wide = torch.cat([matrix, column], 2)
-    row = wide.new_zeros(len(wide), 1, wide.shape[2])
-    row[..., -1] = 1
-    return torch.cat([wide, row], 1)
