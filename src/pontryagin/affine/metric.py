@@ -118,6 +118,11 @@ class Factor:
         """Right (A_c + delta I)^(1/2 - exponent)."""
         return right if exponent == _ROOT else self.solve(right, damping, exponent - _ROOT)
 
+    @property
+    def turn(self) -> Float[Tensor, "group input direction"]:
+        """Q, where it is square."""
+        return self.basis
+
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""
         along = change @ self.basis
@@ -200,6 +205,16 @@ class Scaled:
     def half(self, right: Matrix, damping: float, exponent: float) -> Matrix:
         """As that of a Factor."""
         return self.own.half(right / self.unit, damping, exponent)
+
+    @property
+    def turn(self) -> Float[Tensor, "group input direction"]:
+        """1 / unit Q: A_c = turn^-T diag(values) turn^-1."""
+        return self.own.basis / self.unit.mT
+
+    @property
+    def mean_diagonal(self) -> Float[Tensor, " group"]:
+        """mean(diag A_c), of inputs in their units."""
+        return self.own.mean_diagonal
 
     def squared_change(self, change: Matrix) -> Row:
         """The diagonal of dW A_c dW^T."""

@@ -440,6 +440,20 @@ def row_squares(rows: Rows, inputs: int, found: Float[np.ndarray, "group output"
 
 
 @compiled
+def weighted_squares(rows: Rows, worth: Float[np.ndarray, "group place"],
+                     found: Float[np.ndarray, "group output"]) -> None:
+    """Of the first numbers of each row the squares, each times what it is worth."""
+    groups, outputs, _ = rows.shape
+    for k in range(groups):
+        of_each = worth[k]
+        for i in range(outputs):
+            row, square = rows[k, i], 0.0
+            for j in range(len(of_each)):
+                square += of_each[j] * (np.float64(row[j]) * np.float64(row[j]))
+            found[k, i] = square
+
+
+@compiled
 def moved(velocity: Rows, gradient: Rows, kept: float) -> None:
     """v <- m v + (1 - m) G."""
     groups, outputs, columns = gradient.shape

@@ -239,7 +239,7 @@ class EMSA(torch.optim.Optimizer):
             measured = any(largest.values()) and outlook.is_measured(steps)
             moves = self._maker.moves(groups, self.state, largest, looked, Asked(
                 outlook.longest if rule is None else None, measured, self._last(outlook), outlook.unit,
-                is_due(steps + 1, groups[0]["refresh_every"])))
+                is_due(steps + 1, groups[0]["refresh_every"]), looked))
         if rule is not None and closure is not None:
             self._stages.capture.off()  # the inputs of a trial are not those of a step
             moves = [one._replace(place=None) for one in moves]

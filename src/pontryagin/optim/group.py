@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from pontryagin.affine import Diagonal, Factor, MeanVariance, Scaled
 from pontryagin.affine.argmax import centred, shift
-from pontryagin.affine.metric import FactoredMoment
+from pontryagin.affine.metric import FactoredMoment, row_norm
 from pontryagin.affine.variances import growth
 from pontryagin.optim import compiled
 from pontryagin.optim.certainty import exponent_for, is_polar
+from pontryagin.optim.directions import EXPONENT, LEAST, QUARTER, after, lengths, levelled
 from pontryagin.optim.fading import reach
 from pontryagin.optim.gradients import dense
 from pontryagin.optim.numbers import Numbers, of, sqrt
@@ -61,6 +62,15 @@ class TrainedStage:
     def exponent(self) -> float:
         """That of its metric where its param group names none."""
         return exponent_for(self.state.rows.item(), self.stage.map.is_dense)
+
+    @property
+    def has_directions(self) -> bool:
+        """Whether rows are whitened by what gradients are seen to be along directions (directions.py)."""
+        return not self.is_polar and self.stage.has_directions
+
+    def is_noise(self, exponent: float) -> bool:
+        """The same, in a metric of this exponent."""
+        return exponent == EXPONENT and self.has_directions
 
     @property
     def settings(self) -> Hashable:
@@ -126,12 +136,16 @@ class StageGroup:
         self.has_units = self.first.state.has_units
         metric = ["moment"] if self.map.one_hot else ["basis", "values", "tail"]
         metric += ["input_unit"] if self.has_units else []
-        outputs = StageState.OF_OUTPUTS if self.first.stage.is_whitened else ()
+        outputs = [*StageState.OF_OUTPUTS] if self.first.stage.is_whitened else []
+        outputs += ["along_inputs"] if self.first.stage.has_directions else []
         self._state = StageState({name: self._stacked(name)
                                   for name in ["mean", *metric, *outputs, "velocity"]})
         self._metric: FactoredMoment | None = None
         self._root: Tensor | None = None  # of C, inverse
+        self._learned: Tensor | None = None  # c after a step that has not been taken
+        self._product: tuple[float, Tensor] | None = None  # damping, and `product` of it
         self.is_unseen = self.first.stage.is_whitened and self._lacks_outputs()
+        self._is_undirected = self.first.has_directions and self._lacks_directions()
         self.lengths = [self.first.stage.outputs] * self.count
         self.has_bias_apart = self.first.bias is not None
 
@@ -145,7 +159,7 @@ class StageGroup:
 
     def renew(self) -> None:
         """The moments have changed."""
-        self._metric = None
+        self._metric = self._product = None
 
     def follow(self, seen: Mapping[AffineStage, MeanVariance | None]) -> Tensor | None:
         """The states have been probed: mean and second moment grow along; by what factor, (group)."""
@@ -194,6 +208,45 @@ class StageGroup:
             self._root = inverse_root(self._state.output_moment)
         return self._root
 
+    def input_lengths(self, damping: float) -> Float[Tensor, "group input"]:
+        """What is taken along each direction (directions.py), before A_c has a say."""
+        own = self._state.along_inputs if self._learned is None else self._learned
+        rounding = (torch.finfo(self.mean.dtype).eps * own.shape[1])**2
+        return lengths(own, damping, EXPONENT if self.first.stage.is_exact else QUARTER, rounding)
+
+    def product(self, damping: float) -> Float[Tensor, "group input input"]:
+        """Q (c + delta)^(-1/2) Q^T a^(-1/2), where Q is square."""
+        turn = self._factored.turn
+        variance = self._factored.mean_diagonal.to(self._state.along_inputs.dtype).clamp_min(LEAST)
+        own = self.input_lengths(damping) * variance.rsqrt()[:, None]
+        return (turn * own.unsqueeze(1).to(turn.dtype)) @ turn.mT
+
+    @property
+    def _factored(self) -> Factor | Scaled:
+        assert isinstance(self.metric, Factor | Scaled)
+        return self.metric
+
+    def learns(self, exponent: float, looked: bool) -> bool:
+        """Whether `learn` is to be asked."""
+        return self.first.is_noise(exponent) and (looked or self._is_undirected)
+
+    def learn(self, gradient: Matrix, mean_change: Vector | None, units: Tensor | None = None) -> None:
+        """What this gradient has along directions, should its step be taken. units: what G and g of each
+        matrix are divided by; None: 1."""
+        right = gradient if mean_change is None else centred(gradient, mean_change, self.mean)
+        right = right if self.root is None else torch.bmm(self.root, right)
+        turned = torch.bmm(right, self._factored.turn) if self.first.stage.is_exact else right
+        found = after(self._state.along_inputs, turned, units)
+        if self.first.stage.is_exact:
+            found = levelled(found, self._state.values)
+        self._learned, self._product = found, None
+
+    def keep_learned(self) -> None:
+        """The step has been taken."""
+        if self._learned is not None:
+            self._state.along_inputs.copy_(self._learned)
+            self._learned, self._is_undirected = None, self._is_undirected and self._lacks_directions()
+
     def answer(self, gradient: Matrix, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
         """The argmax for G, g."""
         right, root, share = gradient, self.root, None
@@ -205,8 +258,27 @@ class StageGroup:
             mean_change = None if mean_change is None else torch.bmm(
                 root, mean_change.unsqueeze(2)).squeeze(2)
             share = own_share(own, _rows(right, mean_change), of(root.diagonal(dim1=1, dim2=2)))
+        if self.first.is_noise(exponent):
+            return self._answer_to_noise(right, mean_change, damping, share)
         found = self.metric.measured_solve(right, damping, exponent)
         return Answer(*found, mean_change, None if mean_change is None else shift(found[0], self.mean), share)
+
+    def _answer_to_noise(self, right: Matrix, mean_change: Vector | None, damping: float,
+                         share: Numbers | None) -> Answer:
+        metric, own = self._factored, self.input_lengths(damping).to(right.dtype)
+        right = right * metric.power(damping, QUARTER).is_known.unsqueeze(2)
+        if self.first.stage.is_exact:
+            if self._product is None or self._product[0] != damping:
+                self._product = damping, self.product(damping)
+            change = torch.bmm(right, self._product[1])
+            moved = change * metric.unit if isinstance(metric, Scaled) else change
+            square = torch.linalg.vector_norm(moved, dim=2, dtype=self.first.state.square.dtype).square()
+            square = square * metric.mean_diagonal[:, None]
+        else:
+            change = metric.solve(right * own.unsqueeze(1), damping, QUARTER)
+            square = metric.squared_change(change)
+        return Answer(change, square, row_norm(change, EXPONENT), mean_change,
+                      None if mean_change is None else shift(change, self.mean), share)
 
     def rights(self, gradient: Matrix, mean_change: Vector | None, refresh: bool) -> Rights | None:
         """What C is to take in of this batch, in a refresh and where it has seen no gradient yet."""
@@ -222,6 +294,9 @@ class StageGroup:
         weight = self._state.output_refreshes.clamp_min(1).reciprocal().clamp_min(FRESH).mul_(is_seen)
         self._state.output_moment.lerp_(found, weight[:, None, None])
         self._root, self.is_unseen = None, self.is_unseen and self._lacks_outputs()
+
+    def _lacks_directions(self) -> bool:
+        return not self._state.along_inputs.any(1).all()
 
     def _lacks_outputs(self) -> bool:
         return not self._state.output_refreshes.all()

@@ -14,8 +14,8 @@ from pontryagin.optim.compiled import (
     nesterov,
     nesterov_placed,
     promised,
-    row_squares,
     scaled,
+    weighted_squares,
 )
 from pontryagin.optim.fading import is_mild, within
 from pontryagin.optim.group import Groups
@@ -41,8 +41,9 @@ ROWS = "own", "root", "inside", "square", "long_square", "new_square", "new_long
 where there is no padding, the running means, and what they will be."""
 PARTS = ("lengths", "silent", "certain", "shift", "limit", "longer", "square_weight", "peak",
          "new_square_weight", "new_peak", "norm", "own", "along", "reach")
-"""And of every part: its outputs, two numbers of RowStep, delta, the limit of its norm, what it is multiplied
-by, the running means and what they will be, |d|, lr <G, d> and lr <G, v>, the largest norm of a change."""
+"""And of every part: its outputs, two numbers of RowStep, what |dW|^2 counts less, the limit of its norm,
+what it is multiplied by, the running means and what they will be, |d|, lr <G, d> and lr <G, v>, and the
+largest norm of a change."""
 NUMBERS = "rho_decay", "steps", "momentum", "lr", "sure", "before", "size", "longest"
 """Of all: steps with this one, the first two of a Promise, one that is finite where directions are, and the
 rate at which steps are to be within their reach, 0 for none."""
@@ -50,18 +51,18 @@ rate at which steps are to be within their reach, 0 for none."""
 
 def finished(right: np.ndarray, change: np.ndarray, outside: np.ndarray, gradient: np.ndarray,
              mean: np.ndarray, velocity: np.ndarray, inputs: int, sums: np.ndarray, rows: np.ndarray,
-             parts: np.ndarray, numbers: np.ndarray, places: np.ndarray, seen: np.ndarray, is_half: bool,
-             is_whitened: bool, is_promised: bool) -> None:
+             parts: np.ndarray, numbers: np.ndarray, places: np.ndarray, seen: np.ndarray, worth: np.ndarray,
+             is_half: bool, is_whitened: bool, is_promised: bool) -> None:
     """What is left to do of a step of one pack when its argmax is known, but for what it has outside of a
     subspace: the change is made as long as it is to be, and what is known of it written beside what was
-    given. outside, seen: see Pack, of no rows for None; gradient, mean: as `promised` asks for them."""
+    given. outside, seen, worth: see Pack and Solved; gradient, mean: as `promised` asks for them."""
     groups, outputs, _ = change.shape
     segments = Layout(places, rows[2], parts[0])
     rho_decay, steps, lr = numbers[0], int(numbers[1]), numbers[3]
     measured(right, change, outside, inputs, sums)
     if len(seen):
-        row_squares(seen, inputs, sums[2])
-        parts[3], is_half = 0.0, False
+        weighted_squares(seen, worth, sums[2])
+        is_half = False
     square, norm, share = found_rows(sums.reshape(5, groups * outputs), rows[0], rows[1],
                                      spread(segments, parts[3]), is_half)
     if not is_whitened:
@@ -88,7 +89,8 @@ def finished(right: np.ndarray, change: np.ndarray, outside: np.ndarray, gradien
 
 
 _FINISHED = Compiled(finished, ARRAYS | {
-    "measured": measured, "promised": promised, "scaled": scaled, "row_squares": row_squares})
+    "measured": measured, "promised": promised, "scaled": scaled,
+    "weighted_squares": weighted_squares})
 
 
 def taken(velocity: np.ndarray, change: np.ndarray, kept: np.ndarray, rows: np.ndarray, parts: np.ndarray,
@@ -132,7 +134,6 @@ class PackStep(RowStep):
             self.joined.move(name, self._parts[PARTS.index(name)])
         self._sums = np.zeros((5, pack.count, pack.outputs))
         self._velocity, self._kept = of(pack.velocity), np.zeros(1, pack.change_array.dtype)
-        self._none = np.zeros((0, 0, 0), self._kept.dtype)
         self._parts[13] = self.joined.state.reach
         self._longer: tuple[int | None, float] | None = None  # for which `longer` was written last
         self._again: _Again | None = None
@@ -150,13 +151,14 @@ class PackStep(RowStep):
         if known is not None and known.settings == settings and all(map(is_, known.made_of, pack.made_of)):
             return True
         damping, exponent = settings[0], self.joined.exponent(groups)
-        if pack.fresh is not addresses or pack.is_unseen or not pack.is_compiled(damping, exponent):
+        if pack.fresh is not addresses or pack.is_unseen or pack.learns(exponent, False) or (
+                not pack.is_compiled(damping, exponent)):
             return False
-        right, seen = pack.solved(damping, exponent, self._rows, self._parts[3]), pack.seen()
-        begin = pack.solving(addresses, self._rows)
+        right, _, worth = pack.solved(damping, exponent, self._rows, self._parts[3])
+        begin, seen = pack.solving(addresses, self._rows)
         finish = partial(_FINISHED.direct, right, pack.change_array, pack.outside, *pack.centred,
                          self._velocity, pack.inputs, self._sums, self._rows, self._parts, self._numbers,
-                         self._places, self._none if seen is None else seen, exponent < 1, pack.is_whitened)
+                         self._places, seen, worth, exponent < 1, pack.is_whitened)
         self._again = _Again(
             pack.made_of, settings, ((*begin, partial(finish, False)), (*begin, partial(finish, True))),
             partial(_TAKEN.direct, self._velocity, pack.change_array, self._kept, self._rows, self._parts,
@@ -204,10 +206,12 @@ class PackStep(RowStep):
         """As that of RowStep."""
         joined, pack, own = self.joined, self._pack, groups[self.joined.first.groups[0]]
         damping, exponent, lr, parts = own["damping"], joined.exponent(groups), float(own["lr"]), self._parts
-        if not ((pack.fresh or all(map(is_mild, joined.largest(largest))))
-                and pack.is_compiled(damping, exponent)):
+        is_in_range = pack.fresh is not None or all(map(is_mild, joined.largest(largest)))
+        if is_in_range and pack.learns(exponent, asked.looked):
+            pack.learn(None, None)
+        if not (is_in_range and pack.is_compiled(damping, exponent)):
             return super().propose(groups, largest, asked)
-        right = pack.solved(damping, exponent, self._rows, parts[3])
+        right, seen, worth = pack.solved(damping, exponent, self._rows, parts[3])
         rights = [pack.rights(None, None, asked.refresh)]
         changed, longer = StageState({}), joined.lengths(asked)
         if asked.longest is not None and joined.is_reach_due(own["steps"]):
@@ -216,10 +220,9 @@ class PackStep(RowStep):
         numbers = self._numbers
         numbers[:4] = own["rho_decay"], own["steps"] + 1, own["momentum"], lr
         numbers[7] = 0.0 if asked.longest is None else asked.longest * lr
-        seen = pack.seen()
         _FINISHED(right, pack.change_array, pack.outside, *pack.centred, self._velocity, pack.inputs,
-                  self._sums, self._rows, parts, numbers, self._places, self._none if seen is None else seen,
-                  exponent < 1, pack.is_whitened, asked.promised)
+                  self._sums, self._rows, parts, numbers, self._places, seen, worth, exponent < 1,
+                  pack.is_whitened, asked.promised)
         _, _, _, _, sure, before, size, _ = numbers.tolist()
         promise = [sure, before, *joined.of_last(parts[11], parts[12], asked)] if asked.promised else None
         return Proposal(joined, [pack.change], None, parts[10], changed, promise=promise, rights=rights,
@@ -234,6 +237,7 @@ class PackStep(RowStep):
         self._rows[3:5], self._parts[6:8] = self._rows[5:7], self._parts[8:10]
         joined, own = self.joined, groups[self.joined.first.groups[0]]
         joined.renew(proposal.new)
+        self._pack.keep_learned()
         self._see_outputs(proposal, groups)
         self._kept[0] = own["momentum"]
         nesterov(self._velocity, self._pack.change_array, self._kept)

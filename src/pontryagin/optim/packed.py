@@ -11,9 +11,10 @@ pack is made of; what is padded is made anew when their moments change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +26,31 @@ from pontryagin.affine import Diagonal, Factor, MeanVariance, Scaled
 from pontryagin.affine.metric import is_plain, row_norm
 from pontryagin.optim import compiled
 from pontryagin.optim.addresses import Addresses
+from pontryagin.optim.directions import QUARTER
 from pontryagin.optim.fading import reach
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
-from pontryagin.optim.numbers import Numbers, clip, of, tensor
-from pontryagin.optim.packed_metric import Calls, PackedMetric, Rows, Single, Subspace, Whole, with_corner
+from pontryagin.optim.numbers import Numbers, as_type, clip, of, tensor
+from pontryagin.optim.packed_metric import (
+    Calls,
+    Measure,
+    PackedMetric,
+    Rows,
+    Single,
+    Subspace,
+    Whole,
+    with_corner,
+)
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import own_share
+
+
+class Solved(NamedTuple):
+    """Y; and rows whose squares, each times its worth, are what the change does to outputs beside their
+    means, of no groups where |Y| and |dW| say it."""
+
+    right: np.ndarray
+    seen: np.ndarray
+    worth: np.ndarray
 
 
 class Pack:
@@ -74,7 +94,6 @@ class Pack:
         self._made_for: tuple[float, float] | None = None
         self._root: Tensor | None = None
         self._told_root: Tensor | None = None  # of which R_ii was written last
-        self._told_metric: PackedMetric | None = None  # of which delta was
         self._addresses: Addresses | None = None
         self._weights = np.zeros(0, np.int64)  # their numbers there
         self._sizes_of_weights = np.array([one.weight.numel() for one in self.stages])
@@ -120,6 +139,22 @@ class Pack:
             self._gradient.mul_(self._gradient.new_tensor(each).view(-1, 1, 1))
         return self._gradient
 
+    def learns(self, exponent: float, looked: bool) -> bool:
+        """As that of its groups."""
+        return any(part.learns(exponent, looked) for part in self.parts)
+
+    def learn(self, gradient: Rows | None, mean_change: Vector | None, units: Tensor | None = None) -> None:
+        """As that of its groups. gradient: None where it has not been asked for."""
+        found = self.gradient() if gradient is None else gradient
+        for (part, of_part, bias_of_part), place in zip(self._split(found), self._places, strict=True):
+            part.learn(of_part, bias_of_part, None if units is None else units[place])
+        self._metric = None
+
+    def keep_learned(self) -> None:
+        """As that of its groups."""
+        for part in self.parts:
+            part.keep_learned()
+
     def answer(self, gradient: Rows, mean_change: Vector | None, damping: float, exponent: float) -> Answer:
         """As that of a group."""
         metric = self.known_metric(damping, exponent)
@@ -139,12 +174,13 @@ class Pack:
 
     def is_compiled(self, damping: float, exponent: float) -> bool:
         """Whether `solved` can be asked."""
-        return (compiled.fits(self.velocity) and is_plain(damping, exponent)
+        is_plainly = self.first.is_noise(exponent) or is_plain(damping, exponent)
+        return (compiled.fits(self.velocity) and is_plainly
                 and self.known_metric(damping, exponent).mask is None)
 
-    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Y; the argmax is in `change`, but for Y times `outside`. rows: the first two are written, as
-        row_lengths.ROWS says; so is delta."""
+    def solved(self, damping: float, exponent: float, rows: np.ndarray, shift: np.ndarray) -> Solved:
+        """The argmax is in `change`, but for Y times `outside`. rows: the first two are written, as
+        row_lengths.ROWS says; so is what |dW|^2 counts less."""
         metric, right, found = self.known_metric(damping, exponent), self._gradient, self.gradient_array
         own = rows[0].reshape(self._shape)
         if len(self._right) < len(right):
@@ -166,15 +202,19 @@ class Pack:
             if self._told_root is not root:
                 self._told_root, rows[1] = root, self._root_diagonal.reshape(-1)
             right, found = torch.bmm(root, right, out=self._whitened), self._whitened_array
-        for call in metric.solving(right, self.change):
+        calls, seen = metric.solving(right, self.change)
+        for call in calls:
             call()
-        if self._told_metric is not metric:
-            self._told_metric, shift[:] = metric, of(metric.shift).reshape(-1)
-        return found
+        measure = metric.measure
+        if measure is not None:
+            shift[:] = -of(measure.tail)
+            return Solved(found, of(seen), of(measure.worth))
+        shift[:] = 0.0 if self._roots is not None else of(metric.shift).reshape(-1)
+        return Solved(found, *self._seen_by_roots(right))
 
-    def solving(self, addresses: Addresses, rows: np.ndarray) -> Calls:
-        """`solved` and `seen` again and again, as they were asked last, as long as `made_of` is what it was:
-        all that they look up has been looked up."""
+    def solving(self, addresses: Addresses, rows: np.ndarray) -> tuple[Calls, np.ndarray]:
+        """`solved` again and again, as it was asked last, as long as `made_of` is what it was: all that it
+        looks up has been looked up; and what it sees by then."""
         metric, right, own = self._metric, self._gradient, rows[0].reshape(self._shape)
         assert metric is not None
         if self._has_bias:
@@ -191,10 +231,14 @@ class Pack:
         if self.is_whitened:
             calls.append(partial(torch.bmm, self._known_root(), right, out=self._whitened))
             right = self._whitened
-        calls += metric.solving(right, self.change)
+        more, seen = metric.solving(right, self.change)
+        calls += more
+        if metric.measure is not None:
+            return tuple(calls), of(seen)
         if self._roots is not None:
             calls.append(partial(torch.bmm, right, self._roots, out=self._seen))
-        return tuple(calls)
+            return tuple(calls), self._seen_array
+        return tuple(calls), self.gradient_array[:0]
 
     @property
     def made_of(self) -> tuple[object, object, object]:
@@ -255,7 +299,8 @@ class Pack:
     def known_metric(self, damping: float, exponent: float) -> PackedMetric:
         """[[P, -P s], [0, 1]]."""
         if self._metric is None or self._made_for != (damping, exponent):
-            self._metric, self._made_for = self._new_metric(damping, exponent), (damping, exponent)
+            make = self._noise_metric if self.first.is_noise(exponent) else self._new_metric
+            self._metric, self._made_for = make(damping, exponent), (damping, exponent)
             outside = self._metric.outside
             self.outside = of(self._gradient[:0] if outside is None else outside)
         return self._metric
@@ -293,6 +338,13 @@ class Pack:
     def _square(self, right: Rows, norm: Numbers, metric: PackedMetric, damping: float, exponent: float
                 ) -> Numbers:
         """The mean squared change of each output."""
+        if (measure := metric.measure) is not None:
+            seen = right @ metric.left if isinstance(metric, Subspace) else self.change
+            squares = seen[..., :measure.worth.shape[1]].to(measure.worth.dtype).square()
+            found = of((squares @ measure.worth.unsqueeze(2)).squeeze(2)) + (
+                of(measure.tail)[:, None] * norm * norm)
+            own = as_type(of(right[..., -1]), found)
+            return found + own * own if self._has_bias else found
         if self._roots is not None:
             whole = of(torch.linalg.vector_norm(torch.bmm(right, self._roots), dim=2))
             return whole * whole + of(right[..., -1])**2 if self._has_bias else whole * whole
@@ -318,7 +370,36 @@ class Pack:
             self._root_diagonal = of(self._root.diagonal(dim1=1, dim2=2))
         return self._root
 
-    def _new_metric(self, damping: float, exponent: float) -> PackedMetric:
+    def _noise_metric(self, damping: float, _: float) -> PackedMetric:
+        """Of what gradients are seen to be along directions."""
+        found = self._new_metric(damping, QUARTER, with_units=False)
+        squares, pad = self.first.state.square.dtype, nn.functional.pad
+        if isinstance(found, Subspace):
+            metric = self.parts[0].metric
+            assert isinstance(metric, Factor)
+            own = self.parts[0].input_lengths(damping).to(self.change.dtype)
+            own = pad(own, (0, 1), value=1.0) if self._has_bias else own
+            inside = metric.power(damping, QUARTER).inside[:, 0].to(squares)
+            tail = metric.tail.to(squares)
+            return replace(
+                found, outside=found.outside * own.unsqueeze(1), left=found.left * own.unsqueeze(2),
+                measure=Measure((metric.values.to(squares) - tail[:, None]) * inside * inside, tail))
+        assert isinstance(found, Whole)
+        product = torch.zeros_like(found.product)
+        worth = self.change.new_zeros(self.count, self.inputs, dtype=squares)
+        for part, place in zip(self.parts, self._places, strict=True):
+            inputs, metric = part.first.stage.inputs, part.metric
+            assert isinstance(metric, Factor | Scaled)
+            product[place, :inputs, :inputs] = part.product(damping)
+            unit = metric.unit[:, 0].to(squares).square() if isinstance(metric, Scaled) else 1.0
+            worth[place, :inputs] = metric.mean_diagonal.to(squares)[:, None] * unit
+        if self._has_bias:
+            inner = product[..., :-1, :-1]
+            product[..., :-1, -1:] = -(inner @ self._mean[..., :self.inputs].mT)
+            product[..., -1, -1] = 1
+        return replace(found, product=product, measure=Measure(worth, worth.new_zeros(self.count)))
+
+    def _new_metric(self, damping: float, exponent: float, with_units: bool = True) -> PackedMetric:
         like, bias = self._gradient, int(self._has_bias)
         columns = self.inputs + bias
         self._mean = like.new_zeros(self.count, 1, columns)
@@ -327,7 +408,7 @@ class Pack:
             self._mean[place, 0, :part.first.stage.inputs] = part.mean
             shift[place], known[place] = part.metric.power(damping, exponent).shift, part.metric.power(
                 damping, exponent).is_known
-        has_units = any(part.has_units for part in self.parts)
+        has_units = with_units and any(part.has_units for part in self.parts)
         self._roots = self._new_roots(damping, exponent) if has_units else None
         mask = None
         if not known.all():
@@ -375,17 +456,17 @@ class Pack:
             found[place, :inputs, :inputs] = root / metric.unit.mT if isinstance(metric, Scaled) else root
         return found
 
-    def seen(self) -> np.ndarray | None:
-        """Y K, whose rows squared are what the change does to outputs beside their means; None where |Y| and
-        |dW| say it. Y is that of `solved`."""
+    def _seen_by_roots(self, right: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Y K, whose rows squared are what the change does to outputs beside their means; of no groups where
+        |Y| and |dW| say it."""
         if self._roots is None:
-            return None
-        right = self._whitened if self.is_whitened else self._right if self._has_bias else self._gradient
+            return self.gradient_array[:0], np.zeros((0, 0))
         if not len(self._seen):
+            self._worth = np.ones((self.count, self.inputs))
             self._seen = self._seen.new_empty(*self._shape, self.inputs)
             self._seen_array = of(self._seen)
         torch.bmm(right, self._roots, out=self._seen)
-        return self._seen_array
+        return self._seen_array, self._worth
 
     def _split(self, rows: Rows) -> Iterator[tuple[StageGroup, Matrix, Vector | None]]:
         """Of each group what there is of weights, and of biases."""

@@ -15,6 +15,15 @@ Calls = tuple[Callable[[], Any], ...]
 
 
 @dataclass(frozen=True, eq=False)
+class Measure:
+    """The mean squared change of an output: squares of what `solving` has, each times its worth, and `tail`
+    |dW|^2."""
+
+    worth: Float[Tensor, "group place"]
+    tail: Float[Tensor, " group"]
+
+
+@dataclass(frozen=True, eq=False)
 class Whole:
     """By one product."""
 
@@ -22,12 +31,13 @@ class Whole:
     shift: Tensor
     mask: Tensor | None
     outside: Tensor | None = None
+    measure: Measure | None = None
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.bmm(right, self.product, out=out)
 
-    def solving(self, right: Rows, out: Rows) -> Calls:
-        return partial(torch.bmm, right, self.product, out=out),
+    def solving(self, right: Rows, out: Rows) -> tuple[Calls, Tensor]:
+        return (partial(torch.bmm, right, self.product, out=out),), out
 
     def transposed(self, right: Rows, out: Rows) -> None:
         torch.bmm(right, self.product.mT, out=out)
@@ -42,15 +52,16 @@ class Subspace:
     product: Float[Tensor, "group rank column"]
     shift: Tensor
     mask: Tensor | None
+    measure: Measure | None = None
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.outside, out=out)
         out.baddbmm_(torch.bmm(right, self.left), self.product)
 
-    def solving(self, right: Rows, out: Rows) -> Calls:
+    def solving(self, right: Rows, out: Rows) -> tuple[Calls, Tensor]:
         inner = torch.bmm(right, self.left)
         return (partial(torch.bmm, right, self.left, out=inner),
-                partial(torch.bmm, inner, self.product, out=out))
+                partial(torch.bmm, inner, self.product, out=out)), inner
 
     def transposed(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.outside, out=out)
@@ -66,20 +77,22 @@ class Single:
     shift: Tensor
     mask: Tensor | None
     outside: Tensor | None = None
+    measure: Measure | None = None
 
     def solve(self, right: Rows, out: Rows) -> None:
         torch.mul(right, self.rest, out=out)
         out.addcmul_(right[..., :1], self.product)
 
-    def solving(self, right: Rows, out: Rows) -> Calls:
-        return partial(torch.mul, right, self.rest, out=out), partial(
-            out.addcmul_, right[..., :1], self.product)
+    def solving(self, right: Rows, out: Rows) -> tuple[Calls, Tensor]:
+        return (partial(torch.mul, right, self.rest, out=out), partial(
+            out.addcmul_, right[..., :1], self.product)), out
 
 
 PackedMetric = Whole | Subspace | Single
 """P of all stages in padded form, and (dW, db) of Y by it. shift: delta, (group, 1); mask: 0 for inputs that
 do not vary, (group, 1, column), None where all do. solving: calls that solve again and again, but for Y times
-`outside`, where that is not None, which is left to be added."""
+`outside`, where that is not None, which is left to be added; and what `measure` asks for. measure: None where
+|Y| and |dW| say it, or a product."""
 
 
 def with_corner(matrix: Tensor, column: Tensor) -> Tensor:

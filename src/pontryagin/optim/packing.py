@@ -88,7 +88,9 @@ def _fit(parts: Sequence[StageGroup], group: StageGroup, cost: Cost) -> bool:
 
 def _kind(group: StageGroup) -> str:
     stage = group.first.stage
-    return "single" if stage.inputs == 1 else "whole" if stage.is_exact else "subspace"
+    if not stage.is_exact:
+        return "subspace"
+    return "single" if stage.inputs == 1 else "directions" if group.first.has_directions else "whole"
 
 
 def _work(parts: Sequence[StageGroup], cost: Cost) -> float:

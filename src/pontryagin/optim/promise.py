@@ -182,13 +182,15 @@ PARTS = 4
 class Asked(NamedTuple):
     """Of a step. longest: what it may be multiplied by and still reach no further than weights allow; None:
     wherever it leads. promised: whether to tell what it promises. last: the id of the weight of the last
-    stage, whose unit this is. refresh: whether what changes slowly is to be seen anew."""
+    stage, whose unit this is. refresh: whether what changes slowly is to be seen anew; looked: whether what
+    changes less so is."""
 
     longest: float | None = None
     promised: bool = False
     last: int | None = None
     unit: float = 1.0
     refresh: bool = False
+    looked: bool = False
 
 
 class Promise(NamedTuple):

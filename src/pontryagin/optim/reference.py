@@ -5,6 +5,7 @@ second moment of x (without b about 0). delta = damping * mean(diag A_c). By row
 
     (G - g s^T, g) <- (C + 0.1 c I)^(-1/2) (G - g s^T, g)            (C of all outputs: whitening.py)
     dW = (G - g s^T) (A_c + delta I)^-exponent,   db = g - dW s      (argmax of the augmented Hamiltonian)
+    with exponent 1/2, for A_c of several inputs: what G has along its eigenvectors     (directions.py)
     rho_i^2 = running mean of dW_i A_c dW_i^T + g_i^2                (squared change of output i)
     v <- m v + (1 - m) dW / rho,   W <- W - lr (m v + (1 - m) dW / rho),   b by db likewise
 
@@ -51,12 +52,14 @@ class State:
         self.mean, self.moment, self.basis, self.values = zeros(k, d), zeros(d, d), zeros(d, d), zeros(d)
         self.velocity, self.average, self.square = zeros(n, d + k), zeros(n, d + k), zeros(n)
         self.unit, self.outputs, self.seen = torch.ones_like(self.values), torch.eye(n).to(zeros(())), 0
+        self.along = zeros(d)
         self.size, self.long, self.peak, self.reach = zeros(()), zeros(()), zeros(()), zeros(())
 
 
 @torch.no_grad()
-def step(state: State, x: Tensor, refresh: bool = True) -> None:
-    """A step of the layer, its gradients in .grad and x its inputs: layers do not know of each other."""
+def step(state: State, x: Tensor, refresh: bool = True, looked: bool = True) -> None:
+    """A step of the layer, its gradients in .grad and x its inputs: layers do not know of each other.
+    refresh: of C and the moments; looked: of what G has along directions."""
     layer, n, state.steps = state.layer, len(state.layer.weight), state.steps + 1
     if refresh:
         _refresh(state, x)
@@ -64,7 +67,7 @@ def step(state: State, x: Tensor, refresh: bool = True) -> None:
         state.reach = 0.3 * layer.weight.norm().clamp_min(n**0.5)
     gradient = torch.cat([p.grad.view(n, -1) for p in layer.parameters() if p.grad is not None], 1)
     change = -state.lr * (_polar_step(state, gradient) if state.is_polar else
-                          _row_step(state, gradient, refresh))
+                          _row_step(state, gradient, refresh, looked))
     change[:, :layer.in_features] -= state.lr * state.weight_decay * layer.weight
     for parameter, part in zip(layer.parameters(), change.tensor_split([layer.in_features], 1), strict=False):
         parameter.add_(part.view_as(parameter))
@@ -88,12 +91,15 @@ def _refresh(state: State, x: Tensor) -> None:
     state.mean.lerp_(mean, weight)
     state.moment.lerp_(moment, weight)
     state.unit = units(state.moment[None])[0] if state.are_data else state.unit
+    before = state.basis
     values, state.basis = torch.linalg.eigh(state.moment / state.unit / state.unit[:, None])
+    state.along = state.along @ (before.T @ state.basis)**2
     rounding = torch.finfo(x.dtype).eps * (state.mean / state.unit).square().sum() / x.shape[1]
     state.values = values.clamp_min(float(rounding))
+    _level(state)
 
 
-def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
+def _row_step(state: State, gradient: Tensor, refresh: bool, looked: bool) -> Tensor:
     G, g = gradient.tensor_split([len(state.values)], 1)
     G, n, (values, basis) = G - g @ state.mean, len(G), torch.linalg.eigh(state.outputs)
     Y = torch.cat([G / state.unit @ _power(state, state.exponent - 0.5), g], 1)  # Y Y^T: dW A dW^T + g g^T
@@ -103,8 +109,13 @@ def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
     R = (basis * (values + 0.1 * values.mean()) ** -0.5) @ basis.T if n > 1 else torch.eye(n).to(G)
     share, G, g = 2 * R.diagonal() * torch.cat([G, g], 1).norm(dim=1), R @ G, R @ g
     share = (share / torch.cat([G, g], 1).norm(dim=1)).nan_to_num(1.0).clamp_max(1)[:, None]
-    dW = G / state.unit @ _power(state, state.exponent)
-    square, dW = _squared_change(state, dW, g), dW / state.unit
+    if state.exponent == 0.5 and len(state.values) > 1:
+        dW = _along_directions(state, G / state.unit, looked)
+        square = state.values.mean() * dW.square().sum(1) + g.square().sum(1)
+    else:
+        dW = G / state.unit @ _power(state, state.exponent)
+        square = _squared_change(state, dW, g)
+    dW = dW / state.unit
     state.square.lerp_(square, (1 - state.rho_decay) / (1 - state.rho_decay**state.steps))
     known = torch.maximum(state.square, _floor(state, square, 1e-3))
     known = torch.maximum(known, square * (state.long.mean() < 1e-4 * state.peak))  # faded ones that rise
@@ -112,6 +123,22 @@ def _row_step(state: State, gradient: Tensor, refresh: bool) -> Tensor:
     scale = torch.where(known > 0, known**-0.5, 0.0)[:, None]
     found = _within_reach(state, torch.cat([dW, g - dW @ state.mean.T], 1) * scale * share)
     return torch.lerp(found, state.velocity.lerp_(found, 1 - state.momentum), state.momentum)
+
+
+def _along_directions(state: State, G: Tensor, looked: bool) -> Tensor:
+    H = G @ state.basis
+    if looked or not state.along.any():
+        state.along.lerp_(H.square().mean(0), 0.1)
+        _level(state)
+    c = state.damping + (state.along / state.along.mean() if state.along.any() else state.along + 1)
+    c = torch.where(c > (torch.finfo(H.dtype).eps * len(c))**2, c, torch.inf)
+    return (H * c**-0.5) @ state.basis.T * state.values.mean()**-0.5
+
+
+def _level(state: State) -> None:
+    least = torch.finfo(state.values.dtype).eps * len(state.values) * state.values.max()
+    alike = state.values <= least.clamp_min(state.values.min())
+    state.along[alike] = state.along[alike].mean()
 
 
 def _polar_step(state: State, gradient: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pontryagin.affine import Factor, Moments
 from pontryagin.affine.variances import lag
+from pontryagin.optim.directions import levelled, turned_along
 from pontryagin.optim.numbers import read
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.state import StageState
@@ -71,10 +72,12 @@ def _grow(entering: Sequence[Entering]) -> None:
 
 
 def keep(found: Sequence[tuple[AffineStage, StageState, Factor]]) -> None:
-    """In place: groups hold the same tensors. Less variance than the rounding of the mean is no
-    information."""
+    """In place: groups hold the same tensors. What is known of directions turns along. Less variance than the
+    rounding of the mean is no information."""
     if not found:
         return
+    turning = [(state, turned_along(state.along_inputs, state.basis.mT @ factor.basis))
+               for stage, state, factor in found if stage.is_exact and "along_inputs" in state]
     means = [state.mean / state.input_unit if stage.is_exact else state.mean for stage, state, _ in found]
     rounding = [torch.finfo(mean.dtype).eps * mean.square().mean(1) for mean in means]
     torch._foreach_copy_([state.basis for _, state, _ in found], [factor.basis for *_, factor in found])
@@ -82,3 +85,5 @@ def keep(found: Sequence[tuple[AffineStage, StageState, Factor]]) -> None:
         [value for _, state, _ in found for value in (state.values, state.tail)],
         torch._foreach_maximum([value for *_, factor in found for value in (factor.values, factor.tail)],
                                [value for one in rounding for value in (one.unsqueeze(1), one)]))
+    for state, energies in turning:
+        state.along_inputs.copy_(levelled(energies, state.values))

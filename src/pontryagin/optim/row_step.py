@@ -52,10 +52,15 @@ class RowStep:
         factors = None if units is None else [1 / size for size in sizes]
         bias_gradient, scaled = joined.bias_gradients(factors), iter(factors or [])
         gradients, rights, answers = [], [], []
-        for group, mean_change in zip(joined.groups, joined.by_group(bias_gradient), strict=True):
+        each_units = [None] * len(joined.groups) if units is None else [
+            one.flatten() for one in joined.matrices(units)]
+        for group, mean_change, of_group in zip(joined.groups, joined.by_group(bias_gradient), each_units,
+                                                strict=True):
             gradient = group.gradient(None if factors is None else [next(scaled) for _ in group.stages])
             gradients.append(gradient)
             rights.append(group.rights(gradient, mean_change, asked.refresh))
+            if group.learns(exponent, asked.looked):
+                group.learn(gradient, mean_change, of_group)
             answers.append(group.answer(gradient, mean_change, own["damping"], exponent))
         changes = [one.change for one in answers]
         bias, moved = None, flat([one.mean_change for one in answers])
@@ -111,6 +116,8 @@ class RowStep:
         joined = self.joined
         joined.renew(proposal.new)
         own = groups[joined.first.groups[0]]
+        for group in joined.groups:
+            group.keep_learned()
         self._see_outputs(proposal, groups)
         velocities, steps = self._velocities(), list(proposal.changes)
         nesterov_(velocities, steps, own["momentum"])

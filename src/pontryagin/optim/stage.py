@@ -91,6 +91,11 @@ class AffineStage:
         """Whether what its steps do to the outputs together is known (whitening.py)."""
         return 1 < self.outputs <= WIDEST and not self.map.one_hot
 
+    @property
+    def has_directions(self) -> bool:
+        """Whether it is known what gradients have along directions of the inputs (directions.py)."""
+        return self.inputs > 1 and self.outputs <= WIDEST and not self.map.one_hot
+
     def arm(self, armed: bool, probing: bool, entries: Entries) -> None:
         """Whether to look at the next batch or to probe it (frequencies and normalized inputs do not grow); a
         stage in a subspace says at what, before the first rows come."""
@@ -133,7 +138,8 @@ class AffineStage:
             identity = torch.eye(self.outputs, dtype=state.mean.dtype, device=state.mean.device)
             state.output_moment = identity.repeat(self.groups, 1, 1)
             state.output_refreshes = state.mean.new_zeros(self.groups)
-        for name in (*StageState.RUNNING, "velocity", *(["bias_velocity"] if has_bias else [])):
+        directions = ["along_inputs"] if self.has_directions else []
+        for name in (*StageState.RUNNING, *directions, "velocity", *(["bias_velocity"] if has_bias else [])):
             if name not in state:
                 shape, dtype = layout[name]
                 state.entries[name] = state.mean.new_zeros(shape, dtype=dtype)

@@ -306,7 +306,8 @@ class ModelStages:
         stage = self._stage_of(parameter, saved)
         if stage is None or not names & (set(StageState.names()) - {"kind"}):
             return found
-        return found | StageState.needed(stage.is_exact, stage.map.one_hot, stage.is_whitened)
+        return found | StageState.needed(stage.is_exact, stage.map.one_hot, stage.is_whitened,
+                                          stage.has_directions)
 
     def resume(self, states: States) -> None:
         """Stages that were open, and have moments in the state: what they are has been told."""

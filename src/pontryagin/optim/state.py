@@ -63,6 +63,7 @@ class StageState(Record):
     of inputs and outputs (certainty.py). samples: of the first batch. input_unit: what basis and values
     measure the inputs in (own_units.py), (group, input), of those that are known whole.
     output_moment: C (whitening.py), (group, output, output). output_refreshes: the batches in it, (group).
+    along_inputs: mean squares of what G has along directions (directions.py), (group, input).
     velocity, bias_velocity: momentum, like dW and db. square, square_weight, long_square: running means of
     the squared change of each output, (group, output), and the weight of the first. velocity_weight: what
     momentum adds up to. size, size_weight, long_size: running means of |G|^2. peak: the largest
@@ -81,6 +82,7 @@ class StageState(Record):
     input_unit: Tensor
     output_moment: Tensor
     output_refreshes: Tensor
+    along_inputs: Tensor
     square: Tensor
     square_weight: Tensor
     long_square: Tensor
@@ -100,7 +102,7 @@ class StageState(Record):
     OF_OUTPUTS: ClassVar = ("output_moment", "output_refreshes")
     """Of stages with several outputs, but not too many."""
     CHANGED_BY_LOOKS: ClassVar = ("mean", "moment", "basis", "values", "tail", "refreshes", "rows", "samples",
-                                  "input_unit", "square", "long_square")
+                                  "input_unit", "square", "long_square", "along_inputs")
     """In place."""
 
     @property
@@ -134,17 +136,19 @@ class StageState(Record):
             "bias_velocity": (groups, outputs)}
         running = {name: (groups, outputs) if name in ("square", "long_square") else (groups,)
                    for name in StageState.RUNNING}
+        running["along_inputs"] = groups, inputs
         found = {name: (torch.Size(size), squares) for name, size in running.items()}
         found |= {name: (torch.Size(size), like) for name, size in shapes.items()}
         return found | dict.fromkeys(("refreshes", "rows", "samples", "kind"), (_NUMBER, torch.float32))
 
     @staticmethod
-    def needed(is_exact: bool, one_hot: bool, is_whitened: bool) -> set[str]:
+    def needed(is_exact: bool, one_hot: bool, is_whitened: bool, has_directions: bool) -> set[str]:
         """The entries of a state that has any of them."""
         metric = {"moment"} if is_exact or one_hot else set()
         metric |= {"input_unit"} if is_exact and not one_hot else set()
         metric |= set() if one_hot else {"basis", "values", "tail"}
         metric |= set(StageState.OF_OUTPUTS) if is_whitened else set()
+        metric |= {"along_inputs"} if has_directions else set()
         return {"mean", "refreshes", "rows", "samples", "velocity", *StageState.RUNNING} | metric
 
 
