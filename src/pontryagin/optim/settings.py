@@ -22,11 +22,12 @@ class Metric:
     """In what a step is measured, and what that may cost.
 
     damping: delta / mean(diag A_c). exponent: of (A_c + delta I); 1 is the argmax with a state penalty alone
-    ([LCTE] Algorithm 2), 1/2 whitens the noise of G; None: of each stage by how many rows a step sees, 1/2 or
-    1 (certainty.py). rho_decay: of the running mean of squared output changes, rho^2. These three can be set
-    per group. metric_rank: beyond twice so many inputs the metric is kept on a leading subspace of this rank,
-    the rest by its mean. moment_rows: positions of a batch that enter the moments (None: all).
-    refresh_budget: moments and their factorizations may cost this share of the propagation, counted in flops.
+    ([LCTE] Algorithm 2), 1/2 whitens the noise of G, as it is measured (directions.py); None: of each stage
+    by how many rows a step sees, 1/2 or 1 (certainty.py). rho_decay: of the running mean of squared output
+    changes, rho^2. These three can be set per group. metric_rank: beyond twice so many inputs the metric is
+    kept on a leading subspace of this rank, the rest by its mean. moment_rows: positions of a batch that
+    enter the moments (None: all). refresh_budget: moments and their factorizations may cost this share of
+    the propagation, counted in flops.
     """
 
     damping: float = 0.1

@@ -94,7 +94,7 @@ class AffineStage:
     @property
     def has_directions(self) -> bool:
         """Whether it is known what gradients have along directions of the inputs (directions.py)."""
-        return self.inputs > 1 and self.outputs <= WIDEST and not self.map.one_hot
+        return self.inputs > 1 and self.outputs <= WIDEST and self.map.is_dense
 
     def arm(self, armed: bool, probing: bool, entries: Entries) -> None:
         """Whether to look at the next batch or to probe it (frequencies and normalized inputs do not grow); a
