@@ -11,7 +11,6 @@ pack is made of; what is padded is made anew when their moments change.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -30,16 +29,8 @@ from pontryagin.optim.directions import QUARTER
 from pontryagin.optim.fading import reach
 from pontryagin.optim.group import Answer, Matrix, Rights, StageGroup, Vector
 from pontryagin.optim.numbers import Numbers, as_type, clip, of, tensor
-from pontryagin.optim.packed_metric import (
-    Calls,
-    Measure,
-    PackedMetric,
-    Rows,
-    Single,
-    Subspace,
-    Whole,
-    with_corner,
-)
+from pontryagin.optim.packed_directions import along_directions
+from pontryagin.optim.packed_metric import Calls, PackedMetric, Rows, Single, Subspace, Whole, with_corner
 from pontryagin.optim.stage import AffineStage
 from pontryagin.optim.whitening import own_share
 
@@ -373,31 +364,7 @@ class Pack:
     def _noise_metric(self, damping: float, _: float) -> PackedMetric:
         """Of what gradients are seen to be along directions."""
         found = self._new_metric(damping, QUARTER, with_units=False)
-        squares, pad = self.first.state.square.dtype, nn.functional.pad
-        if isinstance(found, Subspace):
-            metric = self.parts[0].metric
-            assert isinstance(metric, Factor)
-            own = self.parts[0].input_lengths(damping).to(self.change.dtype)
-            own = pad(own, (0, 1), value=1.0) if self._has_bias else own
-            inside = metric.power(damping, QUARTER).inside[:, 0].to(squares)
-            tail = metric.tail.to(squares)
-            return replace(
-                found, outside=found.outside * own.unsqueeze(1), left=found.left * own.unsqueeze(2),
-                measure=Measure((metric.values.to(squares) - tail[:, None]) * inside * inside, tail))
-        assert isinstance(found, Whole)
-        product = torch.zeros_like(found.product)
-        worth = self.change.new_zeros(self.count, self.inputs, dtype=squares)
-        for part, place in zip(self.parts, self._places, strict=True):
-            inputs, metric = part.first.stage.inputs, part.metric
-            assert isinstance(metric, Factor | Scaled)
-            product[place, :inputs, :inputs] = part.product(damping)
-            unit = metric.unit[:, 0].to(squares).square() if isinstance(metric, Scaled) else 1.0
-            worth[place, :inputs] = metric.mean_diagonal.to(squares)[:, None] * unit
-        if self._has_bias:
-            inner = product[..., :-1, :-1]
-            product[..., :-1, -1:] = -(inner @ self._mean[..., :self.inputs].mT)
-            product[..., -1, -1] = 1
-        return replace(found, product=product, measure=Measure(worth, worth.new_zeros(self.count)))
+        return along_directions(found, self.parts, self._places, self._mean, self._has_bias, damping)
 
     def _new_metric(self, damping: float, exponent: float, with_units: bool = True) -> PackedMetric:
         like, bias = self._gradient, int(self._has_bias)
